@@ -1,0 +1,42 @@
+# 3.11 is what the lock file is resolved and tested for. Pass an image by digest to pin it.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /src
+# Without pip inside: what is copied on is the program and its dependencies, nothing that installs more.
+RUN python -m venv --without-pip /opt/transcriber
+COPY requirements.lock ./
+# Wheels only: a dependency that would have to be compiled stops the build here. nkeys is pure Python without a wheel.
+RUN pip --python /opt/transcriber/bin/python install --no-cache-dir \
+    --only-binary :all: --no-binary nkeys --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY models ./models
+COPY transcriber ./transcriber
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /src/dist . \
+    && pip --python /opt/transcriber/bin/python install --no-cache-dir --no-deps --no-index /src/dist/*.whl
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="transcriber" \
+      org.opencontainers.image.description="Speech on NATS in, text on NATS out, within a promised latency and with every second accounted for." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# No apt-get: the wheels bundle what is not in the slim image (libgomp, libsndfile).
+COPY --from=build /opt/transcriber /opt/transcriber
+# The root may be read-only: bytecode was written by the install, and HOME is where scratch may go.
+# A crash in native code leaves a traceback in the log.
+ENV PATH=/opt/transcriber/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PYTHONFAULTHANDLER=1
+# Numeric, so that Kubernetes can prove runAsNonRoot.
+USER 10001:10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# The model is the one in the wheel; for another, mount a volume at /models and set WHISPER_MODEL_PATH.
+# No HEALTHCHECK: Kubernetes ignores it and probes /livez and /readyz itself.
+ENTRYPOINT ["transcriber"]
+CMD ["run"]

@@ -1,0 +1,198 @@
+"""Speech decisions to spans of speech and silence with exact bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from transcriber.audio.vad import FRAME
+from transcriber.messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from transcriber.audio.vad import SpeechDetector
+
+# All in frames of 30 ms.
+PRE_ROLL = 10  # 300 ms before the first voiced frame: unvoiced onsets (s, f, th) last up to 200 ms; Whisper allows 1 s
+POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants and their release
+END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the pause that must never be missed
+ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
+_RETAINED = PRE_ROLL + ONSET_OF  # what must be kept while nobody speaks
+
+_HOP = SAMPLE_RATE // 100  # 10 ms: the grid on which a cut is placed
+_SMOOTH = 6  # hops, 60 ms: the closure inside a stop consonant is shorter, the space between two words often longer
+
+
+class Segmentation(StrEnum):
+    """How windows are cut."""
+
+    UTTERANCE = "utterance"
+    FIXED = "fixed"
+
+
+class Span(NamedTuple):
+    """[start, end) of the timeline; `samples` (end - start,) float32 when it is speech, None when it is silence."""
+
+    start: int
+    end: int
+    samples: NDArray[np.float32] | None
+    voiced: float
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Unsettled audio from `origin`, in whole frames with their decisions, and less than a frame of `tail`."""
+
+    origin: int
+    pieces: list[NDArray[np.float32]]
+    voiced: list[bool]
+    tail: NDArray[np.float32]
+
+    @property
+    def framed_end(self) -> int:
+        return self.origin + len(self.voiced) * FRAME
+
+    def samples(self) -> NDArray[np.float32]:
+        if len(self.pieces) != 1:
+            self.pieces = [np.concatenate(self.pieces)] if self.pieces else [np.zeros(0, np.float32)]
+        return self.pieces[0]
+
+    def drop_before(self, position: int) -> None:
+        frames = min((position - self.origin) // FRAME, len(self.voiced))
+        if frames > 0:
+            self.pieces = [self.samples()[frames * FRAME :].copy()]  # a copy, so that what was dropped is freed
+            del self.voiced[:frames]
+            self.origin += frames * FRAME
+
+
+class Segmenter:
+    """Cuts one contiguous run of 16 kHz float32 mono into spans that tile it, in order.
+
+    `utterance`: a window opens at speech, with pre-roll, and closes after a pause; one that would exceed `max_samples`
+    is cut at the quietest spot of its last third. `fixed`: cut every `max_samples`; speech where the detector heard it.
+    The spans depend on the samples alone, never on how they were split into pushes.
+    """
+
+    def __init__(self, mode: Segmentation, max_samples: int, detector: SpeechDetector, position: int = 0) -> None:
+        self._mode = mode
+        self._max = max_samples
+        self._detector = detector
+        self._open = False
+        self._reset(position)
+
+    def _reset(self, position: int) -> None:
+        self._buffer = _Buffer(position, [], [], np.zeros(0, np.float32))
+        self._start = position  # of what is not settled yet; lies inside the buffer's first frame
+        self._last_voiced = position  # end of the last voiced frame
+        self._open = False
+
+    @property
+    def settled(self) -> int:
+        """Position before which every sample has been given out in a span."""
+        return self._start
+
+    @property
+    def speaking(self) -> bool:
+        """Whether what is not settled yet holds speech."""
+        return self._open or sum(self._buffer.voiced) >= ONSET
+
+    def push(self, samples: NDArray[np.float32]) -> list[Span]:
+        """Take the next samples (n,), return the spans that are now decided."""
+        buffer = self._buffer
+        data = np.concatenate([buffer.tail, samples])
+        count = len(data) // FRAME
+        buffer.tail = data[count * FRAME :].copy()
+        spans: list[Span] = []
+        if not count:
+            return spans
+        buffer.pieces.append(data[: count * FRAME])
+        for voiced in self._detector.detect(data[: count * FRAME].reshape(count, FRAME)):
+            buffer.voiced.append(voiced)
+            self._advance(voiced, spans)
+        if self._mode is Segmentation.UTTERANCE and not self._open:
+            self._quiet_until(buffer.framed_end - _RETAINED * FRAME, spans)
+        buffer.drop_before(self._start)
+        return spans
+
+    def flush(self) -> list[Span]:
+        """Decide all that is left, as if the audio ended here. The next push continues right after."""
+        buffer = self._buffer
+        end = buffer.framed_end + len(buffer.tail)
+        if len(buffer.tail):
+            buffer.pieces.append(np.concatenate([buffer.tail, np.zeros(FRAME - len(buffer.tail), np.float32)]))
+            buffer.voiced.append(self._open and self._last_voiced == buffer.framed_end)
+            if buffer.voiced[-1]:
+                self._last_voiced = end
+        spans: list[Span] = []
+        if self._mode is Segmentation.FIXED:
+            while end > self._start:
+                self._emit(min(end, self._start + self._max), spans)
+        else:
+            if self._open:
+                self._close(end, spans)
+            self._quiet_until(end, spans)
+        self._reset(end)
+        return spans
+
+    def jump(self, position: int) -> None:
+        """Go on at `position`, behind a hole; call after `flush`."""
+        self._reset(position)
+
+    def _advance(self, voiced: bool, spans: list[Span]) -> None:
+        """Follow one more frame."""
+        end = self._buffer.framed_end
+        if self._mode is Segmentation.FIXED:
+            while end - self._start >= self._max:
+                self._emit(self._start + self._max, spans)
+            return
+        if voiced:
+            self._last_voiced = end
+        if not self._open:
+            recent = self._buffer.voiced[-ONSET_OF:]
+            if voiced and sum(recent) >= ONSET:
+                first = end - (len(recent) - recent.index(True)) * FRAME
+                self._quiet_until(first - PRE_ROLL * FRAME, spans)
+                self._open = True
+        elif end - self._last_voiced >= END_OF_SPEECH * FRAME:
+            self._close(end, spans)
+        if self._open and end + FRAME - self._start > self._max:
+            self._emit(self._quietest(), spans)
+
+    def _close(self, end: int, spans: list[Span]) -> None:
+        """End the open window after its last voiced frame; the rest becomes silence or the next one's pre-roll."""
+        if self._last_voiced > self._start:
+            self._emit(min(end, self._last_voiced + POST_ROLL * FRAME), spans)
+        self._open = False
+
+    def _quiet_until(self, end: int, spans: list[Span]) -> None:
+        if end > self._start:
+            spans.append(Span(self._start, end, None, 0.0))
+            self._start = end
+
+    def _emit(self, end: int, spans: list[Span]) -> None:
+        """Give out [start, end) as speech, or in fixed mode as silence when too little of it was voiced."""
+        buffer, start = self._buffer, self._start
+        first, last = (start - buffer.origin) // FRAME, -(-(end - buffer.origin) // FRAME)
+        voiced = buffer.voiced[first:last]
+        if self._mode is Segmentation.FIXED and sum(voiced) < ONSET:
+            return self._quiet_until(end, spans)
+        samples = buffer.samples()[start - buffer.origin : end - buffer.origin].copy()
+        spans.append(Span(start, end, samples, sum(voiced) / len(voiced)))
+        self._start = end
+        return None
+
+    def _quietest(self) -> int:
+        """Where to cut a window that is full: the middle of the quietest 60 ms of its last third."""
+        buffer = self._buffer
+        begin = self._start + self._max * 2 // 3
+        tail = buffer.samples()[begin - buffer.origin : buffer.framed_end - buffer.origin]
+        hops = len(tail) // _HOP
+        if hops < _SMOOTH:  # windows under a fifth of a second: nothing to choose from
+            return buffer.framed_end
+        energy = np.square(tail[: hops * _HOP]).reshape(hops, _HOP).sum(axis=1)
+        smooth = np.convolve(energy, np.ones(_SMOOTH), "valid")
+        return begin + (int(np.argmin(smooth)) + _SMOOTH // 2) * _HOP

@@ -1,0 +1,254 @@
+"""Which session of which stream a chunk belongs to, when sessions end, and what became of their audio."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from transcriber.audio.ledger import Fate, Ledger
+from transcriber.audio.stream import AudioStream, Piece, StreamOptions
+from transcriber.errors import Rejection
+from transcriber.messages import (
+    SAMPLE_RATE,
+    Account,
+    Chunk,
+    ChunkEvent,
+    Ended,
+    Gap,
+    GapReason,
+    Lost,
+    Origin,
+    Rejected,
+    Silence,
+    Skipped,
+    Started,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from transcriber.measurements import Tallies
+
+Output = Started | Window | Gap | Ended | Rejected | Lost
+
+RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (WIRE)
+FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (WIRE)
+_REMEMBERED = 10_000  # ended session ids, about 2 MB: enough for MAX_STREAMS streams with ten restarts each
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Limits in streams and in seconds without a message."""
+
+    stream: StreamOptions = field(default_factory=StreamOptions)
+    max_streams: int = 1000
+    stream_timeout: float = 5.0
+    session_timeout: float = 300.0
+
+
+@dataclass(slots=True)
+class _Session:
+    asked: str | None  # the id its chunks carry; differs from the origin's when that one had ended before
+    audio: AudioStream
+    ledger: Ledger
+    last_message: float
+    idle: bool = False  # STREAM_TIMEOUT_SECS has passed and the window is closed
+    rejected: bool = False  # a chunk was rejected since the last accepted one
+    over: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        return self.audio.origin
+
+
+class Sessions:
+    """Push chunks in, get what must be queued and published out; settle windows when their fate is known.
+
+    Pure: `now` is any monotonic clock, in seconds. Every method returns outputs in the order in which they happened.
+    Every `Window` given out must come back once, through `transcribed` or `dropped`.
+    """
+
+    def __init__(self, options: SessionOptions, new_id: Callable[[], str], tallies: Tallies) -> None:
+        self._options = options
+        self._new_id = new_id
+        self._current: dict[str, _Session] = {}
+        self._by_id: dict[tuple[str, str], _Session] = {}  # current ones, and ended ones with pending windows
+        self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._tallies = tallies
+
+    def receive(self, chunk: Chunk, now: float) -> list[Output]:
+        """Take one chunk. Raises `Rejection` when it cannot belong to any session; nothing has changed then."""
+        found = self._find(chunk, frames=chunk.frames, now=now)
+        if found is None:
+            return []
+        session, outputs = found
+        hole = GapReason.UNDECODABLE if session.rejected else GapReason.LOST_UPSTREAM
+        pieces = session.audio.push(chunk, hole)
+        session.rejected = False
+        if not session.audio.speaking and not any(isinstance(piece, Window) for piece in pieces):
+            self._tallies.chunks_filtered.add(chunk.stream)
+        outputs += self._take(session, pieces)
+        if chunk.event is ChunkEvent.FLUSH:
+            outputs += self._take(session, session.audio.flush())
+        elif chunk.event is ChunkEvent.END:
+            outputs += self._end(session)
+        return outputs
+
+    def skip(self, skipped: Skipped, now: float) -> list[Output]:
+        """Account for a chunk that was given up before it was decoded."""
+        chunk = skipped.chunk
+        found = self._find(chunk, frames=skipped.frames, now=now)
+        if found is None:
+            return []
+        session, outputs = found
+        outputs += self._take(session, session.audio.skip(chunk, skipped.frames, GapReason.LAG))
+        if chunk.event is ChunkEvent.END:
+            outputs += self._end(session)
+        return outputs
+
+    def reject(self, stream: str, session: str | None, rejection: Rejection) -> list[Output]:
+        """Note that a chunk of this stream was rejected: a hole behind it will be called undecodable."""
+        current = self._current.get(stream)
+        if current is not None and session in {None, current.asked, current.origin.session}:
+            current.rejected = True
+            session = current.origin.session
+        return [Rejected(stream, session, rejection.reason, rejection.detail)]
+
+    def lose(self, stream: str, messages: int) -> list[Output]:
+        """Note messages that were lost without a trace of their bounds."""
+        current = self._current.get(stream)
+        return [Lost(stream, current.origin.session if current else None, messages)]
+
+    def tick(self, now: float) -> list[Output]:
+        """Apply the timeouts; call a few times a second."""
+        outputs: list[Output] = []
+        for session in list(self._current.values()):
+            quiet = now - session.last_message
+            if quiet >= self._options.session_timeout:
+                outputs += self._end(session)
+            elif quiet >= self._options.stream_timeout and not session.idle:
+                session.idle = True
+                outputs += self._take(session, session.audio.flush())
+        return outputs
+
+    def end_all(self) -> list[Output]:
+        """End every session, as at shutdown: what is buffered becomes its last windows."""
+        return [output for session in list(self._current.values()) for output in self._end(session)]
+
+    def transcribed(self, window: Window) -> list[Output]:
+        """The window's text was published."""
+        return self._settle(window, Fate.TRANSCRIBED)
+
+    def dropped(self, window: Window, reason: GapReason) -> list[Output]:
+        """The window will not be transcribed."""
+        gap = Gap(window.origin, window.start, window.end, reason)
+        return [gap, *self._settle(window, reason)]
+
+    def accounts(self) -> Iterable[tuple[Origin, Account]]:
+        """Where each current session stands."""
+        return [(s.origin, s.ledger.account()) for s in self._current.values()]
+
+    @property
+    def buffered(self) -> int:
+        """Samples that are not cut into windows yet, over all streams."""
+        return sum(session.audio.buffered for session in list(self._current.values()))
+
+    @property
+    def active(self) -> int:
+        """Streams with a session that has not ended."""
+        return len(self._current)
+
+    @property
+    def unsettled(self) -> int:
+        """Samples that still wait for their fate, over all sessions, ended ones included."""
+        return sum(s.ledger.pending for s in self._by_id.values())
+
+    def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[_Session, list[Output]] | None:
+        """The session that takes this chunk, opened if need be; None when a bare event has nothing to act on."""
+        current = self._current.get(chunk.stream)
+        mine = current is not None and chunk.session in {None, current.asked, current.origin.session}
+        if not mine and not frames:
+            return None
+        if current is None:
+            if len(self._current) >= self._options.max_streams:
+                raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
+            return self._open(chunk, self._unused(chunk), now)
+        if not mine:
+            outputs = self._end(current)
+            session, started = self._open(chunk, self._unused(chunk), now)
+            return session, outputs + started
+        jump = current.audio.locate(chunk) - current.audio.head
+        if jump > FARTHEST_JUMP:
+            raise Rejection(
+                "offset", f"Audio-Offset={chunk.offset} lies {jump / SAMPLE_RATE:.0f} s ahead; at most 3600"
+            )
+        current.last_message, current.idle = now, False
+        if jump < -RESTARTED and frames:
+            outputs = self._end(current)
+            session, started = self._open(chunk, self._new_id(), now)
+            return session, outputs + started
+        return current, []
+
+    def _open(self, chunk: Chunk, name: str, now: float) -> tuple[_Session, list[Output]]:
+        audio = AudioStream(Origin(chunk.stream, name, chunk.tenant), self._options.stream, chunk)
+        session = _Session(chunk.session, audio, Ledger(audio.start), now)
+        self._current[chunk.stream] = session
+        self._by_id[chunk.stream, name] = session
+        return session, [Started(session.origin)]
+
+    def _unused(self, chunk: Chunk) -> str:
+        """The chunk's session id, with a number behind it when that session has ended already."""
+        if chunk.session is None:
+            return self._new_id()
+        ended = self._ended.get((chunk.stream, chunk.session), 0)
+        return f"{chunk.session}.{ended + 1}" if ended else chunk.session
+
+    def _end(self, session: _Session) -> list[Output]:
+        stream = session.origin.stream
+        outputs = self._take(session, session.audio.flush())
+        session.over = True
+        del self._current[stream]
+        if session.asked is not None and session.origin.session.startswith(session.asked):
+            key = (stream, session.asked)
+            self._ended[key] = self._ended.pop(key, 0) + 1
+            if len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
+        return outputs + self._finish(session)
+
+    def _take(self, session: _Session, pieces: list[Piece]) -> list[Output]:
+        """Bring the account up to what the audio stream has just decided."""
+        ledger = session.ledger
+        if arrived := session.audio.head - ledger.head:
+            self._tallies.audio.add(session.origin.stream, "received", arrived)
+        if repaired := session.audio.take_repaired():
+            self._tallies.samples_repaired.add(session.origin.stream, amount=repaired)
+        ledger.advance(session.audio.head)
+        outputs: list[Output] = []
+        for piece in pieces:
+            match piece:
+                case Silence(_, start, end):
+                    self._count(session, start, end, Fate.SILENT)
+                case Gap(_, start, end, reason):
+                    self._count(session, start, end, reason)
+                    outputs.append(piece)
+                case Window():
+                    outputs.append(piece)
+        return outputs
+
+    def _count(self, session: _Session, start: int, end: int, fate: Fate | GapReason) -> None:
+        session.ledger.settle(start, end, fate)
+        self._tallies.audio.add(session.origin.stream, fate, end - start)
+
+    def _settle(self, window: Window, fate: Fate | GapReason) -> list[Output]:
+        session = self._by_id[window.origin.stream, window.origin.session]
+        self._count(session, window.start, window.end, fate)
+        return self._finish(session)
+
+    def _finish(self, session: _Session) -> list[Output]:
+        """An ended session whose samples are all settled is published and forgotten."""
+        if not session.over or session.ledger.pending:
+            return []
+        del self._by_id[session.origin.stream, session.origin.session]
+        return [Ended(session.origin, session.ledger.account())]

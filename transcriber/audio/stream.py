@@ -1,0 +1,221 @@
+"""One session's timeline: chunks in, windows, silences and gaps out, tiling it without overlap."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from transcriber.audio import pcm
+from transcriber.audio.resample import Resampler
+from transcriber.audio.segmenter import Segmentation, Segmenter, Span
+from transcriber.audio.vad import WebRtcDetector
+from transcriber.messages import SAMPLE_RATE, Chunk, Gap, GapReason, Origin, Silence, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transcriber.audio.vad import SpeechDetector
+
+Piece = Window | Silence | Gap
+
+_MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How audio becomes windows. `window_secs` is the longest window, in seconds."""
+
+    segmentation: Segmentation = Segmentation.UTTERANCE
+    window_secs: float = 5.0
+    vad_aggressiveness: int = 2
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_secs * SAMPLE_RATE)
+
+    def detector(self) -> SpeechDetector:
+        return WebRtcDetector(self.vad_aggressiveness)
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Where source frames of one rate lie on the timeline: frame f is at base + round((f - first) * 16000 / rate)."""
+
+    rate: int
+    base: int
+    first: int
+    next_frame: int
+
+    def position(self, frame: int) -> int:
+        return self.base + round((frame - self.first) * SAMPLE_RATE / self.rate)
+
+    def first_frame_at(self, position: int) -> int:
+        """The first frame that does not lie before `position`."""
+        frame = self.first + (position - self.base) * self.rate // SAMPLE_RATE - 1
+        while self.position(frame) < position:
+            frame += 1
+        return frame
+
+
+class AudioStream:
+    """Decodes, resamples, segments and VAD-filters the chunks of one session.
+
+    The timeline starts at the first chunk's offset. `head` is the end of what arrived, holes included: n frames at rate
+    r are round(n * 16000 / r) samples. Any split of the same PCM into chunks yields the same windows.
+    """
+
+    def __init__(self, origin: Origin, options: StreamOptions, first: Chunk) -> None:
+        self.origin = origin
+        self._repaired = 0
+        self._format = first.format
+        offset = first.offset or 0
+        self._clock = _Clock(first.format.rate, 0, 0, offset)
+        self.start = self.head = self._clock.position(offset)
+        self._resampler = Resampler(first.format.rate)
+        self._given = 0  # samples that this resampler owes up to the head
+        self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
+        self._sequence = 0
+        self._language: str | None = None
+        self._traces: deque[tuple[int, str]] = deque()  # (where the chunk starts, its traceparent)
+
+    @property
+    def buffered(self) -> int:
+        """Samples up to the head that are in no window, silence or gap yet."""
+        return self.head - self._segmenter.settled
+
+    @property
+    def speaking(self) -> bool:
+        """Whether what is buffered holds speech."""
+        return self._segmenter.speaking
+
+    def take_repaired(self) -> int:
+        """How many float samples were NaN, infinite or out of range since the last call."""
+        repaired, self._repaired = self._repaired, 0
+        return repaired
+
+    def locate(self, chunk: Chunk) -> int:
+        """Where the chunk's first frame lies on the timeline, in samples; the head when it does not say."""
+        if chunk.offset is None:
+            return self.head
+        return round(chunk.offset * SAMPLE_RATE / chunk.format.rate)
+
+    def push(self, chunk: Chunk, hole: GapReason = GapReason.LOST_UPSTREAM) -> list[Piece]:
+        """Take one chunk; `hole` says what to call a hole in front of it. Audio before the head is trimmed."""
+        if chunk.language is not None:
+            self._language = chunk.language
+        if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
+            self.origin = replace(self.origin, tenant=chunk.tenant)
+        pieces, overlap = self._place(chunk, hole)
+        if overlap >= chunk.frames:
+            return pieces
+        if chunk.traceparent is not None and len(self._traces) < _MAX_LINKS:
+            self._traces.append((self.head, chunk.traceparent))
+        payload = chunk.pcm[overlap * chunk.format.frame_bytes :] if overlap else chunk.pcm
+        samples, repaired = pcm.decode(payload, chunk.format)
+        self._repaired += repaired
+        self._advance(chunk.frames - overlap)
+        pieces += self._wrap(self._segmenter.push(self._resampler.push(samples)))
+        return pieces
+
+    def skip(self, chunk: Chunk, frames: int, reason: GapReason) -> list[Piece]:
+        """Account for `frames` frames of a chunk whose samples are not to be had."""
+        pieces, overlap = self._place(chunk, GapReason.LOST_UPSTREAM)
+        if overlap >= frames:
+            return pieces
+        pieces += self.flush()
+        before = self.head
+        self._advance(frames - overlap)
+        return pieces + self._hole(before, reason)
+
+    def flush(self) -> list[Piece]:
+        """Settle all that is buffered: close the open window, end the resampler's run."""
+        if not self._given:
+            return []
+        pieces = list(self._wrap(self._segmenter.push(self._resampler.flush(self._given))))
+        pieces += self._wrap(self._segmenter.flush())
+        self._resampler = Resampler(self._format.rate)
+        self._given = 0
+        self._traces.clear()
+        return pieces
+
+    def _advance(self, frames: int) -> None:
+        before = self.head
+        self._clock.next_frame += frames
+        self.head = self._clock.position(self._clock.next_frame)
+        self._given += self.head - before
+
+    def _place(self, chunk: Chunk, hole: GapReason) -> tuple[list[Piece], int]:
+        """Bring the clock to the chunk's first frame. Returns what that settled and how many frames overlap."""
+        pieces: list[Piece] = []
+        if chunk.format != self._format or (chunk.offset is not None and self._clock.base):
+            pieces += self._change_clock(chunk)
+        clock = self._clock
+        if chunk.offset is None or chunk.offset == clock.next_frame:
+            return pieces, 0
+        if chunk.offset < clock.next_frame:
+            return pieces, clock.next_frame - chunk.offset
+        pieces += self.flush()
+        before = self.head
+        clock.next_frame = chunk.offset
+        self.head = clock.position(chunk.offset)
+        return pieces + self._hole(before, hole), 0
+
+    def _change_clock(self, chunk: Chunk) -> list[Piece]:
+        """Go on in the chunk's format, from the same instant of the timeline."""
+        rate, same_rate = chunk.format.rate, chunk.format.rate == self._format.rate
+        clock = _Clock(rate, 0, 0, 0)
+        # Rounding one instant to two frame grids can leave a hole of under a frame in which nothing was lost: the old
+        # run's end is padded up to it.
+        if chunk.offset is not None and 0 < clock.position(chunk.offset) - self.head <= 1 + SAMPLE_RATE // rate:
+            self._given += clock.position(chunk.offset) - self.head
+            self.head = clock.position(chunk.offset)
+        self._format, old = chunk.format, self._resampler
+        pieces = self.flush()
+        if self._resampler is old:
+            self._resampler = Resampler(rate)
+        if chunk.offset is not None:
+            clock.next_frame = clock.first_frame_at(self.head)
+            self._clock = clock
+        elif not same_rate:
+            self._clock = _Clock(rate, self.head, 0, 0)
+        return pieces
+
+    def _hole(self, start: int, reason: GapReason) -> list[Piece]:
+        """[start, head) will never be heard; call with everything before it flushed."""
+        self._given = 0
+        if self.head == start:
+            return []
+        self._segmenter.jump(self.head)
+        return [Gap(self.origin, start, self.head, reason)]
+
+    def _wrap(self, spans: list[Span]) -> Iterator[Piece]:
+        for span in spans:
+            if span.samples is None:
+                yield Silence(self.origin, span.start, span.end)
+            else:
+                yield Window(
+                    self.origin,
+                    self._sequence,
+                    span.start,
+                    span.end,
+                    span.samples,
+                    span.voiced,
+                    self._language,
+                    self._links(span.start, span.end),
+                )
+                self._sequence += 1
+        self._forget_traces()
+
+    def _links(self, start: int, end: int) -> tuple[str, ...]:
+        """The distinct traceparents of the chunks that overlap [start, end), in order."""
+        ends = [*(position for position, _ in self._traces), self.head][1:]
+        return tuple(
+            dict.fromkeys(
+                trace for (begin, trace), stop in zip(self._traces, ends, strict=True) if begin < end and stop > start
+            )
+        )
+
+    def _forget_traces(self) -> None:
+        while len(self._traces) > 1 and self._traces[1][0] <= self._segmenter.settled:
+            self._traces.popleft()

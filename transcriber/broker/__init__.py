@@ -1,0 +1,1 @@
+"""NATS: the wire protocol, the connection, where audio comes from and where results go."""

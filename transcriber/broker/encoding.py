@@ -1,0 +1,183 @@
+"""What goes out: results, events and status to subjects, headers and JSON. Pure. The JSON Schema is `schema.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transcriber.messages import (
+    SAMPLE_RATE,
+    Account,
+    Ended,
+    Event,
+    Gap,
+    Lost,
+    Origin,
+    Rejected,
+    Segment,
+    Started,
+    Status,
+    Suppressed,
+    Transcript,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One NATS message, ready to publish."""
+
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against max_payload: header block included, which nats-py's own check leaves out."""
+        return len(self.payload) + header_bytes(self.headers)
+
+
+def header_bytes(headers: Mapping[str, str]) -> int:
+    """Bytes of the header block: `NATS/1.0`, a line per header, an empty line."""
+    return len("NATS/1.0\r\n\r\n") + sum(len(k.encode()) + len(v.encode()) + len(": \r\n") for k, v in headers.items())
+
+
+def seconds(samples: int) -> float:
+    """Samples on the timeline to seconds, unrounded."""
+    return samples / SAMPLE_RATE
+
+
+def encode_event(event: Event, unique: int) -> Message:
+    """Encode an event; `unique` ends the message id where the event has no bounds."""
+    body: dict[str, Any]
+    match event:
+        case Gap(origin, start, end, reason):
+            return _message(origin, "gap", {**_bounds(start, end), "reason": reason}, f"{start}-{end}")
+        case Suppressed(origin, start, end, reason, text):
+            body = {**_bounds(start, end), "reason": reason, "text": text}
+            return _message(origin, "suppressed", body, f"{start}-{end}")
+        case Ended(origin, account):
+            return _message(origin, "ended", _account(account), str(unique))
+        case Started(origin):
+            return _message(origin, "started", {}, str(unique))
+        case Rejected(stream, session, reason, detail):
+            body = {"reason": reason, "detail": detail}
+            return _message(Origin(stream, session or ""), "rejected", body, str(unique))
+        case Lost(stream, session, messages):
+            return _message(Origin(stream, session or ""), "lost", {"messages": messages}, str(unique))
+
+
+def encode_status(status: Status, unique: int) -> Message:
+    """Encode where a session stands."""
+    body = {
+        **_account(status.account),
+        "pending_jobs": status.pending_jobs,
+        "queue_capacity": status.queue_capacity,
+        "estimated_wait": status.estimated_wait,
+        "rtf": status.rtf,
+    }
+    return _message(status.origin, "status", body, str(unique), subject="status")
+
+
+def encode_final(transcript: Transcript, traceparent: str | None, max_payload: int) -> Message:
+    """Encode a result. One larger than `max_payload` bytes loses its words, then its segments, then the text's end."""
+    identity = f"{transcript.start}-{transcript.end}"
+    body = _final(transcript)
+    extra = {"traceparent": traceparent} if traceparent else {}
+
+    def build() -> Message:
+        return _message(transcript.origin, "final", body, identity, extra=extra, subject="final")
+
+    message = build()
+    if message.size <= max_payload:
+        return message
+    body["truncated"] = True
+    for segment in body["segments"]:
+        segment.pop("words")
+    if (message := build()).size > max_payload:
+        body.pop("segments")
+        message = build()
+    while message.size > max_payload and body["text"]:
+        body["text"] = body["text"][: len(body["text"]) // 2]
+        message = build()
+    return message
+
+
+def encode_reply(transcript: Transcript) -> Message:
+    """Encode the answer to a request: a `final` in shape, addressed by the request itself."""
+    return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, _final(transcript)))
+
+
+def _final(transcript: Transcript) -> dict[str, Any]:
+    recognition = transcript.recognition
+    return {
+        "sequence": transcript.sequence,
+        **_bounds(transcript.start, transcript.end),
+        "text": recognition.text,
+        "language": recognition.language,
+        "confidence": recognition.confidence,
+        "model": recognition.model,
+        "segments": [_segment(s, transcript.start) for s in recognition.segments],
+        "latency": {
+            "queue": transcript.latency.queue,
+            "processing": transcript.latency.processing,
+            "end_to_end": transcript.latency.end_to_end,
+        },
+        "rtf": transcript.rtf,
+    }
+
+
+def _json(kind: str, origin: Origin, body: Mapping[str, Any]) -> bytes:
+    """Return the JSON of one message."""
+    head: dict[str, Any] = {"v": VERSION, "type": kind, "stream": origin.stream, "session": origin.session}
+    if origin.tenant is not None:
+        head["tenant"] = origin.tenant
+    return json.dumps(head | dict(body), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _message(  # noqa: PLR0913 - all of it is what one message is made of
+    origin: Origin,
+    kind: str,
+    body: Mapping[str, Any],
+    identity: str,
+    *,
+    extra: Mapping[str, str] | None = None,
+    subject: str = "event",
+) -> Message:
+    headers = {
+        "Content-Type": "application/json",
+        "Nats-Msg-Id": f"{origin.stream}/{origin.session}/{kind}/{identity}",
+        **({"Audio-Tenant": origin.tenant} if origin.tenant is not None else {}),
+        **(extra or {}),
+    }
+    return Message(f"transcript.{origin.stream}.{subject}", headers, _json(kind, origin, body))
+
+
+def _bounds(start: int, end: int) -> dict[str, float]:
+    return {"start": seconds(start), "end": seconds(end)}
+
+
+def _account(account: Account) -> dict[str, Any]:
+    return {
+        "received": seconds(account.received),
+        "transcribed": seconds(account.transcribed),
+        "silent": seconds(account.silent),
+        "gap": {reason.value: seconds(samples) for reason, samples in account.gap.items()},
+        "pending": seconds(account.pending),
+    }
+
+
+def _segment(segment: Segment, base: int) -> dict[str, Any]:
+    return {
+        **_bounds(base + segment.start, base + segment.end),
+        "text": segment.text,
+        "confidence": segment.confidence,
+        "words": [
+            {"word": w.text, **_bounds(base + w.start, base + w.end), "confidence": w.confidence} for w in segment.words
+        ],
+    }

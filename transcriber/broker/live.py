@@ -1,0 +1,136 @@
+"""Audio from core NATS: the callback never waits; when we fall behind, our own buffer drops, with known bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from transcriber.broker import wire
+from transcriber.errors import Rejection
+from transcriber.messages import Chunk, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from transcriber.broker.connection import Connection
+
+log = logging.getLogger(__name__)
+
+# 32 MiB are 350 s of 48 kHz s16 mono, which one core takes in within a second: a buffer for a stall of the event loop,
+# not for a shortage of CPU, and half of what the server itself holds back for a slow client.
+BUFFER_BYTES = 32 * 1024 * 1024
+_BATCH = 32  # messages between two looks at the rest of the event loop: about 5 ms of work
+
+
+class Refused:
+    """A message that breaks the wire protocol; `stream` is None when not even that can be told."""
+
+    __slots__ = ("rejection", "session", "stream")
+
+    def __init__(self, stream: str | None, session: str | None, rejection: Rejection) -> None:
+        self.stream = stream
+        self.session = session
+        self.rejection = rejection
+
+
+class Missed:
+    """Messages that nats-py dropped before we saw them."""
+
+    __slots__ = ("messages", "stream")
+
+    def __init__(self, stream: str, messages: int) -> None:
+        self.stream = stream
+        self.messages = messages
+
+
+Arrival = Chunk | Skipped | Refused | Missed
+
+
+class LiveSource:
+    """Subscribes to `subject` and gives out what arrives, in order, through `arrivals`."""
+
+    def __init__(
+        self, connection: Connection, subject: str, options: wire.InputOptions, buffer_bytes: int = BUFFER_BYTES
+    ) -> None:
+        self._connection = connection
+        self._subject = subject
+        self._options = options
+        self._limit = buffer_bytes
+        self._waiting: deque[tuple[str, Mapping[str, str] | None, bytes] | Skipped | Refused] = deque()
+        self._bytes = 0
+        self._missed: Counter[str] = Counter()
+        self._news = asyncio.Event()
+        self._ending = False
+        self._subscription: Subscription | None = None
+        connection.on_slow_consumer = self._on_slow_consumer
+
+    async def start(self) -> None:
+        """Subscribe. Raises `BrokerError` when the server forbids it."""
+        self._subscription = await self._connection.subscribe(self._subject, self._on_message)
+
+    async def stop(self) -> None:
+        """Unsubscribe, and take what the server had sent until then; call `end` when that is done or takes too long."""
+        if self._subscription is not None and self._connection.client.is_connected:
+            await self._subscription.drain()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """Let `arrivals` end after what is already here."""
+        self._ending = True
+        self._news.set()
+
+    async def arrivals(self) -> AsyncIterator[Arrival]:
+        """Yield what arrived until `end`. Lets the event loop breathe every few messages."""
+        taken = 0
+        while True:
+            while self._waiting:
+                yield self._take()
+                taken += 1
+                if taken % _BATCH == 0:
+                    await asyncio.sleep(0)
+            while self._missed:
+                yield Missed(*self._missed.popitem())
+            if self._ending:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _take(self) -> Arrival:
+        item = self._waiting.popleft()
+        if not isinstance(item, tuple):
+            return item
+        subject, headers, payload = item
+        self._bytes -= len(payload)
+        try:
+            return wire.parse(subject, headers, payload, self._options)
+        except Rejection as rejection:
+            return _refused(subject, headers, rejection)
+
+    async def _on_message(self, message: Msg) -> None:
+        payload = message.data
+        if self._bytes + len(payload) <= self._limit:
+            self._bytes += len(payload)
+            self._waiting.append((message.subject, message.headers, payload))
+        else:
+            # The audio goes, its bounds stay: the account must say which samples were given up.
+            try:
+                skipped = wire.parse_skipped(message.subject, message.headers, payload, self._options)
+                self._waiting.append(skipped)
+            except Rejection as rejection:
+                self._waiting.append(_refused(message.subject, message.headers, rejection))
+        self._news.set()
+
+    def _on_slow_consumer(self, subject: str) -> None:
+        stream = subject.partition(".")[2]
+        if wire.is_stream(stream):
+            self._missed[stream] += 1
+            self._news.set()
+
+
+def _refused(subject: str, headers: Mapping[str, str] | None, rejection: Rejection) -> Refused:
+    stream = subject.partition(".")[2]
+    return Refused(stream if wire.is_stream(stream) else None, wire.session_of(headers), rejection)

@@ -1,0 +1,153 @@
+"""What comes in: subjects and headers to chunks. Pure. `encoding.py` holds what goes out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from transcriber.errors import Rejection
+from transcriber.messages import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AUDIO = "audio"  # audio.<stream>
+TRANSCRIBE = "transcribe"  # transcribe.<name>
+
+ENCODING = "Audio-Encoding"
+RATE = "Audio-Sample-Rate"
+CHANNELS = "Audio-Channels"
+SESSION = "Audio-Session"
+OFFSET = "Audio-Offset"
+LANGUAGE = "Audio-Language"
+TENANT = "Audio-Tenant"
+EVENT = "Audio-Event"
+TRACEPARENT = "traceparent"
+
+RATES = range(8000, 192_001)  # Hz
+CHANNEL_COUNTS = range(1, 9)
+
+_STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
+_NUMBER = re.compile(r"[0-9]{1,18}")  # below 2**63
+_LANGUAGE = re.compile(r"[a-z]{2}|auto")
+# W3C trace context: version, trace id, parent id, flags; all-zero ids and version ff are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """What a chunk without headers is, and how many payload bytes it may have."""
+
+    format: AudioFormat = field(default_factory=lambda: AudioFormat(Encoding.S16LE, 48_000, 1))
+    max_chunk_bytes: int = 1_048_576
+
+
+def is_stream(name: str) -> bool:
+    """Whether `name` may be a stream id."""
+    return _STREAM.fullmatch(name) is not None
+
+
+def stream_of(subject: str) -> str:
+    """Return the stream that an audio or request subject names. Raises `Rejection` with the reason `stream`."""
+    name = subject.partition(".")[2]
+    if not is_stream(name):
+        raise Rejection("stream", f"subject {subject!r} names no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
+    return name
+
+
+def session_of(headers: Mapping[str, str] | None) -> str | None:
+    """Return the session that the headers name, None when they name none or a bad one."""
+    name = (headers or {}).get(SESSION)
+    return name if name is not None and _PRINTABLE.fullmatch(name) else None
+
+
+def traceparent_of(headers: Mapping[str, str]) -> str | None:
+    """Return the trace context that the headers carry, None when there is none or a bad one."""
+    return _matching(_TRACEPARENT, headers.get(TRACEPARENT))
+
+
+def audio_format(headers: Mapping[str, str], default: AudioFormat) -> AudioFormat:
+    """Return the format that the headers give. Raises `Rejection`: `encoding`, `rate` or `channels`."""
+    return _audio_format(headers.get(ENCODING), headers.get(RATE), headers.get(CHANNELS), default)
+
+
+@lru_cache(maxsize=256)
+def _audio_format(encoding: str | None, rate: str | None, channels: str | None, default: AudioFormat) -> AudioFormat:
+    if encoding is None and rate is None and channels is None:
+        return default
+    try:
+        code = default.encoding if encoding is None else Encoding(encoding)
+    except ValueError:
+        raise Rejection("encoding", f"{ENCODING}={encoding!r}; allowed: {', '.join(Encoding)}") from None
+    hertz = default.rate if rate is None else _number("rate", RATE, rate, RATES)
+    count = default.channels if channels is None else _number("channels", CHANNELS, channels, CHANNEL_COUNTS)
+    return AudioFormat(code, hertz, count)
+
+
+def _number(reason: str, header: str, value: str, allowed: range | None = None) -> int:
+    number = int(value) if _NUMBER.fullmatch(value) else -1
+    if number < 0 or (allowed is not None and number not in allowed):
+        span = f"{allowed.start} to {allowed.stop - 1}" if allowed else "a whole number from 0 to 10^18 - 1"
+        raise Rejection(reason, f"{header}={value!r}; allowed: {span}")
+    return number
+
+
+def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes, options: InputOptions) -> Chunk:
+    """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
+    stream = stream_of(subject)
+    if headers is None:
+        _check_payload(payload, options.format, None, options)
+        return Chunk(stream, options.format, payload)
+    event = _event(headers.get(EVENT))
+    chosen = audio_format(headers, options.format)
+    session, offset = headers.get(SESSION), headers.get(OFFSET)
+    if session is not None and not _PRINTABLE.fullmatch(session):
+        raise Rejection("session", f"{SESSION}={session!r}; allowed: 1 to 128 printable ASCII characters")
+    _check_payload(payload, chosen, event, options)
+    return Chunk(
+        stream,
+        chosen,
+        payload,
+        session,
+        None if offset is None else _number("offset", OFFSET, offset),
+        event,
+        _matching(_LANGUAGE, headers.get(LANGUAGE)),
+        _matching(_PRINTABLE, headers.get(TENANT)),
+        traceparent_of(headers),
+    )
+
+
+def parse_skipped(subject: str, headers: Mapping[str, str] | None, payload: bytes, options: InputOptions) -> Skipped:
+    """Make of a message whose audio is given up what the account needs. Raises `Rejection`."""
+    chunk = parse(subject, headers, payload, options)
+    bare = Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event)
+    return Skipped(bare, chunk.frames)
+
+
+def _event(value: str | None) -> ChunkEvent | None:
+    try:
+        return None if value is None else ChunkEvent(value)
+    except ValueError:
+        raise Rejection("event", f"{EVENT}={value!r}; allowed: {', '.join(ChunkEvent)}") from None
+
+
+def _check_payload(payload: bytes, chosen: AudioFormat, event: ChunkEvent | None, options: InputOptions) -> None:
+    size = len(payload)
+    if size > options.max_chunk_bytes:
+        raise Rejection("too_large", f"{size} bytes; AUDIO_MAX_CHUNK_BYTES={options.max_chunk_bytes}")
+    if not size and event is None:
+        raise Rejection("empty", f"no payload and no {EVENT}")
+    if size % chosen.frame_bytes:
+        raise Rejection(
+            "partial_frame",
+            f"{size} bytes are not a whole number of {chosen.frame_bytes}-byte sample frames "
+            f"({chosen.encoding}, {chosen.channels} channels)",
+        )
+
+
+def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:
+    """Return the value of a header that is a hint: a bad one is ignored, as WIRE asks of `traceparent`."""
+    return value if value is not None and pattern.fullmatch(value) else None

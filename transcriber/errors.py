@@ -1,0 +1,96 @@
+"""Everything that can go wrong, as one tree.
+
+TranscriberError
+├── SettingError        a setting has a value that is not allowed                   (exit 2)
+├── CannotStart         something the daemon needs is not there                     (exit 3)
+│   ├── ModelError      the model file is missing, damaged or not the one expected
+│   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
+├── BrokerLost          NATS went away in mid-run and did not come back in time     (exit 4)
+├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
+├── RecordingError      a file or payload is not audio that can be decoded
+├── EngineError         the engine failed on one window; the worker goes on
+└── AccountingError     a sample was settled twice or never received: an error in this program
+"""
+
+from __future__ import annotations
+
+
+class TranscriberError(Exception):
+    """Base of every error this program raises on purpose."""
+
+
+class SettingError(TranscriberError):
+    """A setting has a value that is not allowed."""
+
+    def __init__(self, name: str, value: str, allowed: str) -> None:
+        super().__init__(f"{name}={value!r} is not allowed: {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+class CannotStart(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
+    """Something the daemon needs is not there."""
+
+
+class ModelError(CannotStart):
+    """The model file is missing, damaged or not the one expected."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"model {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class BrokerError(CannotStart):
+    """NATS cannot be reached, refuses us, or forbids a subject."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"NATS at {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class BrokerLost(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
+    """NATS went away in mid-run and did not come back in time."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        super().__init__(f"NATS at {url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS={seconds:g}")
+        self.url = url
+        self.seconds = seconds
+
+
+class Rejection(TranscriberError):  # noqa: N818 - the wire protocol's word
+    """One chunk or request breaks the wire protocol; `reason` is the stable word for it, `detail` the sentence."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RecordingError(TranscriberError):
+    """A file or payload is not audio that can be decoded."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class EngineError(TranscriberError):
+    """The engine failed on one window; the worker goes on."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class AccountingError(TranscriberError):
+    """A sample was settled twice or never received: an error in this program."""
+
+    def __init__(self, start: int, end: int, reason: str) -> None:
+        super().__init__(f"samples [{start}, {end}): {reason}")
+        self.start = start
+        self.end = end
+        self.reason = reason

@@ -1,0 +1,79 @@
+"""/livez and /readyz over HTTP, answered by the event loop itself: one that hangs fails its probe by not answering."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transcriber.errors import CannotStart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REQUEST_SECS = 5.0  # for a client to say what it wants; a probe needs milliseconds
+_LINE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOptions:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - the kubelet probes from outside the pod
+    port: int = 8080
+
+
+class HealthServer:
+    """Answers GET and HEAD: 200 when the check finds nothing, 503 with what it found."""
+
+    def __init__(self, options: HealthOptions, checks: dict[str, Callable[[], str | None]]) -> None:
+        """`checks`: path to a function that returns what is wrong, or None."""
+        self._options = options
+        self._checks = checks
+        self._server: asyncio.Server | None = None
+        self.port = options.port
+
+    async def start(self) -> None:
+        """Listen. Raises `CannotStart` when the port is taken."""
+        try:
+            self._server = await asyncio.start_server(
+                self._answer, self._options.host, self._options.port, limit=_LINE_BYTES
+            )
+        except OSError as error:
+            where = f"HEALTH_HOST={self._options.host} HEALTH_PORT={self._options.port}"
+            raise CannotStart(f"cannot listen on {where}: {error.strerror or error}") from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop to listen; open connections are cut."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
+            async with asyncio.timeout(_REQUEST_SECS):
+                method, path = (await reader.readline()).decode("latin-1").split(" ")[:2]
+                while (await reader.readline()).strip():
+                    pass
+                writer.write(self._response(method, path.partition("?")[0]))
+                await writer.drain()
+        writer.close()
+
+    def _response(self, method: str, path: str) -> bytes:
+        check = self._checks.get(path)
+        if check is None:
+            status, body = "404 Not Found", {"error": f"no such path; try {' or '.join(self._checks)}"}
+        elif method not in {"GET", "HEAD"}:
+            status, body = "405 Method Not Allowed", {"error": "GET or HEAD"}
+        elif (problem := check()) is None:
+            status, body = "200 OK", {"status": "ok"}
+        else:
+            status, body = "503 Service Unavailable", {"status": "failing", "reason": problem}
+        payload = json.dumps(body).encode() + b"\n"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+        ).encode()
+        return head if method == "HEAD" else head + payload

@@ -1,0 +1,70 @@
+"""The figures that travel to telemetry. The core fills them in and knows no metric by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+NAMED_STREAMS = 100  # streams that get figures of their own; the rest share one name, so that series stay bounded
+OTHERS = "other"
+
+
+class Tally:
+    """Counts by stream and by one more key. Written by the event loop, read from the exporter's thread."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, Hashable]] = Counter()
+        self._named: set[str] = set()
+
+    def label(self, stream: str) -> str:
+        """The stream's name while there are few of them, `OTHERS` for the ones that come later."""
+        if stream in self._named:
+            return stream
+        if len(self._named) < NAMED_STREAMS:
+            self._named.add(stream)
+            return stream
+        return OTHERS
+
+    def add(self, stream: str, key: Hashable = None, amount: int = 1) -> None:
+        self._counts[self.label(stream), key] += amount
+
+    def by_stream(self) -> dict[tuple[str, Hashable], int]:
+        """A copy, made in one step under the interpreter's lock."""
+        return dict(self._counts)
+
+    def total(self, key: Hashable = None) -> int:
+        return sum(n for (_, k), n in self.by_stream().items() if k == key)
+
+    def kinds(self) -> set[Hashable]:
+        return {key for _, key in self.by_stream()}
+
+    def grand_total(self) -> int:
+        return sum(self.by_stream().values())
+
+
+@dataclass(slots=True)
+class Tallies:
+    """Everything the pipeline counts. Keys: a rejection's reason, a gap's reason, an audio fate."""
+
+    chunks_received: Tally = field(default_factory=Tally)
+    chunks_dropped: Tally = field(default_factory=Tally)  # by reason
+    chunks_filtered: Tally = field(default_factory=Tally)  # whose audio held no speech
+    samples_repaired: Tally = field(default_factory=Tally)  # NaN, infinite or out of range
+    jobs_enqueued: Tally = field(default_factory=Tally)
+    jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
+    audio: Tally = field(default_factory=Tally)  # samples, by "received" or fate
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where the worker stands at this moment. Seconds; `busy` is the engine's whole running time so far."""
+
+    queue_depth: int
+    queue_capacity: int
+    busy: float
+    rtf: float
+    buffered: float

@@ -1,0 +1,242 @@
+"""The way of live audio: arrivals to windows to jobs to results, every sample of it settled and told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from transcriber.broker.encoding import Message, encode_event, encode_final, encode_status
+from transcriber.broker.live import Missed, Refused
+from transcriber.errors import Rejection
+from transcriber.messages import (
+    SAMPLE_RATE,
+    Chunk,
+    Event,
+    Gap,
+    GapReason,
+    Latency,
+    Lost,
+    Rejected,
+    Skipped,
+    Status,
+    Suppressed,
+    Transcript,
+    Window,
+)
+from transcriber.worker.queue import Job, JobQueue, Outcome
+
+if TYPE_CHECKING:
+    from transcriber.audio.sessions import Output, Sessions
+    from transcriber.broker.live import Arrival
+    from transcriber.broker.publisher import Publisher
+    from transcriber.measurements import Tallies
+    from transcriber.worker.whisper import Pace
+
+log = logging.getLogger(__name__)
+
+NO_STREAM = "invalid"  # what chunks are counted under whose subject names no stream
+TICK_SECS = 0.25  # how late a timeout may be noticed; the shortest useful one is a second
+
+
+class Span(Protocol):
+    """The trace of one window."""
+
+    @property
+    def traceparent(self) -> str | None: ...
+    @property
+    def ids(self) -> dict[str, str]: ...
+    def end(self, outcome: str, *, failed: bool = False, **attributes: float) -> None: ...
+
+
+class Observer(Protocol):
+    """Where traces and latencies go."""
+
+    def start(self, window: Window) -> Span: ...
+    def record(self, stream: str, latency: Latency) -> None: ...
+
+
+class Pipeline:
+    """Feeds sessions, tries their windows onto the queue, settles and publishes what comes back."""
+
+    def __init__(  # noqa: PLR0913 - the parts that it connects
+        self,
+        sessions: Sessions,
+        queue: JobQueue,
+        publisher: Publisher,
+        observer: Observer,
+        tallies: Tallies,
+        *,
+        max_latency: float,
+        max_payload: Callable[[], int],
+        pace: Callable[[], Pace],
+    ) -> None:
+        self._sessions = sessions
+        self._queue = queue
+        self._publisher = publisher
+        self._observer = observer
+        self._tallies = tallies
+        self._max_latency = max_latency
+        self._max_payload = max_payload
+        self._pace = pace
+        self._in_work: dict[tuple[str, str, int], tuple[Window, Span]] = {}
+
+    async def ingest(self, arrivals: AsyncIterator[Arrival]) -> None:
+        """Take everything that arrives, until the source ends."""
+        async for arrival in arrivals:
+            self.receive(arrival, time.monotonic())
+
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Take one message in whatever state it arrived."""
+        match arrival:
+            case Chunk(stream=stream):
+                self._tallies.chunks_received.add(stream)
+                try:
+                    self._handle(self._sessions.receive(arrival, now))
+                except Rejection as rejection:
+                    self._reject(stream, arrival.session, rejection)
+            case Skipped(chunk=chunk):
+                self._tallies.chunks_received.add(chunk.stream)
+                self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG)
+                try:
+                    self._handle(self._sessions.skip(arrival, now))
+                except Rejection as rejection:
+                    self._reject(chunk.stream, chunk.session, rejection)
+            case Refused():
+                self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
+                self._reject(arrival.stream, arrival.session, arrival.rejection)
+            case Missed():
+                self._tallies.chunks_dropped.add(arrival.stream, "slow_consumer", arrival.messages)
+                extra = {"stream": arrival.stream, "messages": arrival.messages, "limited": True}
+                log.error("messages lost in the NATS client", extra=extra)
+                self._handle(self._sessions.lose(arrival.stream, arrival.messages))
+
+    async def keep_time(self, status_interval: float) -> None:
+        """Apply timeouts and publish status, for ever."""
+        next_status = time.monotonic() + status_interval
+        while True:
+            await asyncio.sleep(TICK_SECS)
+            now = time.monotonic()
+            self._handle(self._sessions.tick(now))
+            if now >= next_status:
+                next_status = now + status_interval
+                self._publish_status()
+
+    def end_all(self) -> None:
+        """End every session: what is buffered becomes its last windows."""
+        self._handle(self._sessions.end_all())
+
+    def give_up(self) -> None:
+        """At the end of the grace period: every window that has no outcome yet becomes a gap."""
+        for job in self._queue.abandon():
+            detail = "the grace period is over"
+            job.deliver(Outcome(job.window, None, GapReason.SHUTDOWN, detail, job.enqueued, 0.0, 0.0))
+        for window, span in list(self._in_work.values()):
+            self._publisher.put(partial(self._drop, window, span, GapReason.SHUTDOWN, "still in the engine"))
+        self._in_work.clear()
+
+    @property
+    def in_work(self) -> int:
+        """Windows that were queued and have no outcome yet."""
+        return len(self._in_work)
+
+    def _handle(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Window):
+                self._try(output)
+                continue
+            if isinstance(output, Gap):
+                self._log_gap(output, {})
+            essential = not isinstance(output, Rejected | Lost)
+            self._publisher.put(partial(self._encode, [output]), essential=essential)
+
+    def _try(self, window: Window) -> None:
+        span = self._observer.start(window)
+        key = (window.origin.stream, window.origin.session, window.sequence)
+        if self._queue.try_put(Job(window, partial(self._on_outcome, key))):
+            self._tallies.jobs_enqueued.add(window.origin.stream)
+            self._in_work[key] = (window, span)
+        else:
+            detail = f"capacity {self._queue.capacity}"
+            self._publisher.put(partial(self._send, self._drop(window, span, GapReason.QUEUE_FULL, detail)))
+
+    def _on_outcome(self, key: tuple[str, str, int], outcome: Outcome) -> None:
+        known = self._in_work.pop(key, None)
+        if known is not None:  # else it was given up already
+            self._publisher.put(partial(self._settle, outcome, known[1]))
+
+    def _settle(self, outcome: Outcome, span: Span) -> list[Message]:
+        """Decide a window's fate, at the moment in which its result can be published."""
+        window, recognition = outcome.window, outcome.recognition
+        if recognition is None or outcome.reason is not None:
+            return self._drop(window, span, outcome.reason or GapReason.ENGINE_ERROR, outcome.detail)
+        end_to_end = time.monotonic() - outcome.enqueued
+        if end_to_end > self._max_latency:
+            return self._drop(window, span, GapReason.DEADLINE, f"finished after {end_to_end:.1f} s")
+        latency = Latency(outcome.queued, outcome.processing, end_to_end)
+        transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
+        messages = [encode_final(transcript, span.traceparent, self._max_payload())]
+        held = [
+            Suppressed(
+                window.origin, window.start + h.segment.start, window.start + h.segment.end, h.reason, h.segment.text
+            )
+            for h in recognition.held_back
+        ]
+        messages += self._encode([*held, *self._sessions.transcribed(window)])
+        self._observer.record(window.origin.stream, latency)
+        where = {"stream": window.origin.stream, "sequence": window.sequence, **span.ids}
+        log.debug("transcribed", extra={**where, "text": recognition.text, "end_to_end": round(end_to_end, 3)})
+        for suppressed in held:
+            log.warning("text suppressed", extra={**where, "reason": suppressed.reason, "text": suppressed.text})
+        span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=end_to_end)
+        return messages
+
+    def _drop(self, window: Window, span: Span, reason: GapReason, detail: str) -> list[Message]:
+        """Settle a window as a gap: a log line, a metric and an event."""
+        self._tallies.jobs_dropped.add(window.origin.stream, reason)
+        outputs = self._sessions.dropped(window, reason)
+        self._log_gap(Gap(window.origin, window.start, window.end, reason), {"detail": detail, **span.ids})
+        span.end(reason, failed=True)
+        return self._encode(outputs)
+
+    def _reject(self, stream: str | None, session: str | None, rejection: Rejection) -> None:
+        self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)
+        extra = {"stream": stream, "reason": rejection.reason, "detail": rejection.detail, "limited": True}
+        log.warning("chunk rejected", extra=extra)
+        if stream is not None:
+            self._handle(self._sessions.reject(stream, session, rejection))
+
+    def _log_gap(self, gap: Gap, more: dict[str, str]) -> None:
+        extra = {
+            "stream": gap.origin.stream,
+            "session": gap.origin.session,
+            "start": gap.start / SAMPLE_RATE,
+            "end": gap.end / SAMPLE_RATE,
+            "reason": gap.reason.value,
+            "limited": True,
+            **more,
+        }
+        log.warning("audio dropped", extra=extra)
+
+    def _publish_status(self) -> None:
+        """Tell where every session stands; while NATS is away nobody would hear it, and it is stale when it is back."""
+        if not self._publisher.connected:
+            return
+        pace, depth, capacity = self._pace(), self._queue.depth, self._queue.capacity
+        jobs: dict[tuple[str, str], int] = {}
+        for stream, session, _ in self._in_work:
+            jobs[stream, session] = jobs.get((stream, session), 0) + 1
+        for origin, account in self._sessions.accounts():
+            pending = jobs.get((origin.stream, origin.session), 0)
+            status = Status(origin, account, pending, capacity, depth * pace.job_seconds, pace.rtf)
+            self._publisher.put(partial(self._send, [encode_status(status, time.time_ns())]), essential=False)
+
+    def _encode(self, events: Iterable[Event | Window]) -> list[Message]:
+        return [encode_event(event, time.time_ns()) for event in events if not isinstance(event, Window)]
+
+    @staticmethod
+    def _send(messages: list[Message]) -> list[Message]:
+        return messages

@@ -1,0 +1,135 @@
+"""Whole recordings on request: through the same queue and thread as live audio, outside every stream's account."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from transcriber.audio.recording import Recording, is_recording
+from transcriber.audio.stream import AudioStream, StreamOptions
+from transcriber.broker import wire
+from transcriber.broker.encoding import Message, encode_reply
+from transcriber.errors import RecordingError, Rejection
+from transcriber.messages import (
+    AudioFormat,
+    Chunk,
+    Encoding,
+    GapReason,
+    Latency,
+    Origin,
+    Recognition,
+    Segment,
+    Transcript,
+    Window,
+)
+from transcriber.worker.queue import Job, JobQueue, Outcome
+
+if TYPE_CHECKING:
+    from transcriber.pipeline import Observer
+
+_BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: about 2 ms of work
+_RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
+
+
+class Recordings:
+    """Answers requests: windows of one recording one after the other, so that it never crowds the queue."""
+
+    def __init__(  # noqa: PLR0913 - the parts that it connects
+        self,
+        queue: JobQueue,
+        observer: Observer,
+        stream_options: StreamOptions,
+        input_options: wire.InputOptions,
+        *,
+        max_latency: float,
+        model: Callable[[], str],
+    ) -> None:
+        self._queue = queue
+        self._observer = observer
+        self._stream_options = stream_options
+        self._input = input_options
+        self._max_latency = max_latency
+        self._model = model
+
+    def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
+        """Check the request; the coroutine transcribes and answers. Raises `Rejection`: 400 or 503."""
+        try:
+            chunks = self._chunks(name, headers, payload)
+        except (Rejection, RecordingError) as error:
+            raise Rejection("400", getattr(error, "detail", str(error))) from error
+        if self._queue.depth >= self._queue.capacity:
+            raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
+        return self._answer(name, headers.get(wire.TENANT), chunks)
+
+    def _chunks(self, name: str, headers: Mapping[str, str], payload: bytes) -> Iterator[Chunk]:
+        """Return the recording in chunks of a second, after checking what can be checked at once."""
+        if not is_recording(payload):
+            plain = {k: v for k, v in headers.items() if k not in {wire.EVENT, wire.SESSION, wire.OFFSET}}
+            whole = wire.parse(f"{wire.TRANSCRIBE}.{name}", plain, payload, self._input)
+            size = whole.format.frame_bytes * int(whole.format.rate * _BLOCK_SECS)
+            parts: Iterator[bytes] = (payload[i : i + size] for i in range(0, len(payload), size))
+            chosen = whole.format
+        else:
+            if len(payload) > self._input.max_chunk_bytes:
+                limit = self._input.max_chunk_bytes
+                raise Rejection("too_large", f"{len(payload)} bytes; AUDIO_MAX_CHUNK_BYTES={limit}")
+            recording = Recording(payload)
+            if recording.rate not in wire.RATES or recording.channels not in wire.CHANNEL_COUNTS:
+                raise RecordingError("recording", f"{recording.rate} Hz, {recording.channels} channels is out of range")
+            chosen = AudioFormat(Encoding.F32LE, recording.rate, recording.channels)
+            parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
+        language, traceparent = headers.get(wire.LANGUAGE), wire.traceparent_of(headers)
+        return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
+
+    async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:
+        begin = time.monotonic()
+        origin = Origin(name, uuid4().hex, tenant)
+        audio: AudioStream | None = None
+        outcomes: list[Outcome] = []
+        try:
+            for chunk in chunks:
+                audio = audio or AudioStream(origin, self._stream_options, chunk)
+                for piece in audio.push(chunk):
+                    if isinstance(piece, Window):
+                        outcomes.append(await self._transcribe(piece, first=not outcomes))
+                await asyncio.sleep(0)
+        except RecordingError as error:
+            raise Rejection("400", str(error)) from error
+        if audio is not None:
+            for piece in audio.flush():
+                if isinstance(piece, Window):
+                    outcomes.append(await self._transcribe(piece, first=not outcomes))
+        end = audio.head if audio else 0
+        return encode_reply(_joined(origin, end, outcomes, self._model(), time.monotonic() - begin))
+
+    async def _transcribe(self, window: Window, *, first: bool) -> Outcome:
+        """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
+        span = self._observer.start(window)
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        deadline = time.monotonic() + self._max_latency
+        while not self._queue.try_put(Job(window, done.set_result)):
+            if first or self._queue.closed or time.monotonic() >= deadline:
+                span.end(GapReason.QUEUE_FULL, failed=True)
+                raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
+            await asyncio.sleep(_RETRY_SECS)
+        outcome = await done
+        if outcome.recognition is None:
+            span.end(outcome.reason or GapReason.ENGINE_ERROR, failed=True)
+            code = "503" if outcome.reason is GapReason.DEADLINE else "500"
+            raise Rejection(code, f"{outcome.reason}: {outcome.detail}")
+        span.end("transcribed", queue=outcome.queued, processing=outcome.processing)
+        return outcome
+
+
+def _joined(origin: Origin, end: int, outcomes: list[Outcome], model: str, end_to_end: float) -> Transcript:
+    """One transcript over all windows, bounds from the recording's first sample."""
+    segments: list[Segment] = []
+    for outcome in outcomes:
+        assert outcome.recognition is not None  # noqa: S101 - _transcribe raises otherwise
+        segments += [s.shifted(outcome.window.start) for s in outcome.recognition.segments]
+    language = outcomes[0].recognition.language if outcomes and outcomes[0].recognition else ""
+    latency = Latency(sum(o.queued for o in outcomes), sum(o.processing for o in outcomes), end_to_end)
+    return Transcript(origin, 0, 0, end, Recognition(tuple(segments), language, model), latency)

@@ -1,0 +1,285 @@
+"""The daemon's life: build, start, run, stop, in the order in which it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from transcriber import __version__, modelstore
+from transcriber.audio.recording import read_16k
+from transcriber.audio.sessions import Sessions
+from transcriber.broker.connection import Connection
+from transcriber.broker.live import LiveSource
+from transcriber.broker.publisher import Publisher
+from transcriber.broker.requests import RequestService
+from transcriber.errors import BrokerLost
+from transcriber.health import HealthServer
+from transcriber.measurements import Snapshot, Tallies
+from transcriber.messages import SAMPLE_RATE
+from transcriber.pipeline import Pipeline
+from transcriber.recordings import Recordings
+from transcriber.telemetry.observer import Telemetry
+from transcriber.worker import capacity
+from transcriber.worker.engine import Engine, WhisperEngine
+from transcriber.worker.queue import JobQueue
+from transcriber.worker.whisper import WhisperThread
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from transcriber.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class ExitCode(IntEnum):
+    """What the process ends with. A second signal ends it at once, with 128 + the signal's number, as shells do."""
+
+    CLEAN = 0
+    DEFECT = 1
+    BAD_SETTINGS = 2
+    CANNOT_START = 3
+    BROKER_LOST = 4
+    FENCED = 5
+
+
+_WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
+_RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
+_UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
+_PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it decided
+
+
+class Service:
+    """One daemon. `run` starts it, waits for a signal or the loss of the broker, and stops it.
+
+    `load_engine` makes the engine; it runs on the Whisper thread.
+    """
+
+    def __init__(self, settings: Settings, load_engine: Callable[[], Engine] | None = None) -> None:
+        self._settings = settings
+        self._load_engine = load_engine or (lambda: WhisperEngine(settings.whisper))
+        self._tallies = Tallies()
+        self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
+        self._queue = JobQueue(1)
+        self._ready = False
+        self._drain_until = 0.0
+        self._stop = asyncio.Event()
+        self._worker = WhisperThread(self._load_engine, settings.max_latency)
+        self._health = HealthServer(settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready})
+
+    async def run(self) -> ExitCode:
+        """Live until a signal (0) or until the broker is lost for good (4). Raises `CannotStart`."""
+        with _signals(self._stop):
+            try:
+                return await self._live()
+            finally:
+                self._summarise()
+
+    async def _live(self) -> ExitCode:
+        # What is entered first is left last: telemetry hears of everything, and NATS takes the last results.
+        async with AsyncExitStack() as stack:
+            telemetry = Telemetry(self._settings.telemetry, self._tallies, self._snapshot)
+            stack.push_async_callback(telemetry.shutdown)
+            await self._health.start()
+            stack.push_async_callback(self._health.stop)
+            connection = Connection(self._settings.broker)
+            starting: asyncio.Future[Any] = asyncio.create_task(self._start(connection, stack, telemetry))
+            stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+                return ExitCode.CLEAN
+            watched: set[asyncio.Future[None]] = {connection.lost, *starting.result()}
+            await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
+            self._ready = False
+            grace = self._settings.shutdown_grace
+            self._drain_until = asyncio.get_running_loop().time() + grace - min(_PUBLISH_SECS, grace / 2)
+            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace})
+            return _why(watched)
+
+    async def _start(
+        self, connection: Connection, stack: AsyncExitStack, telemetry: Telemetry
+    ) -> set[asyncio.Task[None]]:
+        """Model, capacity, broker, subscriptions; what undoes each step goes onto the stack right behind it."""
+        settings = self._settings
+        await self._load()
+        await connection.open()
+        stack.push_async_callback(connection.close)
+        publisher = Publisher(connection, self._queue.capacity + 4 * settings.sessions.max_streams)
+        pipeline = Pipeline(
+            self._sessions,
+            self._queue,
+            publisher,
+            telemetry,
+            self._tallies,
+            max_latency=settings.max_latency,
+            max_payload=lambda: connection.max_payload,
+            pace=lambda: self._worker.pace,
+        )
+        publishing = asyncio.create_task(publisher.run())
+        stack.push_async_callback(self._publish_rest, publisher, publishing)
+        requests = RequestService(connection, self._recordings(telemetry), __version__)
+        stack.push_async_callback(self._finish_queue, pipeline, requests)
+        keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval))
+        stack.callback(keeping_time.cancel)
+        await requests.start()
+        source = LiveSource(connection, settings.subject, settings.input)
+        await source.start()
+        ingesting = asyncio.create_task(pipeline.ingest(source.arrivals()))
+        stack.push_async_callback(self._end_streams, source, requests, pipeline, ingesting)
+        self._ready = True
+        where = {"subject": settings.subject, "nats": settings.broker.address, "health_port": self._health.port}
+        log.info("ready", extra=where)
+        return {publishing, keeping_time, ingesting}
+
+    async def _load(self) -> None:
+        """Verify the model before native code sees it, load and measure it, derive the capacity."""
+        settings = self._settings
+        verified = modelstore.verify(settings.whisper.path, settings.model_sha256)
+        window = settings.sessions.stream.window_secs
+        rtf = await self._worker.start(speech(window), settings.rtf)
+        derived = capacity.derive(settings.max_latency, window, rtf)
+        if settings.queue_capacity is not None:
+            derived = capacity.given(settings.queue_capacity, derived)
+        self._queue = JobQueue(derived.jobs)
+        self._worker.serve(self._queue)
+        extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
+        log.info("model ready: %s", derived, extra=extra)
+
+    async def _end_streams(
+        self, source: LiveSource, requests: RequestService, pipeline: Pipeline, ingesting: asyncio.Task[None]
+    ) -> None:
+        """Take no more audio, decode what is here, and make last windows of what is buffered."""
+        await _within(_UNSUBSCRIBE_SECS, requests.stop())
+        await _within(_UNSUBSCRIBE_SECS, source.stop())
+        source.end()
+        await asyncio.wait({ingesting}, timeout=max(0.0, self._drain_until - asyncio.get_running_loop().time()))
+        pipeline.end_all()
+        self._queue.close()
+
+    async def _finish_queue(self, pipeline: Pipeline, requests: RequestService) -> None:
+        """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
+        self._queue.close()
+        left = self._drain_until - asyncio.get_running_loop().time()
+        await _within(max(0.0, left), self._worker.finished.wait())
+        pipeline.give_up()
+        await _within(_UNSUBSCRIBE_SECS, requests.answered())
+
+    async def _publish_rest(self, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
+        """Publish what is left; with the broker away, wait a little, then tell the log instead."""
+        left = self._drain_until + _PUBLISH_SECS - asyncio.get_running_loop().time()
+        if not publishing.done():
+            await _within(left if publisher.connected else min(left, _RECONNECT_SECS), publisher.emptied())
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+        for message in publisher.undelivered():
+            log.error(
+                "not published: NATS is away", extra={"subject": message.subject, "body": message.payload.decode()}
+            )
+
+    def _recordings(self, telemetry: Telemetry) -> Recordings:
+        return Recordings(
+            self._queue,
+            telemetry,
+            self._settings.sessions.stream,
+            self._settings.input,
+            max_latency=self._settings.max_latency,
+            model=lambda: self._worker.model,
+        )
+
+    def _snapshot(self) -> Snapshot:
+        worker, queue = self._worker, self._queue
+        return Snapshot(
+            queue.depth, queue.capacity, worker.busy_seconds, worker.pace.rtf, self._sessions.buffered / SAMPLE_RATE
+        )
+
+    def _not_alive(self) -> str | None:
+        """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""
+        if self._ready and not self._worker.alive:
+            return "the Whisper thread is dead"
+        since, limit = self._worker.busy_since, max(_WEDGED_SECS, 3 * self._settings.max_latency)
+        if since is not None and time.monotonic() - since > limit:
+            return f"the engine has been at one window for more than {limit:g} s"
+        return None
+
+    def _not_ready(self) -> str | None:
+        if not self._ready:
+            return "starting" if not self._drain_until else "draining"
+        return None
+
+    def _summarise(self) -> None:
+        """One line that says what this run did."""
+        tallies = self._tallies
+        seconds = {str(fate): round(tallies.audio.total(fate) / SAMPLE_RATE, 3) for fate in tallies.audio.kinds()}
+        log.info(
+            "stopped",
+            extra={
+                "jobs_enqueued": tallies.jobs_enqueued.grand_total(),
+                "jobs_dropped": tallies.jobs_dropped.grand_total(),
+                "queue_depth": self._queue.depth,
+                "seconds": seconds | {"pending": round(self._sessions.unsettled / SAMPLE_RATE, 3)},
+            },
+        )
+
+    @property
+    def worker_alive(self) -> bool:
+        """Whether native code still runs: then the interpreter must not be torn down under it."""
+        return self._worker.alive
+
+
+def speech(seconds: float) -> NDArray[np.float32]:
+    """Real speech to measure with: decoding noise costs less than decoding words."""
+    return np.resize(read_16k(modelstore.bundled("demo.flac")), round(seconds * SAMPLE_RATE))
+
+
+def _why(ended: set[asyncio.Future[None]]) -> ExitCode:
+    """Why the daemon stops: a signal, the broker, or an error of its own."""
+    for task in ended:
+        if task.done() and (error := task.exception()) is not None:
+            if isinstance(error, BrokerLost):
+                log.critical("%s", error)
+                return ExitCode.BROKER_LOST
+            log.critical("a part of the daemon failed", exc_info=error)
+            return ExitCode.DEFECT
+    return ExitCode.CLEAN
+
+
+async def _within(seconds: float, awaitable: Awaitable[object]) -> None:
+    """Wait for it, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(awaitable, max(0.001, seconds))
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.critical("forced by a second %s", number.name)
+            sys.stdout.flush()
+            os._exit(128 + number)
+        log.info("%s: stopping", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

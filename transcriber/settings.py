@@ -1,0 +1,260 @@
+"""The settings: the only reader of the environment. Composes each module's own options class."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from transcriber import __version__, modelstore
+from transcriber.audio.segmenter import Segmentation
+from transcriber.audio.sessions import SessionOptions
+from transcriber.audio.stream import StreamOptions
+from transcriber.broker import wire
+from transcriber.broker.connection import BrokerOptions
+from transcriber.errors import SettingError
+from transcriber.health import HealthOptions
+from transcriber.messages import SAMPLE_RATE, AudioFormat, Encoding
+from transcriber.telemetry.logs import LogFormat
+from transcriber.telemetry.providers import TelemetryOptions
+from transcriber.worker.engine import WhisperOptions
+
+T = TypeVar("T")
+
+_SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
+_SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the daemon can be told. Durations in seconds."""
+
+    subject: str
+    input: wire.InputOptions
+    sessions: SessionOptions
+    broker: BrokerOptions
+    whisper: WhisperOptions
+    model_sha256: str | None
+    max_latency: float
+    rtf: float | None  # None: measured at start
+    queue_capacity: int | None  # None: derived
+    shutdown_grace: float
+    status_interval: float
+    health: HealthOptions
+    telemetry: TelemetryOptions
+    log_level: str
+    log_format: LogFormat
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads variables one by one and remembers their names. An empty value counts as not given."""
+
+    environ: Mapping[str, str]
+    names: set[str] = field(default_factory=set)
+
+    def raw(self, name: str) -> str | None:
+        self.names.add(name)
+        return self.environ.get(name) or None
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.raw(name) or default
+
+    def parsed(self, name: str, default: T, parse: Callable[[str], T], allowed: str) -> T:
+        value = self.raw(name)
+        if value is None:
+            return default
+        try:
+            return parse(value.strip())
+        except (ValueError, KeyError):
+            raise SettingError(name, value, allowed) from None
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        def parse(value: str) -> float:
+            number = float(value)
+            if not low <= number <= high or math.isnan(number):
+                raise ValueError
+            return number
+
+        return self.parsed(name, default, parse, f"a number from {low:g} to {high:g}")
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        def parse(value: str) -> int:
+            if not low <= int(value) <= high:
+                raise ValueError
+            return int(value)
+
+        return self.parsed(name, default, parse, f"a whole number from {low} to {high}")
+
+    def choice(self, name: str, default: str, *allowed: str) -> str:
+        def parse(value: str) -> str:
+            return {a.lower(): a for a in allowed}[value.lower()]
+
+        return self.parsed(name, default, parse, " or ".join(allowed))
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        return self.parsed(name, default, lambda value: values[value.lower()], "true or false")
+
+    def matching(self, name: str, default: str, pattern: re.Pattern[str], allowed: str) -> str:
+        def parse(value: str) -> str:
+            if not pattern.fullmatch(value):
+                raise ValueError
+            return value
+
+        return self.parsed(name, default, parse, allowed)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default the process's. Raises `SettingError` at the first bad one."""
+    return _read(_Reader(os.environ if environ is None else environ))
+
+
+def names() -> frozenset[str]:
+    """Every variable that the daemon reads itself; the OpenTelemetry SDK reads more OTEL_* ones."""
+    reader = _Reader({})
+    _read(reader)
+    return frozenset(reader.names)
+
+
+def _read(r: _Reader) -> Settings:
+    r.choice("AUDIO_SOURCE", "nats", "nats")
+    window = r.number("BUFFER_DURATION_SECS", 5.0, _SHORTEST_WINDOW, _LONGEST_WINDOW)
+    r.parsed(
+        "TARGET_SAMPLE_RATE",
+        SAMPLE_RATE,
+        _only_16k,
+        f"{SAMPLE_RATE} only: Whisper was trained on 16 kHz and hears no other",
+    )
+    sha256 = r.matching("WHISPER_MODEL_SHA256", "", _SHA256, "64 hexadecimal digits in lower case")
+    r.choice("VAD", "webrtc", "webrtc")
+    return Settings(
+        subject=r.matching(
+            "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
+        ),
+        input=_input(r),
+        sessions=_sessions(r, window),
+        broker=_broker(r),
+        whisper=_whisper(r),
+        model_sha256=sha256 or None,
+        max_latency=r.number("TRANSCRIPTION_MAX_LATENCY_SECS", 20.0, 0.1, 3600),
+        rtf=r.number("WHISPER_RTF", 0.0, 1e-4, 1e3) or None,
+        queue_capacity=r.whole("TRANSCRIPTION_QUEUE_CAPACITY", 0, 1, 10_000) or None,
+        shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
+        status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
+        health=HealthOptions(r.text("HEALTH_HOST", "0.0.0.0"), r.whole("HEALTH_PORT", 8080, 0, 65_535)),  # noqa: S104
+        telemetry=_telemetry(r),
+        log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),
+        log_format=LogFormat(r.choice("LOG_FORMAT", "json", *LogFormat)),
+    )
+
+
+def _input(r: _Reader) -> wire.InputOptions:
+    encoding = Encoding(r.choice("AUDIO_ENCODING", "pcm_s16le", *Encoding))
+    rate = r.whole("AUDIO_SAMPLE_RATE", 48_000, wire.RATES.start, wire.RATES.stop - 1)
+    channels = r.whole("AUDIO_CHANNELS", 1, wire.CHANNEL_COUNTS.start, wire.CHANNEL_COUNTS.stop - 1)
+    largest = r.whole("AUDIO_MAX_CHUNK_BYTES", 1_048_576, 1, 64 * 1024 * 1024)
+    return wire.InputOptions(AudioFormat(encoding, rate, channels), largest)
+
+
+def _sessions(r: _Reader, window: float) -> SessionOptions:
+    segmentation = Segmentation(r.choice("SEGMENTATION", "utterance", *Segmentation))
+    return SessionOptions(
+        StreamOptions(segmentation, window, r.whole("VAD_AGGRESSIVENESS", 2, 0, 3)),
+        r.whole("MAX_STREAMS", 1000, 1, 100_000),
+        r.number("STREAM_TIMEOUT_SECS", 5.0, 0.1, 86_400),
+        r.number("SESSION_TIMEOUT_SECS", 300.0, 0.1, 86_400),
+    )
+
+
+def _broker(r: _Reader) -> BrokerOptions:
+    return BrokerOptions(
+        url=r.text("NATS_URL", "nats://127.0.0.1:4222"),
+        user=r.text("NATS_USER"),
+        password=r.text("NATS_PASSWORD"),
+        token=r.text("NATS_TOKEN"),
+        creds=r.text("NATS_CREDS"),
+        nkey=r.text("NATS_NKEY"),
+        ca=r.text("NATS_CA"),
+        cert=r.text("NATS_CERT"),
+        key=r.text("NATS_KEY"),
+        connect_timeout=r.number("NATS_CONNECT_TIMEOUT_SECS", 30.0, 0.1, 3600),
+        reconnect_timeout=r.number("NATS_RECONNECT_TIMEOUT_SECS", 120.0, 0.1, 86_400),
+    )
+
+
+def _whisper(r: _Reader) -> WhisperOptions:
+    def context(value: str) -> int | None:
+        if value in {"auto", "full"}:
+            return None if value == "auto" else 0
+        if not 1 <= int(value) <= 1500:  # noqa: PLR2004 - the encoder's positions, 20 ms each
+            raise ValueError
+        return int(value)
+
+    language = r.matching(
+        "WHISPER_LANGUAGE", "en", re.compile("[a-z]{2}|auto"), "an ISO 639-1 code such as en, or auto"
+    )
+    return WhisperOptions(
+        Path(r.text("WHISPER_MODEL_PATH", str(modelstore.bundled_model_path()))),
+        r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
+        language,
+        r.text("WHISPER_PROMPT"),
+        r.parsed("WHISPER_AUDIO_CTX", None, context, "auto, full, or a number of encoder positions from 1 to 1500"),
+        r.flag("WHISPER_USE_GPU"),
+    )
+
+
+def _telemetry(r: _Reader) -> TelemetryOptions:
+    """Exporters default to `otlp` once an endpoint is named, else to `none`: no collector is guessed on localhost."""
+    anywhere = r.raw("OTEL_EXPORTER_OTLP_ENDPOINT")
+    protocol = r.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc", "http/protobuf")
+    off = r.flag("OTEL_SDK_DISABLED")
+
+    def exporter(signal: str) -> str:
+        endpoint = r.raw(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or anywhere
+        chosen = r.choice(f"OTEL_{signal}_EXPORTER", "otlp" if endpoint else "none", "otlp", "console", "none")
+        return "none" if off else chosen
+
+    def spoken(signal: str) -> str:
+        return r.choice(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", protocol, "grpc", "http/protobuf")
+
+    timeouts = [r.raw(f"OTEL_EXPORTER_OTLP_{signal}TIMEOUT") for signal in ("", "METRICS_", "TRACES_")]
+    return TelemetryOptions(
+        metrics_exporter=exporter("METRICS"),
+        traces_exporter=exporter("TRACES"),
+        metrics_protocol=spoken("METRICS"),
+        traces_protocol=spoken("TRACES"),
+        timeout=None if any(timeouts) else 2.0,
+        version=__version__,
+    )
+
+
+def _only_16k(value: str) -> int:
+    if int(value) != SAMPLE_RATE:
+        raise ValueError
+    return SAMPLE_RATE
+
+
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs this process may use: the container's quota (cgroup v2 or v1), else its affinity; at least 1.
+
+    whisper.cpp takes the host's cores by default, and oversubscribing a quota costs far more than it gains.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return available
+    if not quota.isdigit() or not int(period):  # "max" and -1 mean no quota
+        return available
+    return max(1, min(available, int(quota) // int(period)))

@@ -1,0 +1,1 @@
+"""OpenTelemetry: metrics, traces, and logs that carry trace ids."""

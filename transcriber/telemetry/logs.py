@@ -1,0 +1,94 @@
+"""Logs: JSON lines or plain text on standard output, with trace ids, and never a flood."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+RATE_SECS = 1.0  # one line of a kind per stream and second: enough to see, too few to fill a disk
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What was passed as `extra`."""
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD and k != "limited"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, then the record's own fields (trace_id and span_id too)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For a person at a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        extra = "".join(f" {k}={v}" for k, v in fields(record).items())
+        text = f"{clock} {record.levelname.lower():7} {record.getMessage()}{extra}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class RateLimit(logging.Filter):
+    """Lets one record of a kind through per stream and `RATE_SECS`, and says on the next how many were held back.
+
+    A kind is a message template; only records with a true `limited` field are counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, object], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "limited", False):
+            return True
+        key = (str(record.msg), getattr(record, "stream", None))
+        now = time.monotonic()
+        last, held = self._seen.get(key, (-RATE_SECS, 0))
+        if now - last < RATE_SECS:
+            self._seen[key] = (last, held + 1)
+            return False
+        if len(self._seen) > 10_000:  # noqa: PLR2004 - streams come and go; forgetting only lets a line through early
+            self._seen.clear()
+        self._seen[key] = (now, 0)
+        if held:
+            record.held_back = held
+        return True
+
+
+def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send every log line to standard output in the given format."""
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
+    handler.addFilter(RateLimit())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    # The exporters report an absent collector on every attempt; once a minute at WARNING is their own pace, and grpc's
+    # internals are of no use to an operator.
+    logging.getLogger("grpc").setLevel(logging.ERROR)

@@ -1,0 +1,36 @@
+"""What the rest of the program sees of telemetry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transcriber.telemetry.metrics import Metrics
+from transcriber.telemetry.providers import Providers, TelemetryOptions
+from transcriber.telemetry.tracing import Tracing, WindowSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transcriber.measurements import Snapshot, Tallies
+    from transcriber.messages import Latency, Window
+
+
+class Telemetry:
+    """Traces windows and records latencies; exports the figures that it was given."""
+
+    def __init__(self, options: TelemetryOptions, tallies: Tallies, snapshot: Callable[[], Snapshot]) -> None:
+        self._providers = Providers(options)
+        self._tracing = Tracing(self._providers.tracer)
+        self._metrics = Metrics(self._providers.meter, tallies, snapshot)
+
+    def start(self, window: Window) -> WindowSpan:
+        """Open the span of a window that is about to be queued."""
+        return self._tracing.start(window)
+
+    def record(self, stream: str, latency: Latency) -> None:
+        """Take the latencies of one published window."""
+        self._metrics.record(stream, latency)
+
+    async def shutdown(self) -> bool:
+        """Flush and stop within the deadline; False when that cut it short."""
+        return await self._providers.shutdown()

@@ -1,0 +1,133 @@
+"""Sets the OpenTelemetry SDK up from its standard variables, and shuts it down within a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Tracer
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECS = 2.0  # as long as one export may take; the collector is never worth more than that at exit
+_SCOPE = "transcriber"
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryOptions:
+    """What OTEL_* asks for. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`."""
+
+    metrics_exporter: str = "none"
+    traces_exporter: str = "none"
+    metrics_protocol: str = "grpc"
+    traces_protocol: str = "grpc"
+    timeout: float | None = None  # seconds for one export; None leaves it to OTEL_EXPORTER_OTLP_TIMEOUT
+    version: str = ""
+
+
+class Providers:
+    """The SDK's meter and tracer providers. Endpoint, headers, interval and sampler are read by the SDK itself."""
+
+    def __init__(self, options: TelemetryOptions) -> None:
+        attributes = {"service.version": options.version}
+        if "service.name" not in OTELResourceDetector().detect().attributes:
+            attributes["service.name"] = _SCOPE
+        resource = Resource.create(attributes)
+        self._meters: MeterProvider | None = None
+        self._tracers: TracerProvider | None = None
+        if (exporter := _metric_exporter(options)) is not None:
+            readers = [PeriodicExportingMetricReader(exporter)]
+            self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+        if (span_exporter := _span_exporter(options)) is not None:
+            self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+            self._tracers.add_span_processor(BatchSpanProcessor(span_exporter))
+
+    @property
+    def meter(self) -> Meter:
+        return (self._meters or metrics.NoOpMeterProvider()).get_meter(_SCOPE)
+
+    @property
+    def tracer(self) -> Tracer:
+        return (self._tracers or trace.NoOpTracerProvider()).get_tracer(_SCOPE)
+
+    async def shutdown(self) -> bool:
+        """Flush and stop, side by side and off the loop. False when the deadline cut it short."""
+        calls: list[Callable[[], Any]] = []
+        if self._meters is not None:
+            meters = self._meters
+            calls.append(lambda: meters.shutdown(timeout_millis=SHUTDOWN_SECS * 1000))
+        if self._tracers is not None:
+            calls.append(self._tracers.shutdown)
+        waiting = [_off_loop(call) for call in calls]
+        try:
+            async with asyncio.timeout(SHUTDOWN_SECS):
+                await asyncio.gather(*waiting)
+        except TimeoutError:
+            log.warning("telemetry was not flushed within %g s", SHUTDOWN_SECS)
+            return False
+        return True
+
+
+def _metric_exporter(options: TelemetryOptions) -> MetricExporter | None:
+    match options.metrics_exporter, options.metrics_protocol:
+        case "otlp", "http/protobuf":
+            return HttpMetricExporter(timeout=options.timeout)
+        case "otlp", _:
+            return GrpcMetricExporter(timeout=options.timeout)
+        case "console", _:
+            return ConsoleMetricExporter()
+        case _:
+            return None
+
+
+def _span_exporter(options: TelemetryOptions) -> SpanExporter | None:
+    match options.traces_exporter, options.traces_protocol:
+        case "otlp", "http/protobuf":
+            return HttpSpanExporter(timeout=options.timeout)
+        case "otlp", _:
+            return GrpcSpanExporter(timeout=options.timeout)
+        case "console", _:
+            return ConsoleSpanExporter()
+        case _:
+            return None
+
+
+def _off_loop(call: Callable[[], Any]) -> asyncio.Future[None]:
+    """Run a blocking call on a daemon thread: an executor's would be waited for at exit, whatever the deadline."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - an exporter's failure must not change how the daemon exits
+            log.warning("telemetry shutdown: %s", error)
+        try:
+            loop.call_soon_threadsafe(finish)
+        except RuntimeError:  # the loop is closed: the deadline has passed
+            return
+
+    threading.Thread(target=run, name="telemetry-shutdown", daemon=True).start()
+    return done

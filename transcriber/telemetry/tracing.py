@@ -1,0 +1,81 @@
+"""One span per window: a child of the chunk that began it, linked to every chunk in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from transcriber.messages import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
+    from transcriber.messages import Window
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class WindowSpan:
+    """The span of one window, from the try-put to the publish."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    @property
+    def traceparent(self) -> str | None:
+        """What the result carries; None when there is nothing to carry on."""
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
+        return carrier.get("traceparent")
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Trace and span id as log fields; empty without a trace."""
+        context = self._span.get_span_context()
+        if not context.is_valid:
+            return {}
+        return {"trace_id": format(context.trace_id, "032x"), "span_id": format(context.span_id, "016x")}
+
+    def end(self, outcome: str, *, failed: bool = False, **attributes: float) -> None:
+        """Close the span with what became of the window."""
+        self._span.set_attribute("transcriber.outcome", outcome)
+        for name, value in attributes.items():
+            self._span.set_attribute(f"transcriber.{name}", value)
+        if failed:
+            self._span.set_status(Status(StatusCode.ERROR, outcome))
+        self._span.end()
+
+
+class Tracing:
+    """Starts window spans on `tracer`."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def start(self, window: Window) -> WindowSpan:
+        """Open the span of a window that is about to be queued."""
+        parents = [_context(traceparent) for traceparent in window.traceparents]
+        links = [Link(trace.get_current_span(parent).get_span_context()) for parent in parents]
+        origin = window.origin
+        span = self._tracer.start_span(
+            "window",
+            context=parents[0] if parents else None,
+            kind=SpanKind.CONSUMER,
+            links=links,
+            attributes={
+                "transcriber.stream": origin.stream,
+                "transcriber.session": origin.session,
+                "transcriber.sequence": window.sequence,
+                "transcriber.start": window.start / SAMPLE_RATE,
+                "transcriber.end": window.end / SAMPLE_RATE,
+            },
+        )
+        return WindowSpan(span)
+
+
+def _context(traceparent: str) -> Context:
+    return _PROPAGATOR.extract({"traceparent": traceparent})

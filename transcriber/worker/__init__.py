@@ -1,0 +1,1 @@
+"""The bounded queue and the one thread that owns the Whisper model."""

@@ -1,0 +1,177 @@
+"""The speech engine: what the worker asks of one, and whisper.cpp through pywhispercpp."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import _pywhispercpp as whisper
+import numpy as np
+
+from transcriber.errors import EngineError
+from transcriber.messages import SAMPLE_RATE, Segment, Word
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+_TICK = SAMPLE_RATE // 100  # whisper.cpp counts in 10 ms
+_POSITION = 320  # samples per encoder position: 20 ms
+_POSITIONS = 1500  # 30 s, what Whisper was trained on
+_SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and under 1 s it warns
+# Flash attention pads keys to a multiple of 256 and attends to the padding, so contexts come in that size. The least is
+# 512: under 384 positions reduced contexts are reported to repeat and invent text.
+_CONTEXT_STEP, _CONTEXT_FLOOR, _CONTEXT_SLACK = 256, 512, 16
+_LARGE_V3_MELS = 128  # large-v3 and turbo, for which a reduced context is reported to fail
+
+
+def _log(_level: object, text: str, *_: object) -> None:
+    """Take what whisper.cpp would print to standard error."""
+    if text.strip(" .\n"):
+        log.debug("%s", text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What one pass returned: segments with bounds in samples from the window's first, and the language."""
+
+    segments: tuple[Segment, ...]
+    language: str
+
+
+class Engine(Protocol):
+    """Turns a window's samples into text. Used by one thread only; its calls block."""
+
+    @property
+    def model(self) -> str:
+        """The model's name as it appears in results."""
+        ...
+
+    def transcribe(self, samples: NDArray[np.float32], language: str | None) -> Decoded:
+        """Decode float32 mono 16 kHz in [-1, 1], at most 30 s. Raises `EngineError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperOptions:
+    """How whisper.cpp is loaded and asked. `audio_ctx`: encoder positions of 20 ms, 0 for all 1500, None to fit."""
+
+    path: Path
+    threads: int
+    language: str = "en"
+    prompt: str = ""
+    audio_ctx: int | None = None
+    use_gpu: bool = False
+
+
+def fitted_context(samples: int) -> int:
+    """Encoder positions for a window: its own length and some slack, in the steps that flash attention needs."""
+    steps = math.ceil((samples / _POSITION + _CONTEXT_SLACK) / _CONTEXT_STEP)
+    return min(_POSITIONS, max(_CONTEXT_FLOOR, steps * _CONTEXT_STEP))
+
+
+class WhisperEngine:
+    """One whisper.cpp context, greedy decoding without fallback, every parameter set on every call.
+
+    The file at `options.path` must have been verified: whisper.cpp does not survive a damaged one.
+    """
+
+    def __init__(self, options: WhisperOptions) -> None:
+        self._options = options
+        parameters = whisper.whisper_context_default_params()
+        parameters.use_gpu = options.use_gpu
+        parameters.flash_attn = True
+        whisper.whisper_log_set(_log)
+        self._context = whisper.whisper_init_from_file_with_params(str(options.path), parameters)
+        self._wide = whisper.whisper_model_n_mels(self._context) >= _LARGE_V3_MELS
+        self._languages = {whisper.whisper_lang_str(i) for i in range(whisper.whisper_lang_max_id() + 1)}
+        self._end_of_text = whisper.whisper_token_eot(self._context)
+
+    @property
+    def model(self) -> str:
+        return self._options.path.stem
+
+    def transcribe(self, samples: NDArray[np.float32], language: str | None) -> Decoded:
+        length = len(samples)
+        if length < _SHORTEST:
+            samples = np.concatenate([samples, np.zeros(_SHORTEST - length, np.float32)])
+        samples = np.ascontiguousarray(samples, np.float32)
+        status = whisper.whisper_full(self._context, self._parameters(len(samples), language), samples, len(samples))
+        if status:
+            raise EngineError(f"whisper_full returned {status}")
+        count = whisper.whisper_full_n_segments(self._context)
+        segments = (self._segment(i, length) for i in range(count))
+        spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
+        return Decoded(tuple(s for s in segments if s.text), spoken)
+
+    def _parameters(self, length: int, language: str | None) -> Any:  # noqa: ANN401 - the bindings have no types
+        """Fresh parameters for one call: nothing carries over from the last."""
+        options = self._options
+        p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
+        p.n_threads = options.threads
+        p.language = language if language in {*self._languages, "auto"} else options.language
+        p.initial_prompt = options.prompt
+        p.no_context = True  # text carried over from window to window feeds loops
+        p.temperature = 0.0
+        p.temperature_inc = 0.0  # the default fallback, 6 temperatures of 5 candidates each, is a latency cliff
+        p.greedy = {"best_of": 1}
+        p.token_timestamps = True
+        p.suppress_blank = True
+        p.print_progress = p.print_realtime = p.print_timestamps = p.print_special = False
+        if options.audio_ctx is not None:
+            p.audio_ctx = options.audio_ctx
+        else:
+            p.audio_ctx = 0 if self._wide else fitted_context(length)
+        return p
+
+    def _segment(self, index: int, length: int) -> Segment:
+        context = self._context
+        words: list[_Word] = []
+        for j in range(whisper.whisper_full_n_tokens(context, index)):
+            data = whisper.whisper_full_get_token_data(context, index, j)
+            if data.id >= self._end_of_text:  # specials and timestamps
+                continue
+            text = whisper.whisper_token_to_bytes(context, data.id)
+            if text.startswith(b" ") or not words:
+                words.append(_Word(b"", data.t0, data.t1, []))
+            words[-1].add(text, data.t1, data.plog)
+        logs = [p for word in words for p in word.logs]
+        done = tuple(word.done(length) for word in words if word.text.strip())
+        # A model with two decoder layers gives no timestamps and a huge negative t0; words outside are clamped alike.
+        start = _clamp(whisper.whisper_full_get_segment_t0(context, index), length)
+        end = max(start, _clamp(whisper.whisper_full_get_segment_t1(context, index), length))
+        text = whisper.whisper_full_get_segment_text(context, index).decode("utf-8", "replace").strip()
+        return Segment(text, start, end, _geometric_mean(logs), done)
+
+
+@dataclass(slots=True)
+class _Word:
+    """Tokens gathered into one word: bytes (a character may span tokens), 10 ms ticks, log probabilities."""
+
+    text: bytes
+    start: int
+    end: int
+    logs: list[float]
+
+    def add(self, text: bytes, end: int, log: float) -> None:
+        self.text += text
+        self.end = end
+        self.logs.append(log)
+
+    def done(self, length: int) -> Word:
+        start = _clamp(self.start, length)
+        end = max(start, _clamp(self.end, length))
+        return Word(self.text.decode("utf-8", "replace").strip(), start, end, _geometric_mean(self.logs))
+
+
+def _clamp(ticks: int, length: int) -> int:
+    return min(max(ticks * _TICK, 0), length)
+
+
+def _geometric_mean(logs: list[float]) -> float:
+    """Return exp of the mean log probability: Whisper's own measure of how sure it was. 0.0 without tokens."""
+    return math.exp(sum(logs) / len(logs)) if logs else 0.0

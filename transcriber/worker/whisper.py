@@ -1,0 +1,152 @@
+"""The one thread that owns the model: the only code that runs off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from transcriber.errors import EngineError, TranscriberError
+from transcriber.messages import SAMPLE_RATE, GapReason
+from transcriber.worker import guards
+from transcriber.worker.queue import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from transcriber.worker.engine import Engine
+    from transcriber.worker.queue import Job, JobQueue
+
+log = logging.getLogger(__name__)
+
+_SMOOTHING = (
+    0.2  # weight of the newest measurement: a lasting change shows within ten windows, one outlier fades in five
+)
+_MEASURED_PASSES = 3  # their median is the RTF; one pass more is the warm-up (first-touch memory, lazy tables)
+_MEASURING_BUDGET = 10.0  # seconds: with a model this slow one pass says enough
+
+
+class Pace:
+    """Smoothed measurements of the engine: seconds a job, and real-time factor."""
+
+    def __init__(self, job_seconds: float, rtf: float) -> None:
+        self.job_seconds = job_seconds
+        self.rtf = rtf
+
+    def add(self, processing: float, audio: float) -> None:
+        """Take one finished job, in seconds."""
+        self.job_seconds += _SMOOTHING * (processing - self.job_seconds)
+        self.rtf += _SMOOTHING * (processing / audio - self.rtf)
+
+
+class WhisperThread:
+    """Loads the engine, measures it, then works through a queue, first in, first out.
+
+    `load` runs on the thread, so that the model belongs to it from the first byte. Each job's `deliver` is called once,
+    on the event loop.
+    """
+
+    def __init__(self, load: Callable[[], Engine], max_latency: float) -> None:
+        self._load = load
+        self._max_latency = max_latency
+        self._loop = asyncio.get_running_loop()
+        self._queue: JobQueue | None = None
+        self._serve = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="whisper", daemon=True)
+        self._measured: asyncio.Future[float] = self._loop.create_future()
+        self.finished = asyncio.Event()
+        self.model = ""
+        self.pace = Pace(0.0, 0.0)
+        self.busy_seconds = 0.0
+        self.busy_since: float | None = None  # monotonic; None while idle
+
+    async def start(self, speech: NDArray[np.float32], rtf: float | None = None) -> float:
+        """Load the engine and measure its RTF on `speech` (float32 mono 16 kHz, one full window).
+
+        Returns the RTF, or `rtf` when that is given; then one pass still runs, as the warm-up.
+        """
+        self._speech, self._given_rtf = speech, rtf
+        self._thread.start()
+        return await self._measured
+
+    def serve(self, queue: JobQueue) -> None:
+        """Start to work; the thread ends when the queue is closed and empty, and `finished` is set."""
+        self._queue = queue
+        self._serve.set()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _post(self, call: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is closed: a forced exit is under way and nobody listens any more
+            log.debug("the event loop is gone")
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+            self.model = engine.model
+            rtf = self._measure(engine)
+        except Exception as error:  # noqa: BLE001 - whatever stops the start is reported there, as its cause
+            cause = error if isinstance(error, TranscriberError) else EngineError(f"{type(error).__name__}: {error}")
+            self._post(self._measured.set_exception, cause)
+            return
+        self._post(self._measured.set_result, rtf)
+        self._serve.wait()
+        assert self._queue is not None  # noqa: S101 - serve() set it
+        while (job := self._queue.get()) is not None:
+            outcome = self._work(engine, job)
+            self._queue.done()
+            self._post(job.deliver, outcome)
+            del job, outcome  # or the next wait would keep their audio alive
+        self._post(self.finished.set)
+
+    def _measure(self, engine: Engine) -> float:
+        seconds = len(self._speech) / SAMPLE_RATE
+        passes: list[float] = []
+        begin = time.monotonic()
+        for _ in range(1 + (0 if self._given_rtf else _MEASURED_PASSES)):
+            before = time.monotonic()
+            engine.transcribe(self._speech, None)
+            passes.append(time.monotonic() - before)
+            if time.monotonic() - begin > _MEASURING_BUDGET:
+                break
+        warm = sorted(passes[1:] or passes)
+        rtf = self._given_rtf or max(warm[len(warm) // 2] / seconds, 1e-6)
+        self.pace = Pace(rtf * seconds, rtf)
+        return rtf
+
+    def _late(self, queued: float) -> bool:
+        """Whether the job would be done too late. When no job could be in time, one is tried: only that can tell."""
+        if queued > self._max_latency:
+            return True
+        predicted = self.pace.job_seconds
+        return queued + predicted > self._max_latency >= predicted
+
+    def _work(self, engine: Engine, job: Job) -> Outcome:
+        begin = time.monotonic()
+        queued = begin - job.enqueued
+        if self._late(queued):
+            detail = f"waited {queued:.1f} s, needs {self.pace.job_seconds:.1f} s more"
+            return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
+        self.busy_since = begin
+        recognition, detail = None, ""
+        try:
+            decoded = engine.transcribe(job.window.samples, job.window.language)
+            recognition = guards.review(job.window, decoded, engine.model)
+        except Exception as error:  # noqa: BLE001 - one bad window must not stop the stream; it becomes a gap
+            # Only the text: the traceback would hold the frame, and with it the audio.
+            detail = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+        processing = time.monotonic() - begin
+        self.busy_since = None
+        self.busy_seconds += processing
+        self.pace.add(processing, job.window.seconds)
+        reason = None if recognition else GapReason.ENGINE_ERROR
+        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing)
