@@ -48,7 +48,8 @@ class Formatter:
         where = f"{message['stream']}  " if self._name_streams else ""
         if "start" in message:
             where += f"{timestamp(message['start'])[3:]} - {timestamp(message['end'])[3:]}  "
-        what = _TEXTS.get(message["type"], lambda _message: "")(message)
+        write = _TEXTS.get(message["type"])
+        what = write(message) if write else ""
         return f"{where}{what}" if what else None
 
 

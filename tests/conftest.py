@@ -1,0 +1,48 @@
+"""Real parts for every test: a NATS server per test, the daemon as a process, speech with its words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Client, Daemon, NatsServer, Speech
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    async with Client(nats_server.url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def daemons(nats_server: NatsServer, client: Client) -> AsyncIterator[contextlib.AsyncExitStack]:
+    """A stack onto which a test puts the daemons it starts; the client listens before any of them speaks."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemon]:
+    """The real command with the real model, ready."""
+    async with Daemon(nats_server.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def heldout() -> Speech:
+    return Speech.load(DATA / "heldout")
+
+
+@pytest.fixture(scope="session")
+def demo_speech() -> Speech:
+    return Speech.load(DATA.parent.parent / "models" / "demo")

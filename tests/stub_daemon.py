@@ -1,0 +1,47 @@
+"""The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and says how long it was.
+
+STUB_FAIL_EVERY=n makes every n-th window fail. Used where the engine's speed or failure is what a test is about.
+"""
+
+import asyncio
+import os
+import sys
+import time
+
+from transcriber import settings
+from transcriber.errors import EngineError
+from transcriber.messages import SAMPLE_RATE, Segment
+from transcriber.service import Service
+from transcriber.telemetry import logs
+from transcriber.worker.engine import Decoded
+
+
+class StubEngine:
+    model = "stub"
+
+    def __init__(self) -> None:
+        self._seconds = float(os.environ.get("STUB_SECS", "0"))
+        self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
+        self._calls = 0
+
+    def transcribe(self, samples, language):
+        self._calls += 1
+        time.sleep(self._seconds)
+        if self._fail_every and self._calls % self._fail_every == 0:
+            raise EngineError("the stub was told to fail")
+        segment = Segment(f"stub {len(samples) / SAMPLE_RATE:.3f}", 0, len(samples), 0.9)
+        return Decoded((segment,), language or "en")
+
+
+async def main() -> tuple[int, bool]:
+    chosen = settings.load()
+    logs.configure(chosen.log_level, chosen.log_format)
+    service = Service(chosen, StubEngine)
+    return await service.run(), service.worker_alive
+
+
+code, alive = asyncio.run(main())
+if alive:
+    sys.stdout.flush()
+    os._exit(code)
+sys.exit(code)
