@@ -62,6 +62,11 @@ class _Session:
     def origin(self) -> Origin:
         return self.audio.origin
 
+    def accept(self) -> GapReason:
+        """What to call a hole in front of the chunk that is taken now."""
+        rejected, self.rejected = self.rejected, False
+        return GapReason.UNDECODABLE if rejected else GapReason.LOST_UPSTREAM
+
 
 class Sessions:
     """Push chunks in, get what must be queued and published out; settle windows when their fate is known.
@@ -84,9 +89,7 @@ class Sessions:
         if found is None:
             return []
         session, outputs = found
-        hole = GapReason.UNDECODABLE if session.rejected else GapReason.LOST_UPSTREAM
-        pieces = session.audio.push(chunk, hole)
-        session.rejected = False
+        pieces = session.audio.push(chunk, session.accept())
         if not session.audio.speaking and not any(isinstance(piece, Window) for piece in pieces):
             self._tallies.chunks_filtered.add(chunk.stream)
         outputs += self._take(session, pieces)
@@ -103,7 +106,7 @@ class Sessions:
         if found is None:
             return []
         session, outputs = found
-        outputs += self._take(session, session.audio.skip(chunk, skipped.frames, GapReason.LAG))
+        outputs += self._take(session, session.audio.skip(chunk, skipped.frames, GapReason.LAG, session.accept()))
         if chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs

@@ -118,9 +118,9 @@ class AudioStream:
         pieces += self._wrap(self._segmenter.push(self._resampler.push(samples)))
         return pieces
 
-    def skip(self, chunk: Chunk, frames: int, reason: GapReason) -> list[Piece]:
-        """Account for `frames` frames of a chunk whose samples are not to be had."""
-        pieces, overlap = self._place(chunk, GapReason.LOST_UPSTREAM)
+    def skip(self, chunk: Chunk, frames: int, reason: GapReason, hole: GapReason) -> list[Piece]:
+        """Account for `frames` frames of a chunk whose samples are not to be had; `hole` as in `push`."""
+        pieces, overlap = self._place(chunk, hole)
         if overlap >= frames:
             return pieces
         pieces += self.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import math
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,6 +14,8 @@ from typing import Any, TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 RATE_SECS = 1.0  # one line of a kind per stream and second: enough to see, too few to fill a disk
+_LIBRARY = "opentelemetry."
+LIBRARY_SECS = 60.0  # an absent collector is reported on every attempt, by several exporters: a minute is often enough
 
 
 class LogFormat(StrEnum):
@@ -55,7 +59,8 @@ class TextFormatter(logging.Formatter):
 class RateLimit(logging.Filter):
     """Lets one record of a kind through per stream and `RATE_SECS`, and says on the next how many were held back.
 
-    A kind is a message template; only records with a true `limited` field are counted.
+    A kind is a message template; only records with a true `limited` field are counted, and OpenTelemetry's own, which
+    get one per `LIBRARY_SECS`.
     """
 
     def __init__(self) -> None:
@@ -63,12 +68,14 @@ class RateLimit(logging.Filter):
         self._seen: dict[tuple[str, object], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not getattr(record, "limited", False):
+        library = record.name.startswith(_LIBRARY)
+        if not library and not getattr(record, "limited", False):
             return True
+        pause = LIBRARY_SECS if library else RATE_SECS
         key = (str(record.msg), getattr(record, "stream", None))
         now = time.monotonic()
-        last, held = self._seen.get(key, (-RATE_SECS, 0))
-        if now - last < RATE_SECS:
+        last, held = self._seen.get(key, (-math.inf, 0))
+        if now - last < pause:
             self._seen[key] = (last, held + 1)
             return False
         if len(self._seen) > 10_000:  # noqa: PLR2004 - streams come and go; forgetting only lets a line through early
@@ -80,7 +87,10 @@ class RateLimit(logging.Filter):
 
 
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send every log line to standard output in the given format."""
+    """Send every log line, Python's warnings too, to standard output in the given format."""
+    if stream is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # Whatever the locale: what cannot be encoded (half of a surrogate pair) becomes \udXXX, which JSON reads back.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
     handler.addFilter(RateLimit())
@@ -89,6 +99,5 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # The exporters report an absent collector on every attempt; once a minute at WARNING is their own pace, and grpc's
-    # internals are of no use to an operator.
-    logging.getLogger("grpc").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("grpc").setLevel(logging.ERROR)  # its internals are of no use to an operator

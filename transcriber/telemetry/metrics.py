@@ -11,7 +11,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from transcriber.messages import SAMPLE_RATE, GapReason, Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from opentelemetry.metrics import Meter
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 # 5 ms, an empty queue's wait, to 60 s, three times the default promise.
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000)
+
+# What alerts ask about is exported as 0 for every stream from its first audio on: a counter that first appears at 1
+# hides its first increase from rate() and increase().
+UNDONE = (GapReason.QUEUE_FULL, GapReason.DEADLINE, GapReason.ENGINE_ERROR, GapReason.SHUTDOWN)
+FATES = ("received", "transcribed", "silent", *GapReason)
 
 Observations = list[Observation]
 
@@ -65,21 +70,41 @@ class Metrics:
             self._meter.create_observable_gauge(f"transcriber.{name}", [_observe(read)], unit, description)
 
     def _counters(self) -> None:
-        t = self._tallies
+        t, plain = self._tallies, self._by_stream
+        chunks_dropped = self._by_stream(t.chunks_dropped, "reason", (GapReason.LAG, "slow_consumer"))
+        jobs_dropped = self._by_stream(t.jobs_dropped, "reason", UNDONE)
         for name, unit, description, read in (
-            ("chunks.received", "{chunk}", "Messages taken from the source", _by_stream(t.chunks_received)),
-            ("chunks.dropped", "{chunk}", "Chunks rejected, skipped or lost", _by_stream(t.chunks_dropped, "reason")),
-            ("chunks.filtered", "{chunk}", "Chunks in which no speech was found", _by_stream(t.chunks_filtered)),
-            ("samples.repaired", "{sample}", "Float samples made finite or clipped", _by_stream(t.samples_repaired)),
-            ("jobs.enqueued", "{job}", "Windows put onto the queue", _by_stream(t.jobs_enqueued)),
-            ("jobs.dropped", "{job}", "Windows that were not transcribed", _by_stream(t.jobs_dropped, "reason")),
+            ("chunks.received", "{chunk}", "Messages taken from the source", plain(t.chunks_received)),
+            ("chunks.dropped", "{chunk}", "Chunks rejected, skipped or lost", chunks_dropped),
+            ("chunks.filtered", "{chunk}", "Chunks in which no speech was found", plain(t.chunks_filtered)),
+            ("samples.repaired", "{sample}", "Float samples made finite or clipped", plain(t.samples_repaired)),
+            ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
+            ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
             ("audio.seconds", "s", "Audio by what became of it", self._audio),
         ):
             self._meter.create_observable_counter(f"transcriber.{name}", [read], unit, description)
 
+    def _counts(self, tally: Tally, known: tuple[Hashable, ...]) -> dict[tuple[str, Hashable], int]:
+        """What was counted, and 0 for the known keys of every stream that was heard."""
+        heard = {stream for stream, _ in self._tallies.audio.by_stream()}
+        return {(stream, key): 0 for stream in heard for key in known} | tally.by_stream()
+
+    def _by_stream(
+        self, tally: Tally, name: str | None = None, known: tuple[Hashable, ...] = (None,)
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        """Read a tally; `name` is the attribute that its key becomes."""
+
+        def read(_options: CallbackOptions) -> Observations:
+            return [
+                Observation(n, {"stream": stream} | ({name: str(key)} if name else {}))
+                for (stream, key), n in self._counts(tally, known).items()
+            ]
+
+        return read
+
     def _audio(self, _options: CallbackOptions) -> Observations:
         observations = []
-        for (stream, fate), samples in self._tallies.audio.by_stream().items():
+        for (stream, fate), samples in self._counts(self._tallies.audio, FATES).items():
             attributes = {"stream": stream, "fate": str(fate)}
             if isinstance(fate, GapReason):
                 attributes |= {"fate": "gap", "reason": fate.value}
@@ -119,13 +144,3 @@ class _BusyShare:
 
 def _observe(read: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:
     return lambda _options: [Observation(read())]
-
-
-def _by_stream(tally: Tally, key: str | None = None) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def read(_options: CallbackOptions) -> Observations:
-        return [
-            Observation(n, {"stream": stream} | ({key: str(value)} if key else {}))
-            for (stream, value), n in tally.by_stream().items()
-        ]
-
-    return read

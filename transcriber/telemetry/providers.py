@@ -19,6 +19,8 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
+from transcriber.errors import CannotStart
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,15 +46,24 @@ class TelemetryOptions:
 
 
 class Providers:
-    """The SDK's meter and tracer providers. Endpoint, headers, interval and sampler are read by the SDK itself."""
+    """The SDK's meter and tracer providers. Endpoint, headers, interval and sampler are read by the SDK itself.
+
+    Raises `CannotStart` when the SDK refuses one of them.
+    """
 
     def __init__(self, options: TelemetryOptions) -> None:
+        self._meters: MeterProvider | None = None
+        self._tracers: TracerProvider | None = None
+        try:
+            self._build(options)
+        except Exception as error:
+            raise CannotStart(f"OpenTelemetry refuses an OTEL_* setting: {error}") from error
+
+    def _build(self, options: TelemetryOptions) -> None:
         attributes = {"service.version": options.version}
         if "service.name" not in OTELResourceDetector().detect().attributes:
             attributes["service.name"] = _SCOPE
         resource = Resource.create(attributes)
-        self._meters: MeterProvider | None = None
-        self._tracers: TracerProvider | None = None
         if (exporter := _metric_exporter(options)) is not None:
             readers = [PeriodicExportingMetricReader(exporter)]
             self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
@@ -93,7 +104,7 @@ def _metric_exporter(options: TelemetryOptions) -> MetricExporter | None:
         case "otlp", _:
             return GrpcMetricExporter(timeout=options.timeout)
         case "console", _:
-            return ConsoleMetricExporter()
+            return ConsoleMetricExporter(formatter=lambda batch: f"{batch.to_json(indent=None)}\n")
         case _:
             return None
 
@@ -105,7 +116,7 @@ def _span_exporter(options: TelemetryOptions) -> SpanExporter | None:
         case "otlp", _:
             return GrpcSpanExporter(timeout=options.timeout)
         case "console", _:
-            return ConsoleSpanExporter()
+            return ConsoleSpanExporter(formatter=lambda span: f"{span.to_json(indent=None)}\n")
         case _:
             return None
 

@@ -1,0 +1,143 @@
+"""Windows of speech: where they open, close and are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from harness import Speech
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transcriber.audio.segmenter import END_OF_SPEECH, POST_ROLL, PRE_ROLL, Segmentation, Segmenter, Span
+from transcriber.audio.vad import FRAME, WebRtcDetector
+
+
+class ScriptedDetector:
+    """A stand-in that hears speech where the samples are not zero, so that a test can draw its own speech."""
+
+    def detect(self, frames: np.ndarray) -> list[bool]:
+        return [bool(frame.any()) for frame in frames]
+
+
+def drawn(pattern: str, unit: int = FRAME) -> np.ndarray:
+    """One character a frame: '#' is speech, anything else silence."""
+    return np.repeat([0.5 if c == "#" else 0.0 for c in pattern], unit).astype(np.float32)
+
+
+def segment(
+    samples: np.ndarray, cuts: list[int], *, mode: Segmentation = Segmentation.UTTERANCE, longest: int = 80_000
+) -> list[Span]:
+    segmenter = Segmenter(mode, longest, ScriptedDetector(), 1000)
+    spans: list[Span] = []
+    for piece in np.split(samples, sorted(min(c, len(samples)) for c in cuts)):
+        spans += segmenter.push(piece)
+    return spans + segmenter.flush()
+
+
+def speech(spans: list[Span]) -> list[tuple[int, int]]:
+    return [(s.start, s.end) for s in spans if s.samples is not None]
+
+
+def check_tiling(spans: list[Span], samples: np.ndarray) -> None:
+    position = 1000
+    for span in spans:
+        assert span.start == position
+        assert span.end > span.start
+        if span.samples is not None:
+            np.testing.assert_array_equal(span.samples, samples[span.start - 1000 : span.end - 1000])
+        position = span.end
+    assert position == 1000 + len(samples)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text("#.", min_size=0, max_size=400),
+    st.integers(0, FRAME - 1),
+    st.lists(st.integers(0, 200_000), max_size=10),
+    st.sampled_from(Segmentation),
+    st.integers(16_000, 90_000),
+)
+def test_spans_tile_the_audio_and_windows_do_not_depend_on_the_split(
+    pattern: str, extra: int, cuts: list[int], mode: Segmentation, longest: int
+) -> None:
+    """Every sample is in exactly one span with its own value, no window is too long, any split gives the same ones."""
+    samples = np.concatenate([drawn(pattern), np.full(extra, 0.5, np.float32)])
+    whole = segment(samples, [], mode=mode, longest=longest)
+    check_tiling(whole, samples)
+    assert all(end - start <= longest for start, end in speech(whole))
+    split = segment(samples, cuts, mode=mode, longest=longest)
+    check_tiling(split, samples)
+    assert speech(split) == speech(whole)
+
+
+def test_a_window_opens_before_the_first_voiced_frame_and_closes_after_the_last() -> None:
+    """Pre-roll and post-roll surround the speech, and silence tiles the rest."""
+    spans = segment(drawn("." * 40 + "#" * 20 + "." * 40), [])
+    first, last = 1000 + 40 * FRAME, 1000 + 60 * FRAME
+    assert speech(spans) == [(first - PRE_ROLL * FRAME, last + POST_ROLL * FRAME)]
+
+
+def test_a_click_opens_no_window() -> None:
+    """Two voiced frames in a row are a click, not a word."""
+    assert speech(segment(drawn("." * 40 + "##" + "." * 40 + "##" + "." * 40), [])) == []
+
+
+def test_a_pause_shorter_than_the_end_of_speech_does_not_end_the_window() -> None:
+    """Speakers breathe: only END_OF_SPEECH frames of silence close a window."""
+    short, long = "." * (END_OF_SPEECH - 1), "." * END_OF_SPEECH
+    assert len(speech(segment(drawn("#" * 20 + short + "#" * 20), []))) == 1
+    assert len(speech(segment(drawn("#" * 20 + long + "#" * 20), []))) == 2
+
+
+def test_pre_roll_stops_at_the_previous_window() -> None:
+    """Two windows one short pause apart touch; they never overlap."""
+    pause = "." * END_OF_SPEECH
+    (_, end), (start, _) = speech(segment(drawn("#" * 20 + pause + "#" * 20), []))
+    assert start == end
+
+
+def test_a_full_window_is_cut_at_the_quietest_spot_of_its_last_third() -> None:
+    """Twelve seconds without a pause are cut where the signal dips, not where the window happens to be full."""
+    samples = np.full(12 * 16_000, 0.5, np.float32)
+    dips = [int(4.2 * 16_000), int(8.3 * 16_000)]
+    for dip in dips:
+        samples[dip : dip + 1280] = 0.01  # 80 ms; not silent, only quieter
+    windows = speech(segment(samples, []))
+    borders = [a[1] - 1000 for a, _ in pairwise(windows)]
+    assert len(borders) == 2
+    assert all(dip < border < dip + 1280 for dip, border in zip(dips, borders, strict=True))
+
+
+def test_fixed_windows_are_cut_to_the_sample_and_silent_ones_are_not_windows() -> None:
+    """`fixed` cuts every max_samples whatever is said, and asks the detector afterwards."""
+    samples = drawn("#" * 100 + "." * 150 + "#" * 100)
+    spans = segment(samples, [], mode=Segmentation.FIXED, longest=32_000)
+    check_tiling(spans, samples)
+    assert [s.end - s.start for s in spans[:-1]] == [32_000] * (len(spans) - 1)
+    assert [s.samples is not None for s in spans] == [True, True, False, True, True, True]
+
+
+def test_a_jump_leaves_a_hole_that_no_window_reaches_into() -> None:
+    """After a flush and a jump the next window's pre-roll stops at the jump."""
+    segmenter = Segmenter(Segmentation.UTTERANCE, 80_000, ScriptedDetector(), 0)
+    segmenter.push(drawn("#" * 20))
+    assert speech(segmenter.flush()) == [(0, 20 * FRAME)]
+    segmenter.jump(50_000)
+    spans = segmenter.push(drawn("#" * 20)) + segmenter.flush()
+    assert speech(spans) == [(50_000, 50_000 + 20 * FRAME)]
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_real_speech_lies_inside_windows_and_the_pauses_outside(heldout: Speech, level: float) -> None:
+    """Of recorded speech at least 99 % is inside windows, and long pauses are mostly left out."""
+    part = heldout.cut(0, 30)
+    spans = Segmenter(Segmentation.UTTERANCE, 80_000, WebRtcDetector(), 0).push(part.samples * np.float32(level))
+    windows = speech(spans)
+    inside = total = 0.0
+    for row in part.rows[:-1]:  # the last one's window may still be open
+        start, end = row["start"] * 16_000, row["end"] * 16_000
+        total += end - start
+        inside += sum(max(0.0, min(end, e) - max(start, s)) for s, e in windows)
+    assert inside / total >= 0.99
