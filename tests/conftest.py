@@ -46,3 +46,14 @@ def heldout() -> Speech:
 @pytest.fixture(scope="session")
 def demo_speech() -> Speech:
     return Speech.load(DATA.parent.parent / "models" / "demo")
+
+
+@pytest.fixture(scope="session")
+def more_heldout() -> Speech:
+    return Speech.load(DATA / "heldout2")
+
+
+@pytest.fixture(scope="session")
+def words_apart() -> Speech:
+    """Single words with exactly half a second of silence between them."""
+    return Speech.load(DATA / "words_apart")

@@ -88,7 +88,11 @@ class WhisperEngine:
         whisper.whisper_log_set(_log)
         self._context = whisper.whisper_init_from_file_with_params(str(options.path), parameters)
         self._wide = whisper.whisper_model_n_mels(self._context) >= _LARGE_V3_MELS
-        self._languages = {whisper.whisper_lang_str(i) for i in range(whisper.whisper_lang_max_id() + 1)}
+        self._languages = {"en"}
+        # On an English-only model "auto" detects nonsense, and that answer would stick to later calls.
+        if whisper.whisper_is_multilingual(self._context):
+            known = range(whisper.whisper_lang_max_id() + 1)
+            self._languages = {"auto", *(whisper.whisper_lang_str(i) for i in known)}
         self._end_of_text = whisper.whisper_token_eot(self._context)
 
     @property
@@ -113,7 +117,8 @@ class WhisperEngine:
         options = self._options
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
         p.n_threads = options.threads
-        p.language = language if language in {*self._languages, "auto"} else options.language
+        wanted = (language, options.language, "en")
+        p.language = next(code for code in wanted if code in self._languages)
         p.initial_prompt = options.prompt
         p.no_context = True  # text carried over from window to window feeds loops
         p.temperature = 0.0

@@ -1,0 +1,123 @@
+"""whisper.cpp through its bindings, on the bundled model: text, words, bounds, and nothing that carries over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import soxr
+from harness import Speech
+
+from transcriber import modelstore
+from transcriber.errors import EngineError
+from transcriber.worker import engine as engine_module
+from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
+
+
+def load(**options: object) -> WhisperEngine:
+    return WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 2, **options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    return load()
+
+
+def utterance(speech: Speech, index: int) -> np.ndarray:
+    return speech.cut(index, index + 1).samples
+
+
+def text(engine: WhisperEngine, samples: np.ndarray) -> str:
+    return " ".join(s.text for s in engine.transcribe(samples, None).segments)
+
+
+def test_speech_becomes_its_words(engine: WhisperEngine, demo_speech: Speech) -> None:
+    """A sentence comes back as it was said, under the model's name and language."""
+    sentence = demo_speech.cut(3, 4)
+    decoded = engine.transcribe(soxr.resample(sentence.samples, sentence.rate, 16_000, "HQ"), None)
+    assert " ".join(s.text for s in decoded.segments) == sentence.words
+    assert decoded.language == "en"
+    assert engine.model == "ggml-dispatch-mini"
+
+
+@pytest.mark.parametrize("language", ["auto", "de", "xx", ""])
+def test_an_english_model_stays_english(engine: WhisperEngine, heldout: Speech, language: str) -> None:
+    """A hint that the model cannot follow changes neither the text nor the language that is reported."""
+    assert engine.transcribe(utterance(heldout, 2), language) == engine.transcribe(utterance(heldout, 2), None)
+
+
+def test_words_come_from_token_data_with_bounds_and_confidences(engine: WhisperEngine, heldout: Speech) -> None:
+    """Words joined are the text; they lie in order inside the window; confidences are probabilities."""
+    samples = utterance(heldout, 1)
+    (segment,) = engine.transcribe(samples, None).segments
+    assert " ".join(word.text for word in segment.words) == segment.text
+    assert len(segment.words) == len(heldout.rows[1]["words"].split())
+    position = 0
+    for word in segment.words:
+        assert 0 <= word.start <= word.end <= len(samples)
+        assert word.start >= position
+        assert 0 < word.confidence <= 1
+        position = word.start
+    assert 0 <= segment.start < segment.end <= len(samples)
+    assert segment.confidence == pytest.approx(float(np.mean([w.confidence for w in segment.words])), abs=0.2)
+
+
+def test_every_call_sets_every_parameter(engine: WhisperEngine, heldout: Speech) -> None:
+    """The same window gives the same result whatever was decoded, hinted or aborted before it."""
+    first = engine.transcribe(utterance(heldout, 2), None)
+    engine.transcribe(utterance(heldout, 5), "de")
+    engine.transcribe(np.zeros(16_000, np.float32), "auto")
+    assert engine.transcribe(utterance(heldout, 2), None) == first
+    assert load().transcribe(utterance(heldout, 2), None) == first
+
+
+def test_a_prompt_and_a_full_context_are_accepted(heldout: Speech) -> None:
+    """Vocabulary in the prompt and the full encoder are settings, not code."""
+    words = set(heldout.rows[1]["words"].split())
+    for options in ({"prompt": "train, platform"}, {"audio_ctx": 0}, {"audio_ctx": 768}):
+        heard = set(text(load(**options), utterance(heldout, 1)).split())
+        assert len(words & heard) >= len(words) - 1, options
+
+
+@pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])
+def test_a_window_shorter_than_whisper_likes_is_padded(engine: WhisperEngine, length: int) -> None:
+    """Under 0.1 s whisper.cpp decodes nothing and under 1 s it warns: padding keeps both away, bounds stay inside."""
+    for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
+        assert segment.end <= length
+
+
+def test_contexts_fit_the_window_in_the_steps_that_flash_attention_needs() -> None:
+    """Multiples of 256 with slack, never under 512, never over Whisper's 1500."""
+    assert [fitted_context(s * 16_000) for s in (1, 5, 9, 10, 15, 20, 30)] == [512, 512, 512, 768, 768, 1024, 1500]
+    for samples in range(0, 30 * 16_000, 1000):
+        context = fitted_context(samples)
+        assert context * 320 >= samples or context == 1500
+        assert context % 256 == 0 or context == 1500
+
+
+def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A non-zero status of whisper_full is not taken for an empty result."""
+    monkeypatch.setattr(engine_module.whisper, "whisper_full", lambda *_: -6)
+    with pytest.raises(EngineError, match="whisper_full returned -6"):
+        engine.transcribe(np.zeros(16_000, np.float32), None)
+
+
+async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperEngine, heldout: Speech) -> None:
+    """whisper_full releases the GIL: ticks go on during a pass."""
+    samples = np.resize(heldout.samples, 28 * 16_000)
+    decoding = asyncio.create_task(asyncio.to_thread(engine.transcribe, samples, None))
+    ticks = 0
+    while not decoding.done():
+        await asyncio.sleep(0)
+        ticks += 1
+    await decoding
+    assert ticks > 100
+
+
+def test_a_characters_bytes_may_span_tokens() -> None:
+    """A word whose UTF-8 is split over tokens is put together before it is decoded."""
+    word = engine_module._Word(b"", 0, 0, [])
+    for part in (b" caf", b"\xc3", b"\xa9"):
+        word.add(part, 10, -0.1)
+    assert word.done(16_000).text == "café"

@@ -1,0 +1,233 @@
+"""Which session a chunk belongs to, and when a session ends: WIRE's rules one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.errors import Rejection
+from transcriber.measurements import Tallies
+from transcriber.messages import (
+    AudioFormat,
+    Chunk,
+    ChunkEvent,
+    Encoding,
+    Ended,
+    Gap,
+    GapReason,
+    Lost,
+    Rejected,
+    Started,
+)
+
+FORMAT = AudioFormat(Encoding.S16LE, 16_000, 1)
+SECOND = bytes(2 * 16_000)
+
+
+def make(**options: float) -> Sessions:
+    ids = (f"generated-{n}" for n in itertools.count(1))
+    return Sessions(SessionOptions(**options), lambda: next(ids), Tallies())  # type: ignore[arg-type]
+
+
+def chunk(  # noqa: PLR0913
+    session: str | None = None,
+    offset: int | None = None,
+    pcm: bytes = SECOND,
+    event: ChunkEvent | None = None,
+    stream: str = "s",
+    audio_format: AudioFormat = FORMAT,
+) -> Chunk:
+    return Chunk(stream, audio_format, pcm, session, offset, event)
+
+
+def kinds(outputs: list[Output]) -> list[tuple[str, str]]:
+    return [(type(o).__name__, o.origin.session) for o in outputs if isinstance(o, Started | Ended)]
+
+
+def ended(outputs: list[Output]) -> Ended:
+    return next(o for o in outputs if isinstance(o, Ended))
+
+
+def test_chunks_without_a_session_share_a_generated_one() -> None:
+    """A producer that names no session gets one, and keeps it."""
+    sessions = make()
+    assert kinds(sessions.receive(chunk(), 0)) == [("Started", "generated-1")]
+    assert kinds(sessions.receive(chunk(), 1)) == []
+    assert ended(sessions.end_all()).account.received == 32_000
+
+
+def test_a_new_session_id_ends_the_old_session_and_starts_a_new_timeline() -> None:
+    """The new session's account begins at zero."""
+    sessions = make()
+    sessions.receive(chunk("a"), 0)
+    assert kinds(sessions.receive(chunk("b"), 0)) == [("Ended", "a"), ("Started", "b")]
+    assert ended(sessions.end_all()).account.received == 16_000
+
+
+def test_a_chunk_without_a_session_continues_the_named_one() -> None:
+    """A header left out means the same session, so that a bare `flush` reaches it."""
+    sessions = make()
+    sessions.receive(chunk("a"), 0)
+    assert kinds(sessions.receive(chunk(), 0)) == []
+
+
+def test_later_chunks_of_an_ended_session_open_a_numbered_one() -> None:
+    """`run` ends, `run.2` and `run.3` follow; each has its own account."""
+    sessions = make()
+    seen = []
+    for _ in range(3):
+        seen += kinds(sessions.receive(chunk("run", event=ChunkEvent.END), 0))
+    assert seen == [
+        ("Started", "run"),
+        ("Ended", "run"),
+        ("Started", "run.2"),
+        ("Ended", "run.2"),
+        ("Started", "run.3"),
+        ("Ended", "run.3"),
+    ]
+
+
+@pytest.mark.parametrize("event", list(ChunkEvent))
+def test_a_bare_event_for_a_session_that_is_not_open_does_nothing(event: ChunkEvent) -> None:
+    """A repeated `end`, or a keepalive after it, opens no empty session and leaves another one alone."""
+    sessions = make()
+    assert sessions.receive(chunk("a", pcm=b"", event=event), 0) == []
+    sessions.receive(chunk("b"), 0)
+    assert sessions.receive(chunk("a", pcm=b"", event=event), 0) == []
+    assert sessions.active == 1
+
+
+def test_the_last_audio_may_come_with_the_end() -> None:
+    """An `end` with a payload settles that payload too."""
+    sessions = make()
+    outputs = sessions.receive(chunk("a", event=ChunkEvent.END), 0)
+    assert ended(outputs).account.received == 16_000
+
+
+def test_an_end_whose_offset_is_ahead_reports_the_lost_tail() -> None:
+    """A producer that says where it ended lets the loss of its last chunks be known."""
+    sessions = make()
+    sessions.receive(chunk("a", 0), 0)
+    outputs = sessions.receive(chunk("a", 48_000, b"", ChunkEvent.END), 0)
+    assert ended(outputs).account.gap == {GapReason.LOST_UPSTREAM: 32_000}
+
+
+def test_the_stream_timeout_closes_the_window_and_the_session_timeout_ends_the_session() -> None:
+    """Five seconds of nothing settle what is buffered; five minutes end the session."""
+    sessions = make(stream_timeout=5, session_timeout=300)
+    sessions.receive(chunk("a"), 0)
+    assert sessions.buffered > 0
+    assert sessions.tick(4.9) == []
+    assert sessions.buffered > 0
+    sessions.tick(5)
+    assert sessions.buffered == 0
+    assert sessions.active == 1
+    assert kinds(sessions.tick(299)) == []
+    assert kinds(sessions.tick(300)) == [("Ended", "a")]
+
+
+def test_a_keepalive_puts_both_timeouts_off() -> None:
+    """A producer that says it is alive is neither flushed nor ended."""
+    sessions = make(stream_timeout=5, session_timeout=8)
+    sessions.receive(chunk("a"), 0)
+    for now in (4, 8, 12):
+        sessions.receive(chunk("a", pcm=b"", event=ChunkEvent.KEEPALIVE), now)
+        assert sessions.tick(now + 3.9) == []
+    assert sessions.buffered > 0
+
+
+def test_a_start_far_behind_the_head_is_a_producer_that_began_anew() -> None:
+    """More than 10 s back opens a generated session; up to 10 s is an overlap and is trimmed."""
+    sessions = make()
+    sessions.receive(chunk("a", 20 * 16_000), 0)  # head at 21 s
+    assert kinds(sessions.receive(chunk("a", 11 * 16_000), 0)) == []
+    outputs = sessions.receive(chunk("a", 10 * 16_000), 0)
+    assert kinds(outputs) == [("Ended", "a"), ("Started", "generated-1")]
+    assert kinds(sessions.receive(chunk("a", 11 * 16_000), 0)) == []
+    assert ended(sessions.end_all()).account.received == 32_000
+
+
+def test_a_jump_of_more_than_an_hour_is_rejected_and_changes_nothing() -> None:
+    """One broken offset must not become an hour of gap; exactly an hour is believed."""
+    sessions = make()
+    sessions.receive(chunk("a", 0), 0)
+    with pytest.raises(Rejection) as caught:
+        sessions.receive(chunk("a", 3601 * 16_000 + 1), 0)
+    assert caught.value.reason == "offset"
+    assert "57616001" in caught.value.detail
+    gap = next(o for o in sessions.receive(chunk("a", 3601 * 16_000), 0) if isinstance(o, Gap))
+    assert (gap.start, gap.end) == (16_000, 3601 * 16_000)
+
+
+def test_the_timeline_starts_at_the_first_accepted_offset() -> None:
+    """What came before the daemon was there is nobody's loss."""
+    sessions = make()
+    sessions.receive(chunk("a", 160_000), 0)
+    account = ended(sessions.end_all()).account
+    assert (account.received, account.gap) == (16_000, {})
+
+
+def test_a_hole_is_undecodable_where_chunks_were_rejected_and_lost_upstream_elsewhere() -> None:
+    """The reason follows what was seen between the two chunks around the hole."""
+    sessions = make()
+    sessions.receive(chunk("a", 0), 0)
+    assert sessions.reject("s", "a", Rejection("rate", "no such rate")) == [Rejected("s", "a", "rate", "no such rate")]
+    sessions.receive(chunk("a", 32_000), 0)
+    sessions.receive(chunk("a", 80_000), 0)
+    gap = ended(sessions.end_all()).account.gap
+    assert gap == {GapReason.UNDECODABLE: 16_000, GapReason.LOST_UPSTREAM: 32_000}
+
+
+def test_a_rejected_chunk_of_another_session_marks_no_hole() -> None:
+    """Junk from a second producer does not explain the first one's loss."""
+    sessions = make()
+    sessions.receive(chunk("a", 0), 0)
+    sessions.reject("s", "other", Rejection("rate", "no such rate"))
+    sessions.receive(chunk("a", 32_000), 0)
+    assert ended(sessions.end_all()).account.gap == {GapReason.LOST_UPSTREAM: 16_000}
+
+
+def test_messages_lost_without_bounds_stay_outside_the_account() -> None:
+    """They are told as `lost`, and the equation does not move."""
+    sessions = make()
+    sessions.receive(chunk("a"), 0)
+    assert sessions.lose("s", 3) == [Lost("s", "a", 3)]
+    assert ended(sessions.end_all()).account.received == 16_000
+
+
+def test_streams_above_the_limit_are_refused_until_one_ends() -> None:
+    """MAX_STREAMS counts open sessions; an ended one makes room."""
+    sessions = make(max_streams=2)
+    sessions.receive(chunk(stream="s1"), 0)
+    sessions.receive(chunk(stream="s2"), 0)
+    with pytest.raises(Rejection) as caught:
+        sessions.receive(chunk(stream="s3"), 0)
+    assert caught.value.reason == "streams"
+    assert "MAX_STREAMS=2" in caught.value.detail
+    sessions.receive(chunk(stream="s1"), 0)
+    sessions.receive(chunk(stream="s1", pcm=b"", event=ChunkEvent.END), 0)
+    assert kinds(sessions.receive(chunk(stream="s3"), 0))[0][0] == "Started"
+
+
+def test_a_flush_settles_everything_that_is_buffered() -> None:
+    """After `flush` nothing is pending but what is queued, and the next chunk goes on seamlessly."""
+    sessions = make()
+    fast = AudioFormat(Encoding.S16LE, 48_000, 1)
+    sessions.receive(chunk("a", audio_format=fast, pcm=bytes(2 * 4801)), 0)
+    sessions.receive(chunk("a", pcm=b"", event=ChunkEvent.FLUSH, audio_format=fast), 0)
+    ((_, account),) = sessions.accounts()
+    assert (account.received, account.pending) == (1600, 0)
+    sessions.receive(chunk("a", audio_format=fast, pcm=bytes(2 * 4799)), 0)
+    account = ended(sessions.end_all()).account
+    assert (account.received, account.gap) == (3200, {})
+
+
+def test_memory_of_ended_sessions_is_bounded() -> None:
+    """A producer that invents a session per chunk does not fill the memory."""
+    sessions = make()
+    for n in range(10_050):
+        sessions.receive(chunk(str(n), pcm=b"\0\0", event=ChunkEvent.END), 0)
+    assert len(sessions._ended) == 10_000
+    assert not sessions._by_id

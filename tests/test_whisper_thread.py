@@ -1,0 +1,196 @@
+"""The one thread that owns the engine: order, failures, deadlines, and nothing kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from transcriber.errors import EngineError, ModelError
+from transcriber.messages import GapReason, Origin, Segment, Window
+from transcriber.worker.engine import Decoded
+from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.worker.whisper import Pace, WhisperThread
+
+SPEECH = np.zeros(16_000, np.float32)
+
+
+class Scripted:
+    """A stand-in engine: every call does what `script` says next, then goes on with the last entry."""
+
+    model = "scripted"
+
+    def __init__(self, *script: float | Exception) -> None:
+        self.script = list(script)
+        self.threads: set[str] = set()
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def transcribe(self, samples: np.ndarray, language: str | None) -> Decoded:
+        self.threads.add(threading.current_thread().name)
+        self.may_go.wait(10)
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(step, Exception):
+            raise step
+        time.sleep(step)
+        return Decoded((Segment(f"{len(samples)}", 0, len(samples), 0.9),), language or "en")
+
+
+class Collector:
+    """Takes outcomes on the event loop."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._news.set()
+
+    async def have(self, count: int) -> list[Outcome]:
+        async with asyncio.timeout(10):
+            while len(self.outcomes) < count:
+                self._news.clear()
+                await self._news.wait()
+        return self.outcomes
+
+
+def window(sequence: int, samples: int = 16_000) -> Window:
+    return Window(Origin("s", "x"), sequence, 0, samples, np.zeros(samples, np.float32))
+
+
+async def started(engine: Scripted, max_latency: float = 20, capacity: int = 10) -> tuple[WhisperThread, JobQueue]:
+    thread = WhisperThread(lambda: engine, max_latency)
+    await thread.start(SPEECH, rtf=0.01)
+    queue = JobQueue(capacity)
+    thread.serve(queue)
+    return thread, queue
+
+
+async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop() -> None:
+    """First in, first out; the engine never sees a second thread; outcomes arrive on the event loop's thread."""
+    engine, done = Scripted(0.0), Collector()
+    thread, queue = await started(engine)
+    for n in range(8):
+        assert queue.try_put(Job(window(n, 1000 + n), done))
+    outcomes = await done.have(8)
+    assert [o.window.sequence for o in outcomes] == list(range(8))
+    assert [o.recognition and o.recognition.text for o in outcomes] == [str(1000 + n) for n in range(8)]
+    assert engine.threads == {"whisper"}
+    assert queue.depth == 0
+    queue.close()
+    async with asyncio.timeout(10):
+        await thread.finished.wait()
+
+
+async def test_a_failing_window_becomes_an_engine_error_and_the_next_one_is_decoded() -> None:
+    """One bad window costs one window; its text says what happened."""
+    engine, done = Scripted(0.0, EngineError("whisper_full returned -6"), MemoryError("out of it"), 0.0), Collector()
+    _, queue = await started(engine)
+    for n in range(3):
+        queue.try_put(Job(window(n), done))
+    first, second, third = await done.have(3)
+    assert (first.reason, first.detail) == (GapReason.ENGINE_ERROR, "whisper_full returned -6")
+    assert (second.reason, second.detail) == (GapReason.ENGINE_ERROR, "MemoryError: out of it")
+    assert third.recognition is not None
+    queue.close()
+
+
+async def test_an_exception_does_not_keep_its_window_alive() -> None:
+    """A kept traceback would be kept audio: after delivery nobody holds the samples."""
+    engine, done = Scripted(0.0, EngineError("bad"), 0.0), Collector()
+    thread, queue = await started(engine)
+    doomed = window(0)
+    ghost = weakref.ref(doomed.samples)
+    queue.try_put(Job(doomed, done))
+    await done.have(1)
+    queue.close()
+    async with asyncio.timeout(10):
+        await thread.finished.wait()
+    done.outcomes.clear()
+    del doomed
+    gc.collect()
+    assert ghost() is None
+
+
+async def test_a_job_that_would_be_late_is_not_decoded() -> None:
+    """What cannot be in time any more is a gap at once: decoding it would make the next one late too."""
+    engine, done = Scripted(0.0, 0.3), Collector()
+    _, queue = await started(engine, max_latency=0.2)
+    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window(1), done))
+    slow, late = await done.have(2)
+    assert slow.recognition is not None  # it is late too, which only the publisher can tell
+    assert late.reason is GapReason.DEADLINE
+    assert late.processing == 0
+    assert "waited" in late.detail
+    queue.close()
+
+
+async def test_when_no_job_can_be_in_time_one_is_still_tried() -> None:
+    """A spell of slowness must not stop the measurement that tells when it is over."""
+    engine, done = Scripted(0.0), Collector()
+    thread, queue = await started(engine, max_latency=0.5)
+    thread.pace = Pace(5.0, 5.0)  # what a CPU hog left behind
+    for n in range(20):
+        queue.try_put(Job(window(n), done))
+        await done.have(n + 1)
+    assert all(o.recognition is not None for o in done.outcomes)
+    assert thread.pace.job_seconds < 0.5
+    queue.close()
+
+
+async def test_start_up_measures_the_engine_by_running_it() -> None:
+    """RTF is processing time over audio length, from real passes after a warm-up."""
+    engine = Scripted(0.2, 0.05)  # the first pass is slow, as first passes are
+    thread = WhisperThread(lambda: engine, 20)
+    rtf = await thread.start(SPEECH)
+    assert 0.05 <= rtf < 0.2
+    assert thread.pace.job_seconds == pytest.approx(rtf * 1.0)
+    thread.serve(queue := JobQueue(1))
+    queue.close()
+
+
+async def test_a_given_rtf_is_taken_and_the_engine_still_warmed_up() -> None:
+    """WHISPER_RTF spares the measurement, not the first pass."""
+    engine = Scripted(0.0)
+    thread = WhisperThread(lambda: engine, 20)
+    assert await thread.start(SPEECH, rtf=0.7) == 0.7
+    assert engine.threads == {"whisper"}
+    thread.serve(queue := JobQueue(1))
+    queue.close()
+
+
+async def test_a_load_that_fails_is_reported_to_who_started_it() -> None:
+    """The cause of a failed start arrives as itself; anything unforeseen as an EngineError."""
+
+    def fails() -> Scripted:
+        raise ModelError("x.bin", "is no model")
+
+    with pytest.raises(ModelError, match="x.bin: is no model"):
+        await WhisperThread(fails, 20).start(SPEECH)
+    with pytest.raises(EngineError, match="ValueError: odd"):
+        await WhisperThread(lambda: Scripted(ValueError("odd")), 20).start(SPEECH)
+
+
+async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
+    """`busy_since` is what /livez and the busy metric look at."""
+    engine, done = Scripted(0.0), Collector()
+    thread, queue = await started(engine)
+    assert thread.busy_since is None
+    engine.may_go.clear()
+    before = time.monotonic()
+    queue.try_put(Job(window(0), done))
+    while thread.busy_since is None:
+        await asyncio.sleep(0)
+    assert thread.busy_since >= before
+    engine.may_go.set()
+    await done.have(1)
+    assert thread.busy_since is None
+    assert thread.busy_seconds > 0
+    queue.close()
