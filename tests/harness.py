@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -29,6 +31,8 @@ from nats.aio.msg import Msg
 from transcriber.demo import find_server
 
 PATIENCE = 30.0  # seconds until a test gives up waiting for an event that must come
+STUB = Path(__file__).with_name("stub_daemon.py")
+QUICK = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}  # start without measuring, and leave a core to the test
 
 
 @functools.cache
@@ -95,6 +99,23 @@ class NatsServer:
             self._process.send_signal(signal.SIGCONT)
 
 
+async def converse(port: int, *commands: bytes) -> list[bytes]:
+    """Speak to the server without a client's checks; returns its lines up to the PONG, or to the end if it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines: list[bytes] = []
+    try:
+        await reader.readline()  # INFO
+        for command in (b'CONNECT {"verbose":false,"headers":true}\r\n', *commands, b"PING\r\n"):
+            writer.write(command)
+        while not lines or lines[-1] not in {b"PONG\r\n", b""}:
+            lines.append(await reader.readline())
+    except ConnectionError:
+        lines.append(b"")
+    finally:
+        writer.close()
+    return lines
+
+
 class Daemon:
     """`transcriber run` as a user would start it, or `script` in its place; ready when entered."""
 
@@ -112,6 +133,7 @@ class Daemon:
         )
         self._changed = asyncio.Event()
         self._reading = asyncio.gather(self._read_log(), self._read_stderr())
+        self._reading.add_done_callback(lambda _: self._changed.set())
         if self._wait:
             await self.logged("ready")
         return self
@@ -127,7 +149,6 @@ class Daemon:
         async for line in self.process.stdout:
             self.records.append(json.loads(line))
             self._changed.set()
-        self._changed.set()
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
@@ -228,6 +249,14 @@ class Client:
     def of(self, *kinds: str, stream: str | None = None) -> list[dict[str, Any]]:
         return [b for b in self.heard if b["type"] in kinds and stream in {None, b["stream"]}]
 
+    async def until_count(self, count: int, *kinds: str, patience: float = PATIENCE) -> list[dict[str, Any]]:
+        """Wait for at least so many messages of these types."""
+        async with asyncio.timeout(patience):
+            while len(found := self.of(*kinds)) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return found
+
     def text(self, stream: str | None = None) -> str:
         finals = sorted(self.of("final", stream=stream), key=lambda b: (b["stream"], b["session"], b["sequence"]))
         return " ".join(b["text"] for b in finals if b["text"])
@@ -274,3 +303,17 @@ def check_account(ended: Mapping[str, Any]) -> None:
     gaps = sum(round(seconds * 16000) for seconds in ended["gap"].values())
     assert samples["pending"] == 0
     assert samples["received"] == samples["transcribed"] + samples["silent"] + gaps
+
+
+def check_tiles(heard: list[dict[str, Any]], ended: Mapping[str, Any]) -> None:
+    """What was published about a session is what its account says: finals and gaps, disjoint, sample for sample."""
+    check_account(ended)
+    mine = [b for b in heard if b["type"] in {"final", "gap"} and b["session"] == ended["session"]]
+    spans = sorted((round(b["start"] * 16000), round(b["end"] * 16000), b.get("reason", "final")) for b in mine)
+    for (_, end, _), (start, _, _) in itertools.pairwise(spans):
+        assert end <= start, f"overlap at sample {start} in {spans}"
+    sums: Counter[str] = Counter()
+    for start, end, kind in spans:
+        sums[kind] += end - start
+    assert sums.pop("final", 0) == round(ended["transcribed"] * 16000)
+    assert sums == {reason: round(seconds * 16000) for reason, seconds in ended["gap"].items()}

@@ -1,4 +1,4 @@
-"""The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and says how long it was.
+"""The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_FAIL_EVERY=n makes every n-th window fail. Used where the engine's speed or failure is what a test is about.
 """

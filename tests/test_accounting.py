@@ -250,9 +250,8 @@ def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, in
     seconds = 0.0
     for audio_format, frames, _ in parts:
         offset = round(seconds * audio_format.rate)
-        pcm = _NOISE[: frames * audio_format.frame_bytes]
-        frames = len(pcm) // audio_format.frame_bytes
-        chunk = Chunk("s", audio_format, pcm[: frames * audio_format.frame_bytes], "run", offset)
+        chunk = Chunk("s", audio_format, _NOISE[: frames * audio_format.frame_bytes], "run", offset)
+        assert chunk.frames == frames
         world.take(world.sessions.receive(chunk, 0.0))
         seconds = (offset + frames) / audio_format.rate
     world.take(world.sessions.end_all())

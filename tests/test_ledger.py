@@ -16,7 +16,7 @@ FATES = [*Fate, *GapReason]
 @given(
     st.integers(0, 1000), st.lists(st.tuples(st.integers(1, 100), st.sampled_from(FATES)), max_size=40), st.randoms()
 )
-def test_spans_settled_in_any_order_add_up_to_what_was_received(start: int, spans: list, random) -> None:  # noqa: ANN001
+def test_spans_settled_in_any_order_add_up_to_what_was_received(start: int, spans: list, random) -> None:
     """received = transcribed + silent + gap + pending, after every single step."""
     ledger, head, bounds = Ledger(start), start, []
     for length, fate in spans:

@@ -31,7 +31,7 @@ def make(**options: float) -> Sessions:
     return Sessions(SessionOptions(**options), lambda: next(ids), Tallies())  # type: ignore[arg-type]
 
 
-def chunk(  # noqa: PLR0913
+def chunk(  # noqa: PLR0913, PLR0917 - every field that a chunk has
     session: str | None = None,
     offset: int | None = None,
     pcm: bytes = SECOND,

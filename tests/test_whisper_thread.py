@@ -172,7 +172,7 @@ async def test_a_load_that_fails_is_reported_to_who_started_it() -> None:
     def fails() -> Scripted:
         raise ModelError("x.bin", "is no model")
 
-    with pytest.raises(ModelError, match="x.bin: is no model"):
+    with pytest.raises(ModelError, match=r"x\.bin: is no model"):
         await WhisperThread(fails, 20).start(SPEECH)
     with pytest.raises(EngineError, match="ValueError: odd"):
         await WhisperThread(lambda: Scripted(ValueError("odd")), 20).start(SPEECH)
@@ -186,8 +186,9 @@ async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
     engine.may_go.clear()
     before = time.monotonic()
     queue.try_put(Job(window(0), done))
-    while thread.busy_since is None:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while thread.busy_since is None:  # noqa: ASYNC110 - set by the other thread, without news
+            await asyncio.sleep(0)
     assert thread.busy_since >= before
     engine.may_go.set()
     await done.have(1)

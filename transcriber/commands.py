@@ -3,146 +3,198 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
+import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tqdm import tqdm
 
-from transcriber import demo, modelstore, service
-from transcriber.audio.recording import Recording, is_recording
+from transcriber import modelstore, service
+from transcriber.audio.recording import Recording, is_recording, wav_head
 from transcriber.broker import wire
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.listener import Listener
-from transcriber.broker.producer import Delivery, Producer
-from transcriber.errors import RecordingError
+from transcriber.broker.producer import Delivery, Pipe, Producer
+from transcriber.errors import RecordingError, SettingError
 from transcriber.messages import AudioFormat, Encoding
-from transcriber.subtitles import Formatter
+from transcriber.subtitles import Formatter, Style
 from transcriber.worker import capacity as queue_capacity
 from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
 
 if TYPE_CHECKING:
     from transcriber.settings import Settings
 
-
-def stream(text: str) -> str:
-    """Argument type: a stream id."""
-    if not wire.is_stream(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
-    return text
+_STDIN = "standard input"
+# A recorder's clock may run faster than ours by some parts per million; with 1 % more its pipe never fills up.
+_PIPE_SPEED = 1.01
+_BUSY_SHARE = 0.7  # of the threads' time; spinning at their barriers, they take nearly all of it on an idle machine
 
 
-def _within(text: str, low: float, high: float) -> float:
+@asynccontextmanager
+async def _connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connection]:
+    connection = Connection(broker, name=name)
+    patience = f"waiting for NATS at {broker.address}, up to NATS_CONNECT_TIMEOUT_SECS={broker.connect_timeout:g}"
+    notice = asyncio.get_running_loop().call_later(1.0, _note, patience)
     try:
-        number = float(text)
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {low:g} to {high:g}")
-    return number
-
-
-def speed(text: str) -> float:
-    """Argument type: times real time."""
-    return _within(text, 0, 10_000)
-
-
-def chunk_ms(text: str) -> int:
-    """Argument type: milliseconds of one chunk."""
-    return int(_within(text, 1, 10_000))
-
-
-def rate(text: str) -> int:
-    """Argument type: Hz."""
-    return int(_within(text, wire.RATES.start, wire.RATES.stop - 1))
-
-
-def channels(text: str) -> int:
-    """Argument type: channels."""
-    return int(_within(text, wire.CHANNEL_COUNTS.start, wire.CHANNEL_COUNTS.stop - 1))
-
-
-def share(text: str) -> float:
-    """Argument type: a share in (0, 1]."""
-    return _within(text, 0.01, 1)
-
-
-async def publish(options: argparse.Namespace, settings: Settings) -> None:
-    """Send a recording, or raw PCM, as a producer would."""
-    connection = Connection(settings.broker, name="transcriber publish")
-    audio_format, seconds, pieces = _source(options)
-    await connection.open()
-    try:
-        delivery = Delivery(options.stream, options.session or uuid4().hex, options.speed, options.language)
-        producer = Producer(connection, delivery, audio_format)
-        bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s" if seconds else "{desc}: {n:.1f} s"
-        with tqdm(total=seconds, desc=f"audio.{options.stream}", bar_format=bar, disable=None) as progress:
-            await producer.send(pieces, progress.update)
-            await producer.end()
+        await connection.open()
+        notice.cancel()
+        yield connection
     finally:
+        notice.cancel()
         await connection.close()
 
 
-def _source(options: argparse.Namespace) -> tuple[AudioFormat, float | None, Iterator[bytes]]:
-    """The format, the length in seconds where it is known, and the PCM in chunks."""
-    chunk_secs = options.chunk_ms / 1000
-    if options.file == "-":
-        stdin = sys.stdin.buffer
-        head = stdin.read(4)
-        if not is_recording(head):
-            raw = AudioFormat(options.encoding, options.rate, options.channels)
-            return raw, None, _raw(stdin, head, raw.frame_bytes * max(1, int(raw.rate * chunk_secs)))
-        recording = Recording(head + stdin.read())
-    else:
-        recording = Recording(Path(options.file))
-    if recording.rate not in wire.RATES or recording.channels not in wire.CHANNEL_COUNTS:
-        reason = (
-            f"{recording.rate} Hz with {recording.channels} channels; allowed are 8000 to 192000 Hz, 1 to 8 channels"
-        )
-        raise RecordingError(options.file, reason)
-    audio_format = AudioFormat(Encoding.S16LE, recording.rate, recording.channels)
-    blocks = recording.blocks(max(1, int(recording.rate * chunk_secs)))
-    return audio_format, recording.seconds, (demo.to_s16(block) for block in blocks)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Audio to publish: PCM in chunks, and its length in seconds where that is known beforehand."""
+
+    format: AudioFormat
+    seconds: float | None
+    pieces: Iterable[bytes] | AsyncIterable[bytes]
+    speed: float = 1.0
 
 
-def _raw(source: BinaryIO, head: bytes, size: int) -> Iterator[bytes]:
-    """Cut a pipe into chunks of `size` bytes; a last partial frame is left to the daemon to reject."""
-    rest = head
-    while data := source.read(size - len(rest)):
-        rest += data
-        if len(rest) == size:
-            yield rest
-            rest = b""
-    if rest:
-        yield rest
+async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
+    """Send a recording, or raw PCM, as a producer would. Ctrl-C ends the session too: the last words count."""
+    source = await _source(options)
+    async with _connected(broker, "transcriber publish") as connection:
+        speed = options.speed * source.speed
+        delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language)
+        producer = Producer(connection, delivery, source.format)
+        bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s" if source.seconds else "{desc}: {n:.1f} s"
+        whole = False
+        try:
+            with tqdm(total=source.seconds, desc=producer.subject, bar_format=bar, disable=None) as progress:
+                await producer.send(source.pieces, progress.update)
+            whole = True
+        finally:
+            await _end(producer, delivery.session, away=not whole and not connection.connected.is_set())
+
+
+async def _end(producer: Producer, session: str, *, away: bool) -> None:
+    """Close the session that was begun, and say what was sent."""
+    if not producer.seconds:
+        return
+    if not away:
+        await producer.end()
+    sent = f"sent {producer.seconds:.2f} s of audio to {producer.subject}, session {session}"
+    _note(f"{sent}; NATS is away, so without its end" if away else sent)
+
+
+async def _source(options: argparse.Namespace) -> _Source:
+    secs = options.chunk_ms / 1000
+    if options.file != "-":
+        return _recorded(Recording(Path(options.file)), options.file, secs)
+    if os.isatty(sys.stdin.fileno()):
+        raise RecordingError(_STDIN, "is a terminal; pipe a recording or raw PCM into it")
+    pipe = Pipe(sys.stdin.fileno(), _STDIN)
+    head = await pipe.read(4)
+    if not head:
+        raise RecordingError(_STDIN, "is empty")
+    if not is_recording(head):
+        raw = AudioFormat(Encoding(options.encoding), options.rate, options.channels)
+        _note(f"{_STDIN}: raw {raw.encoding}, {raw.rate} Hz, channels: {raw.channels}")
+        return _Source(raw, None, _whole_frames(pipe, raw, secs, head), _PIPE_SPEED)
+    wav = wav_head(head)
+    while wav is None and (more := await pipe.some()):
+        head += more
+        wav = wav_head(head)
+    if wav is None or wav.format is None:
+        return _recorded(Recording(head + await pipe.rest()), _STDIN, secs)
+    _check_range(_STDIN, wav.format.rate, wav.format.channels)
+    seconds = wav.size / wav.format.frame_bytes / wav.format.rate if wav.size else None
+    return _Source(wav.format, seconds, _whole_frames(pipe, wav.format, secs, head[wav.start :], wav.size), _PIPE_SPEED)
+
+
+def _recorded(recording: Recording, name: str, secs: float) -> _Source:
+    _check_range(name, recording.rate, recording.channels)
+    if not recording.frames:
+        raise RecordingError(name, "holds no audio")
+    pcm = recording.pcm(max(1, int(recording.rate * secs)))
+    return _Source(AudioFormat(Encoding.S16LE, recording.rate, recording.channels), recording.seconds, pcm)
+
+
+def _check_range(name: str, rate: int, channels: int) -> None:
+    if rate not in wire.RATES or channels not in wire.CHANNEL_COUNTS:
+        found = f"{rate} Hz, channels: {channels}"
+        raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
+
+
+async def _whole_frames(
+    pipe: Pipe, pcm: AudioFormat, secs: float, head: bytes, size: int | None = None
+) -> AsyncIterator[bytes]:
+    """Cut what the pipe brings, `head` first and `size` bytes in all, into chunks of whole sample frames."""
+    pipe.put_back(head)
+    step = pcm.frame_bytes * max(1, int(pcm.rate * secs))
+    left = size
+    while data := await pipe.read(step if left is None else min(step, left)):
+        left = None if left is None else left - len(data)
+        if odd := len(data) % pcm.frame_bytes:
+            _note(f"{_STDIN}: the last {odd} bytes are not a whole sample frame of {pcm.frame_bytes}; not sent")
+        if whole := data[: len(data) - odd]:
+            yield whole
 
 
 async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
-    """Print what the daemon publishes until Ctrl-C."""
-    connection = Connection(broker, name="transcriber listen")
-    await connection.open()
-    try:
+    """Print what the daemon publishes until Ctrl-C, or until nobody reads it any more."""
+    async with _connected(broker, "transcriber listen") as connection:
         listener = Listener(connection, options.stream)
         await listener.start()
-        formatter = Formatter(options.format, name_streams=options.stream == "*")
-        if formatter.head:
-            print(formatter.head, flush=True)  # noqa: T201 - printing is this command's purpose
-        async for message in listener.messages():
-            if (text := formatter.format(message)) is not None:
-                print(text, flush=True)  # noqa: T201
-            if options.until_end and message["type"] == "ended":
-                return
-    finally:
-        await connection.close()
+        _note(f"listening to transcript.{options.stream} at {broker.address}; Ctrl-C ends")
+        printing = asyncio.create_task(_print(listener, options))
+        gone = _on_reader_gone(printing.cancel)
+        try:
+            await printing
+        except asyncio.CancelledError:
+            if gone.is_set():
+                raise BrokenPipeError from None
+            raise
+        finally:
+            printing.cancel()
+
+
+async def _print(listener: Listener, options: argparse.Namespace) -> None:
+    formatter = Formatter(Style(options.format), name_streams=options.stream == "*")
+    if formatter.head:
+        print(formatter.head, flush=True)  # noqa: T201 - printing is this command's purpose
+    subtitles = options.format in {Style.SRT, Style.VTT}
+    async for message in listener.messages():
+        if (text := formatter.format(message)) is not None:
+            print(text, flush=True)  # noqa: T201
+        if formatter.complete(message) if subtitles else options.until_end and message["type"] == "ended":
+            return
+
+
+def _on_reader_gone(call: Callable[[], object]) -> asyncio.Event:
+    """Call when whoever reads our output goes away (`listen | head -1`), not only when there is more to write."""
+    gone = asyncio.Event()
+
+    def on_event() -> None:
+        loop.remove_reader(output)
+        gone.set()
+        call()
+
+    loop, output = asyncio.get_running_loop(), sys.stdout.fileno()
+    if stat.S_ISFIFO(os.fstat(output).st_mode):
+        loop.add_reader(output, on_event)  # the writing end of a pipe becomes "readable" in one case only
+    return gone
 
 
 def models(options: argparse.Namespace) -> None:
     """`models list|pull|verify`."""
+    directory = options.dir or _models_dir()
     if options.action == "list":
-        for entry in modelstore.listing(options.dir):
+        for entry in modelstore.listing(directory):
             state = str(entry.path) if entry.present else "-"
             print(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")  # noqa: T201
     elif options.action == "pull":
@@ -152,29 +204,67 @@ def models(options: argparse.Namespace) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            path = modelstore.pull(options.name, options.dir, progress)
+            path = modelstore.pull(options.name, directory, progress)
         print(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")  # noqa: T201
     else:
-        verified = modelstore.verify(modelstore.resolve(options.name, options.dir), options.sha256)
+        verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
         digest = (
             f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
         )
         print(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")  # noqa: T201
 
 
+def _models_dir() -> Path:
+    try:
+        return modelstore.models_dir()
+    except RuntimeError:  # a user without a home, as in a container
+        raise SettingError("HOME", "", "there is no home directory to keep models in; say where with --dir") from None
+
+
 async def capacity(options: argparse.Namespace, settings: Settings) -> None:
     """Measure this machine with the configured model, and say what it carries."""
-    modelstore.verify(settings.whisper.path, settings.model_sha256)
-    window = settings.sessions.stream.window_secs
-    worker = WhisperThread(lambda: WhisperEngine(settings.whisper), settings.max_latency)
+    whisper, window = settings.whisper, settings.sessions.stream.window_secs
+    modelstore.verify(whisper.path, settings.model_sha256)
+    _note(f"measuring {whisper.path.name} with {whisper.threads} threads ...")
+    stopwatch = _Stopwatch()
+    worker = WhisperThread(lambda: stopwatch.started(WhisperEngine(whisper)), settings.max_latency)
     rtf = await worker.start(service.speech(window), settings.rtf)
+    share = stopwatch.share / whisper.threads
+    served = JobQueue(1)
+    served.close()
+    worker.serve(served)  # the thread ends, so that the interpreter does not end under it
+    await worker.finished.wait()
     derived = queue_capacity.derive(settings.max_latency, window, rtf)
+    if settings.queue_capacity is not None:
+        derived = queue_capacity.given(settings.queue_capacity, derived)
+    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window"
     used, count = options.utilisation, options.streams
+    carried, needed = queue_capacity.streams(rtf, used), queue_capacity.workers(count, rtf, used)
     lines = (
-        f"model        {worker.model}, {settings.whisper.threads} threads, windows of {window:g} s",
-        f"RTF          {rtf:.4f} ({rtf * window * 1000:.0f} ms for a full window)",
-        f"queue        {derived}",
-        f"one worker   {queue_capacity.streams(rtf, used)} streams of speech without pauses at {used:.0%} utilisation",
-        f"{count:<3} streams  {queue_capacity.workers(count, rtf, used)} workers = ceil({count} x {rtf:.4f} / {used:g})",
+        ("model", f"{worker.model}, {whisper.threads} threads, windows of {window:g} s"),
+        ("RTF", f"{rtf:.4f} ({source})"),
+        ("queue", str(derived)),
+        ("one worker", f"{carried or 'not even 1'} streams of speech without pauses at {used:.0%} utilisation"),
+        (f"{count} streams", f"{needed} worker{'s' * (needed != 1)} = ceil({count} x {rtf:.4f} / {used:g})"),
     )
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(f"{name:12} {text}" for name, text in lines))  # noqa: T201
+    if not settings.rtf and share < _BUSY_SHARE:
+        _note(f"the machine was busy: whisper.cpp got {share:.0%} of the CPU time it asked for; idle, the RTF is lower")
+
+
+class _Stopwatch:
+    """CPU seconds per second since the engine was loaded."""
+
+    def started(self, engine: WhisperEngine) -> WhisperEngine:
+        self._began, self._cpu = time.monotonic(), time.process_time()
+        return engine
+
+    @property
+    def share(self) -> float:
+        return (time.process_time() - self._cpu) / (time.monotonic() - self._began)
+
+
+def _note(text: str) -> None:
+    """Tell the user beside the results: on standard error."""
+    sys.stderr.write(f"transcriber: {text}\n")
+    sys.stderr.flush()

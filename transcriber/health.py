@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _REQUEST_SECS = 5.0  # for a client to say what it wants; a probe needs milliseconds
 _LINE_BYTES = 4096
+_REQUEST_WORDS = 3  # method, path, version
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,15 @@ class HealthServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
             async with asyncio.timeout(_REQUEST_SECS):
-                method, path = (await reader.readline()).decode("latin-1").split(" ")[:2]
-                while (await reader.readline()).strip():
+                words = (await reader.readline()).decode("latin-1").split()
+                while words and (await reader.readline()).strip():
                     pass
-                writer.write(self._response(method, path.partition("?")[0]))
+                writer.write(self._response(*words[:2]) if len(words) == _REQUEST_WORDS else _BAD_REQUEST)
                 await writer.drain()
         writer.close()
 
-    def _response(self, method: str, path: str) -> bytes:
-        check = self._checks.get(path)
+    def _response(self, method: str, target: str) -> bytes:
+        check = self._checks.get(target.partition("?")[0])
         if check is None:
             status, body = "404 Not Found", {"error": f"no such path; try {' or '.join(self._checks)}"}
         elif method not in {"GET", "HEAD"}:

@@ -45,6 +45,7 @@ class Recordings:
         input_options: wire.InputOptions,
         *,
         max_latency: float,
+        max_payload: Callable[[], int],
         model: Callable[[], str],
     ) -> None:
         self._queue = queue
@@ -52,6 +53,7 @@ class Recordings:
         self._stream_options = stream_options
         self._input = input_options
         self._max_latency = max_latency
+        self._max_payload = max_payload
         self._model = model
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
@@ -62,7 +64,7 @@ class Recordings:
             raise Rejection("400", getattr(error, "detail", str(error))) from error
         if self._queue.depth >= self._queue.capacity:
             raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
-        return self._answer(name, headers.get(wire.TENANT), chunks)
+        return self._answer(name, wire.tenant_of(headers), chunks)
 
     def _chunks(self, name: str, headers: Mapping[str, str], payload: bytes) -> Iterator[Chunk]:
         """Return the recording in chunks of a second, after checking what can be checked at once."""
@@ -81,7 +83,7 @@ class Recordings:
                 raise RecordingError("recording", f"{recording.rate} Hz, {recording.channels} channels is out of range")
             chosen = AudioFormat(Encoding.F32LE, recording.rate, recording.channels)
             parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
-        language, traceparent = headers.get(wire.LANGUAGE), wire.traceparent_of(headers)
+        language, traceparent = wire.language_of(headers), wire.traceparent_of(headers)
         return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
 
     async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:
@@ -103,7 +105,8 @@ class Recordings:
                 if isinstance(piece, Window):
                     outcomes.append(await self._transcribe(piece, first=not outcomes))
         end = audio.head if audio else 0
-        return encode_reply(_joined(origin, end, outcomes, self._model(), time.monotonic() - begin))
+        transcript = _joined(origin, end, outcomes, self._model(), time.monotonic() - begin)
+        return encode_reply(transcript, self._max_payload())
 
     async def _transcribe(self, window: Window, *, first: bool) -> Outcome:
         """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
@@ -118,7 +121,7 @@ class Recordings:
         outcome = await done
         if outcome.recognition is None:
             span.end(outcome.reason or GapReason.ENGINE_ERROR, failed=True)
-            code = "503" if outcome.reason is GapReason.DEADLINE else "500"
+            code = "500" if outcome.reason is GapReason.ENGINE_ERROR else "503"
             raise Rejection(code, f"{outcome.reason}: {outcome.detail}")
         span.end("transcribed", queue=outcome.queued, processing=outcome.processing)
         return outcome

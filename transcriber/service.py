@@ -58,6 +58,8 @@ class ExitCode(IntEnum):
 _WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
+_ANSWER_SECS = 0.25  # to send refusals that are ready
+_MOMENT_SECS = 0.01  # for what needs only its turn
 _PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it decided
 
 
@@ -73,6 +75,7 @@ class Service:
         self._tallies = Tallies()
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._queue = JobQueue(1)
+        self._connection: Connection | None = None
         self._ready = False
         self._drain_until = 0.0
         self._stop = asyncio.Event()
@@ -94,7 +97,8 @@ class Service:
             stack.push_async_callback(telemetry.shutdown)
             await self._health.start()
             stack.push_async_callback(self._health.stop)
-            connection = Connection(self._settings.broker)
+            log.info("starting", extra={"version": __version__, "health_port": self._health.port})
+            self._connection = connection = Connection(self._settings.broker)
             starting: asyncio.Future[Any] = asyncio.create_task(self._start(connection, stack, telemetry))
             stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +135,7 @@ class Service:
         )
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(self._publish_rest, publisher, publishing)
-        requests = RequestService(connection, self._recordings(telemetry), __version__)
+        requests = RequestService(connection, self._recordings(telemetry, connection), __version__)
         stack.push_async_callback(self._finish_queue, pipeline, requests)
         keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval))
         stack.callback(keeping_time.cancel)
@@ -163,40 +167,45 @@ class Service:
         self, source: LiveSource, requests: RequestService, pipeline: Pipeline, ingesting: asyncio.Task[None]
     ) -> None:
         """Take no more audio, decode what is here, and make last windows of what is buffered."""
-        await _within(_UNSUBSCRIBE_SECS, requests.stop())
-        await _within(_UNSUBSCRIBE_SECS, source.stop())
+        stopping = asyncio.gather(requests.stop(), source.stop(), return_exceptions=True)
+        await _within(min(_UNSUBSCRIBE_SECS, self._left), stopping)
         source.end()
-        await asyncio.wait({ingesting}, timeout=max(0.0, self._drain_until - asyncio.get_running_loop().time()))
+        await _within(self._left, ingesting)
+        for arrival in source.rest():
+            pipeline.receive(arrival, time.monotonic())
         pipeline.end_all()
         self._queue.close()
 
     async def _finish_queue(self, pipeline: Pipeline, requests: RequestService) -> None:
         """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
         self._queue.close()
-        left = self._drain_until - asyncio.get_running_loop().time()
-        await _within(max(0.0, left), self._worker.finished.wait())
+        await _within(self._left, self._worker.finished.wait())
         pipeline.give_up()
-        await _within(_UNSUBSCRIBE_SECS, requests.answered())
+        await _within(_ANSWER_SECS, requests.give_up())
 
     async def _publish_rest(self, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
         """Publish what is left; with the broker away, wait a little, then tell the log instead."""
-        left = self._drain_until + _PUBLISH_SECS - asyncio.get_running_loop().time()
         if not publishing.done():
-            await _within(left if publisher.connected else min(left, _RECONNECT_SECS), publisher.emptied())
-        publishing.cancel()
-        await asyncio.gather(publishing, return_exceptions=True)
+            await _within(min(self._left + _PUBLISH_SECS, _RECONNECT_SECS), publisher.emptied())
+        await _within(0.0, publishing)
         for message in publisher.undelivered():
             log.error(
                 "not published: NATS is away", extra={"subject": message.subject, "body": message.payload.decode()}
             )
 
-    def _recordings(self, telemetry: Telemetry) -> Recordings:
+    @property
+    def _left(self) -> float:
+        """Seconds of the grace period that are left for work."""
+        return max(0.0, self._drain_until - asyncio.get_running_loop().time())
+
+    def _recordings(self, telemetry: Telemetry, connection: Connection) -> Recordings:
         return Recordings(
             self._queue,
             telemetry,
             self._settings.sessions.stream,
             self._settings.input,
             max_latency=self._settings.max_latency,
+            max_payload=lambda: connection.max_payload,
             model=lambda: self._worker.model,
         )
 
@@ -218,7 +227,7 @@ class Service:
     def _not_ready(self) -> str | None:
         if not self._ready:
             return "starting" if not self._drain_until else "draining"
-        return None
+        return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
 
     def _summarise(self) -> None:
         """One line that says what this run did."""
@@ -258,9 +267,12 @@ def _why(ended: set[asyncio.Future[None]]) -> ExitCode:
 
 
 async def _within(seconds: float, awaitable: Awaitable[object]) -> None:
-    """Wait for it, but no longer than that."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(awaitable, max(0.001, seconds))
+    """Wait for it, but no longer than that: what does not heed its cancellation must not hold up the exit."""
+    task = asyncio.ensure_future(awaitable)
+    await asyncio.wait({task}, timeout=max(_MOMENT_SECS, seconds))
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_MOMENT_SECS)
 
 
 @contextlib.contextmanager

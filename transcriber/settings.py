@@ -26,6 +26,7 @@ from transcriber.worker.engine import WhisperOptions
 T = TypeVar("T")
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
+_SERVER = re.compile(r"((nats|tls)://)?([^\s@]*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
 _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
@@ -174,8 +175,13 @@ def _sessions(r: _Reader, window: float) -> SessionOptions:
 
 
 def _broker(r: _Reader) -> BrokerOptions:
+    url = r.text("NATS_URL", BrokerOptions().url)
+    broker = BrokerOptions(url)
+    if not all(_SERVER.fullmatch(server) for server in broker.servers):
+        # Without user and password: an error message ends up in logs.
+        raise SettingError("NATS_URL", broker.address, "nats://host:port or tls://host:port, several with commas")
     return BrokerOptions(
-        url=r.text("NATS_URL", "nats://127.0.0.1:4222"),
+        url=url,
         user=r.text("NATS_USER"),
         password=r.text("NATS_PASSWORD"),
         token=r.text("NATS_TOKEN"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would move the cursor or recolour the terminal
 
 
 class Style(StrEnum):
@@ -18,12 +22,16 @@ class Style(StrEnum):
 
 
 class Formatter:
-    """Turns published messages into printable blocks; counts cues as SubRip wants them."""
+    """Turns published messages into printable blocks.
+
+    Subtitles have one timeline, so those styles follow one session, the first that is heard, and leave out the others.
+    """
 
     def __init__(self, style: Style, *, name_streams: bool = True) -> None:
         self._style = style
         self._name_streams = name_streams
         self._cues = 0
+        self._followed: tuple[str, str] | None = None
 
     @property
     def head(self) -> str:
@@ -36,21 +44,34 @@ class Formatter:
             return json.dumps(message, ensure_ascii=False)
         if self._style is Style.TEXT:
             return self._text(message)
-        if message["type"] != "final" or not message["text"]:
+        return self._cue(message)
+
+    def complete(self, message: Mapping[str, Any]) -> bool:
+        """Whether nothing can follow this message: the session of the subtitles has ended."""
+        return message["type"] == "ended" and self._followed == (message["stream"], message["session"])
+
+    def _cue(self, message: Mapping[str, Any]) -> str | None:
+        session = (message["stream"], message["session"])
+        if self._followed is None and message["type"] in {"started", "final"}:
+            self._followed = session
+        text = " ".join(message["text"].split()) if message["type"] == "final" else ""
+        if not text or session != self._followed:
             return None
         self._cues += 1
         comma = "," if self._style is Style.SRT else "."
         start, end = (timestamp(message[key], comma) for key in ("start", "end"))
-        number = f"{self._cues}\n" if self._style is Style.SRT else ""
-        return f"{number}{start} --> {end}\n{message['text']}\n"
+        if self._style is Style.SRT:
+            return f"{self._cues}\n{start} --> {end}\n{text.replace('-->', '->')}\n"
+        return f"{start} --> {end}\n{html.escape(text, quote=False)}\n"
 
     def _text(self, message: Mapping[str, Any]) -> str | None:
         where = f"{message['stream']}  " if self._name_streams else ""
         if "start" in message:
-            where += f"{timestamp(message['start'])[3:]} - {timestamp(message['end'])[3:]}  "
+            start, end = (timestamp(message[key]).removeprefix("00:") for key in ("start", "end"))
+            where += f"{start} - {end}  "
         write = _TEXTS.get(message["type"])
         what = write(message) if write else ""
-        return f"{where}{what}" if what else None
+        return _CONTROL.sub(" ", f"{where}{what}") if what else None
 
 
 def timestamp(seconds: float, separator: str = ".") -> str:
@@ -61,14 +82,20 @@ def timestamp(seconds: float, separator: str = ".") -> str:
 
 
 def account(message: Mapping[str, Any]) -> str:
-    """The accounting of an `ended` or `status` message as one equation."""
-    gap = sum(message["gap"].values())
-    reasons = "".join(f" {reason} {seconds:.2f}" for reason, seconds in message["gap"].items())
-    why = f" ({reasons.strip()})" if reasons else ""
+    """The accounting of an `ended` or `status` message as one equation, exact so that it adds up."""
+    gaps = ", ".join(f"{reason} {_exact(seconds)}" for reason, seconds in message["gap"].items())
+    why = f" ({gaps})" if gaps else ""
     return (
-        f"received {message['received']:.2f} s = transcribed {message['transcribed']:.2f}"
-        f" + silent {message['silent']:.2f} + gap {gap:.2f}{why} + pending {message['pending']:.2f}"
+        f"received {_exact(message['received'])} s = transcribed {_exact(message['transcribed'])}"
+        f" + silent {_exact(message['silent'])} + gap {_exact(sum(message['gap'].values()))}{why}"
+        f" + pending {_exact(message['pending'])}"
     )
+
+
+def _exact(seconds: float) -> str:
+    """Two decimals, or as many as it takes: one sample is 0.0000625 s."""
+    whole, _, decimals = f"{seconds:.7f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
 
 
 _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +14,67 @@ import soundfile
 import soxr
 
 from transcriber.errors import RecordingError
-from transcriber.messages import SAMPLE_RATE
+from transcriber.messages import SAMPLE_RATE, AudioFormat, Encoding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS")
+# WAV's format tag and bits a sample, of what can go out as it is: https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
+_ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
+_EXTENSIBLE = 0xFFFE  # the tag that says: the real one stands further behind
+_FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
+# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest 32-bit number with
+# or without sign (arecord 2^31 less a block, sox 2^31 - 1 less the head, ffmpeg 2^32 - 1).
+_UNKNOWN_SIZE = 0x7FFF_0000
 
 
 def is_recording(data: bytes) -> bool:
     """Whether these bytes begin a WAV, FLAC or OGG file; raw PCM begins otherwise but for one case in billions."""
     return data[:4] in _MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class WavHead:
+    """What a WAV file says before its samples.
+
+    `format` is None when the samples cannot go out as they are (24 bits, say); `start` is the first one's byte, `size`
+    how many bytes of them there are, None when that was not known when the head was written.
+    """
+
+    format: AudioFormat | None
+    start: int
+    size: int | None
+
+
+def wav_head(data: bytes) -> WavHead | None:
+    """Read the head of a WAV file from its first bytes. None: more of them are needed."""
+    if len(data) >= 12 and (data[:4] != b"RIFF" or data[8:12] != b"WAVE"):  # noqa: PLR2004 - RIFF, size, WAVE
+        return WavHead(None, 0, None)
+    audio_format, at = None, 12
+    while len(data) >= at + 8:
+        kind, size = struct.unpack_from("<4sI", data, at)
+        at += 8
+        if kind == b"data":
+            return WavHead(audio_format, at, size if 0 < size < _UNKNOWN_SIZE else None)
+        if len(data) < at + size:
+            return None
+        if kind == b"fmt ":
+            audio_format = _wav_format(data[at : at + size])
+        at += size + size % 2
+    return None
+
+
+def _wav_format(body: bytes) -> AudioFormat | None:
+    if len(body) < _FMT_BYTES:
+        return None
+    tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", body)
+    if tag == _EXTENSIBLE and len(body) >= _FMT_EXTENSIBLE_BYTES:
+        (tag,) = struct.unpack_from("<H", body, 24)
+    encoding = _ENCODINGS.get((tag, bits))
+    if encoding is None or block != bits // 8 * channels:
+        return None
+    return AudioFormat(encoding, rate, channels)
 
 
 class Recording:
@@ -32,12 +84,16 @@ class Recording:
         """Open a path or a file's bytes. Raises `RecordingError` when it is not audio that libsndfile can decode."""
         self._name = "recording" if isinstance(source, bytes) else str(source)
         try:
+            if isinstance(source, Path):
+                source.open("rb").close()  # libsndfile calls every failure to open a file a "System error"
             self._file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-        except (soundfile.SoundFileError, OSError, TypeError) as error:
-            if isinstance(source, Path) and not source.exists():
-                raise RecordingError(self._name, "no such file") from error
-            reason = f"no WAV, FLAC or OGG that can be decoded ({error})"
-            raise RecordingError(self._name, reason) from error
+        except OSError as error:
+            raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
+        except TypeError as error:  # a name that ends in .raw: there is no head to say what the bytes mean
+            raise RecordingError(self._name, "raw PCM can only be read from standard input") from error
+        except soundfile.SoundFileError as error:
+            reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
+            raise RecordingError(self._name, f"no WAV, FLAC or OGG that can be decoded ({reason})") from error
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
@@ -53,6 +109,11 @@ class Recording:
                 yield block
         except soundfile.SoundFileError as error:
             raise RecordingError(self._name, f"damaged ({error})") from error
+
+    def pcm(self, frames: int) -> Iterator[bytes]:
+        """Yield the audio as interleaved pcm_s16le, in pieces of at most `frames` sample frames."""
+        for block in self.blocks(frames):
+            yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 from nats.aio.client import Client
 
+from transcriber.broker.wire import UNREADABLE
 from transcriber.errors import BrokerError, BrokerLost
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
+_PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
+_EVER = 10**6  # seconds, where nats-py wants a number
+# What the server says when it knows us and does not want us: trying again changes nothing.
+_REFUSALS = ("permissions violation", "authorization violation", "authentication")
+# What a credentials file must hold; nats-py reads on for ever in search of the first.
+_CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
     """Where NATS is and who we are there. Empty strings mean not given. Timeouts in seconds."""
 
-    url: str = "nats://127.0.0.1:4222"
+    url: str = "nats://127.0.0.1:4222"  # or several, with commas between them
     user: str = ""
     password: str = ""
     token: str = ""
@@ -42,10 +49,13 @@ class BrokerOptions:
     reconnect_timeout: float = 120.0
 
     @property
+    def servers(self) -> list[str]:
+        return [server.strip() for server in self.url.split(",")]
+
+    @property
     def address(self) -> str:
-        """The URL without user and password, fit for logs."""
-        scheme, _, rest = self.url.rpartition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
+        """The URLs without user and password, fit for logs."""
+        return ",".join(_without_user(server) for server in self.servers)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context that these files make; None when none is given."""
@@ -58,21 +68,68 @@ class BrokerOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return what nats-py's `connect` wants for these credentials. Raises `BrokerError`."""
-        plain = {"user": self.user, "password": self.password, "token": self.token}
-        given: dict[str, Any] = {name: value for name, value in plain.items() if value}
-        for name, setting, path in (
-            ("user_credentials", "NATS_CREDS", self.creds),
-            ("nkeys_seed", "NATS_NKEY", self.nkey),
-        ):
-            if path:
-                if not Path(path).is_file():
-                    raise BrokerError(self.address, f"{setting}={path!r} is no file")
-                given[name] = path
+        given: dict[str, Any] = {"user": self.user, "password": self.password} if self.user else {}
+        if self.token:
+            given["token"] = self.token
+        if self.creds:
+            self._check("NATS_CREDS", self.creds, *_CREDS_PARTS)
+            given["user_credentials"] = self.creds
+        if self.nkey:
+            self._check("NATS_NKEY", self.nkey, "SU")  # how the seed of a user begins
+            given["nkeys_seed"] = self.nkey
         try:
             context = self.tls()
         except OSError as error:  # ssl.SSLError is one
             raise BrokerError(self.address, f"NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from error
         return given | ({"tls": context} if context else {})
+
+    def _check(self, setting: str, path: str, *parts: str) -> None:
+        """Make sure that the file can be read and holds all `parts`. Raises `BrokerError`."""
+        try:
+            text = Path(path).read_text("ascii", "replace")
+        except OSError as error:
+            raise BrokerError(self.address, f"{setting}={path!r} cannot be read: {error.strerror}") from error
+        for part in parts:
+            if part not in text:
+                raise BrokerError(self.address, f"{setting}={path!r} holds no {part!r}")
+
+
+def _without_user(server: str) -> str:
+    scheme, separator, rest = server.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+class _Client(Client):
+    """nats-py, whose read loop ends for good, and in silence, at the first exception in it.
+
+    Anybody can cause one: the server checks neither that a subject is UTF-8 nor what a header block holds. So does a
+    PONG for which nobody waits any more.
+    """
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception:  # noqa: BLE001 - whatever it is, it is the sender's doing and must reach only this message
+            return {UNREADABLE: ""}
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Any:  # noqa: ANN401
+        return super()._build_message(sid, _decodable(subject), _decodable(reply), data, headers)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected:  # it has ended although nobody asked for it: better a new connection than a deaf one
+            await self._process_op_err(nats.errors.ProtocolError())
+
+
+def _decodable(subject: bytes) -> bytes:
+    return bytes(subject).decode("utf-8", "replace").encode()
 
 
 class Connection:
@@ -82,14 +139,16 @@ class Connection:
     """
 
     def __init__(self, options: BrokerOptions, *, name: str = "transcriber") -> None:
+        loop = asyncio.get_running_loop()
         self.options = options
-        self.client = Client()
+        self.client: Client = _Client()
         self.connected = asyncio.Event()
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
         self.reconnects = 0
         self.on_slow_consumer: Callable[[str], None] = lambda _subject: None
         self._name = name
-        self._refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._refusal: asyncio.Future[str] = loop.create_future()
+        self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the present connection breaks
         self._closing = False
         self._giving_up: asyncio.TimerHandle | None = None
 
@@ -98,7 +157,7 @@ class Connection:
         options = self.options
         connecting = asyncio.ensure_future(
             self.client.connect(
-                options.url,
+                options.servers,
                 name=self._name,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnected,
@@ -106,26 +165,34 @@ class Connection:
                 closed_cb=self._on_closed,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RETRY_SECS,  # type: ignore[arg-type] # seconds go straight into asyncio.sleep
+                ping_interval=_PING_SECS,
                 **options.arguments(),
             )
         )
         waiting: set[asyncio.Future[Any]] = {connecting, self._refusal}
-        await asyncio.wait(waiting, timeout=options.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
-        if connecting.done() and connecting.exception() is None:
-            self.connected.set()
-            return
-        if connecting.done():
-            reason = str(connecting.exception())
-        elif self._refusal.done():
-            reason = self._refusal.result()
-        else:
-            reason = f"no connection within NATS_CONNECT_TIMEOUT_SECS={options.connect_timeout:g}"
-            if self.client.last_error:
-                reason += f" ({self.client.last_error})"
-        connecting.cancel()
+        try:
+            await asyncio.wait(waiting, timeout=options.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done() and connecting.exception() is None:
+                self.connected.set()
+                return
+            reason = self._why_not(connecting)
+        finally:
+            if not self.connected.is_set():
+                connecting.cancel()
         await asyncio.gather(connecting, return_exceptions=True)
         await self.close()
         raise BrokerError(options.address, reason)
+
+    def _why_not(self, connecting: asyncio.Future[None]) -> str:
+        """Why there is no connection."""
+        if self._refusal.done():
+            return self._refusal.result()
+        if connecting.done():
+            error = connecting.exception()
+            return str(error) or type(error).__name__
+        reason = f"no connection within NATS_CONNECT_TIMEOUT_SECS={self.options.connect_timeout:g}"
+        error = self.client.last_error
+        return f"{reason} ({error or type(error).__name__})" if error is not None else reason
 
     async def subscribe(self, subject: str, callback: Callable[[Any], Any]) -> Subscription:
         """Subscribe, and make sure that the server allows it. Raises `BrokerError`."""
@@ -134,22 +201,41 @@ class Connection:
         return subscription
 
     async def confirm(self) -> None:
-        """Wait until the server has answered everything sent so far. Raises `BrokerError` on a refusal."""
-        await self.client.flush()
+        """Wait until the server has answered everything sent so far. Raises `BrokerError` on a refusal or silence."""
+        try:
+            await self.client.flush()
+        except nats.errors.Error as error:
+            raise BrokerError(self.options.address, str(error)) from error
         if self._refusal.done():
             raise BrokerError(self.options.address, self._refusal.result())
+
+    async def flushed(self) -> bool:
+        """Wait until the server has taken everything published so far; False when the connection broke before that."""
+        interrupted = self._interrupted
+        flushing = asyncio.ensure_future(self.client.flush(_EVER))
+        try:
+            await asyncio.wait({flushing, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            return self.up and not interrupted.done() and flushing.exception() is None
+        finally:
+            if not flushing.done():
+                flushing.cancel()
 
     @property
     def max_payload(self) -> int:
         """Bytes of headers and payload that the server takes in one message."""
         return self.client.max_payload
 
+    @property
+    def up(self) -> bool:
+        """Whether a message published at this moment goes out now; while away nats-py keeps it, however long."""
+        return self.client.is_connected
+
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
         """Hand one message to the connection. Raises nats-py's errors when that cannot be done now."""
         await self.client.publish(subject, payload, headers=headers)
 
     async def close(self) -> None:
-        """Flush what can be flushed, then close; never takes longer than a few seconds."""
+        """Flush what can be flushed, then close; never takes longer than a second."""
         self._closing = True
         if self._giving_up is not None:
             self._giving_up.cancel()
@@ -158,7 +244,7 @@ class Connection:
                 async with asyncio.timeout(_FLUSH_SECS):
                     await self.client.flush()
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            log.warning("NATS could not be flushed: %s", error or type(error).__name__)
+            log.warning("NATS could not be flushed: %s", str(error) or type(error).__name__)
         try:
             async with asyncio.timeout(_FLUSH_SECS):
                 await self.client.close()
@@ -171,13 +257,15 @@ class Connection:
             self.on_slow_consumer(error.subject)
             return
         text = str(error) or type(error).__name__
-        refused = isinstance(error, nats.errors.AuthorizationError) or "permissions violation" in text.lower()
+        refused = isinstance(error, nats.errors.AuthorizationError) or any(r in text.lower() for r in _REFUSALS)
         if refused and not self._refusal.done():
             self._refusal.set_result(text)
-        log.log(logging.ERROR if refused else logging.WARNING, "NATS: %s", text)
+        log.log(logging.ERROR if refused else logging.WARNING, "NATS: %s", text, extra={"limited": True})
 
     async def _on_disconnected(self) -> None:
         self.connected.clear()
+        if not self._interrupted.done():
+            self._interrupted.set_result(None)
         if self._closing or self._giving_up is not None:
             return
         seconds = self.options.reconnect_timeout
@@ -189,6 +277,7 @@ class Connection:
             self._giving_up.cancel()
             self._giving_up = None
         self.reconnects += 1
+        self._interrupted = asyncio.get_running_loop().create_future()
         self.connected.set()
         log.warning("NATS reconnected")
 

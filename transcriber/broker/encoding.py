@@ -23,7 +23,7 @@ from transcriber.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 VERSION = 1
 
@@ -87,30 +87,39 @@ def encode_status(status: Status, unique: int) -> Message:
 def encode_final(transcript: Transcript, traceparent: str | None, max_payload: int) -> Message:
     """Encode a result. One larger than `max_payload` bytes loses its words, then its segments, then the text's end."""
     identity = f"{transcript.start}-{transcript.end}"
-    body = _final(transcript)
     extra = {"traceparent": traceparent} if traceparent else {}
 
-    def build() -> Message:
+    def build(body: Mapping[str, Any]) -> Message:
         return _message(transcript.origin, "final", body, identity, extra=extra, subject="final")
 
-    message = build()
+    return _fitted(transcript, build, max_payload)
+
+
+def encode_reply(transcript: Transcript, max_payload: int) -> Message:
+    """Encode the answer to a request: a `final` in shape, cut to size like one, addressed by the request itself."""
+
+    def build(body: Mapping[str, Any]) -> Message:
+        return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, body))
+
+    return _fitted(transcript, build, max_payload)
+
+
+def _fitted(transcript: Transcript, build: Callable[[Mapping[str, Any]], Message], max_payload: int) -> Message:
+    """Take from the result what it takes for the message to fit."""
+    body = _final(transcript)
+    message = build(body)
     if message.size <= max_payload:
         return message
     body["truncated"] = True
     for segment in body["segments"]:
         segment.pop("words")
-    if (message := build()).size > max_payload:
+    if (message := build(body)).size > max_payload:
         body.pop("segments")
-        message = build()
+        message = build(body)
     while message.size > max_payload and body["text"]:
         body["text"] = body["text"][: len(body["text"]) // 2]
-        message = build()
+        message = build(body)
     return message
-
-
-def encode_reply(transcript: Transcript) -> Message:
-    """Encode the answer to a request: a `final` in shape, addressed by the request itself."""
-    return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, _final(transcript)))
 
 
 def _final(transcript: Transcript) -> dict[str, Any]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
+
+from transcriber.broker.encoding import VERSION
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from transcriber.broker.connection import Connection
+
+log = logging.getLogger(__name__)
 
 KINDS = ("final", "partial", "event")
 
@@ -29,7 +34,15 @@ class Listener:
             await self._connection.subscribe(f"transcript.{self._stream}.{kind}", self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
-        self._arrived.put_nowait(json.loads(message.data))
+        try:
+            body = json.loads(message.data)
+            ours = body["v"] == VERSION and all(isinstance(body[key], str) for key in ("type", "stream", "session"))
+        except (ValueError, KeyError, TypeError):
+            ours = False
+        if ours:
+            self._arrived.put_nowait(body)
+        else:  # anybody may publish on these subjects
+            log.warning("%s: skipped a message that is not of this protocol", message.subject)
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
         """Yield for ever. Raises `BrokerLost` when NATS is gone for good."""

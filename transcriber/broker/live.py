@@ -12,7 +12,7 @@ from transcriber.errors import Rejection
 from transcriber.messages import Chunk, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
@@ -75,13 +75,24 @@ class LiveSource:
 
     async def stop(self) -> None:
         """Unsubscribe, and take what the server had sent until then; call `end` when that is done or takes too long."""
-        if self._subscription is not None and self._connection.client.is_connected:
+        if self._subscription is None:
+            return
+        if self._connection.up:
             await self._subscription.drain()  # type: ignore[no-untyped-call]
+        else:  # or it would be renewed with the connection, for messages that nobody takes any more
+            await self._subscription.unsubscribe()
 
     def end(self) -> None:
         """Let `arrivals` end after what is already here."""
         self._ending = True
         self._news.set()
+
+    def rest(self) -> Iterator[Arrival]:
+        """What is still here, its audio given up: for when there is no time left to take it in."""
+        while self._waiting:
+            item = self._waiting.popleft()
+            yield self._skipped(*item) if isinstance(item, tuple) else item
+        self._bytes = 0
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """Yield what arrived until `end`. Lets the event loop breathe every few messages."""
@@ -116,13 +127,15 @@ class LiveSource:
             self._bytes += len(payload)
             self._waiting.append((message.subject, message.headers, payload))
         else:
-            # The audio goes, its bounds stay: the account must say which samples were given up.
-            try:
-                skipped = wire.parse_skipped(message.subject, message.headers, payload, self._options)
-                self._waiting.append(skipped)
-            except Rejection as rejection:
-                self._waiting.append(_refused(message.subject, message.headers, rejection))
+            self._waiting.append(self._skipped(message.subject, message.headers, payload))
         self._news.set()
+
+    def _skipped(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Skipped | Refused:
+        """The audio goes, its bounds stay: the account must say which samples were given up."""
+        try:
+            return wire.parse_skipped(subject, headers, payload, self._options)
+        except Rejection as rejection:
+            return _refused(subject, headers, rejection)
 
     def _on_slow_consumer(self, subject: str) -> None:
         stream = subject.partition(".")[2]

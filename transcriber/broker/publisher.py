@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.1  # between a failed publish and the next look at the connection
+_UNDER_WAY = 256  # messages, and
+_UNDER_WAY_BYTES = 1024 * 1024  # bytes that may be under way unconfirmed: half of what nats-py takes before it blocks
+_STALLED_SECS = 1.0  # a working server confirms within milliseconds
 
 
 class Publisher:
     """A bounded outbox in front of the connection.
 
     An entry is a function that makes its messages at the moment of publishing, so that latencies are true and a result
-    that waited too long can still become a gap.
+    that waited too long can still become a gap. A message counts as delivered when the server has confirmed it; one
+    that was under way when the connection broke may or may not have arrived, and is told to the log.
     """
 
     def __init__(self, connection: Connection, limit: int) -> None:
@@ -32,6 +37,9 @@ class Publisher:
         self._limit = limit
         self._outbox: deque[Callable[[], Iterable[Message]]] = deque()
         self._sending: deque[Message] = deque()  # of the entry that is under way
+        self._unconfirmed: list[Message] = []
+        self._unconfirmed_bytes = 0
+        self._confirming_since: float | None = None
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -44,13 +52,15 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        return self._connection.connected.is_set()
+        """Whether what is put now goes out now."""
+        since = self._confirming_since
+        return self._connection.connected.is_set() and (since is None or time.monotonic() - since < _STALLED_SECS)
 
     def put(self, entry: Callable[[], Iterable[Message]], *, essential: bool = True) -> None:
         """Queue one entry. One that is not essential is refused, and counted, when the outbox is full."""
         if not essential and len(self._outbox) >= self._limit:
             self.refused += 1
-            log.error("outbox full: an event is not published", extra={"limit": self._limit})
+            log.error("outbox full: an event is not published", extra={"outbox": self._limit, "limited": True})
             return
         self._outbox.append(entry)
         self._empty.clear()
@@ -60,6 +70,9 @@ class Publisher:
         """Publish until cancelled."""
         while True:
             while not self._outbox:
+                if self._unconfirmed:
+                    await self._confirm()
+                    continue
                 self._empty.set()
                 self._news.clear()
                 await self._news.wait()
@@ -68,31 +81,52 @@ class Publisher:
             while self._sending:
                 await self._send(self._sending[0])
                 self._sending.popleft()
+            if len(self._unconfirmed) >= _UNDER_WAY or self._unconfirmed_bytes >= _UNDER_WAY_BYTES:
+                await self._confirm()
 
     async def emptied(self) -> None:
-        """Wait until everything queued so far has been handed to NATS."""
+        """Wait until NATS has confirmed everything queued so far."""
         await self._empty.wait()
 
     def undelivered(self) -> Iterable[Message]:
-        """After `run` was cancelled: take out the messages that did not go out, in order."""
+        """After `run` was cancelled: take out the messages that did not go out or were not confirmed, in order."""
+        yield from self._unconfirmed
+        self._unconfirmed = []
         yield from self._sending
         self._sending.clear()
         while self._outbox:
             yield from self._outbox.popleft()()
 
+    async def _confirm(self) -> None:
+        """Wait until the server has what is under way. What it may not have got when it went away is told to the log.
+
+        It is not sent again: that could be long after the promised latency, and a second time.
+        """
+        self._confirming_since = time.monotonic()
+        confirmed = await self._connection.flushed()
+        self._confirming_since = None
+        self.published += len(self._unconfirmed) if confirmed else 0
+        for message in () if confirmed else self._unconfirmed:
+            extra = {"subject": message.subject, "body": message.payload.decode()}
+            log.error("perhaps not published: NATS went away before it confirmed", extra=extra)
+        self._unconfirmed = []
+        self._unconfirmed_bytes = 0
+
     async def _send(self, message: Message) -> None:
         # Over the limit the server drops the connection for good, and nats-py does not count headers: we do.
         if message.size > self._connection.max_payload:
             self.refused += 1
-            log.error("message too large to publish", extra={"subject": message.subject, "bytes": message.size})
+            extra = {"subject": message.subject, "bytes": message.size, "limited": True}
+            log.error("message too large to publish", extra=extra)
             return
         while True:
             await self._connection.connected.wait()
             try:
-                await self._connection.publish(message.subject, message.payload, dict(message.headers))
+                if self._connection.up:
+                    await self._connection.publish(message.subject, message.payload, dict(message.headers))
+                    break
             except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError, OSError) as error:
-                log.warning("publish will be tried again: %s", error or type(error).__name__)
-                await asyncio.sleep(_RETRY_SECS)
-            else:
-                self.published += 1
-                return
+                log.warning("publish will be tried again: %s", str(error) or type(error).__name__)
+            await asyncio.sleep(_RETRY_SECS)
+        self._unconfirmed.append(message)
+        self._unconfirmed_bytes += message.size

@@ -12,8 +12,7 @@ from nats.micro.request import Request, ServiceError
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from transcriber.broker import wire
-from transcriber.broker.encoding import header_bytes
-from transcriber.errors import Rejection
+from transcriber.errors import BrokerError, Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -48,7 +47,10 @@ class RequestService:
     async def start(self) -> None:
         """Register. Raises `BrokerError` when the server forbids it."""
         config = ServiceConfig(name="transcriber", version=self._version, description="Speech to text")
-        self._service = await add_service(self._connection.client, config)
+        try:
+            self._service = await add_service(self._connection.client, config)
+        except nats.errors.Error as error:
+            raise BrokerError(self._connection.options.address, str(error)) from error
         await self._service.add_endpoint(
             EndpointConfig(name="transcribe", subject=f"{wire.TRANSCRIBE}.*", handler=self._on_request)
         )
@@ -56,18 +58,24 @@ class RequestService:
 
     async def stop(self) -> None:
         """Take no more requests."""
-        if self._service is not None and self._connection.client.is_connected:
+        if self._service is not None and self._connection.up:
             try:
                 await self._service.stop()
             except nats.errors.Error as error:
                 log.debug("the request service did not stop cleanly: %s", error)
 
-    async def answered(self) -> None:
-        """Wait until every request taken so far has its answer."""
-        if self._answering:
-            await asyncio.wait(self._answering)
+    async def give_up(self) -> None:
+        """Answer what has no answer yet with an error, at once."""
+        answering = set(self._answering)
+        for task in answering:
+            task.cancel()
+        if answering:
+            await asyncio.wait(answering)
 
     async def _on_request(self, request: Request) -> None:
+        if not request._msg.reply:  # noqa: SLF001 - nats-py's Request does not tell, and fails when it answers
+            log.warning("a request without a reply subject", extra={"subject": request.subject, "limited": True})
+            return
         try:
             name = wire.stream_of(request.subject)
             answer = self._answerer.admit(name, request.headers or {}, request.data)
@@ -80,15 +88,30 @@ class RequestService:
 
     async def _answer(self, request: Request, answer: Coroutine[Any, Any, Message]) -> None:
         try:
-            message = await answer
-            headers = dict(message.headers)
-            if len(message.payload) + header_bytes(headers) > self._connection.max_payload:
-                raise Rejection("500", "the transcript is larger than the server's max_payload")  # noqa: TRY301
-            await request.respond(message.payload, headers)
+            message = await self._made(answer)
+            await request.respond(message.payload, dict(message.headers))
         except Rejection as rejection:
+            await self._refuse(request, rejection)
+        except nats.errors.Error as error:
+            log.warning("a request could not be answered: %s", str(error) or type(error).__name__)
+
+    async def _made(self, answer: Coroutine[Any, Any, Message]) -> Message:
+        """Make the answer. Raises `Rejection`, whatever goes wrong."""
+        try:
+            message = await answer
+        except asyncio.CancelledError:
+            raise Rejection("503", "the daemon is stopping") from None
+        except Rejection:
+            raise
+        except Exception as error:
+            log.exception("a request failed")
+            raise Rejection("500", "internal error; see the daemon's log") from error
+        if message.size > self._connection.max_payload:
+            raise Rejection("500", "the transcript is larger than the server's max_payload")
+        return message
+
+    async def _refuse(self, request: Request, rejection: Rejection) -> None:
+        try:
             await request.respond_error(rejection.reason, rejection.detail)
         except nats.errors.Error as error:
-            log.warning("a request could not be answered: %s", error)
-        except Exception:
-            log.exception("a request failed")
-            await request.respond_error("500", "internal error; see the daemon's log")
+            log.warning("a request could not be answered: %s", str(error) or type(error).__name__)

@@ -25,13 +25,16 @@ LANGUAGE = "Audio-Language"
 TENANT = "Audio-Tenant"
 EVENT = "Audio-Event"
 TRACEPARENT = "traceparent"
+UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
 
 RATES = range(8000, 192_001)  # Hz
 CHANNEL_COUNTS = range(1, 9)
 
+_SHOWN = 160  # characters of a bad value that a rejection repeats: the longest good one has 128
 _STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
-_NUMBER = re.compile(r"[0-9]{1,18}")  # below 2**63
+_DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and its place in samples is still exact as a float of seconds
+_NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
 _LANGUAGE = re.compile(r"[a-z]{2}|auto")
 # W3C trace context: version, trace id, parent id, flags; all-zero ids and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -54,14 +57,23 @@ def stream_of(subject: str) -> str:
     """Return the stream that an audio or request subject names. Raises `Rejection` with the reason `stream`."""
     name = subject.partition(".")[2]
     if not is_stream(name):
-        raise Rejection("stream", f"subject {subject!r} names no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
+        raise Rejection("stream", f"subject {_quoted(subject)} names no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
     return name
 
 
 def session_of(headers: Mapping[str, str] | None) -> str | None:
     """Return the session that the headers name, None when they name none or a bad one."""
-    name = (headers or {}).get(SESSION)
-    return name if name is not None and _PRINTABLE.fullmatch(name) else None
+    return _matching(_PRINTABLE, (headers or {}).get(SESSION))
+
+
+def language_of(headers: Mapping[str, str]) -> str | None:
+    """Return the language hint, None when there is none or a bad one."""
+    return _matching(_LANGUAGE, headers.get(LANGUAGE))
+
+
+def tenant_of(headers: Mapping[str, str]) -> str | None:
+    """Return the tenant, None when there is none or one that is not printable."""
+    return _matching(_PRINTABLE, headers.get(TENANT))
 
 
 def traceparent_of(headers: Mapping[str, str]) -> str | None:
@@ -81,7 +93,7 @@ def _audio_format(encoding: str | None, rate: str | None, channels: str | None, 
     try:
         code = default.encoding if encoding is None else Encoding(encoding)
     except ValueError:
-        raise Rejection("encoding", f"{ENCODING}={encoding!r}; allowed: {', '.join(Encoding)}") from None
+        raise Rejection("encoding", f"{ENCODING}={_quoted(str(encoding))}; allowed: {', '.join(Encoding)}") from None
     hertz = default.rate if rate is None else _number("rate", RATE, rate, RATES)
     count = default.channels if channels is None else _number("channels", CHANNELS, channels, CHANNEL_COUNTS)
     return AudioFormat(code, hertz, count)
@@ -90,8 +102,8 @@ def _audio_format(encoding: str | None, rate: str | None, channels: str | None, 
 def _number(reason: str, header: str, value: str, allowed: range | None = None) -> int:
     number = int(value) if _NUMBER.fullmatch(value) else -1
     if number < 0 or (allowed is not None and number not in allowed):
-        span = f"{allowed.start} to {allowed.stop - 1}" if allowed else "a whole number from 0 to 10^18 - 1"
-        raise Rejection(reason, f"{header}={value!r}; allowed: {span}")
+        span = f"{allowed.start} to {allowed.stop - 1}" if allowed else f"a whole number of at most {_DIGITS} digits"
+        raise Rejection(reason, f"{header}={_quoted(value)}; allowed: {span}")
     return number
 
 
@@ -101,11 +113,13 @@ def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes, optio
     if headers is None:
         _check_payload(payload, options.format, None, options)
         return Chunk(stream, options.format, payload)
+    if UNREADABLE in headers:
+        raise Rejection("headers", "the header block cannot be read; allowed: NATS/1.0 and lines of Name: value")
     event = _event(headers.get(EVENT))
     chosen = audio_format(headers, options.format)
     session, offset = headers.get(SESSION), headers.get(OFFSET)
     if session is not None and not _PRINTABLE.fullmatch(session):
-        raise Rejection("session", f"{SESSION}={session!r}; allowed: 1 to 128 printable ASCII characters")
+        raise Rejection("session", f"{SESSION}={_quoted(session)}; allowed: 1 to 128 printable ASCII characters")
     _check_payload(payload, chosen, event, options)
     return Chunk(
         stream,
@@ -114,8 +128,8 @@ def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes, optio
         session,
         None if offset is None else _number("offset", OFFSET, offset),
         event,
-        _matching(_LANGUAGE, headers.get(LANGUAGE)),
-        _matching(_PRINTABLE, headers.get(TENANT)),
+        language_of(headers),
+        tenant_of(headers),
         traceparent_of(headers),
     )
 
@@ -131,7 +145,7 @@ def _event(value: str | None) -> ChunkEvent | None:
     try:
         return None if value is None else ChunkEvent(value)
     except ValueError:
-        raise Rejection("event", f"{EVENT}={value!r}; allowed: {', '.join(ChunkEvent)}") from None
+        raise Rejection("event", f"{EVENT}={_quoted(str(value))}; allowed: {', '.join(ChunkEvent)}") from None
 
 
 def _check_payload(payload: bytes, chosen: AudioFormat, event: ChunkEvent | None, options: InputOptions) -> None:
@@ -146,6 +160,11 @@ def _check_payload(payload: bytes, chosen: AudioFormat, event: ChunkEvent | None
             f"{size} bytes are not a whole number of {chosen.frame_bytes}-byte sample frames "
             f"({chosen.encoding}, {chosen.channels} channels)",
         )
+
+
+def _quoted(value: str) -> str:
+    """What a sentence shows of a value that may be as long as a message: its beginning."""
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
 
 
 def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:

@@ -1,0 +1,124 @@
+"""What a second of audio costs outside Whisper, and how far that is from the floor that the libraries set.
+
+    python tests/ingest_cost.py [--seconds 60] [--streams 10] [--chunk-ms 100]
+
+Runs the daemon with a stub engine (it returns at once) against a real nats-server, publishes recorded speech at 48 kHz
+s16 in real time on several streams, and reads the daemon's CPU time from the operating system. The floor is measured in
+the same run: soxr and webrtcvad on the same audio, and nats-py receiving the same messages in a process that does
+nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import nats
+import numpy as np
+import psutil
+import soxr
+import webrtcvad
+from harness import Client, Daemon, NatsServer, Speech, s16
+
+HERE = Path(__file__).parent
+
+
+async def publish(client: Client, pcm: bytes, chunk: int, streams: int, seconds: float) -> None:
+    """All streams in real time, in step, each at another place of the recording."""
+    begin, sent = time.monotonic(), 0
+    size = chunk * 2
+    while sent / 48_000 < seconds:
+        await asyncio.sleep(max(0.0, begin + sent / 48_000 - time.monotonic()))
+        for n in range(streams):
+            position = (sent * 2 + n * 37 * size) % (len(pcm) - size)
+            position -= position % 2
+            headers = {"audio_session": "cost", "audio_offset": sent}
+            await client.send(pcm[position : position + size], subject=f"audio.s{n}", **headers)
+        sent += chunk
+
+
+def receive(url: str, ready: Event, stop: Event, result: multiprocessing.Queue[float]) -> None:
+    """nats-py alone: a callback that does nothing."""
+
+    async def run() -> None:
+        async def nothing(_message: object) -> None:
+            return
+
+        connection = await nats.connect(url)
+        await connection.subscribe("audio.*", cb=nothing)
+        await connection.flush()
+        before = time.process_time()
+        ready.set()
+        await asyncio.to_thread(stop.wait)
+        result.put(time.process_time() - before)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def libraries(pcm: bytes, chunk: int) -> tuple[float, float]:
+    """CPU seconds per audio second of soxr and of webrtcvad on this audio."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    resampler = soxr.ResampleStream(48_000, 16_000, 1, "float32", "HQ")
+    before = time.process_time()
+    pieces = [resampler.resample_chunk(samples[i : i + chunk]) for i in range(0, len(samples), chunk)]
+    resampling = time.process_time() - before
+    frames = (np.concatenate(pieces) * 32767).astype("<i2").tobytes()
+    vad = webrtcvad.Vad(2)
+    before = time.process_time()
+    for i in range(0, len(frames) - 960, 960):
+        vad.is_speech(frames[i : i + 960], 16_000)
+    listening = time.process_time() - before
+    seconds = len(samples) / 48_000
+    return resampling / seconds, listening / seconds
+
+
+async def measure(options: argparse.Namespace) -> None:
+    speech = Speech.load(HERE / "data" / "heldout")
+    pcm = s16(soxr.resample(speech.samples, speech.rate, 48_000, "HQ"))
+    chunk = 48 * options.chunk_ms
+    context = multiprocessing.get_context("spawn")
+    ready, stop, result = context.Event(), context.Event(), context.Queue()
+    with tempfile.TemporaryDirectory() as folder, NatsServer(Path(folder)) as server:
+        async with (
+            Client(server.url) as client,
+            Daemon(server.url, script=HERE / "stub_daemon.py", STATUS_INTERVAL_SECS="5") as daemon,
+        ):
+            bare = context.Process(target=receive, args=(server.url, ready, stop, result))
+            bare.start()
+            await asyncio.to_thread(ready.wait)
+            process = psutil.Process(daemon.process.pid)
+            before = sum(process.cpu_times()[:2])
+            await publish(client, pcm, chunk, options.streams, options.seconds)
+            used = sum(process.cpu_times()[:2]) - before
+            stop.set()
+            receiving = await asyncio.to_thread(result.get)
+            bare.join()
+            dropped = client.of("gap", "lost", "rejected")
+    audio = options.seconds * options.streams
+    resampling, listening = libraries(pcm, chunk)
+    floor = resampling + listening + receiving / audio
+    rows = {
+        "soxr": resampling,
+        "webrtcvad": listening,
+        "nats-py receive": receiving / audio,
+        "floor": floor,
+        "daemon": used / audio,
+    }
+    print(f"{audio:g} s of 48 kHz s16 in {options.chunk_ms} ms chunks, {options.streams} streams; {len(dropped)} drops")
+    for name, seconds in rows.items():
+        print(f"{name:16} {seconds * 1000:6.3f} ms of CPU per second of audio")
+    print(f"{'ratio':16} {used / audio / floor:6.2f} times the floor")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--streams", type=int, default=10)
+    parser.add_argument("--chunk-ms", type=int, default=100)
+    asyncio.run(measure(parser.parse_args()))

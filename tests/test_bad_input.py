@@ -1,0 +1,193 @@
+"""What a producer can get wrong: each mistake is answered as WIRE says, and the next good chunk is transcribed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from harness import QUICK, Client, Daemon, NatsServer, Speech, check_tiles, converse, s16
+from otlp import Collector
+
+LIMIT = 100_000  # bytes; the utterance below has 70,000
+RATE: dict[str, str | int] = {"audio_sample_rate": 16_000}
+
+
+class Bad(NamedTuple):
+    """One message that must be rejected, and what the event must say."""
+
+    reason: str
+    says: tuple[str, ...]
+    payload: bytes = b"\0\0"
+    headers: dict[str, Any] = {}  # noqa: RUF012 - a default that nobody changes
+
+
+def header(reason: str, name: str, value: str, *allowed: str) -> Bad:
+    """A header with a bad value: the event names it, shows the value and says what is allowed."""
+    return Bad(reason, (name, repr(value)[1:-1][:100], *allowed), headers={name.lower().replace("-", "_"): value})
+
+
+BAD = {
+    "odd byte count": Bad("partial_frame", ("3 bytes", "2-byte"), b"\0\0\0"),
+    "half a stereo frame": Bad("partial_frame", ("6 bytes", "4-byte", "2 channels"), b"\0" * 6, {"audio_channels": 2}),
+    "empty without event": Bad("empty", ("Audio-Event",), b""),
+    "oversized": Bad("too_large", (f"{LIMIT + 2} bytes", f"AUDIO_MAX_CHUNK_BYTES={LIMIT}"), bytes(LIMIT + 2)),
+    "unknown encoding": header("encoding", "Audio-Encoding", "mp3", "pcm_s16le", "pcm_alaw"),
+    "empty encoding": header("encoding", "Audio-Encoding", "", "pcm_s16le"),
+    "encoding in capitals": header("encoding", "Audio-Encoding", "PCM_S16LE", "pcm_s16le"),
+    "rate not a number": header("rate", "Audio-Sample-Rate", "fast", "8000 to 192000"),
+    "rate too low": header("rate", "Audio-Sample-Rate", "7999", "8000 to 192000"),
+    "rate too high": header("rate", "Audio-Sample-Rate", "192001", "8000 to 192000"),
+    "rate zero": header("rate", "Audio-Sample-Rate", "0", "8000 to 192000"),
+    "rate negative": header("rate", "Audio-Sample-Rate", "-16000", "8000 to 192000"),
+    "rate with a fraction": header("rate", "Audio-Sample-Rate", "16000.0", "8000 to 192000"),
+    "rate in other digits": header("rate", "Audio-Sample-Rate", "１６０００", "8000 to 192000"),  # noqa: RUF001
+    "rate huge": header("rate", "Audio-Sample-Rate", "9" * 10_000, "8000 to 192000"),
+    "no channels": header("channels", "Audio-Channels", "0", "1 to 8"),
+    "nine channels": header("channels", "Audio-Channels", "9", "1 to 8"),
+    "channels not a number": header("channels", "Audio-Channels", "stereo", "1 to 8"),
+    "offset negative": header("offset", "Audio-Offset", "-1", "whole number"),
+    "offset not a number": header("offset", "Audio-Offset", "1e3", "whole number"),
+    "offset huge": header("offset", "Audio-Offset", "9" * 16, "whole number"),
+    "offset in other digits": header("offset", "Audio-Offset", "٣", "whole number"),
+    "session too long": header("session", "Audio-Session", "s" * 129, "128 printable ASCII"),
+    "session with control characters": header("session", "Audio-Session", "a\x00\x1bb", "printable ASCII"),
+    "session not ASCII": header("session", "Audio-Session", "sitzung-ä", "printable ASCII"),
+    "session empty": header("session", "Audio-Session", "", "printable ASCII"),
+    "unknown event": header("event", "Audio-Event", "stop", "flush, end, keepalive"),
+}
+GOOD: dict[str, dict[str, Any]] = {
+    "junk that nobody asked for": {f"x_{i}": "\x7f\u2028 junk" for i in range(100)},
+    "bad hints": {"audio_language": "klingon", "audio_tenant": "mandänt", "traceparent": "00-zz-01"},
+    "empty hints": {"audio_language": "", "audio_tenant": "", "traceparent": ""},
+    "all-zero trace": {"traceparent": f"00-{'0' * 32}-{'0' * 16}-01"},
+}
+
+
+@pytest.fixture
+def utterance(heldout: Speech) -> Speech:
+    return heldout.cut(4, 5)
+
+
+async def test_every_bad_chunk_is_rejected_once_and_the_next_good_one_is_transcribed(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """Whatever is wrong with a chunk, one event says what and what is allowed, and nothing else changes."""
+    pcm = s16(utterance.samples)
+    async with Daemon(nats_server.url, AUDIO_MAX_CHUNK_BYTES=str(LIMIT), **QUICK) as daemon:
+        for number, bad in enumerate(BAD.values()):
+            await client.send(bad.payload, subject=f"audio.bad-{number}", **RATE | bad.headers)
+            await client.send(pcm, subject=f"audio.bad-{number}", audio_event="end", **RATE)
+        for number, headers in enumerate(GOOD.values()):
+            await client.send(pcm, subject=f"audio.good-{number}", audio_event="end", **RATE | headers)
+        await client.until_count(len(BAD) + len(GOOD), "ended")
+        assert await daemon.stop() == 0
+        assert daemon.stderr == ""
+
+    for number, (name, bad) in enumerate(BAD.items()):
+        stream = f"bad-{number}"
+        (rejected,) = client.of("rejected", stream=stream)
+        assert rejected["reason"] == bad.reason, name
+        assert all(word in rejected["detail"] for word in bad.says), (name, rejected["detail"])
+        check_good(client, stream, utterance)
+    for number in range(len(GOOD)):
+        assert not client.of("rejected", stream=f"good-{number}")
+        check_good(client, f"good-{number}", utterance)
+
+
+def exporting(nats_server: NatsServer, collector: Collector) -> Daemon:
+    """A daemon whose metrics go to this collector when it stops."""
+    return Daemon(nats_server.url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **QUICK)
+
+
+def check_good(client: Client, stream: str, speech: Speech) -> None:
+    """The stream's one session holds this speech and nothing else."""
+    (ended,) = client.of("ended", stream=stream)
+    check_tiles(client.heard, ended)
+    assert round(ended["received"] * 16000) == len(speech.samples)
+    assert ended["gap"] == {}
+    assert client.text(stream) == speech.words
+
+
+async def test_floats_that_are_no_audio_are_repaired_and_counted(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """NaN, infinities and 1e38 do not reject a chunk: they are made finite, and the metric says how many there were."""
+    samples = utterance.samples.copy()
+    samples[:5] = [np.nan, np.inf, -np.inf, 1e38, -1.5]
+    async with Collector() as collector, exporting(nats_server, collector) as daemon:
+        await client.send(samples.astype("<f4").tobytes(), audio_encoding="pcm_f32le", audio_event="end", **RATE)
+        await client.until_type("ended")
+        assert await daemon.stop() == 0
+        await collector.until(lambda c: c.value("transcriber.samples.repaired", stream="s1") == 5)
+    check_good(client, "s1", utterance)
+    assert not client.of("rejected")
+
+
+async def test_a_chunk_may_be_as_large_as_the_server_takes(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """Payloads of max_payload less one byte and of max_payload come through; one more, and the server hangs up."""
+    largest = client.nats.max_payload
+    assert largest == 1_048_576  # and so is AUDIO_MAX_CHUNK_BYTES
+    async with Daemon(nats_server.url, AUDIO_ENCODING="pcm_mulaw", AUDIO_SAMPLE_RATE="192000", **QUICK) as daemon:
+        for number, size in enumerate((largest - 1, largest)):
+            await client.send(b"\xff" * size, subject=f"audio.large-{number}")
+            await client.send(subject=f"audio.large-{number}", audio_event="end")
+            ended = await client.until_type("ended", stream=f"large-{number}")
+            assert round(ended["received"] * 16000) == round(size / 12)
+        said = await converse(nats_server.port, b"PUB audio.large-2 %d\r\n" % (largest + 1))
+        assert b"Maximum Payload Violation" in said[0]
+        assert said[-1] == b""
+        await client.send(s16(utterance.samples), audio_encoding="pcm_s16le", audio_event="end", **RATE)
+        await client.until_type("ended", stream="s1")
+        assert await daemon.stop() == 0
+    check_good(client, "s1", utterance)
+    assert not client.of("rejected")
+
+
+async def test_a_subject_that_names_no_stream_is_logged_and_counted_but_never_answered(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """Wildcards, unicode, 65 characters and bytes that are no UTF-8: a log line and a metric each, and no message."""
+    names = ["*", ">", "a*b", "straße", "x" * 65, "a/b", "a:b"]
+    async with Collector() as collector, exporting(nats_server, collector) as daemon:
+        for name in names:
+            await client.send(b"\0\0", subject=f"audio.{name}")
+        await converse(nats_server.port, b"PUB audio.\xff\xfe 2\r\n\0\0\r\n", b"PUB audio.a\0b 2\r\n\0\0\r\n")
+        # A dot makes another subject, an empty token none, and what follows a space is a reply subject.
+        await client.send(b"\0\0", subject="audio.a.b")
+        await converse(nats_server.port, b"PUB audio. 2\r\n\0\0\r\n", b"PUB audio b 2\r\n\0\0\r\n")
+        await client.send(s16(utterance.samples), audio_event="end", **RATE)
+        await client.until_type("ended")
+        record = await daemon.logged("chunk rejected")
+        assert await daemon.stop() == 0
+        await collector.until(lambda c: c.value("transcriber.chunks.dropped", stream="invalid", reason="stream") > 0)
+        dropped = collector.value("transcriber.chunks.dropped", stream="invalid", reason="stream")
+    assert record["stream"] is None
+    assert "[A-Za-z0-9_-]{1,64}" in record["detail"]
+    assert dropped == len(names) + 2
+    assert {body["stream"] for body in client.heard} == {"s1"}
+    check_good(client, "s1", utterance)
+
+
+async def test_a_header_block_that_is_no_header_block_is_rejected(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """Bytes that nobody can read as headers reject that message; nats-py alone would never hear another one."""
+    blocks = [b"\xff\xfe\x00\x01", b"NATS/1.0", b"NATS/1.0 \xff\xff\xff\r\n\r\n", b"NATS/1.0 503 \xff\xff\r\n\r\n"]
+    twice = b"NATS/1.0\r\nAudio-Channels: 9\r\n\xe4\xf6: x\r\nno colon\r\n: y\r\nAudio-Channels: 1\r\n\r\n"
+    async with Daemon(nats_server.url, **QUICK) as daemon:
+        for block in blocks:
+            command = b"HPUB audio.s1 %d %d\r\n%b\0\0\r\n" % (len(block), len(block) + 2, block)
+            assert await converse(nats_server.port, command) == [b"PONG\r\n"]
+        await converse(nats_server.port, b"HPUB audio.s2 %d %d\r\n%b\0\0\r\n" % (len(twice), len(twice) + 2, twice))
+        await client.send(s16(utterance.samples), audio_event="end", **RATE)
+        await client.until_type("ended", stream="s1")
+        await client.until_type("started", stream="s2")
+        assert await daemon.stop() == 0
+        assert "encountered error" not in str(daemon.records)
+    rejections = client.of("rejected")
+    assert [r["reason"] for r in rejections] == ["headers"] * len(blocks)
+    assert all("NATS/1.0" in r["detail"] for r in rejections)
+    check_good(client, "s1", utterance)

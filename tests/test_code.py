@@ -1,0 +1,33 @@
+"""The tools agree with the code: style, types, and who may import whom."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports", "--no-logo")],
+    ids=" ".join,
+)
+def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
+    """Linter, formatter, strict type checker and import contracts are all content."""
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_and_functions_stay_small() -> None:
+    """A file over 320 lines is asking to be two."""
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in ROOT.glob("transcriber/**/*.py")
+        if (n := len(p.read_text().splitlines())) > 320
+    }
+    assert long == {}

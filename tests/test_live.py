@@ -1,0 +1,119 @@
+"""The live source without a server: what it does when more arrives than is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from transcriber.broker import wire
+from transcriber.broker.live import Arrival, LiveSource, Missed, Refused
+from transcriber.messages import Chunk, ChunkEvent, Skipped
+
+
+class FakeSubscription:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def drain(self) -> None:
+        self.calls.append("drain")
+
+    async def unsubscribe(self) -> None:
+        self.calls.append("unsubscribe")
+
+
+class FakeConnection:
+    """A stand-in for the connection: keeps the callback that the source subscribes with."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.subscription = FakeSubscription()
+        self.on_slow_consumer: Any = None
+
+    async def subscribe(self, _subject: str, callback: Any) -> FakeSubscription:
+        self.deliver = callback
+        return self.subscription
+
+
+async def source(buffer_bytes: int = 1000) -> tuple[LiveSource, FakeConnection]:
+    connection = FakeConnection()
+    live = LiveSource(connection, "audio.*", wire.InputOptions(), buffer_bytes)  # type: ignore[arg-type]
+    await live.start()
+    return live, connection
+
+
+async def taken(live: LiveSource) -> list[Arrival]:
+    live.end()
+    return [arrival async for arrival in live.arrivals()]
+
+
+def message(payload: bytes = b"", subject: str = "audio.s1", **headers: str) -> Msg:
+    named = {k.title().replace("_", "-"): v for k, v in headers.items()}
+    return Msg(None, subject, data=payload, headers=named or None)  # type: ignore[arg-type]
+
+
+async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:
+    """Chunks and refusals keep their order; after `end` the rest is still given out."""
+    live, connection = await source()
+    for arrival in (message(b"ab"), message(b"abc", audio_session="x"), message(b"cd"), message(b"", "audio.ä")):
+        await connection.deliver(arrival)
+    first, odd, second, nameless = await taken(live)
+    assert isinstance(first, Chunk)
+    assert isinstance(second, Chunk)
+    assert isinstance(odd, Refused)
+    assert isinstance(nameless, Refused)
+    assert (first.pcm, second.pcm) == (b"ab", b"cd")
+    assert (odd.stream, odd.session, odd.rejection.reason) == ("s1", "x", "partial_frame")
+    assert (nameless.stream, nameless.rejection.reason) == (None, "stream")
+
+
+async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
+    """Over the limit a chunk becomes a `Skipped` with session, offset, length and event; below it again, a chunk."""
+    live, connection = await source(buffer_bytes=100)
+    for start in range(0, 150, 50):
+        await connection.deliver(message(bytes(100), audio_session="x", audio_offset=str(start)))
+    await connection.deliver(message(b"abc"))
+    await connection.deliver(message(bytes(2), audio_event="end"))
+    kept, *given_up, odd, last = await taken(live)
+    assert isinstance(kept, Chunk)
+    assert [(s.chunk.offset, s.frames, s.chunk.pcm) for s in given_up if isinstance(s, Skipped)] == [
+        (50, 50, b""),
+        (100, 50, b""),
+    ]
+    assert isinstance(odd, Refused)
+    assert isinstance(last, Skipped)
+    assert (last.frames, last.chunk.event) == (1, ChunkEvent.END)
+    await connection.deliver(message(bytes(100)))
+    (again,) = await taken(live)
+    assert isinstance(again, Chunk)
+
+
+async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:
+    """`rest` gives out everything that nobody took, without its audio, once."""
+    live, connection = await source()
+    await connection.deliver(message(bytes(100), audio_offset="7"))
+    await connection.deliver(message(b"abc"))
+    chunk, odd = live.rest()
+    assert isinstance(chunk, Skipped)
+    assert isinstance(odd, Refused)
+    assert (chunk.chunk.offset, chunk.frames) == (7, 50)
+    assert await taken(live) == []
+
+
+async def test_what_nats_py_dropped_is_told_by_stream() -> None:
+    """Its slow-consumer error names a subject and no bounds: one `Missed` per stream, with the number of messages."""
+    live, connection = await source()
+    for subject in ("audio.s1", "audio.s2", "audio.s1", "audio.ä"):
+        connection.on_slow_consumer(subject)
+    missed = await taken(live)
+    assert all(isinstance(m, Missed) for m in missed)
+    assert sorted((m.stream, m.messages) for m in missed if isinstance(m, Missed)) == [("s1", 2), ("s2", 1)]
+
+
+async def test_stopping_drains_while_connected_and_forgets_the_subscription_while_not() -> None:
+    """Away from NATS a subscription that is kept would come back with the connection, and fill a buffer unread."""
+    live, connection = await source()
+    await live.stop()
+    connection.up = False
+    await live.stop()
+    assert connection.subscription.calls == ["drain", "unsubscribe"]

@@ -1,0 +1,107 @@
+"""Twenty times real time against a slow engine: audio is dropped visibly, never served late, and memory stays flat."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import soxr
+from harness import Client, Daemon, NatsServer, Speech, check_account, s16
+
+STUB = Path(__file__).parent / "stub_daemon.py"
+SPEED = 20
+MAX_LATENCY = 3.0
+CHUNK = 4800 * 2  # 100 ms of 48 kHz s16 mono
+
+
+async def flood(client: Client, pcm: bytes, seconds: float) -> int:
+    """Publish at SPEED times real time; returns how many sample frames went out."""
+    begin, sent = time.monotonic(), 0
+    while (due := begin + sent / 2 / 48_000 / SPEED) < begin + seconds:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        position = sent % len(pcm)
+        chunk = pcm[position : position + CHUNK]
+        await client.send(chunk, audio_session="flood", audio_offset=sent // 2)
+        sent += len(chunk)
+    await client.send(audio_session="flood", audio_event="end")
+    return sent // 2
+
+
+async def watch(daemon: Daemon, memory: list[int], answers: list[float]) -> None:
+    """Twice a second: resident memory, and how long /readyz takes."""
+    process = psutil.Process(daemon.process.pid)
+    while True:
+        begin = time.monotonic()
+        assert await daemon.probe("/readyz") == 200
+        answers.append(time.monotonic() - begin)
+        memory.append(process.memory_info().rss)
+        await asyncio.sleep(0.5)
+
+
+def check_bounds(messages: list[dict[str, Any]]) -> None:
+    """Finals and gaps never overlap."""
+    bounds = sorted((m["start"], m["end"]) for m in messages)
+    assert all(a[1] <= b[0] for a, b in pairwise(bounds))
+
+
+@pytest.mark.parametrize("seconds", [12, pytest.param(60, marks=pytest.mark.slow)])
+async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
+    nats_server: NatsServer, client: Client, heldout: Speech, seconds: float
+) -> None:
+    """Gaps add up to the missing audio to the sample, text is within L_max, the daemon stays responsive and small."""
+    pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
+    memory: list[int] = []
+    answers: list[float] = []
+    limits = {"STUB_SECS": "0.4", "TRANSCRIPTION_MAX_LATENCY_SECS": str(MAX_LATENCY)}
+    async with Daemon(nats_server.url, script=STUB, **limits) as daemon:
+        watching = asyncio.create_task(watch(daemon, memory, answers))
+        frames = await flood(client, pcm, seconds)
+        ended = await client.until_type("ended", patience=60)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert await daemon.stop() == 0
+
+    finals, gaps = client.of("final"), client.of("gap")
+    check_account(ended)
+    check_bounds(finals + gaps)
+    assert round(ended["received"] * 16_000) == round(frames / 3)
+    missing = sum(round(g["end"] * 16_000) - round(g["start"] * 16_000) for g in gaps)
+    assert missing == sum(round(s * 16_000) for s in ended["gap"].values())
+    assert missing > 0.5 * ended["received"] * 16_000 * 0.5  # it really was a flood
+    assert {g["reason"] for g in gaps} <= {"queue_full", "deadline"}
+    assert daemon.summary["jobs_dropped"] == len(gaps)
+    assert daemon.summary["jobs_enqueued"] >= len(finals) > 0
+    latest = max(f["latency"]["end_to_end"] for f in finals)
+    assert latest <= MAX_LATENCY
+    assert max(answers) < 1.0
+    third = len(memory) // 3
+    grown = sum(memory[-third:]) / third - sum(memory[third : 2 * third]) / third
+    print(
+        f"\n{ended['received']:.0f} s of audio in {seconds} s: {len(finals)} windows transcribed, {len(gaps)} dropped\n"
+        f"latest {latest:.2f} s of {MAX_LATENCY:g} s; /readyz at most {max(answers) * 1000:.0f} ms\n"
+        f"RSS {min(memory) / 1e6:.1f} to {max(memory) / 1e6:.1f} MB, last third {grown / 1e6:+.1f} MB to the middle"
+    )
+    assert grown < 8e6
+
+
+async def test_a_failing_engine_costs_single_windows(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
+    """Every third window fails: exactly those become gaps with engine_error, the thread goes on."""
+    part = heldout.cut(0, 12)
+    async with Daemon(nats_server.url, script=STUB, STUB_FAIL_EVERY="3", WHISPER_RTF="0.1") as daemon:
+        pcm = s16(part.samples)
+        for start in range(0, len(pcm), 3200):
+            await client.send(pcm[start : start + 3200], audio_sample_rate=16_000, audio_session="x")
+        await client.send(audio_session="x", audio_event="end", audio_sample_rate=16_000)
+        ended = await client.until_type("ended")
+        assert await daemon.stop() == 0
+    failed = client.of("gap")
+    check_account(ended)
+    assert {g["reason"] for g in failed} == {"engine_error"}
+    # The warm-up pass was call 1, so calls 3, 6, 9 ... are windows 2, 5, 8 ...
+    assert len(failed) == (len(client.of("final")) + len(failed) + 1) // 3
+    assert any("the stub was told to fail" in r.get("detail", "") for r in daemon.records)

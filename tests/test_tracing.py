@@ -1,0 +1,151 @@
+"""Traces: producer, window and result joined, over the real daemon; and every kind of context a chunk may carry."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NoOpTracerProvider, StatusCode
+from otlp import CONTEXTS, Run, attributes, recorded_run
+
+from transcriber.messages import Origin, Window
+from transcriber.telemetry.tracing import Tracing
+
+TRACE, PARENT = CONTEXTS[0]
+SAMPLED = f"00-{TRACE}-{PARENT}-01"
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return recorded_run()
+
+
+def span_of(run: Run, start: float) -> Span:
+    """The span of the window that starts there."""
+    return next(s for s in run.collector.spans if attributes(s.attributes)["transcriber.start"] == start)
+
+
+def test_a_trace_joins_producer_window_and_result(run: Run) -> None:
+    """The window's span is a child of the chunk that began it, links both chunks, and is what the final names."""
+    message, body = next((m, b) for m, b in zip(run.client.raw, run.client.heard, strict=True) if b["type"] == "final")
+    span = span_of(run, body["start"])
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == CONTEXTS[0]
+    assert [(link.trace_id.hex(), link.span_id.hex()) for link in span.links] == [*CONTEXTS[:2]]
+    assert message.headers["traceparent"] == f"00-{CONTEXTS[0][0]}-{span.span_id.hex()}-01"
+    assert span.kind == Span.SPAN_KIND_CONSUMER
+    assert 0 < span.start_time_unix_nano < span.end_time_unix_nano
+    told = {name.removeprefix("transcriber."): value for name, value in attributes(span.attributes).items()}
+    assert told == {
+        **{name: body[name] for name in ("stream", "session", "sequence", "start", "end")},
+        **body["latency"],
+        "outcome": "transcribed",
+    }
+
+
+def test_every_window_has_one_span_and_a_dropped_one_says_why(run: Run) -> None:
+    """Finals and gaps have a span each; those of the gaps are errors that name the reason."""
+    outcomes = Counter((attributes(s.attributes)["transcriber.outcome"], s.status.code) for s in run.collector.spans)
+    assert outcomes == {
+        ("transcribed", SpanStatus.STATUS_CODE_UNSET): len(run.client.of("final")),
+        ("queue_full", SpanStatus.STATUS_CODE_ERROR): len(run.client.of("gap")),
+    }
+    assert {s.trace_id.hex() for s in run.collector.spans} == {CONTEXTS[0][0], CONTEXTS[2][0]}
+
+
+def test_the_gap_line_in_the_log_names_the_windows_span(run: Run) -> None:
+    """From a line about dropped audio one finds the trace, and in it the very window."""
+    line = next(r for r in run.daemon.records if r["message"] == "audio dropped")
+    assert line["reason"] == "queue_full"
+    span = span_of(run, line["start"])
+    assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
+    assert line["trace_id"] == CONTEXTS[2][0]
+
+
+class Bench:
+    """`Tracing` on an exporter in memory."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracing = Tracing(provider.get_tracer("test"))
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+
+def window(*traceparents: str) -> Window:
+    return Window(Origin("radio", "s"), 7, 16_000, 48_000, np.zeros(32_000, np.float32), traceparents=traceparents)
+
+
+def test_a_window_whose_chunks_carry_no_trace_begins_one() -> None:
+    """The span is a root without links; result and log name it."""
+    bench = Bench()
+    span = bench.tracing.start(window())
+    span.end("transcribed")
+    [found] = bench.spans
+    assert found.parent is None
+    assert found.links == ()
+    assert span.ids == {"trace_id": f"{found.context.trace_id:032x}", "span_id": f"{found.context.span_id:016x}"}
+    version, trace, parent, flags = span.traceparent.split("-")
+    assert (version, trace, parent) == ("00", *span.ids.values())
+    assert int(flags, 16) & 1  # sampled
+
+
+@pytest.mark.parametrize("traceparent", [f"{SAMPLED}-tail", "junk", f"00-{'0' * 32}-{PARENT}-01", "ff" + SAMPLED[2:]])
+def test_a_bad_traceparent_is_ignored(traceparent: str) -> None:
+    """What is no W3C trace context of a known version neither becomes a parent nor a link."""
+    bench = Bench()
+    bench.tracing.start(window(traceparent)).end("transcribed")
+    [found] = bench.spans
+    assert found.parent is None
+    assert found.links == ()
+
+
+def test_a_producer_that_does_not_sample_is_followed() -> None:
+    """No span is exported for it, but its trace goes on through the result, still marked as not sampled."""
+    bench = Bench()
+    span = bench.tracing.start(window(f"00-{TRACE}-{PARENT}-00"))
+    span.end("transcribed")
+    assert bench.spans == ()
+    assert span.traceparent == f"00-{TRACE}-{span.ids['span_id']}-00"
+
+
+def test_a_window_of_many_chunks_links_them_all_in_order() -> None:
+    """Up to the 128 links of the SDK's limit none is lost; the first chunk is the parent."""
+    bench = Bench()
+    chunks = [f"{n:016x}" for n in range(1, 129)]
+    bench.tracing.start(window(*(f"00-{TRACE}-{chunk}-01" for chunk in chunks))).end("transcribed")
+    [found] = bench.spans
+    assert [f"{link.context.span_id:016x}" for link in found.links] == chunks
+    assert f"{found.parent.span_id:016x}" == chunks[0]
+
+
+def test_the_span_of_a_failed_window_is_an_error_with_its_reason() -> None:
+    """The reason is status and attribute; seconds that are known become attributes."""
+    bench = Bench()
+    bench.tracing.start(window(SAMPLED)).end("deadline", failed=True, queue=1.5)
+    [found] = bench.spans
+    assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, "deadline")
+    assert found.attributes["transcriber.outcome"] == "deadline"
+    assert found.attributes["transcriber.queue"] == 1.5
+    assert (found.attributes["transcriber.start"], found.attributes["transcriber.end"]) == (1.0, 3.0)
+
+
+def test_without_an_exporter_the_producers_trace_passes_through() -> None:
+    """Tracing switched off: the result still names the producer's context, and invents none where there is none."""
+    tracing = Tracing(NoOpTracerProvider().get_tracer("test"))
+    span = tracing.start(window(SAMPLED))
+    span.end("transcribed")
+    assert span.traceparent == SAMPLED
+    assert span.ids == {"trace_id": TRACE, "span_id": PARENT}
+    bare = tracing.start(window())
+    assert bare.traceparent is None
+    assert bare.ids == {}

@@ -1,0 +1,143 @@
+"""What comes in: any subject and any headers become a chunk or a rejection, and nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from transcriber.broker import wire
+from transcriber.errors import Rejection
+from transcriber.messages import AudioFormat, Chunk, ChunkEvent, Encoding
+
+OPTIONS = wire.InputOptions(max_chunk_bytes=1000)
+NAMES = (
+    wire.ENCODING,
+    wire.RATE,
+    wire.CHANNELS,
+    wire.SESSION,
+    wire.OFFSET,
+    wire.LANGUAGE,
+    wire.TENANT,
+    wire.EVENT,
+    wire.TRACEPARENT,
+)
+PLAUSIBLE = [*Encoding, *ChunkEvent, "16000", "48000", "1", "2", "0", "en", "auto", "-1", "9" * 16, "", "run", "１２"]  # noqa: RUF001
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+ANYTHING = st.text() | st.sampled_from(PLAUSIBLE)
+HEADERS = st.none() | st.dictionaries(st.sampled_from(NAMES) | st.text(), ANYTHING)
+
+
+def outcome(subject: str, headers: dict[str, str] | None, payload: bytes) -> Chunk | Rejection:
+    try:
+        return wire.parse(subject, headers, payload, OPTIONS)
+    except Rejection as rejection:
+        return rejection
+
+
+@given(subject=st.text() | st.text().map("audio.{}".format), headers=HEADERS, payload=st.binary(max_size=1200))
+@example(subject="audio.s1", headers={wire.UNREADABLE: ""}, payload=b"")
+@example(subject="audio.s1", headers={wire.SESSION: "\ud800"}, payload=b"ab")
+def test_any_message_is_a_chunk_or_a_rejection(subject: str, headers: dict[str, str] | None, payload: bytes) -> None:
+    """No subject, header or payload raises anything but `Rejection`, and every chunk keeps WIRE's limits."""
+    chunk = outcome(subject, headers, payload)
+    if isinstance(chunk, Rejection):
+        assert chunk.reason.isidentifier()
+        assert 0 < len(chunk.detail) < 3000
+        return
+    assert subject == f"audio.{chunk.stream}"
+    assert wire.is_stream(chunk.stream)
+    assert chunk.pcm == payload
+    assert len(payload) <= OPTIONS.max_chunk_bytes
+    assert len(payload) == chunk.frames * chunk.format.frame_bytes
+    assert chunk.frames or chunk.event is not None
+    assert 8000 <= chunk.format.rate <= 192_000
+    assert 1 <= chunk.format.channels <= 8
+    assert chunk.offset is None or 0 <= chunk.offset < 10**15
+    for name in (chunk.session, chunk.tenant):
+        assert name is None or (1 <= len(name) <= 128 and name.isascii() and name.isprintable())
+
+
+@given(headers=st.dictionaries(st.sampled_from(NAMES), ANYTHING))
+def test_the_same_headers_are_refused_and_skipped_alike(headers: dict[str, str]) -> None:
+    """A chunk whose audio is given up has the bounds that it would have had, or the same rejection."""
+    payload = bytes(64)
+    chunk = outcome("audio.s1", headers, payload)
+    if isinstance(chunk, Rejection):
+        with pytest.raises(Rejection, match=re.escape(str(chunk))):
+            wire.parse_skipped("audio.s1", headers, payload, OPTIONS)
+        return
+    skipped = wire.parse_skipped("audio.s1", headers, payload, OPTIONS)
+    assert skipped.frames == chunk.frames
+    assert skipped.chunk.pcm == b""
+    assert (skipped.chunk.session, skipped.chunk.offset, skipped.chunk.event) == (
+        chunk.session,
+        chunk.offset,
+        chunk.event,
+    )
+
+
+def test_without_headers_a_chunk_is_what_the_settings_say() -> None:
+    """The defaults of WIRE: 48 kHz, one channel, pcm_s16le, contiguous, the stream's current session."""
+    for headers in (None, {}, {"Unknown": "x"}):
+        chunk = wire.parse("audio.radio-1", headers, b"\0\0" * 5, wire.InputOptions())
+        assert chunk.format == AudioFormat(Encoding.S16LE, 48_000, 1)
+        assert (chunk.stream, chunk.frames, chunk.session, chunk.offset) == ("radio-1", 5, None, None)
+
+
+def test_every_header_is_read() -> None:
+    """Each header of WIRE ends up in its field."""
+    headers = {
+        wire.ENCODING: "pcm_alaw",
+        wire.RATE: "8000",
+        wire.CHANNELS: "2",
+        wire.SESSION: "run 1",
+        wire.OFFSET: "160",
+        wire.LANGUAGE: "de",
+        wire.TENANT: "acme",
+        wire.EVENT: "end",
+        wire.TRACEPARENT: TRACE,
+    }
+    chunk = wire.parse("audio.s1", headers, bytes(8), OPTIONS)
+    assert chunk.format == AudioFormat(Encoding.ALAW, 8000, 2)
+    assert (chunk.session, chunk.offset, chunk.event) == ("run 1", 160, ChunkEvent.END)
+    assert (chunk.language, chunk.tenant, chunk.traceparent) == ("de", "acme", TRACE)
+
+
+@pytest.mark.parametrize(
+    "value", [TRACE[:-1], TRACE.upper(), "ff" + TRACE[2:], TRACE.replace("b7ad6b7169203331", "0" * 16), "", " " + TRACE]
+)
+def test_a_bad_traceparent_is_ignored(value: str) -> None:
+    """A trace context that W3C forbids is no reason to lose audio."""
+    assert wire.parse("audio.s1", {wire.TRACEPARENT: value}, b"\0\0", OPTIONS).traceparent is None
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "*", ">", "straße", "x" * 65, "a\n", "a/b"])
+def test_a_name_outside_the_pattern_is_no_stream(name: str) -> None:
+    """Only [A-Za-z0-9_-]{1,64} names a stream; the rejection says so."""
+    assert not wire.is_stream(name)
+    with pytest.raises(Rejection, match=r"\[A-Za-z0-9_-\]\{1,64\}") as error:
+        wire.stream_of(f"audio.{name}")
+    assert error.value.reason == "stream"
+
+
+def test_the_longest_name_is_a_stream() -> None:
+    """64 characters are allowed."""
+    assert wire.stream_of("audio." + "x" * 64) == "x" * 64
+
+
+def test_a_rejection_repeats_only_the_beginning_of_a_long_value() -> None:
+    """A header may be as long as a message, and the event about it must still fit into one."""
+    with pytest.raises(Rejection) as error:
+        wire.parse("audio.s1", {wire.ENCODING: "\0" * 1_000_000}, b"\0\0", OPTIONS)
+    assert "1000000 characters" in error.value.detail
+    assert len(error.value.detail) < 1000
+
+
+def test_a_session_is_told_of_a_rejected_chunk_only_when_its_name_is_good() -> None:
+    """`session_of` never hands on a name that WIRE forbids."""
+    assert wire.session_of({wire.SESSION: "run"}) == "run"
+    for headers in (None, {}, {wire.SESSION: "a\x00"}, {wire.SESSION: ""}, {wire.SESSION: "ä"}):
+        assert wire.session_of(headers) is None
