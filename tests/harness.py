@@ -83,8 +83,7 @@ class NatsServer:
 
     def kill(self) -> None:
         if self._process is not None:
-            self.resume()
-            self._process.kill()
+            self._process.kill()  # a frozen one, too
             self._process.wait()
             self._process = None
 
@@ -92,6 +91,7 @@ class NatsServer:
         """Alive but deaf: connections stay open and nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until it has really stopped
 
     def resume(self) -> None:
         assert self._process is not None
@@ -113,6 +113,8 @@ async def converse(port: int, *commands: bytes) -> list[bytes]:
         lines.append(b"")
     finally:
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
     return lines
 
 
@@ -212,7 +214,8 @@ class Client:
             self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
         )
         await self.nats.subscribe("transcript.>", cb=self._on_message)
-        await self.nats.flush()
+        await self.nats.flush()  # its PING overtakes what nats-py has queued,
+        await self.nats.flush()  # which went out behind it: this one's answer comes after the subscription
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -75,7 +75,7 @@ async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
         whole = False
         try:
             with tqdm(total=source.seconds, desc=producer.subject, bar_format=bar, disable=None) as progress:
-                await producer.send(source.pieces, progress.update)
+                await producer.send(source.pieces, lambda done: progress.update(done - progress.n))
             whole = True
         finally:
             await _end(producer, delivery.session, away=not whole and not connection.connected.is_set())
@@ -95,8 +95,9 @@ async def _source(options: argparse.Namespace) -> _Source:
     secs = options.chunk_ms / 1000
     if options.file != "-":
         return _recorded(Recording(Path(options.file)), options.file, secs)
-    if os.isatty(sys.stdin.fileno()):
-        raise RecordingError(_STDIN, "is a terminal; pipe a recording or raw PCM into it")
+    if sys.stdin is None or sys.stdin.isatty():
+        what = "is closed" if sys.stdin is None else "is a terminal"
+        raise RecordingError(_STDIN, f"{what}; pipe a recording or raw PCM into it")
     pipe = Pipe(sys.stdin.fileno(), _STDIN)
     head = await pipe.read(4)
     if not head:
@@ -198,7 +199,8 @@ def models(options: argparse.Namespace) -> None:
             state = str(entry.path) if entry.present else "-"
             print(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")  # noqa: T201
     elif options.action == "pull":
-        with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=options.name, disable=None) as bar:
+        # The delay keeps an empty bar away when there is no connection.
+        with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=options.name, disable=None, delay=0.1) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total

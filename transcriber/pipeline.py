@@ -185,7 +185,7 @@ class Pipeline:
             )
             for h in recognition.held_back
         ]
-        messages += self._encode([*held, *self._sessions.transcribed(window)])
+        messages += self._encode([*held, *self._sessions.transcribed(window)], span.traceparent)
         self._observer.record(window.origin.stream, latency)
         where = {"stream": window.origin.stream, "sequence": window.sequence, **span.ids}
         log.debug("transcribed", extra={**where, "text": recognition.text, "end_to_end": round(end_to_end, 3)})
@@ -200,7 +200,7 @@ class Pipeline:
         outputs = self._sessions.dropped(window, reason)
         self._log_gap(Gap(window.origin, window.start, window.end, reason), {"detail": detail, **span.ids})
         span.end(reason, failed=True)
-        return self._encode(outputs)
+        return self._encode(outputs, span.traceparent)
 
     def _reject(self, stream: str | None, session: str | None, rejection: Rejection) -> None:
         self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)
@@ -234,8 +234,8 @@ class Pipeline:
             status = Status(origin, account, pending, capacity, depth * pace.job_seconds, pace.rtf)
             self._publisher.put(partial(self._send, [encode_status(status, time.time_ns())]), essential=False)
 
-    def _encode(self, events: Iterable[Event | Window]) -> list[Message]:
-        return [encode_event(event, time.time_ns()) for event in events if not isinstance(event, Window)]
+    def _encode(self, events: Iterable[Event | Window], traceparent: str | None = None) -> list[Message]:
+        return [encode_event(event, time.time_ns(), traceparent) for event in events if not isinstance(event, Window)]
 
     @staticmethod
     def _send(messages: list[Message]) -> list[Message]:

@@ -211,9 +211,8 @@ class Service:
 
     def _snapshot(self) -> Snapshot:
         worker, queue = self._worker, self._queue
-        return Snapshot(
-            queue.depth, queue.capacity, worker.busy_seconds, worker.pace.rtf, self._sessions.buffered / SAMPLE_RATE
-        )
+        buffered = self._sessions.buffered / SAMPLE_RATE
+        return Snapshot(queue.depth, queue.capacity, worker.busy_seconds, worker.pace.rtf, buffered)
 
     def _not_alive(self) -> str | None:
         """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""

@@ -26,7 +26,7 @@ from transcriber.worker.engine import WhisperOptions
 T = TypeVar("T")
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
-_SERVER = re.compile(r"((nats|tls)://)?([^\s@]*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
+_SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
 _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end

@@ -90,7 +90,7 @@ class Sessions:
             return []
         session, outputs = found
         pieces = session.audio.push(chunk, session.accept())
-        if not session.audio.speaking and not any(isinstance(piece, Window) for piece in pieces):
+        if chunk.frames and not session.audio.speaking and not any(isinstance(piece, Window) for piece in pieces):
             self._tallies.chunks_filtered.add(chunk.stream)
         outputs += self._take(session, pieces)
         if chunk.event is ChunkEvent.FLUSH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
 _PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
+_PING = b"PING\r\n"
 _EVER = 10**6  # seconds, where nats-py wants a number
 # What the server says when it knows us and does not want us: trying again changes nothing.
 _REFUSALS = ("permissions violation", "authorization violation", "authentication")
+_BETWEEN_SERVERS = re.compile(r",(?=[^,]*://|[^@]*$)")  # a comma, unless it may belong to a password
 # What a credentials file must hold; nats-py reads on for ever in search of the first.
 _CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
@@ -50,7 +53,7 @@ class BrokerOptions:
 
     @property
     def servers(self) -> list[str]:
-        return [server.strip() for server in self.url.split(",")]
+        return [server.strip() for server in _BETWEEN_SERVERS.split(self.url)]
 
     @property
     def address(self) -> str:
@@ -117,6 +120,12 @@ class _Client(Client):
     ) -> Any:  # noqa: ANN401
         return super()._build_message(sid, _decodable(subject), _decodable(reply), data, headers)
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Queue the PING behind what is queued already; nats-py writes it past that, so its answer confirms nothing."""
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(_PING)
+        await self._flush_pending()
+
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
@@ -179,8 +188,8 @@ class Connection:
         finally:
             if not self.connected.is_set():
                 connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
-        await self.close()
+                await asyncio.gather(connecting, return_exceptions=True)
+                await self.close()
         raise BrokerError(options.address, reason)
 
     def _why_not(self, connecting: asyncio.Future[None]) -> str:

@@ -52,24 +52,24 @@ def seconds(samples: int) -> float:
     return samples / SAMPLE_RATE
 
 
-def encode_event(event: Event, unique: int) -> Message:
+def encode_event(event: Event, unique: int, traceparent: str | None = None) -> Message:
     """Encode an event; `unique` ends the message id where the event has no bounds."""
-    body: dict[str, Any]
+    identity, body = str(unique), dict[str, Any]()
     match event:
         case Gap(origin, start, end, reason):
-            return _message(origin, "gap", {**_bounds(start, end), "reason": reason}, f"{start}-{end}")
+            kind, identity, body = "gap", f"{start}-{end}", {**_bounds(start, end), "reason": reason}
         case Suppressed(origin, start, end, reason, text):
+            kind, identity = "suppressed", f"{start}-{end}"
             body = {**_bounds(start, end), "reason": reason, "text": text}
-            return _message(origin, "suppressed", body, f"{start}-{end}")
         case Ended(origin, account):
-            return _message(origin, "ended", _account(account), str(unique))
+            kind, body = "ended", _account(account)
         case Started(origin):
-            return _message(origin, "started", {}, str(unique))
+            kind = "started"
         case Rejected(stream, session, reason, detail):
-            body = {"reason": reason, "detail": detail}
-            return _message(Origin(stream, session or ""), "rejected", body, str(unique))
+            origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
         case Lost(stream, session, messages):
-            return _message(Origin(stream, session or ""), "lost", {"messages": messages}, str(unique))
+            origin, kind, body = Origin(stream, session or ""), "lost", {"messages": messages}
+    return _message(origin, kind, body, identity, traceparent=traceparent)
 
 
 def encode_status(status: Status, unique: int) -> Message:
@@ -87,10 +87,9 @@ def encode_status(status: Status, unique: int) -> Message:
 def encode_final(transcript: Transcript, traceparent: str | None, max_payload: int) -> Message:
     """Encode a result. One larger than `max_payload` bytes loses its words, then its segments, then the text's end."""
     identity = f"{transcript.start}-{transcript.end}"
-    extra = {"traceparent": traceparent} if traceparent else {}
 
     def build(body: Mapping[str, Any]) -> Message:
-        return _message(transcript.origin, "final", body, identity, extra=extra, subject="final")
+        return _message(transcript.origin, "final", body, identity, traceparent=traceparent, subject="final")
 
     return _fitted(transcript, build, max_payload)
 
@@ -155,14 +154,14 @@ def _message(  # noqa: PLR0913 - all of it is what one message is made of
     body: Mapping[str, Any],
     identity: str,
     *,
-    extra: Mapping[str, str] | None = None,
+    traceparent: str | None = None,
     subject: str = "event",
 ) -> Message:
     headers = {
         "Content-Type": "application/json",
         "Nats-Msg-Id": f"{origin.stream}/{origin.session}/{kind}/{identity}",
         **({"Audio-Tenant": origin.tenant} if origin.tenant is not None else {}),
-        **(extra or {}),
+        **({"traceparent": traceparent} if traceparent is not None else {}),
     }
     return Message(f"transcript.{origin.stream}.{subject}", headers, _json(kind, origin, body))
 

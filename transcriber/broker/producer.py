@@ -63,7 +63,7 @@ class Producer:
         pieces: Iterable[bytes] | AsyncIterable[bytes],
         progress: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
-        """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets seconds of audio.
+        """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets the seconds sent so far.
 
         Raises `RecordingError` when a piece is larger than the server takes, `BrokerError` when it forbids the subject,
         `BrokerLost` when it is gone for good.
@@ -76,7 +76,7 @@ class Producer:
             await self.send_piece(piece)
             if first:
                 await self._connection.confirm()  # a forbidden subject shows now, not after an hour of audio
-            progress(len(piece) / self._format.frame_bytes / self._format.rate)
+            progress(self.seconds)
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError  # nats-py swallows a cancellation that meets it while it writes
 
@@ -86,7 +86,7 @@ class Producer:
         if (size := len(piece) + header_bytes(headers)) > self._connection.max_payload:
             raise RecordingError(
                 f"a chunk of {size} bytes",
-                f"the server's max_payload is {self._connection.max_payload}; send shorter ones",
+                f"more than the server's max_payload of {self._connection.max_payload}; send shorter ones",
             )
         await self._publish(piece, headers)
         self._offset += len(piece) // self._format.frame_bytes

@@ -62,7 +62,7 @@ class WhisperThread:
         self.finished = asyncio.Event()
         self.model = ""
         self.pace = Pace(0.0, 0.0)
-        self.busy_seconds = 0.0
+        self._finished_seconds = 0.0
         self.busy_since: float | None = None  # monotonic; None while idle
 
     async def start(self, speech: NDArray[np.float32], rtf: float | None = None) -> float:
@@ -82,6 +82,12 @@ class WhisperThread:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the engine has run so far, the window that is in it included."""
+        since = self.busy_since
+        return self._finished_seconds + (time.monotonic() - since if since is not None else 0.0)
 
     def _post(self, call: Callable[..., object], *args: object) -> None:
         try:
@@ -146,7 +152,7 @@ class WhisperThread:
             detail = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         processing = time.monotonic() - begin
         self.busy_since = None
-        self.busy_seconds += processing
+        self._finished_seconds += processing
         self.pace.add(processing, job.window.seconds)
         reason = None if recognition else GapReason.ENGINE_ERROR
         return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing)

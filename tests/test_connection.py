@@ -1,0 +1,215 @@
+"""The connection: who we say we are, what we say about it, and how the real server's moods are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats.errors
+import nkeys
+import pytest
+from harness import NatsServer, converse
+from nats.aio.msg import Msg
+
+from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.wire import UNREADABLE
+from transcriber.errors import BrokerError, BrokerLost
+
+SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"  # from nkeys' own documentation
+# For 127.0.0.1, signed by itself (openssl ca -selfsign), from 2020 to 2120, good for nothing but this test.
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyc2RXPwc3O2qQ5Rt
+92LWzOifna9FA1hOVBIFRHXN4r+hRANCAAQx5YGp3eXcSV3C4E4kUemdt65inCx1
+4KOfdh94pqDwLqMjmY9GXsPPaAZUfGIPJgCIece2Trcq9ronzLEAss4r
+-----END PRIVATE KEY-----
+"""
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBWDCB/6ADAgECAgEBMAoGCCqGSM49BAMCMBQxEjAQBgNVBAMMCWxvY2FsaG9z
+dDAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowFDESMBAGA1UEAwwJ
+bG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEMeWBqd3l3EldwuBO
+JFHpnbeuYpwsdeCjn3YfeKag8C6jI5mPRl7Dz2gGVHxiDyYAiHnHtk63Kva6J8yx
+ALLOK6NAMD4wDAYDVR0TBAUwAwEB/zAPBgNVHREECDAGhwR/AAABMB0GA1UdDgQW
+BBQOfY+zQQFEVhKVwhODMx7lrFkW0jAKBggqhkjOPQQDAgNIADBFAiEApFX0HzZA
+xTK6hAtSh7rDhvfl2t5SGuYhNNJoGOOg17ICIAuDM5HvubXYkxmkWvHf3M8MjCkC
+PxNZxoh9or6WHCaf
+-----END CERTIFICATE-----
+"""
+PUBLIC = nkeys.from_seed(bytearray(SEED)).public_key.decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("nats://host:4222", "nats://host:4222"),
+        ("nats://bob:s3cret@host:4222", "nats://host:4222"),
+        ("nats://t0ken@host", "nats://host"),
+        ("bob:s3cret@host:4222", "host:4222"),
+        ("tls://bob:s3@cret@host:4222", "tls://host:4222"),
+        ("nats://bob:s3cret@a:1,nats://eve:hidden@b:2", "nats://a:1,nats://b:2"),
+        ("nats://bob:s3,cret@a:1", "nats://a:1"),
+        ("a:1,b:2", "a:1,b:2"),
+    ],
+)
+def test_an_address_never_shows_who_we_are(url: str, address: str) -> None:
+    """User, password and token are left out, however the URL is written."""
+    assert BrokerOptions(url).address == address
+
+
+def test_credentials_become_nats_pys_arguments(tmp_path: Path) -> None:
+    """Only what was given is handed on; a user without a password has an empty one."""
+    creds, nkey = tmp_path / "creds", tmp_path / "nkey"
+    creds.write_text("-----BEGIN NATS USER JWT-----\neyJ0\n-----BEGIN USER NKEY SEED-----\nSUA\n")
+    nkey.write_bytes(SEED)
+    assert BrokerOptions().arguments() == {}
+    assert BrokerOptions(user="u", password="p").arguments() == {"user": "u", "password": "p"}
+    assert BrokerOptions(user="u").arguments() == {"user": "u", "password": ""}
+    assert BrokerOptions(token="t").arguments() == {"token": "t"}
+    assert BrokerOptions(creds=str(creds)).arguments() == {"user_credentials": str(creds)}
+    assert BrokerOptions(nkey=str(nkey)).arguments() == {"nkeys_seed": str(nkey)}
+
+
+@pytest.mark.parametrize("field", ["creds", "nkey", "ca", "cert"])
+def test_a_file_that_is_missing_or_junk_is_named(tmp_path: Path, field: str) -> None:
+    """nats-py would search such a credentials file for ever, and load others when it is too late."""
+    junk = tmp_path / "junk"
+    junk.write_text("nothing of use\n")
+    for path in (junk, tmp_path / "missing", tmp_path):
+        with pytest.raises(BrokerError, match=f"NATS_{field.upper()}"):
+            BrokerOptions(**{field: str(path)}).arguments()  # type: ignore[arg-type]
+
+
+async def opened(options: BrokerOptions) -> None:
+    connection = Connection(options)
+    await connection.open()
+    await connection.close()
+
+
+async def test_tls_with_a_private_authority_and_a_client_certificate(tmp_path: Path) -> None:
+    """NATS_CA makes the server trusted, NATS_CERT and NATS_KEY make us known; without the CA we are not fooled."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text(CERTIFICATE)
+    key.write_text(KEY)
+    config = f'tls {{ cert_file: "{cert}", key_file: "{key}", ca_file: "{cert}", verify: true }}'
+    with NatsServer(tmp_path / "nats", config=config) as server:
+        mine = {"ca": str(cert), "cert": str(cert), "key": str(key)}
+        await opened(BrokerOptions(server.url, **mine))
+        with pytest.raises(BrokerError, match="CERTIFICATE_VERIFY_FAILED"):
+            await opened(BrokerOptions(server.url, connect_timeout=0.3))
+
+
+async def test_an_nkey_is_who_we_are(tmp_path: Path) -> None:
+    """The seed in NATS_NKEY answers the server's challenge."""
+    seed = tmp_path / "seed"
+    seed.write_bytes(SEED + b"\n")
+    with NatsServer(tmp_path / "nats", config=f"authorization {{ users: [ {{ nkey: {PUBLIC} }} ] }}") as server:
+        await opened(BrokerOptions(server.url, nkey=str(seed)))
+        with pytest.raises(BrokerError, match="Authorization Violation"):
+            await opened(BrokerOptions(server.url))
+
+
+@pytest.fixture
+async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
+    made = Connection(BrokerOptions(nats_server.url, reconnect_timeout=0.5))
+    await made.open()
+    yield made
+    await made.close()
+
+
+class Ear:
+    """What a subscription hears."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def __call__(self, message: Msg) -> None:
+        self.messages.put_nowait(message)
+
+
+async def test_a_message_that_cannot_be_decoded_does_not_end_the_hearing(
+    nats_server: NatsServer, connection: Connection
+) -> None:
+    """An undecodable subject arrives with replacements, an undecodable header block as `UNREADABLE`."""
+    ear = Ear()
+    await connection.subscribe("audio.*", ear.__call__)
+    await converse(nats_server.port, b"PUB audio.\xff 2\r\nab\r\n", b"HPUB audio.s1 4 6\r\n\xff\0\1\2ab\r\n")
+    await converse(nats_server.port, b"PUB audio.s2 2\r\nab\r\n")
+    heard = [await ear.messages.get() for _ in range(3)]
+    assert [m.subject for m in heard] == ["audio.\ufffd", "audio.s1", "audio.s2"]
+    assert [m.headers for m in heard] == [None, {UNREADABLE: ""}, None]
+    assert connection.reconnects == 0
+
+
+async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
+    nats_server: NatsServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else breaks nats-py's read loop, the daemon does not stay deaf: it reconnects and hears again."""
+    ear = Ear()
+    await connection.subscribe("audio.*", ear.__call__)
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a defect in nats-py")
+
+    monkeypatch.setattr(connection.client, "_build_message", fail)
+    await converse(nats_server.port, b"PUB audio.s1 2\r\nab\r\n")
+    await connection._interrupted
+    await connection.connected.wait()
+    assert connection.reconnects == 1
+    await converse(nats_server.port, b"PUB audio.s2 2\r\nab\r\n")
+    assert (await ear.messages.get()).subject == "audio.s2"
+
+
+async def test_an_answer_that_comes_too_late_does_no_harm(nats_server: NatsServer, connection: Connection) -> None:
+    """A frozen server's PONG for a flush that was given up must not end the read loop: nats-py alone would go deaf."""
+    ear = Ear()
+    await connection.subscribe("audio.*", ear.__call__)
+    nats_server.freeze()
+    with pytest.raises(nats.errors.FlushTimeoutError):
+        await connection.client.flush(timeout=0.05)  # type: ignore[arg-type]
+    nats_server.resume()
+    assert await connection.flushed()
+    await converse(nats_server.port, b"PUB audio.s1 2\r\nab\r\n")
+    assert (await ear.messages.get()).subject == "audio.s1"
+    assert connection.reconnects == 0
+
+
+async def test_a_server_that_dies_before_it_confirms_is_told(nats_server: NatsServer, connection: Connection) -> None:
+    """`flushed` is false when the connection breaks under it, and at once while there is none."""
+    assert await connection.flushed()
+    nats_server.freeze()
+    flushing = asyncio.create_task(connection.flushed())
+    nats_server.kill()
+    assert not await flushing
+    assert not connection.up
+    assert not await connection.flushed()
+    with pytest.raises(BrokerLost, match=r"NATS_RECONNECT_TIMEOUT_SECS=0\.5"):
+        await connection.lost
+
+
+async def test_a_server_that_comes_back_is_found(nats_server: NatsServer, connection: Connection) -> None:
+    """After a restart on the same port messages flow again, and the loss of the broker is off the table."""
+    connection.options = BrokerOptions(nats_server.url)
+    ear = Ear()
+    await connection.subscribe("audio.*", ear.__call__)
+    nats_server.kill()
+    nats_server.start()
+    await connection._interrupted
+    await connection.connected.wait()
+    await connection.publish("audio.s1", b"ab", {"A": "b"})
+    assert (await ear.messages.get()).headers == {"A": "b"}
+    assert not connection.lost.done()
+
+
+async def test_giving_up_the_start_leaves_nothing_running(nats_server: NatsServer) -> None:
+    """An `open` that is cancelled takes its attempts with it."""
+    nats_server.freeze()
+    before = asyncio.all_tasks()
+    opening = asyncio.create_task(Connection(BrokerOptions(nats_server.url)).open())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(opening, 0.2)
+    left = asyncio.all_tasks() - before
+    await asyncio.wait(left, timeout=5) if left else None
+    assert not asyncio.all_tasks() - before
