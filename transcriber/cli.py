@@ -15,11 +15,10 @@ import math
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from transcriber import __version__
 from transcriber.broker import wire
@@ -121,7 +120,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-def _run(_options: argparse.Namespace) -> int:
+def _run(_options: argparse.Namespace) -> NoReturn:
     from transcriber import settings
     from transcriber.service import ExitCode, Service
     from transcriber.telemetry import logs
@@ -136,15 +135,19 @@ def _run(_options: argparse.Namespace) -> int:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
             return ExitCode.CANNOT_START
 
-    return _leave(asyncio.run(live()))
+    _leave(asyncio.run(live()))
 
 
-def _leave(code: int) -> int:
-    """Return the exit code, or end the process with it: the interpreter must not be torn down under native code."""
-    if any(thread.name == "whisper" for thread in threading.enumerate()):
-        sys.stdout.flush()
-        os._exit(code)
-    return code
+def _leave(code: int) -> NoReturn:
+    """End the process where everything has been flushed but native threads may still run.
+
+    The Whisper thread may be in a window beyond the grace period, an exporter's in a call that nobody answers; the
+    interpreter, torn down under them, now and then aborts, and the exit code would be that of a crash.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -176,7 +179,7 @@ def _models(options: argparse.Namespace) -> int:
 def _capacity(options: argparse.Namespace) -> int:
     from transcriber import commands, settings
 
-    return _leave(_interruptible(commands.capacity(options, settings.load())))
+    return _interruptible(commands.capacity(options, settings.load()))
 
 
 def _within(text: str, low: float, high: float) -> float:
