@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,3 +123,14 @@ def test_a_characters_bytes_may_span_tokens() -> None:
     for part in (b" caf", b"\xc3", b"\xa9"):
         word.add(part, 10, -0.1)
     assert word.done(16_000).text == "café"
+
+
+def test_the_interpreter_ends_cleanly_after_decoding() -> None:
+    """The bindings' hold on the log callback is released in time: let go after the interpreter, it aborts the process."""
+    script = (
+        "import numpy as np; from transcriber import modelstore; from transcriber.worker import engine\n"
+        "options = engine.WhisperOptions(modelstore.bundled_model_path(), 1)\n"
+        "engine.WhisperEngine(options).transcribe(np.zeros(16000, np.float32), None)\n"
+        "del engine._log\n"  # as happens in the course of finalization
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

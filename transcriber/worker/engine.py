@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class WhisperEngine:
         parameters.use_gpu = options.use_gpu
         parameters.flash_attn = True
         whisper.whisper_log_set(_log)
+        # The bindings let go of the callback after the interpreter is gone, which aborts the process.
+        atexit.register(whisper.whisper_log_set, None)
         self._context = whisper.whisper_init_from_file_with_params(str(options.path), parameters)
         self._wide = whisper.whisper_model_n_mels(self._context) >= _LARGE_V3_MELS
         self._languages = {"en"}
