@@ -187,7 +187,7 @@ class Daemon:
 
     async def probe(self, path: str) -> int:
         """The status that the health port answers with."""
-        port = (await self.logged("ready"))["health_port"]
+        port = (await self.logged("starting"))["health_port"]
         return await asyncio.to_thread(_get, f"http://127.0.0.1:{port}{path}")
 
 
@@ -214,8 +214,7 @@ class Client:
             self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
         )
         await self.nats.subscribe("transcript.>", cb=self._on_message)
-        await self.nats.flush()  # its PING overtakes what nats-py has queued,
-        await self.nats.flush()  # which went out behind it: this one's answer comes after the subscription
+        await self.flush()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -232,6 +231,11 @@ class Client:
         """Publish one message; `audio_offset=5` becomes the header Audio-Offset."""
         named = {k.title().replace("_", "-") if k != "traceparent" else k: str(v) for k, v in headers.items()}
         await self.nats.publish(subject, payload, headers=named or None)
+
+    async def flush(self) -> None:
+        """Wait until the server has everything that was sent."""
+        await self.nats.flush()  # its PING overtakes what nats-py has queued,
+        await self.nats.flush()  # which went out behind it: this one's answer comes after all that
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool], patience: float = PATIENCE) -> dict[str, Any]:
         """Wait for a message that fits; those heard before count."""
@@ -311,7 +315,8 @@ def check_account(ended: Mapping[str, Any]) -> None:
 def check_tiles(heard: list[dict[str, Any]], ended: Mapping[str, Any]) -> None:
     """What was published about a session is what its account says: finals and gaps, disjoint, sample for sample."""
     check_account(ended)
-    mine = [b for b in heard if b["type"] in {"final", "gap"} and b["session"] == ended["session"]]
+    name = (ended["stream"], ended["session"])
+    mine = [b for b in heard if b["type"] in {"final", "gap"} and (b["stream"], b["session"]) == name]
     spans = sorted((round(b["start"] * 16000), round(b["end"] * 16000), b.get("reason", "final")) for b in mine)
     for (_, end, _), (start, _, _) in itertools.pairwise(spans):
         assert end <= start, f"overlap at sample {start} in {spans}"

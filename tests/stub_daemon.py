@@ -1,6 +1,7 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
-STUB_FAIL_EVERY=n makes every n-th window fail. Used where the engine's speed or failure is what a test is about.
+STUB_WARM_SECS is how long the very first one, the warm-up, takes instead. STUB_FAIL_EVERY=n makes every n-th window
+fail. Used where the engine's speed or failure is what a test is about.
 """
 
 import asyncio
@@ -21,12 +22,13 @@ class StubEngine:
 
     def __init__(self) -> None:
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
+        self._warm_seconds = float(os.environ.get("STUB_WARM_SECS", self._seconds))
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._calls = 0
 
     def transcribe(self, samples, language):
         self._calls += 1
-        time.sleep(self._seconds)
+        time.sleep(self._seconds if self._calls > 1 else self._warm_seconds)
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
         segment = Segment(f"stub {len(samples) / SAMPLE_RATE:.3f}", 0, len(samples), 0.9)

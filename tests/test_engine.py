@@ -126,7 +126,7 @@ def test_a_characters_bytes_may_span_tokens() -> None:
 
 
 def test_the_interpreter_ends_cleanly_after_decoding() -> None:
-    """The bindings' hold on the log callback is released in time: let go after the interpreter, it aborts the process."""
+    """The bindings let go of the log callback in time; after the interpreter is gone it would abort the process."""
     script = (
         "import numpy as np; from transcriber import modelstore; from transcriber.worker import engine\n"
         "options = engine.WhisperOptions(modelstore.bundled_model_path(), 1)\n"

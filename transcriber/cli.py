@@ -176,10 +176,10 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _capacity(options: argparse.Namespace) -> int:
+def _capacity(options: argparse.Namespace) -> NoReturn:
     from transcriber import commands, settings
 
-    return _interruptible(commands.capacity(options, settings.load()))
+    _leave(_interruptible(commands.capacity(options, settings.load())))
 
 
 def _within(text: str, low: float, high: float) -> float:

@@ -43,9 +43,9 @@ class HealthServer:
             self._server = await asyncio.start_server(
                 self._answer, self._options.host, self._options.port, limit=_LINE_BYTES
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a host name that none can be
             where = f"HEALTH_HOST={self._options.host} HEALTH_PORT={self._options.port}"
-            raise CannotStart(f"cannot listen on {where}: {error.strerror or error}") from error
+            raise CannotStart(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

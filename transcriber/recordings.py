@@ -111,20 +111,36 @@ class Recordings:
     async def _transcribe(self, window: Window, *, first: bool) -> Outcome:
         """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
         span = self._observer.start(window)
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        deadline = time.monotonic() + self._max_latency
-        while not self._queue.try_put(Job(window, done.set_result)):
-            if first or self._queue.closed or time.monotonic() >= deadline:
-                span.end(GapReason.QUEUE_FULL, failed=True)
+        failure: str = GapReason.SHUTDOWN
+        try:
+            outcome = await self._through_queue(window, patience=0.0 if first else self._max_latency)
+            if outcome is None:
+                failure = GapReason.QUEUE_FULL
                 raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
-            await asyncio.sleep(_RETRY_SECS)
-        outcome = await done
-        if outcome.recognition is None:
-            span.end(outcome.reason or GapReason.ENGINE_ERROR, failed=True)
-            code = "500" if outcome.reason is GapReason.ENGINE_ERROR else "503"
-            raise Rejection(code, f"{outcome.reason}: {outcome.detail}")
+            if outcome.recognition is None:
+                failure = outcome.reason or GapReason.ENGINE_ERROR
+                code = "500" if failure == GapReason.ENGINE_ERROR else "503"
+                raise Rejection(code, f"{failure}: {outcome.detail}")
+        except (Rejection, asyncio.CancelledError):
+            span.end(failure, failed=True)
+            raise
         span.end("transcribed", queue=outcome.queued, processing=outcome.processing)
         return outcome
+
+    async def _through_queue(self, window: Window, patience: float) -> Outcome | None:
+        """What became of the window; None when there was no room for it, `patience` seconds long."""
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def deliver(outcome: Outcome) -> None:
+            if not done.done():  # else the request was given up
+                done.set_result(outcome)
+
+        deadline = time.monotonic() + patience
+        while not self._queue.try_put(Job(window, deliver)):
+            if self._queue.closed or time.monotonic() >= deadline:
+                return None
+            await asyncio.sleep(_RETRY_SECS)
+        return await done
 
 
 def _joined(origin: Origin, end: int, outcomes: list[Outcome], model: str, end_to_end: float) -> Transcript:

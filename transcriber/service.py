@@ -134,7 +134,7 @@ class Service:
             pace=lambda: self._worker.pace,
         )
         publishing = asyncio.create_task(publisher.run())
-        stack.push_async_callback(self._publish_rest, publisher, publishing)
+        stack.push_async_callback(self._publish_rest, connection, publisher, publishing)
         requests = RequestService(connection, self._recordings(telemetry, connection), __version__)
         stack.push_async_callback(self._finish_queue, pipeline, requests)
         keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval))
@@ -183,9 +183,9 @@ class Service:
         pipeline.give_up()
         await _within(_ANSWER_SECS, requests.give_up())
 
-    async def _publish_rest(self, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
+    async def _publish_rest(self, connection: Connection, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
         """Publish what is left; with the broker away, wait a little, then tell the log instead."""
-        if not publishing.done():
+        if not publishing.done() and not connection.lost.done():
             await _within(min(self._left + _PUBLISH_SECS, _RECONNECT_SECS), publisher.emptied())
         await _within(0.0, publishing)
         for message in publisher.undelivered():

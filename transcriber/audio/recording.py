@@ -24,9 +24,9 @@ _MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS")
 _ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
 _EXTENSIBLE = 0xFFFE  # the tag that says: the real one stands further behind
 _FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
-# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest 32-bit number with
-# or without sign (arecord 2^31 less a block, sox 2^31 - 1 less the head, ffmpeg 2^32 - 1).
-_UNKNOWN_SIZE = 0x7FFF_0000
+# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest number of 31 or 32
+# bits. A true size beyond this is no loss: then the end of the input ends the samples.
+_UNKNOWN_SIZE = 2_000_000_000
 
 
 def is_recording(data: bytes) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
+_AGAIN_SECS = 0.05  # what a cancelled task needs to notice it, many times over
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
 _PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
 _PING = b"PING\r\n"
@@ -187,8 +188,11 @@ class Connection:
             reason = self._why_not(connecting)
         finally:
             if not self.connected.is_set():
-                connecting.cancel()
-                await asyncio.gather(connecting, return_exceptions=True)
+                while (
+                    not connecting.done()
+                ):  # Python 3.11's wait_for swallows a cancellation that comes with its result
+                    connecting.cancel()
+                    await asyncio.wait({connecting}, timeout=_AGAIN_SECS)
                 await self.close()
         raise BrokerError(options.address, reason)
 

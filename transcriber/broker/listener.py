@@ -30,14 +30,16 @@ class Listener:
 
     async def start(self) -> None:
         """Subscribe; what is published after this is not missed. Raises `BrokerError`."""
-        for kind in KINDS:
-            await self._connection.subscribe(f"transcript.{self._stream}.{kind}", self._on_message)
+        # One subscription for all kinds: nats-py works through each on its own, and `ended` would overtake last words.
+        await self._connection.subscribe(f"transcript.{self._stream}.*", self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
+        if message.subject.rpartition(".")[2] not in KINDS:
+            return
         try:
             body = json.loads(message.data)
             ours = body["v"] == VERSION and all(isinstance(body[key], str) for key in ("type", "stream", "session"))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             ours = False
         if ours:
             self._arrived.put_nowait(body)

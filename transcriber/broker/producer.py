@@ -63,7 +63,7 @@ class Producer:
         pieces: Iterable[bytes] | AsyncIterable[bytes],
         progress: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
-        """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets the seconds sent so far.
+        """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets the seconds so far.
 
         Raises `RecordingError` when a piece is larger than the server takes, `BrokerError` when it forbids the subject,
         `BrokerLost` when it is gone for good.
