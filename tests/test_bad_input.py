@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from harness import QUICK, Client, Daemon, NatsServer, Speech, check_tiles, converse, s16
 from otlp import Collector
+
+from transcriber import modelstore
 
 LIMIT = 100_000  # bytes; the utterance below has 70,000
 RATE: dict[str, str | int] = {"audio_sample_rate": 16_000}
@@ -191,3 +194,36 @@ async def test_a_header_block_that_is_no_header_block_is_rejected(
     assert [r["reason"] for r in rejections] == ["headers"] * len(blocks)
     assert all("NATS/1.0" in r["detail"] for r in rejections)
     check_good(client, "s1", utterance)
+
+
+def model_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
+    """By name: a model that must not be loaded, the sha256 that is asked for, and what the log must say."""
+    good = modelstore.bundled_model_path().read_bytes()
+    noise = np.random.default_rng(1).bytes(1_000_000)
+    files = {"truncated": good[:-1000], "headless": good[1000:], "noise": noise, "empty": b"", "header": good[:40]}
+    for name, data in files.items():
+        (folder / f"{name}.bin").write_bytes(data)
+    here = {name: (folder / f"{name}.bin", "", "") for name in files}
+    return here | {
+        "missing": (folder / "missing.bin", "", "no such file"),
+        "folder": (folder, "", "directory"),
+        "wrong sha256": (modelstore.bundled_model_path(), "0" * 64, "0" * 64),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["truncated", "headless", "noise", "empty", "header", "missing", "folder", "wrong sha256"]
+)
+async def test_a_model_that_is_not_one_ends_the_start_with_3_before_native_code_sees_it(
+    tmp_path: Path, name: str
+) -> None:
+    """Within 10 s, in one sentence that names the file; nothing is printed by whisper.cpp, and nothing crashes."""
+    path, digest, says = model_files(tmp_path)[name]
+    environ = {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": digest}
+    async with Daemon("nats://127.0.0.1:1", wait=False, **environ) as daemon:
+        assert await daemon.ended(10) == 3
+    last = daemon.records[-1]
+    assert last["level"] == "critical"
+    assert last["message"].startswith(f"cannot start: model {path}: ")
+    assert says in last["message"]
+    assert daemon.stderr == ""

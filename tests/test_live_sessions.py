@@ -22,7 +22,7 @@ def second(heldout: Speech) -> Speech:
 
 
 @pytest.fixture
-async def daemon(nats_server: NatsServer, client: Client) -> Any:  # noqa: ARG001 - it listens before the daemon speaks
+async def daemon(nats_server: NatsServer, client: Client) -> Any:
     async with Daemon(nats_server.url, AUDIO_SAMPLE_RATE=str(SAMPLES), **QUICK) as running:
         yield running
         assert await running.stop() == 0
@@ -69,6 +69,21 @@ async def test_flush_closes_the_window_end_the_session_and_a_second_end_nothing(
         ("started", "run.2"),
         ("ended", "run.2"),
     ]
+
+
+@pytest.mark.usefixtures("daemon")
+async def test_no_session_id_is_given_out_twice(client: Client, first: Speech) -> None:
+    """A producer that calls its session what the daemon had called another one, in every order, mixes up nothing."""
+    await client.send(s16(first.samples), audio_event="end")
+    generated = (await client.until_type("started"))["session"]
+    for session in ("run", "run", "run.2", "run", "run.2", "run.2.2", generated, generated):
+        await client.send(s16(first.samples), audio_session=session, audio_event="end")
+    ends = await client.until_count(9, "ended")
+    assert len({ended["session"] for ended in ends}) == 9
+    assert [ended["session"] for ended in ends][1:4] == ["run", "run.2", "run.2.2"]
+    for ended in ends:
+        check_tiles(client.heard, ended)
+        assert [b["text"] for b in client.of("final") if b["session"] == ended["session"]] == [first.words]
 
 
 async def test_a_quiet_stream_loses_its_window_first_and_its_session_later(

@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from transcriber.messages import Encoding
 from transcriber.subtitles import Style
 
 _INTERRUPTED = 128 + signal.SIGINT  # what shells report for a command that Ctrl-C ended
+_NOTICE_SECS = 1.0  # an event loop that has not noticed a signal by then does not run
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a terminal window that is closed
 
 
@@ -72,21 +74,29 @@ def _exit_code(error: TranscriberError) -> int:
 
 
 def _interruptible(work: Coroutine[Any, Any, None]) -> int:
-    """Run until done; a first signal cancels the work, a second one also what it waits for. Returns the exit code."""
+    """Run until done; a first signal cancels the work, a second one also its cleaning up. Returns the exit code."""
     _log_to_stderr()
     caught: list[int] = []
 
     async def interrupted() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101 - this is one
+        stuck_from = math.inf
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
+            nonlocal stuck_from
             caught.append(number)
             logging.disable()  # what closing down brings about is no news
-            if len(caught) == 1:
-                loop.call_soon_threadsafe(task.cancel)
-            elif len(caught) == 2:  # noqa: PLR2004 - the third and all that follow find everything on its way out
+            if time.monotonic() > stuck_from:  # in a write, say, into a pager that waits for its user
                 raise KeyboardInterrupt
+            if len(caught) <= 2:  # noqa: PLR2004 - more of them find everything on its way out
+                stuck_from = min(stuck_from, time.monotonic() + _NOTICE_SECS)
+                loop.call_soon_threadsafe(cancel)
+
+        def cancel() -> None:
+            nonlocal stuck_from
+            stuck_from = math.inf
+            task.cancel()
 
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
@@ -291,7 +301,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_capacity(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--streams", default=10, type=_whole(1, 1_000_000), help="streams to carry [%(default)s]")
+    parser.add_argument("--streams", default=10, type=_whole(1, 100_000), help="streams to carry [%(default)s]")
     parser.add_argument(
         "--utilisation", default=0.7, type=_number(0.01, 1), help="how busy a worker may be [%(default)g]"
     )

@@ -10,11 +10,11 @@ import stat
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from tqdm import tqdm
@@ -207,14 +207,7 @@ def models(options: argparse.Namespace) -> None:
             state = str(entry.path) if entry.present else "-"
             print(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")  # noqa: T201
     elif options.action == "pull":
-        # The delay keeps an empty bar away when there is no connection.
-        with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=options.name, disable=None, delay=0.1) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            path = modelstore.pull(options.name, directory, progress)
+        path = _pull(options.name, directory)
         print(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")  # noqa: T201
     else:
         verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
@@ -222,6 +215,20 @@ def models(options: argparse.Namespace) -> None:
             f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
         )
         print(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")  # noqa: T201
+
+
+def _pull(name: str, directory: Path) -> Path:
+    """Download with a bar that appears with the first bytes."""
+    bars: list[tqdm[NoReturn]] = []
+
+    def progress(done: int, total: int) -> None:
+        if not bars:
+            unit: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+            bars.append(stack.enter_context(tqdm(total=total, initial=done, desc=name, disable=None, **unit)))
+        bars[0].update(done - bars[0].n)
+
+    with ExitStack() as stack:
+        return modelstore.pull(name, directory, progress)
 
 
 def _models_dir() -> Path:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -132,27 +131,29 @@ def _record(line: str) -> dict[str, Any]:
 
 
 class _Program:
-    """A child process and the end of what it printed."""
+    """A child process. Its output goes to `on_line`; the last line of one without that explains its end."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: Callable[[str], object]) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: Callable[[str], object] | None) -> None:
         self.name = name
         self._process = process
-        self._last: deque[str] = deque(maxlen=1)
-        self._reading = asyncio.create_task(self._read(on_line))
+        self._last = ""
+        self._reading = asyncio.create_task(self._read(on_line or self._remember))
 
     async def _read(self, on_line: Callable[[str], object]) -> None:
         assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
         async for line in self._process.stdout:
-            text = line.decode("utf-8", "replace").rstrip()
-            self._last.append(text)
-            on_line(text)
+            on_line(line.decode("utf-8", "replace").rstrip())
+
+    def _remember(self, line: str) -> None:
+        self._last = f": {line}"
 
     async def ended(self) -> NoReturn:
         """Wait for its end, which nobody asked for. Raises `CannotStart`."""
         code = await self._process.wait()
         await self._reading
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        raise CannotStart(f"{self.name} {how}{''.join(f': {line}' for line in self._last if code > 0)}")
+        if code < 0:
+            raise CannotStart(f"{self.name} was killed by {signal.Signals(-code).name}")
+        raise CannotStart(f"{self.name} ended with exit code {code}{self._last}")
 
     async def stop(self) -> None:
         """Ask it to end and wait; kill it when that takes too long or the user is impatient."""
@@ -175,7 +176,7 @@ class _Program:
 async def _program(
     name: str,
     *command: str,
-    on_line: Callable[[str], object] = lambda _line: None,
+    on_line: Callable[[str], object] | None = None,
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[_Program]:
     """A process in a session of its own, so that Ctrl-C reaches us alone and we stop it in order."""

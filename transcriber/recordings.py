@@ -111,19 +111,18 @@ class Recordings:
     async def _transcribe(self, window: Window, *, first: bool) -> Outcome:
         """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
         span = self._observer.start(window)
-        failure: str = GapReason.SHUTDOWN
         try:
             outcome = await self._through_queue(window, patience=0.0 if first else self._max_latency)
-            if outcome is None:
-                failure = GapReason.QUEUE_FULL
-                raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
-            if outcome.recognition is None:
-                failure = outcome.reason or GapReason.ENGINE_ERROR
-                code = "500" if failure == GapReason.ENGINE_ERROR else "503"
-                raise Rejection(code, f"{failure}: {outcome.detail}")
-        except (Rejection, asyncio.CancelledError):
-            span.end(failure, failed=True)
+        except asyncio.CancelledError:
+            span.end(GapReason.SHUTDOWN, failed=True)
             raise
+        if outcome is None:
+            span.end(GapReason.QUEUE_FULL, failed=True)
+            raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
+        if outcome.recognition is None:
+            reason = outcome.reason or GapReason.ENGINE_ERROR
+            span.end(reason, failed=True)
+            raise Rejection("500" if reason is GapReason.ENGINE_ERROR else "503", f"{reason}: {outcome.detail}")
         span.end("transcribed", queue=outcome.queued, processing=outcome.processing)
         return outcome
 

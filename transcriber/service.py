@@ -58,6 +58,7 @@ class ExitCode(IntEnum):
 _WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
+_LEAST_PUBLISH_SECS = 0.25  # even when the grace period is over: a working server needs milliseconds
 _ANSWER_SECS = 0.25  # to send refusals that are ready
 _MOMENT_SECS = 0.01  # for what needs only its turn
 _PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it decided
@@ -77,7 +78,7 @@ class Service:
         self._queue = JobQueue(1)
         self._connection: Connection | None = None
         self._ready = False
-        self._drain_until = 0.0
+        self._drain_until = self._publish_until = 0.0
         self._stop = asyncio.Event()
         self._worker = WhisperThread(self._load_engine, settings.max_latency)
         self._health = HealthServer(settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready})
@@ -110,8 +111,9 @@ class Service:
             await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
             self._ready = False
             grace = self._settings.shutdown_grace
-            self._drain_until = asyncio.get_running_loop().time() + grace - min(_PUBLISH_SECS, grace / 2)
-            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace})
+            self._publish_until = asyncio.get_running_loop().time() + grace
+            self._drain_until = self._publish_until - min(_PUBLISH_SECS, grace / 2)
+            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": grace})
             return _why(watched)
 
     async def _start(
@@ -186,7 +188,8 @@ class Service:
     async def _publish_rest(self, connection: Connection, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
         """Publish what is left; with the broker away, wait a little, then tell the log instead."""
         if not publishing.done() and not connection.lost.done():
-            await _within(min(self._left + _PUBLISH_SECS, _RECONNECT_SECS), publisher.emptied())
+            left = self._publish_until - asyncio.get_running_loop().time()
+            await _within(min(max(left, _LEAST_PUBLISH_SECS), _RECONNECT_SECS), publisher.emptied())
         await _within(0.0, publishing)
         for message in publisher.undelivered():
             log.error(
@@ -272,6 +275,8 @@ async def _within(seconds: float, awaitable: Awaitable[object]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_MOMENT_SECS)
+    if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("at shutdown: %s", str(error) or type(error).__name__)
 
 
 @contextlib.contextmanager

@@ -202,22 +202,29 @@ class Sessions:
         return session, [Started(session.origin)]
 
     def _unused(self, chunk: Chunk) -> str:
-        """The chunk's session id, with a number behind it when that session has ended already."""
+        """The chunk's session id, with a number behind it when that session has ended already.
+
+        A producer may itself call a session `<session>.2`, or what we had generated: no name is given out twice.
+        """
         if chunk.session is None:
             return self._new_id()
-        ended = self._ended.get((chunk.stream, chunk.session), 0)
-        return f"{chunk.session}.{ended + 1}" if ended else chunk.session
+        times = self._ended.get((chunk.stream, chunk.session), 0)
+        name = f"{chunk.session}.{times + 1}" if times else chunk.session
+        while (chunk.stream, name) in self._ended or (chunk.stream, name) in self._by_id:
+            times += 1
+            name = f"{chunk.session}.{times + 1}"
+        return name
 
     def _end(self, session: _Session) -> list[Output]:
         stream = session.origin.stream
         outputs = self._take(session, session.audio.flush())
         session.over = True
         del self._current[stream]
-        if session.asked is not None and session.origin.session.startswith(session.asked):
-            key = (stream, session.asked)
-            self._ended[key] = self._ended.pop(key, 0) + 1
-            if len(self._ended) > _REMEMBERED:
-                self._ended.popitem(last=False)
+        name, asked = session.origin.session, session.asked
+        for used in {name} | ({asked} if asked is not None and name.startswith(asked) else set()):
+            self._ended[stream, used] = self._ended.pop((stream, used), 0) + 1
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
         return outputs + self._finish(session)
 
     def _take(self, session: _Session, pieces: list[Piece]) -> list[Output]:

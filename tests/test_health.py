@@ -1,0 +1,142 @@
+"""/livez and /readyz: what they answer, to whom, and what no client can do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from harness import QUICK, Client, Daemon, NatsServer
+
+from transcriber.errors import CannotStart
+from transcriber.health import HealthOptions, HealthServer
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HealthServer]:
+    checks = {"/livez": lambda: None, "/readyz": lambda: "draining"}
+    made = HealthServer(HealthOptions("127.0.0.1", 0), checks)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def ask(server: HealthServer, request: bytes) -> tuple[str, bytes]:
+    """Send these bytes; returns the status line and the body, empty when the server just hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.partition(b"\r\n")[0].decode(), body
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /livez HTTP/1.1", "200 OK"),
+        ("GET /livez?verbose HTTP/1.0", "200 OK"),
+        ("HEAD /livez HTTP/1.1", "200 OK"),
+        ("GET /readyz HTTP/1.1", "503 Service Unavailable"),
+        ("GET / HTTP/1.1", "404 Not Found"),
+        ("GET /livez/ HTTP/1.1", "404 Not Found"),
+        ("POST /livez HTTP/1.1", "405 Method Not Allowed"),
+        ("DELETE /readyz HTTP/1.1", "405 Method Not Allowed"),
+        ("hello", "400 Bad Request"),
+        ("", "400 Bad Request"),
+        ("GET /livez HTTP/1.1 and more", "400 Bad Request"),
+        ("\x16\x03\x01\x02", "400 Bad Request"),
+    ],
+)
+async def test_every_request_gets_its_status(server: HealthServer, request_line: str, status: str) -> None:
+    """GET and HEAD on the two paths; anything else a status of HTTP's own."""
+    answered, body = await ask(server, f"{request_line}\r\nHost: x\r\n\r\n".encode("latin-1"))
+    assert answered == f"HTTP/1.1 {status}"
+    assert (body == b"") == (request_line.startswith("HEAD") or status.startswith("400"))
+
+
+async def test_a_503_says_what_is_wrong(server: HealthServer) -> None:
+    """The body is JSON and carries the check's own words."""
+    _, body = await ask(server, b"GET /readyz HTTP/1.1\r\n\r\n")
+    assert json.loads(body) == {"status": "failing", "reason": "draining"}
+
+
+@pytest.mark.parametrize("junk", [b"\x00" * 10_000, b"GET " + b"x" * 10_000, b"\xff\xfe\r\n" * 5000])
+async def test_junk_is_answered_or_cut_off_and_harms_nobody(server: HealthServer, junk: bytes) -> None:
+    """Endless lines and binary junk end that connection; the next probe is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(junk)
+    writer.write_eof()
+    try:
+        assert (await reader.read())[:12] in {b"", b"HTTP/1.1 400"}
+    except ConnectionError:
+        pass  # cut off with junk unread
+    finally:
+        writer.close()
+    assert (await ask(server, b"GET /livez HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 200 OK"
+
+
+async def test_clients_that_never_finish_do_not_hold_up_the_others(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred connections that dawdle over their request: a probe is answered meanwhile, they are hung up on."""
+    monkeypatch.setattr("transcriber.health._REQUEST_SECS", 0.5)
+    slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(100)]
+    for _, writer in slow:
+        writer.write(b"GET /livez HTTP/1.1\r\nX: ")
+    async with asyncio.timeout(0.4):
+        assert (await ask(server, b"GET /livez HTTP/1.1\r\n\r\n"))[0] == "HTTP/1.1 200 OK"
+    for reader, writer in slow:
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+async def test_a_taken_port_is_a_reason_not_to_start(taken: int) -> None:
+    """The error names both settings and their values."""
+    with pytest.raises(CannotStart, match=f"HEALTH_HOST=127.0.0.1 HEALTH_PORT={taken}"):
+        await HealthServer(HealthOptions("127.0.0.1", taken), {}).start()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "x" * 64])
+async def test_a_host_that_is_none_is_a_reason_not_to_start(host: str) -> None:
+    """Whatever is wrong with the address, it is told by setting."""
+    with pytest.raises(CannotStart, match=f"HEALTH_HOST={host}"):
+        await HealthServer(HealthOptions(host, 0), {}).start()
+
+
+async def test_the_daemon_exits_with_3_when_its_port_is_taken(taken: int) -> None:
+    """Before a model is loaded, and in one log line."""
+    async with Daemon("nats://127.0.0.1:1", wait=False, HEALTH_PORT=str(taken)) as daemon:
+        assert await daemon.ended(10) == 3
+    assert f"HEALTH_PORT={taken}" in daemon.records[-1]["message"]
+    assert daemon.records[-1]["level"] == "critical"
+    assert daemon.stderr == ""
+
+
+async def test_the_daemon_is_ready_while_it_has_a_model_and_nats(nats_server: NatsServer, client: Client) -> None:
+    """/readyz: 503 before start-up is done and while NATS is away, else 200; /livez: 200 all along."""
+    async with Daemon(nats_server.url, wait=False, **QUICK) as daemon:
+        assert (await daemon.probe("/readyz"), await daemon.probe("/livez")) == (503, 200)
+        await daemon.logged("ready")
+        assert (await daemon.probe("/readyz"), await daemon.probe("/livez")) == (200, 200)
+        nats_server.kill()
+        await daemon.logged("NATS disconnected")
+        assert (await daemon.probe("/readyz"), await daemon.probe("/livez")) == (503, 200)
+        nats_server.start()
+        await daemon.logged("NATS reconnected")
+        assert (await daemon.probe("/readyz"), await daemon.probe("/livez")) == (200, 200)
+        assert await daemon.stop() == 0
+    assert client.heard == []

@@ -1,0 +1,118 @@
+"""Following a stream on a real server: what is heard, what is skipped, and what a restart does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from harness import PATIENCE, NatsServer
+
+from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.listener import Listener
+from transcriber.errors import BrokerError, BrokerLost
+
+
+@asynccontextmanager
+async def listening(url: str, stream: str = "*", **options: Any) -> AsyncIterator[tuple[Listener, Connection]]:
+    connection = Connection(BrokerOptions(url=url, **options))
+    await connection.open()
+    try:
+        listener = Listener(connection, stream)
+        await listener.start()
+        yield listener, connection
+    finally:
+        await connection.close()
+
+
+def message(kind: str, stream: str = "s1", **more: Any) -> dict[str, Any]:
+    return {"v": 1, "type": kind, "stream": stream, "session": "run"} | more
+
+
+async def publish(url: str, *messages: tuple[str, Any]) -> None:
+    client = await nats.connect(url)
+    for subject, body in messages:
+        await client.publish(subject, body if isinstance(body, bytes) else json.dumps(body).encode())
+    await client.close()
+
+
+async def heard(listener: Listener, count: int) -> list[dict[str, Any]]:
+    async with asyncio.timeout(PATIENCE):
+        source = listener.messages()
+        return [await anext(source) for _ in range(count)]
+
+
+async def test_results_and_events_are_heard_in_the_order_in_which_they_were_published(nats_server: NatsServer) -> None:
+    """Finals, partials and events of all streams; `ended` never overtakes the last words, and status is left out."""
+    sent = [
+        ("transcript.s1.event", message("started")),
+        ("transcript.s1.status", message("status")),
+        ("transcript.s2.final", message("final", "s2", text="ünï")),
+        ("transcript.s1.partial", message("partial", text="u")),
+        ("transcript.s1.final", message("final", text="uno")),
+        ("transcript.s1.event", message("ended")),
+    ] * 20
+    async with listening(nats_server.url) as (listener, _):
+        await publish(nats_server.url, *sent)
+        assert await heard(listener, 100) == [body for _, body in sent if body["type"] != "status"]
+
+
+async def test_one_stream_is_heard_alone(nats_server: NatsServer) -> None:
+    """Who asks for s1 does not hear s2, nor a stream whose name only begins so."""
+    async with listening(nats_server.url, "s1") as (listener, _):
+        await publish(nats_server.url, *((f"transcript.{s}.event", message("started", s)) for s in ("s2", "s11", "s1")))
+        assert await heard(listener, 1) == [message("started", "s1")]
+
+
+async def test_what_is_not_of_this_protocol_is_skipped(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may publish on these subjects: text, bytes, other JSON, another version: a warning each."""
+    others = [b"", b"\xff\xfe", b"hello", b"[1, 2]", b"3", b"null", b'{"type": "final"}', b"\x00" * 100, b"[" * 100_000]
+    others += [json.dumps(message("final") | wrong).encode() for wrong in ({"v": 2}, {"type": 3}, {"session": None})]
+    async with listening(nats_server.url) as (listener, _):
+        await publish(nats_server.url, *(("transcript.s1.final", body) for body in others))
+        await publish(nats_server.url, ("transcript.s1.final", message("final", text="good")))
+        assert await heard(listener, 1) == [message("final", text="good")]
+    assert [r.getMessage() for r in caplog.records] == [
+        "transcript.s1.final: skipped a message that is not of this protocol"
+    ] * len(others)
+
+
+async def test_a_restart_of_the_server_is_survived(nats_server: NatsServer) -> None:
+    """The subscription is there again without anybody asking, and what is published then is heard."""
+    async with listening(nats_server.url) as (listener, connection):
+        await publish(nats_server.url, ("transcript.s1.event", message("started")))
+        assert await heard(listener, 1) == [message("started")]
+        nats_server.kill()
+        nats_server.start()
+        async with asyncio.timeout(PATIENCE):
+            while not connection.reconnects:  # noqa: ASYNC110 - the event for it is set already before the break
+                await asyncio.sleep(0.01)
+        await publish(nats_server.url, ("transcript.s1.event", message("ended")))
+        assert await heard(listener, 1) == [message("ended")]
+
+
+async def test_a_server_that_is_gone_for_good_ends_the_listening(nats_server: NatsServer) -> None:
+    """What has arrived is given out first; then `BrokerLost`, not a wait for ever."""
+    async with listening(nats_server.url, reconnect_timeout=0.1) as (listener, _):
+        await publish(nats_server.url, ("transcript.s1.event", message("started")))
+        source = listener.messages()
+        assert (await anext(source))["type"] == "started"
+        nats_server.kill()
+        with pytest.raises(BrokerLost):
+            await asyncio.wait_for(anext(source), PATIENCE)
+
+
+async def test_a_forbidden_subject_is_an_error_at_the_start(tmp_path: Path) -> None:
+    """A subscription that the server refuses is dead in silence; the listener says so instead."""
+    config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: "none"}}] }'
+    with NatsServer(tmp_path, config=config) as server:
+        refused = listening(server.url, user="u", password="p")
+        with pytest.raises(BrokerError, match=r"(?i)permissions violation"):
+            await refused.__aenter__()

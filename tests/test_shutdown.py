@@ -1,0 +1,211 @@
+"""SIGTERM: at any moment, with anything away, the daemon settles what it has and exits in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16
+from otlp import nobody
+
+GRACE = 10.0  # seconds
+AFTER = 3.0  # seconds beyond the grace period that closing NATS (1) and telemetry (2) may take
+CHUNK = 1600 * 2  # bytes: 100 ms
+RATE = {"AUDIO_SAMPLE_RATE": "16000"}
+STUCK = RATE | QUICK | {"STUB_SECS": "3600", "STUB_WARM_SECS": "0"}  # an engine that takes a window for ever
+
+
+@contextlib.asynccontextmanager
+async def speaking(client: Client, speech: Speech, stream: str, pause: float = 0.002) -> AsyncIterator[list[int]]:
+    """A producer that publishes speech over and over, 100 ms every `pause` seconds, until it is left.
+
+    Yields the offsets of what it has published.
+    """
+    pcm = s16(speech.samples)
+    sent: list[int] = []
+
+    async def produce() -> None:
+        while True:
+            for start in range(0, len(pcm) - CHUNK, CHUNK):
+                offset = len(sent) * CHUNK // 2
+                await client.send(
+                    pcm[start : start + CHUNK], subject=f"audio.{stream}", audio_session="run", audio_offset=offset
+                )
+                sent.append(offset)
+                await asyncio.sleep(pause)  # the pace is the point
+
+    producing = asyncio.create_task(produce())
+    try:
+        yield sent
+    finally:
+        producing.cancel()
+        await asyncio.gather(producing, return_exceptions=True)
+
+
+async def published(client: Client, sent: list[int], chunks: int) -> None:
+    """Wait until the server has so many chunks."""
+    while len(sent) < chunks:
+        await client.flush()
+    await client.flush()
+
+
+async def stopped(daemon: Daemon, limit: float) -> float:
+    """Send SIGTERM, and see the process exit with 0 within `limit` seconds. Returns the seconds it took."""
+    begin = time.monotonic()
+    daemon.terminate()
+    assert await daemon.ended(limit + 10) == 0
+    took = time.monotonic() - begin
+    assert took <= limit, daemon.records[-5:]
+    assert daemon.stderr == ""
+    return took
+
+
+def check_summary(daemon: Daemon, ended: dict[str, Any], windows: int) -> None:
+    """The last line tells what the run did, as the published account does."""
+    summary = daemon.summary
+    assert daemon.records[-1] is summary
+    assert summary["seconds"]["pending"] == 0
+    assert summary["queue_depth"] <= 1  # a window that is still in the engine
+    assert windows - summary["jobs_dropped"] <= summary["jobs_enqueued"] <= windows
+    told = {k: ended[k] for k in ("received", "transcribed", "silent")} | ended["gap"]
+    for fate, seconds in told.items():
+        assert summary["seconds"].get(fate, 0) == pytest.approx(seconds, abs=0.001)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+async def test_at_any_moment_everything_is_settled_and_told(
+    nats_server: NatsServer, client: Client, heldout: Speech, half: int
+) -> None:
+    """15 daemons in turn, stopped at random in mid-speech, with the model and with an engine that lags behind."""
+    moments = random.Random(half)
+    times: list[float] = []
+    depths: list[int] = []
+    reasons: set[str] = set()
+    for number in range(15):
+        stream = f"m{number}"
+        lagging = {"script": STUB, "STUB_SECS": moments.choice(["0.1", "0.3"])} if number % 2 else {}
+        environ = {"SHUTDOWN_GRACE_SECS": str(GRACE), "AUDIO_SUBJECT": f"audio.{stream}"} | QUICK | RATE
+        async with Daemon(nats_server.url, **environ, **lagging) as daemon, speaking(client, heldout, stream) as sent:
+            moment = moments.randint(1, 300)
+            await published(client, sent, moment)
+            times.append(await stopped(daemon, GRACE))
+            depths.append((await daemon.logged("draining"))["queue_depth"])
+            ended = await client.until_type("ended", stream=stream)
+        assert len(client.of("started", "ended", stream=stream)) == 2
+        check_tiles(client.heard, ended)
+        assert moment * CHUNK // 2 <= round(ended["received"] * 16000) <= sent[-1] + CHUNK // 2
+        check_summary(daemon, ended, len(client.of("final", "gap", stream=stream)))
+        reasons |= {gap["reason"] for gap in client.of("gap", stream=stream)}
+    logging.getLogger(__name__).info("longest exit of %d: %.2f s", len(times), max(times))
+    assert reasons <= {"queue_full", "deadline"}
+    assert max(depths[::2]) > 0  # windows in the model
+    assert max(depths[1::2]) > 2  # and waiting behind a slow engine
+
+
+async def test_draining_is_visible_and_a_second_signal_ends_it_at_once(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """/readyz says 503 from the first SIGTERM on while /livez says 200; the second one exits with 128 + 15."""
+    async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="3600") as daemon:
+        assert await daemon.probe("/readyz") == 200
+        async with speaking(client, heldout, "s1") as sent:
+            await published(client, sent, 100)
+        daemon.terminate()
+        await daemon.logged("draining")
+        assert await daemon.probe("/readyz") == 503
+        assert await daemon.probe("/livez") == 200
+        begin = time.monotonic()
+        daemon.terminate()
+        assert await daemon.ended() == 128 + 15
+        assert time.monotonic() - begin < 1
+
+
+async def test_what_does_not_fit_into_the_grace_period_becomes_gaps(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """A queue longer than the grace period: what is done in time is final, the rest gap(shutdown), and exit 0."""
+    slow = RATE | QUICK | {"STUB_SECS": "0.4", "SHUTDOWN_GRACE_SECS": "1"}
+    async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
+        async with speaking(client, heldout, "s1", pause=0) as sent:
+            await published(client, sent, 400)
+        await stopped(daemon, 1 + AFTER)
+        ended = await client.until_type("ended")
+    check_tiles(client.heard, ended)
+    assert client.of("final")
+    assert ended["gap"].keys() == {"shutdown"}
+    assert len(client.of("gap")) == daemon.summary["jobs_dropped"] > 1
+    check_summary(daemon, ended, len(client.of("final", "gap")))
+    assert not [r for r in daemon.records if r["message"].startswith("not published")]
+
+
+async def test_a_window_stuck_in_the_engine_does_not_hold_up_the_exit(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """An engine that never comes back: its window becomes gap(shutdown), the session ends, the process too."""
+    async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="1") as daemon:
+        async with speaking(client, heldout, "s1") as sent:
+            await published(client, sent, 100)
+        await stopped(daemon, 1 + AFTER)
+        ended = await client.until_type("ended")
+    check_tiles(client.heard, ended)
+    assert ended["transcribed"] == 0
+    assert ended["gap"].keys() == {"shutdown"}
+
+
+@pytest.mark.parametrize("listening", [False, True])
+async def test_a_collector_that_is_away_costs_two_seconds_at_most(
+    nats_server: NatsServer, client: Client, heldout: Speech, listening: bool
+) -> None:
+    """Connections to the collector that are refused, or never answered: everything is published, exit 0 in time."""
+    with nobody(listening=listening) as endpoint:
+        environ = RATE | QUICK | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "SHUTDOWN_GRACE_SECS": "2"}
+        async with Daemon(nats_server.url, **environ) as daemon, speaking(client, heldout, "s1") as sent:
+            await published(client, sent, 50)
+            await stopped(daemon, 2 + AFTER)
+            ended = await client.until_type("ended")
+    check_tiles(client.heard, ended)
+
+
+@pytest.mark.parametrize("away", ["killed", "frozen"])
+async def test_with_nats_away_the_results_are_in_the_log(
+    nats_server: NatsServer, client: Client, heldout: Speech, away: str
+) -> None:
+    """A server that is dead or deaf at SIGTERM: exit 0 in time, and what nobody could hear is in the log, whole."""
+    slow = RATE | QUICK | {"STUB_SECS": "0.2", "SHUTDOWN_GRACE_SECS": "3", "STATUS_INTERVAL_SECS": "600"}
+    async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
+        async with speaking(client, heldout, "s1") as sent:
+            await published(client, sent, 150)
+        await client.until_type("final")
+        nats_server.freeze() if away == "frozen" else nats_server.kill()
+        await stopped(daemon, 3 + AFTER)
+    if away == "frozen":
+        nats_server.resume()
+        await client.flush()
+    told = [json.loads(r["body"]) for r in daemon.records if "not published" in r["message"]]
+    heard = client.heard + [body for body in told if body not in client.heard]  # some "perhaps not"
+    (ended,) = [body for body in heard if body["type"] == "ended"]
+    check_tiles(heard, ended)
+    assert [body for body in heard if body["type"] == "final"] != client.of("final")
+
+
+@pytest.mark.parametrize("phase", ["loading", "connecting", "greeting"])
+async def test_a_start_can_be_interrupted(nats_server: NatsServer, phase: str) -> None:
+    """SIGTERM while the model loads, or while NATS is away or deaf, ends the process with 0 and without delay."""
+    environ = {"STUB_SECS": "3600" if phase == "loading" else "0", "WHISPER_RTF": "0.05"}
+    if phase == "connecting":
+        nats_server.kill()
+    elif phase == "greeting":
+        nats_server.freeze()
+    async with Daemon(nats_server.url, script=STUB, wait=False, **environ) as daemon:
+        await daemon.logged("starting" if phase == "loading" else "model ready")
+        if phase == "connecting":
+            await daemon.logged("NATS: ")
+        await stopped(daemon, 2)
+        assert daemon.summary["jobs_enqueued"] == 0
