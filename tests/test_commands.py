@@ -394,28 +394,24 @@ async def test_publish_and_listen_give_up_a_server_that_is_gone_for_good(nats_se
     assert publish.err[-2].endswith("; NATS is away, so without its end")
 
 
-@pytest.mark.parametrize("arguments", [("listen",), ("publish",)])
-async def test_no_server_is_one_clear_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+async def test_no_server_is_one_clear_error(tmp_path: Path) -> None:
     """Exit 3, the address, the setting that decided and the system's reason; the retries are not listed one by one."""
     path = tmp_path / "talk.wav"
     path.write_bytes(recording(noise(0.1)))
-    extra = (str(path),) if arguments == ("publish",) else ()
     with socket.socket() as bound:  # bound but not listening: connections are refused, and no one else gets the port
         bound.bind(("127.0.0.1", 0))
-        url = f"nats://127.0.0.1:{bound.getsockname()[1]}"
-        async with Command(*arguments, *extra, NATS_URL=url, NATS_CONNECT_TIMEOUT_SECS="1.2") as command:
-            assert await command.ended() == 3
-    reason = f"[Errno 111] Connect call failed {bound_address(url)}"
-    assert command.err == [
-        f"transcriber: NATS: {reason}",
-        f"transcriber: waiting for NATS at {url}, up to NATS_CONNECT_TIMEOUT_SECS=1.2",
-        f"transcriber: NATS at {url}: no connection within NATS_CONNECT_TIMEOUT_SECS=1.2 ({reason})",
-    ]
-
-
-def bound_address(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("nats://").rpartition(":")
-    return host, int(port)
+        address = bound.getsockname()
+        environ = {"NATS_URL": f"nats://127.0.0.1:{address[1]}", "NATS_CONNECT_TIMEOUT_SECS": "1.2"}
+        async with Command("listen", **environ) as listen, Command("publish", str(path), **environ) as publish:
+            assert [await listen.ended(), await publish.ended()] == [3, 3]
+    reason = f"[Errno 111] Connect call failed {address}"
+    url = environ["NATS_URL"]
+    for command in (listen, publish):
+        assert command.err == [
+            f"transcriber: NATS: {reason}",
+            f"transcriber: waiting for NATS at {url}, up to NATS_CONNECT_TIMEOUT_SECS=1.2",
+            f"transcriber: NATS at {url}: no connection within NATS_CONNECT_TIMEOUT_SECS=1.2 ({reason})",
+        ]
 
 
 ENDED = event("ended", received=9.0, transcribed=2.0, silent=7.0, gap={}, pending=0.0)
@@ -499,9 +495,9 @@ async def test_listen_can_be_left_while_its_reader_reads_nothing(nats_server: Na
 
 
 async def test_listen_does_not_stop_at_a_word_that_the_charset_lacks(nats_server: NatsServer) -> None:
-    """Subtitles and JSON are UTF-8 whatever the locale; text shows what the locale cannot with a stand-in."""
+    """Files are UTF-8 whatever the locale; in text a stand-in shows what the locale cannot."""
     environ = {"NATS_URL": nats_server.url, "PYTHONIOENCODING": "ascii"}
-    for style, wanted in (("text", "caf?"), ("srt", "café"), ("json", "café")):
+    for style, wanted in (("text", "caf?"), ("srt", "café")):
         arguments = ("--format", style, "--until-end")
         async with Command("listen", *arguments, **environ) as command, bus(nats_server.url) as daemon:
             await command.printed("listening")
@@ -622,11 +618,14 @@ async def test_capacity_is_left_by_ctrl_c_while_native_code_runs() -> None:
     assert len(command.err) == 1
 
 
-async def test_capacity_of_a_broken_model_is_refused(tmp_path: Path) -> None:
+def test_capacity_of_a_broken_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit 3 before native code sees the file."""
-    torn = tmp_path / "torn.bin"
-    torn.write_bytes(b"lmgg" * 1000)
-    async with Command("capacity", WHISPER_MODEL_PATH=str(torn)) as command:
-        assert await command.ended() == 3
-    (line,) = command.err
-    assert line.startswith(f"transcriber: model {torn}: ")
+    (torn := tmp_path / "torn.bin").write_bytes(b"lmgg" * 1000)
+    monkeypatch.setenv("WHISPER_MODEL_PATH", str(torn))
+    assert main(["capacity"]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"transcriber: model {torn}: ")
+    assert len(err.splitlines()) == 1

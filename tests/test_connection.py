@@ -50,12 +50,16 @@ PUBLIC = nkeys.from_seed(bytearray(SEED)).public_key.decode()
         ("tls://bob:s3@cret@host:4222", "tls://host:4222"),
         ("nats://bob:s3cret@a:1,nats://eve:hidden@b:2", "nats://a:1,nats://b:2"),
         ("nats://bob:s3,cret@a:1", "nats://a:1"),
+        ("nats://bob:x://y@a:1", "nats://a:1"),
         ("a:1,b:2", "a:1,b:2"),
     ],
 )
 def test_an_address_never_shows_who_we_are(url: str, address: str) -> None:
     """User, password and token are left out, however the URL is written."""
     assert BrokerOptions(url).address == address
+    options = BrokerOptions(url, user="u", password="s3cret", token="t0ken")
+    assert "cret" not in repr(options)
+    assert "t0ken" not in repr(options)
 
 
 def test_credentials_become_nats_pys_arguments(tmp_path: Path) -> None:

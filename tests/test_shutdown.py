@@ -145,6 +145,24 @@ async def test_what_does_not_fit_into_the_grace_period_becomes_gaps(
     assert not [r for r in daemon.records if r["message"].startswith("not published")]
 
 
+async def test_without_any_grace_all_that_was_received_is_told_as_gaps(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """SHUTDOWN_GRACE_SECS=0 in mid-burst: no time to decode, but the account is whole, and every session ends."""
+    async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="0") as daemon:
+        pcm = s16(heldout.samples[: 60 * 16000])
+        for start in range(0, len(pcm), CHUNK):
+            for stream in ("s1", "s2", "s3"):
+                await client.send(pcm[start : start + CHUNK], subject=f"audio.{stream}", audio_offset=start // 2)
+        await client.flush()
+        await stopped(daemon, 1)
+        ends = await client.until_count(3, "ended")
+    for ended in ends:
+        check_tiles(client.heard, ended)
+        assert ended["transcribed"] == 0
+        assert ended["gap"].keys() <= {"shutdown", "lag", "queue_full"}
+
+
 async def test_a_window_stuck_in_the_engine_does_not_hold_up_the_exit(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:

@@ -69,50 +69,63 @@ def _exit_code(error: TranscriberError) -> int:
             return ExitCode.CANNOT_START
         case BrokerLost():
             return ExitCode.BROKER_LOST
-        case _:
-            return ExitCode.DEFECT
+    return ExitCode.DEFECT
 
 
 def _interruptible(work: Coroutine[Any, Any, None]) -> int:
     """Run until done; a first signal cancels the work, a second one also its cleaning up. Returns the exit code."""
     _log_to_stderr()
-    caught: list[int] = []
+    signals = _Signals()
 
     async def interrupted() -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # noqa: S101 - this is one
-        stuck_from = math.inf
-
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            nonlocal stuck_from
-            caught.append(number)
-            logging.disable()  # what closing down brings about is no news
-            if time.monotonic() > stuck_from:  # in a write, say, into a pager that waits for its user
-                raise KeyboardInterrupt
-            if len(caught) <= 2:  # noqa: PLR2004 - more of them find everything on its way out
-                stuck_from = min(stuck_from, time.monotonic() + _NOTICE_SECS)
-                loop.call_soon_threadsafe(cancel)
-
-        def cancel() -> None:
-            nonlocal stuck_from
-            stuck_from = math.inf
-            task.cancel()
-
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
-                signal.signal(number, on_signal)
+        signals.cancel(asyncio.current_task())
         await work
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         asyncio.run(interrupted())
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        if not caught:
+    except asyncio.CancelledError:
+        if not signals.caught:
             raise
+    except KeyboardInterrupt:  # see `_Signals`
+        _discard_output()
     finally:
         for number, handler in before.items():  # once interrupted we are leaving: no signal may disturb that
-            signal.signal(number, signal.SIG_IGN if caught else handler)
-    return 128 + caught[0] if caught else 0
+            signal.signal(number, signal.SIG_IGN if signals.caught else handler)
+    return 128 + signals.caught[0] if signals.caught else 0
+
+
+class _Signals:
+    """Cancels a task, once for the first signal and once for the second.
+
+    Raises `KeyboardInterrupt` instead where the event loop does not run: in a write, say, into a pager that waits for
+    its user. Anywhere else that could tear a callback of asyncio's in two and lose the news of a child's end.
+    """
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self._stuck_from = math.inf
+
+    def cancel(self, task: asyncio.Task[Any] | None) -> None:
+        """Take over the signals, all but those that are ignored: under nohup, or in a job in the background."""
+        assert task is not None  # noqa: S101 - only code outside of a task finds none
+        self._loop, self._task = asyncio.get_running_loop(), task
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.caught.append(number)
+        logging.disable()  # what closing down brings about is no news
+        if time.monotonic() > self._stuck_from:
+            raise KeyboardInterrupt
+        if len(self.caught) <= 2:  # noqa: PLR2004 - more of them find everything on its way out
+            self._stuck_from = min(self._stuck_from, time.monotonic() + _NOTICE_SECS)
+            self._loop.call_soon_threadsafe(self._noticed)
+
+    def _noticed(self) -> None:
+        self._stuck_from = math.inf
+        self._task.cancel()
 
 
 def _log_to_stderr() -> None:
@@ -124,10 +137,8 @@ def _log_to_stderr() -> None:
         before, last = last, record.getMessage()
         return last != before
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("transcriber: %(message)s"))
-    handler.addFilter(news)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, format="transcriber: %(message)s")
+    logging.getLogger().handlers[0].addFilter(news)
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
@@ -192,48 +203,35 @@ def _capacity(options: argparse.Namespace) -> NoReturn:
     _leave(_interruptible(commands.capacity(options, settings.load())))
 
 
-def _within(text: str, low: float, high: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-    return number
+def _within(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return number
 
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    return lambda text: _within(text, low, high)
+    return parse
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
-    return lambda text: int(_within(text, low, high))
+    return lambda text: int(_within(low, high)(text))
 
 
-def _stream(text: str) -> str:
-    if not wire.is_stream(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a stream id: [A-Za-z0-9_-]{{1,64}} is allowed")
-    return text
+def _checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not is_good(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}: {allowed} allowed")
+        return text
+
+    return parse
 
 
-def _stream_or_all(text: str) -> str:
-    return text if text == "*" else _stream(text)
-
-
-def _session(text: str) -> str:
-    if wire.session_of({wire.SESSION: text}) is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a session id: 1 to 128 printable ASCII characters are allowed"
-        )
-    return text
-
-
-def _language(text: str) -> str:
-    if wire.language_of({wire.LANGUAGE: text}) is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a language: an ISO 639-1 code such as en, or auto, is allowed"
-        )
-    return text
+_stream = _checked("a stream id", "[A-Za-z0-9_-]{1,64} is", wire.is_stream)
+_session = _checked("a session id", "1 to 128 ASCII characters are", lambda s: wire.session_of({wire.SESSION: s}) == s)
+_language = _checked("a language", "an ISO 639-1 code or auto is", lambda s: wire.language_of({wire.LANGUAGE: s}) == s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -261,14 +259,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a recording, or - for standard input (a recording or raw PCM)")
-    parser.add_argument("--stream", default="demo", type=_stream, help="publish to audio.STREAM [%(default)s]")
-    parser.add_argument(
-        "--speed", default=1.0, type=_number(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]"
-    )
-    parser.add_argument("--chunk-ms", default=100, type=_whole(1, 10_000), help="length of a chunk [%(default)s]")
-    parser.add_argument("--session", type=_session, help="session id [a new one]")
-    parser.add_argument("--language", type=_language, help="ISO 639-1 hint, or auto [the daemon's setting]")
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a recording, or - for standard input (a recording or raw PCM)")
+    add("--stream", default="demo", type=_stream, help="publish to audio.STREAM [%(default)s]")
+    add("--speed", default=1.0, type=_within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
+    add("--chunk-ms", default=100, type=_whole(1, 10_000), help="length of a chunk [%(default)s]")
+    add("--session", type=_session, help="session id [a new one]")
+    add("--language", type=_language, help="ISO 639-1 hint, or auto [the daemon's setting]")
     raw = parser.add_argument_group("raw PCM on standard input")
     codes = [encoding.value for encoding in Encoding]
     raw.add_argument("--encoding", default=codes[0], choices=codes, help="[%(default)s]")
@@ -278,13 +275,10 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_listen(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stream", default="*", type=_stream_or_all, help="one stream [all]")
-    parser.add_argument(
-        "--format",
-        default=Style.TEXT.value,
-        choices=[style.value for style in Style],
-        help="[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it",
-    )
+    parser.add_argument("--stream", default="*", type=lambda s: s if s == "*" else _stream(s), help="one stream [all]")
+    styles = [style.value for style in Style]
+    help_text = "[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it"
+    parser.add_argument("--format", default=styles[0], choices=styles, help=help_text)
     parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
 
 
@@ -302,6 +296,4 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _add_capacity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", default=10, type=_whole(1, 100_000), help="streams to carry [%(default)s]")
-    parser.add_argument(
-        "--utilisation", default=0.7, type=_number(0.01, 1), help="how busy a worker may be [%(default)g]"
-    )
+    parser.add_argument("--utilisation", default=0.7, type=_within(0.01, 1), help="of a worker, at most [%(default)g]")

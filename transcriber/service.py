@@ -172,7 +172,7 @@ class Service:
         stopping = asyncio.gather(requests.stop(), source.stop(), return_exceptions=True)
         await _within(min(_UNSUBSCRIBE_SECS, self._left), stopping)
         source.end()
-        await _within(self._left, ingesting)
+        await _within(self._left / 2, ingesting)  # the other half is for what is queued
         for arrival in source.rest():
             pipeline.receive(arrival, time.monotonic())
         pipeline.end_all()
@@ -192,9 +192,8 @@ class Service:
             await _within(min(max(left, _LEAST_PUBLISH_SECS), _RECONNECT_SECS), publisher.emptied())
         await _within(0.0, publishing)
         for message in publisher.undelivered():
-            log.error(
-                "not published: NATS is away", extra={"subject": message.subject, "body": message.payload.decode()}
-            )
+            extra = {"subject": message.subject, "body": message.payload.decode()}
+            log.error("not published: NATS is away", extra=extra)
 
     @property
     def _left(self) -> float:

@@ -51,7 +51,7 @@ class WebRtcDetector:
         self._background = self.ABSOLUTE_FLOOR / self.ABOVE_BACKGROUND
 
     def detect(self, frames: NDArray[np.float32]) -> list[bool]:
-        powers = (np.einsum("ij,ij->i", frames, frames) / FRAME).tolist()
+        powers = (np.vecdot(frames, frames) / FRAME).tolist()
         pcm = (frames * np.float32(32767)).astype("<i2").tobytes()
         is_speech, background, size = self._vad.is_speech, self._background, 2 * FRAME
         decisions = []

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ _EVER = 10**6  # seconds, where nats-py wants a number
 # What the server says when it knows us and does not want us: trying again changes nothing.
 _REFUSALS = ("permissions violation", "authorization violation", "authentication")
 _BETWEEN_SERVERS = re.compile(r",(?=[^,]*://|[^@]*$)")  # a comma, unless it may belong to a password
+_USER = re.compile(r"(?<=://).*@|^(?!.*://).*@")  # and the password, whatever characters it has
 # What a credentials file must hold; nats-py reads on for ever in search of the first.
 _CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
@@ -41,10 +42,10 @@ _CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 class BrokerOptions:
     """Where NATS is and who we are there. Empty strings mean not given. Timeouts in seconds."""
 
-    url: str = "nats://127.0.0.1:4222"  # or several, with commas between them
+    url: str = field(default="nats://127.0.0.1:4222", repr=False)  # or several, with commas between them
     user: str = ""
-    password: str = ""
-    token: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     creds: str = ""  # path of a credentials file
     nkey: str = ""  # path of a seed file
     ca: str = ""
@@ -60,7 +61,7 @@ class BrokerOptions:
     @property
     def address(self) -> str:
         """The URLs without user and password, fit for logs."""
-        return ",".join(_without_user(server) for server in self.servers)
+        return ",".join(_USER.sub("", server) for server in self.servers)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context that these files make; None when none is given."""
@@ -97,11 +98,6 @@ class BrokerOptions:
         for part in parts:
             if part not in text:
                 raise BrokerError(self.address, f"{setting}={path!r} holds no {part!r}")
-
-
-def _without_user(server: str) -> str:
-    scheme, separator, rest = server.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 class _Client(Client):
