@@ -124,7 +124,9 @@ class Daemon:
     def __init__(self, url: str, *, script: Path | None = None, wait: bool = True, **environ: str) -> None:
         self._command = [sys.executable, *(["-m", "transcriber", "run"] if script is None else [str(script)])]
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "AUDIO_", "WHISPER_", "OTEL_"))}
-        self._environ = keep | {"NATS_URL": url, "HEALTH_HOST": "127.0.0.1", "HEALTH_PORT": "0"} | environ
+        # One thread: whisper.cpp's threads wait for each other in a spin, fifty times slower where cores are shared.
+        ours = {"NATS_URL": url, "HEALTH_HOST": "127.0.0.1", "HEALTH_PORT": "0", "WHISPER_THREADS": "1"}
+        self._environ = keep | ours | environ
         self._wait = wait
         self.records: list[dict[str, Any]] = []
         self.stderr = ""

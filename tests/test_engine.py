@@ -18,7 +18,7 @@ from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_cont
 
 
 def load(**options: object) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 2, **options))  # type: ignore[arg-type]
+    return WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 1, **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech
 ) -> None:
     """Word error rate of the joined finals at most 1 point above the model alone; 99 % of speech inside windows."""
-    engine = WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 2))
+    engine = WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 1))
     sets = {"heldout": heldout, "heldout2": more_heldout}
     said = " ".join(speech.words for speech in sets.values())
     assert len(said.split()) >= 1500

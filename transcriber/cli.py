@@ -1,8 +1,6 @@
 """The commands: parse, call, exit code."""
 
-# The commands' modules are imported where they are called: half a second that --help does not need, and in which Ctrl-C
-# must end as quietly as anywhere else. Hence the PLC0415 below.
-# ruff: noqa: PLC0415
+# ruff: noqa: PLC0415 - modules are loaded by the commands that need them: half a second, which --help does not take
 
 from __future__ import annotations
 
@@ -27,19 +25,19 @@ from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingE
 from transcriber.messages import Encoding
 from transcriber.subtitles import Style
 
-_INTERRUPTED = 128 + signal.SIGINT  # what shells report for a command that Ctrl-C ended
 _NOTICE_SECS = 1.0  # an event loop that has not noticed a signal by then does not run
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a terminal window that is closed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _quit)
     try:
         options = _parser().parse_args(arguments)
         code: int = options.call(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output is gone: `listen | head`
         _discard_output()
         return 0
@@ -50,7 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         sys.stderr.write(f"transcriber: {error or type(error).__name__}\n")
         return 1
+    finally:
+        if signal.getsignal(signal.SIGINT) is _quit:
+            signal.signal(signal.SIGINT, before)
     return code
+
+
+def _quit(number: int, _frame: FrameType | None) -> NoReturn:
+    """End the process where there is nothing to clean up, as while modules load: an exception there would be noise."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps behind a progress bar
+    os._exit(128 + number)
 
 
 def _discard_output() -> None:

@@ -175,13 +175,19 @@ async def _print(listener: Listener, options: argparse.Namespace) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # files are UTF-8; a word that a terminal cannot show must end nothing
         sys.stdout.reconfigure(errors="replace", encoding=None if style is Style.TEXT else "utf-8")
     if formatter.head:
-        print(formatter.head, flush=True)  # noqa: T201 - printing is this command's purpose
+        _write(formatter.head)
     subtitles = style in {Style.SRT, Style.VTT}
     async for message in listener.messages():
         if (text := formatter.format(message)) is not None:
-            print(text, flush=True)  # noqa: T201
+            _write(text)
         if formatter.complete(message) if subtitles else options.until_end and message["type"] == "ended":
             return
+
+
+def _write(text: str) -> None:
+    """One line at once: who reads it may be watching for lines."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _on_reader_gone(call: Callable[[], object]) -> asyncio.Event:
@@ -205,16 +211,16 @@ def models(options: argparse.Namespace) -> None:
     if options.action == "list":
         for entry in modelstore.listing(directory):
             state = str(entry.path) if entry.present else "-"
-            print(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")  # noqa: T201
+            _write(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")
     elif options.action == "pull":
         path = _pull(options.name, directory)
-        print(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")  # noqa: T201
+        _write(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")
     else:
         verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
         digest = (
             f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
         )
-        print(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")  # noqa: T201
+        _write(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")
 
 
 def _pull(name: str, directory: Path) -> Path:
@@ -268,7 +274,7 @@ async def capacity(options: argparse.Namespace, settings: Settings) -> None:
         ("one worker", f"{_count(carried, 'stream')} of speech without pauses at {used:.0%} utilisation"),
         (_count(count, "stream"), f"{_count(needed, 'worker')} = ceil({count} x {rtf:.4f} / {used:g})"),
     )
-    print("\n".join(f"{name:12} {text}" for name, text in lines))  # noqa: T201
+    _write("\n".join(f"{name:12} {text}" for name, text in lines))
     if (share := median(engines[0].shares)) < _BUSY_SHARE and not settings.rtf:
         _note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
 
