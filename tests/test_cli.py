@@ -27,6 +27,16 @@ from transcriber.errors import (
 COMMANDS = ("run", "demo", "publish", "listen", "models", "capacity")
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """The signal handlers are afterwards as they were, and the log is switched on again."""
+    before = {number: signal.getsignal(number) for number in cli._SIGNALS}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    logging.disable(logging.NOTSET)
+
+
 def exits(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
     """Where argparse ends the process: its code and what it printed."""
     with pytest.raises(SystemExit) as caught:
@@ -154,7 +164,18 @@ def test_help_loads_none_of_the_heavy_modules():
 
 async def test_ctrl_c_while_modules_load_is_quiet():
     """Exit 130 and not a word, even five times in a row and in the middle of an import."""
-    script = "import sys, transcriber.cli as c; print('loading', flush=True); sys.exit(c.main(['models', 'list']))"
+    script = """if True:
+        import sys
+        from transcriber.cli import main
+
+        class Tell:
+            def find_spec(self, name, path=None, target=None):
+                if name == "transcriber.commands":
+                    print("loading", flush=True)
+
+        sys.meta_path.insert(0, Tell())
+        sys.exit(main(["models", "list"]))
+    """
     async with Command(program=("-c", script)) as command:
         await command.printed("loading")
         for _ in range(5):
@@ -162,16 +183,6 @@ async def test_ctrl_c_while_modules_load_is_quiet():
                 command.signal(signal.SIGINT)
         assert await command.ended() == 130
     assert (command.out, command.err) == (["loading"], [])
-
-
-@pytest.fixture
-def handlers():
-    """The signal handlers as they were, afterwards, and the log switched on again."""
-    before = {number: signal.getsignal(number) for number in cli._SIGNALS}
-    yield before
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("number", cli._SIGNALS)

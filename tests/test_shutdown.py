@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,17 +214,53 @@ async def test_with_nats_away_the_results_are_in_the_log(
     assert [body for body in heard if body["type"] == "final"] != client.of("final")
 
 
-@pytest.mark.parametrize("phase", ["loading", "connecting", "greeting"])
-async def test_a_start_can_be_interrupted(nats_server: NatsServer, phase: str) -> None:
-    """SIGTERM while the model loads, or while NATS is away or deaf, ends the process with 0 and without delay."""
-    environ = {"STUB_SECS": "3600" if phase == "loading" else "0", "WHISPER_RTF": "0.05"}
+async def test_a_server_that_comes_back_while_draining_gets_the_results(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """NATS restarts during the grace period: what waited is published after all, and nothing is left for the log."""
+    slow = RATE | QUICK | {"STUB_SECS": "0.1", "STATUS_INTERVAL_SECS": "600"}
+    async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
+        async with speaking(client, heldout, "s1") as sent:
+            await published(client, sent, 150)
+        await client.until_type("started")
+        nats_server.kill()
+        await daemon.logged("NATS disconnected")
+        daemon.terminate()
+        await daemon.logged("draining")
+        nats_server.start()
+        ended = await client.until_type("ended")
+        assert await daemon.ended() == 0
+    check_tiles(client.heard, ended)
+    assert not [r for r in daemon.records if r["message"] == "not published: NATS is away"]
+
+
+SLOW_RESOLVER = """
+import socket, time
+resolve = socket.getaddrinfo
+def getaddrinfo(host, *more, **named):
+    if host == "nats.invalid":
+        print('{"message": "resolving"}', flush=True)
+        time.sleep(3600)
+    return resolve(host, *more, **named)
+socket.getaddrinfo = getaddrinfo
+from transcriber.cli import main
+main(["run"])
+"""
+
+
+@pytest.mark.parametrize("phase", ["loading", "measuring", "resolving", "connecting", "greeting"])
+async def test_a_start_can_be_interrupted(nats_server: NatsServer, tmp_path: Path, phase: str) -> None:
+    """SIGTERM while the model loads, or while NATS is away, deaf or not even an address, ends the process with 0."""
+    environ = {"STUB_SECS": "3600" if phase == "measuring" else "0", "WHISPER_RTF": "0.05"}
+    script = {"loading": None, "resolving": tmp_path / "resolving.py"}.get(phase, STUB)
+    (tmp_path / "resolving.py").write_text(SLOW_RESOLVER)
+    url = "nats://nats.invalid" if phase == "resolving" else nats_server.url
     if phase == "connecting":
         nats_server.kill()
     elif phase == "greeting":
         nats_server.freeze()
-    async with Daemon(nats_server.url, script=STUB, wait=False, **environ) as daemon:
-        await daemon.logged("starting" if phase == "loading" else "model ready")
-        if phase == "connecting":
-            await daemon.logged("NATS: ")
+    reached = {"resolving": "resolving", "connecting": "NATS: ", "greeting": "model ready"}.get(phase, "starting")
+    async with Daemon(url, script=script, wait=False, **environ) as daemon:
+        await daemon.logged(reached)
         await stopped(daemon, 2)
         assert daemon.summary["jobs_enqueued"] == 0

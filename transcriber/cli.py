@@ -31,8 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
     try:
         options = _parser().parse_args(arguments)
@@ -48,14 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         sys.stderr.write(f"transcriber: {error or type(error).__name__}\n")
         return 1
-    finally:
-        if signal.getsignal(signal.SIGINT) is _quit:
-            signal.signal(signal.SIGINT, before)
     return code
 
 
 def _quit(number: int, _frame: FrameType | None) -> NoReturn:
-    """End the process where there is nothing to clean up, as while modules load: an exception there would be noise."""
+    """End the process where there is nothing to clean up: while modules load, an exception would be noise."""
     if sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps behind a progress bar
     os._exit(128 + number)
@@ -145,8 +141,9 @@ def _log_to_stderr() -> None:
         before, last = last, record.getMessage()
         return last != before
 
-    logging.basicConfig(level=logging.WARNING, format="transcriber: %(message)s")
-    logging.getLogger().handlers[0].addFilter(news)
+    handler = logging.StreamHandler()
+    handler.addFilter(news)
+    logging.basicConfig(level=logging.WARNING, format="transcriber: %(message)s", handlers=[handler])
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
@@ -157,14 +154,15 @@ def _run(_options: argparse.Namespace) -> NoReturn:
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
 
-    async def live() -> int:
+    async def live() -> NoReturn:
         try:
-            return await Service(chosen).run()
+            code = await Service(chosen).run()
         except CannotStart as error:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
-            return ExitCode.CANNOT_START
+            code = ExitCode.CANNOT_START
+        _leave(code)  # from in here: asyncio.run would first wait for a name server that does not answer
 
-    _leave(asyncio.run(live()))
+    asyncio.run(live())
 
 
 def _leave(code: int) -> NoReturn:
@@ -262,7 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_models(add("models", _models, "list, pull and verify models"))
-    _add_capacity(add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers"))
+    measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
+    measure.add_argument("--streams", default=10, type=_whole(1, 100_000), help="streams to carry [%(default)s]")
+    measure.add_argument("--utilisation", default=0.7, type=_within(0.01, 1), help="of a worker, at most [%(default)g]")
     return parser
 
 
@@ -275,18 +275,15 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     add("--session", type=_session, help="session id [a new one]")
     add("--language", type=_language, help="ISO 639-1 hint, or auto [the daemon's setting]")
     raw = parser.add_argument_group("raw PCM on standard input")
-    codes = [encoding.value for encoding in Encoding]
-    raw.add_argument("--encoding", default=codes[0], choices=codes, help="[%(default)s]")
-    rates, counts = wire.RATES, wire.CHANNEL_COUNTS
-    raw.add_argument("--rate", default=48_000, type=_whole(rates[0], rates[-1]), help="Hz [%(default)s]")
-    raw.add_argument("--channels", default=1, type=_whole(counts[0], counts[-1]), help="[%(default)s]")
+    raw.add_argument("--encoding", default="pcm_s16le", choices=[*map(str, Encoding)], help="[%(default)s]")
+    raw.add_argument("--rate", default=48_000, type=_whole(wire.RATES[0], wire.RATES[-1]), help="Hz [%(default)s]")
+    raw.add_argument("--channels", default=1, type=_whole(1, wire.CHANNEL_COUNTS[-1]), help="[%(default)s]")
 
 
 def _add_listen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", default="*", type=lambda s: s if s == "*" else _stream(s), help="one stream [all]")
-    styles = [style.value for style in Style]
     help_text = "[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it"
-    parser.add_argument("--format", default=styles[0], choices=styles, help=help_text)
+    parser.add_argument("--format", default="text", choices=[*map(str, Style)], help=help_text)
     parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
 
 
@@ -300,8 +297,3 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     verify = actions.add_parser("verify", parents=[each], help="check a model file")
     verify.add_argument("name", help="a name as in `models list`, or a path")
     verify.add_argument("--sha256", help="the expected digest [the published one]")
-
-
-def _add_capacity(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--streams", default=10, type=_whole(1, 100_000), help="streams to carry [%(default)s]")
-    parser.add_argument("--utilisation", default=0.7, type=_within(0.01, 1), help="of a worker, at most [%(default)g]")

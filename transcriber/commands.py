@@ -103,14 +103,14 @@ async def _source(options: argparse.Namespace) -> _Source:
     if sys.stdin is None or sys.stdin.isatty():
         what = "is closed" if sys.stdin is None else "is a terminal"
         raise RecordingError(_STDIN, f"{what}; pipe a recording or raw PCM into it")
-    pipe = Pipe(sys.stdin.fileno(), _STDIN)
+    pipe = Pipe(sys.stdin.fileno(), _STDIN, _note)
     head = await pipe.read(4)
     if not head:
         raise RecordingError(_STDIN, "is empty")
     if not is_recording(head):
         raw = AudioFormat(Encoding(options.encoding), options.rate, options.channels)
         _note(f"{_STDIN}: raw {raw.encoding}, {raw.rate} Hz, channels: {raw.channels}")
-        return _Source(raw, None, _whole_frames(pipe, raw, secs, head), _PIPE_SPEED)
+        return _Source(raw, None, pipe.chunks(raw, secs, head), _PIPE_SPEED)
     wav = wav_head(head)
     while wav is None and (more := await pipe.some()):
         head += more
@@ -119,7 +119,7 @@ async def _source(options: argparse.Namespace) -> _Source:
         return _recorded(Recording(head + await pipe.rest()), _STDIN, secs)
     _check_range(_STDIN, wav.format.rate, wav.format.channels)
     seconds = wav.size / wav.format.frame_bytes / wav.format.rate if wav.size else None
-    return _Source(wav.format, seconds, _whole_frames(pipe, wav.format, secs, head[wav.start :], wav.size), _PIPE_SPEED)
+    return _Source(wav.format, seconds, pipe.chunks(wav.format, secs, head[wav.start :], wav.size), _PIPE_SPEED)
 
 
 def _recorded(recording: Recording, name: str, secs: float) -> _Source:
@@ -134,21 +134,6 @@ def _check_range(name: str, rate: int, channels: int) -> None:
     if rate not in wire.RATES or channels not in wire.CHANNEL_COUNTS:
         found = f"{rate} Hz, channels: {channels}"
         raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
-
-
-async def _whole_frames(
-    pipe: Pipe, pcm: AudioFormat, secs: float, head: bytes, size: int | None = None
-) -> AsyncIterator[bytes]:
-    """Cut what the pipe brings, `head` first and `size` bytes in all, into chunks of whole sample frames."""
-    pipe.put_back(head)
-    step = pcm.frame_bytes * max(1, int(pcm.rate * secs))
-    left = size
-    while data := await pipe.read(step if left is None else min(step, left)):
-        left = None if left is None else left - len(data)
-        if odd := len(data) % pcm.frame_bytes:
-            _note(f"{_STDIN}: the last {odd} bytes are not a whole sample frame of {pcm.frame_bytes}; not sent")
-        if whole := data[: len(data) - odd]:
-            yield whole
 
 
 async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:

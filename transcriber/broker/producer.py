@@ -124,10 +124,11 @@ class Pipe:
     The thread may block for ever, in a read that nothing can interrupt; it is a daemon, so that the process can end.
     """
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        """`name` stands in errors."""
+    def __init__(self, descriptor: int, name: str, note: Callable[[str], object] = lambda _text: None) -> None:
+        """`name` stands in errors; `note` takes what the user should know."""
         self._descriptor = descriptor
         self._name = name
+        self._note = note
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[bytes | OSError] = asyncio.Queue()
         self._room = threading.Semaphore(_READS_AHEAD)
@@ -173,6 +174,20 @@ class Pipe:
             parts += data
         self.put_back(bytes(parts[size:]))
         return bytes(parts[:size])
+
+    async def chunks(self, pcm: AudioFormat, secs: float, head: bytes, size: int | None = None) -> AsyncIterator[bytes]:
+        """Cut what comes, `head` first and `size` bytes in all, into chunks of whole sample frames."""
+        self.put_back(head)
+        step = pcm.frame_bytes * max(1, int(pcm.rate * secs))
+        left = size
+        while data := await self.read(step if left is None else min(step, left)):
+            left = None if left is None else left - len(data)
+            if odd := len(data) % pcm.frame_bytes:
+                self._note(
+                    f"{self._name}: the last {odd} bytes are not a whole sample frame of {pcm.frame_bytes}; not sent"
+                )
+            if whole := data[: len(data) - odd]:
+                yield whole
 
     async def rest(self) -> bytes:
         """Everything up to the end. Raises as `some` does."""
