@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import itertools
 import json
 import os
 import signal
@@ -14,17 +12,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-import jsonschema
 import nats
 import numpy as np
 import soundfile
+from checks import check_account, check_tiles, schema  # noqa: F401 - tests take all three from here
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
@@ -33,12 +29,6 @@ from transcriber.demo import find_server
 PATIENCE = 30.0  # seconds until a test gives up waiting for an event that must come
 STUB = Path(__file__).with_name("stub_daemon.py")
 QUICK = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}  # start without measuring, and leave a core to the test
-
-
-@functools.cache
-def schema() -> jsonschema.Draft202012Validator:
-    text = resources.files("transcriber.broker").joinpath("schema.json").read_text()
-    return jsonschema.Draft202012Validator(json.loads(text))
 
 
 class NatsServer:
@@ -304,26 +294,3 @@ class Speech:
 def s16(samples: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
     """Float32 in [-1, 1] to pcm_s16le, interleaved when 2-D."""
     return bytes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
-
-
-def check_account(ended: Mapping[str, Any]) -> None:
-    """The invariant, in samples: received = transcribed + silent + gap + pending, and nothing is pending."""
-    samples = {k: round(ended[k] * 16000) for k in ("received", "transcribed", "silent", "pending")}
-    gaps = sum(round(seconds * 16000) for seconds in ended["gap"].values())
-    assert samples["pending"] == 0
-    assert samples["received"] == samples["transcribed"] + samples["silent"] + gaps
-
-
-def check_tiles(heard: list[dict[str, Any]], ended: Mapping[str, Any]) -> None:
-    """What was published about a session is what its account says: finals and gaps, disjoint, sample for sample."""
-    check_account(ended)
-    name = (ended["stream"], ended["session"])
-    mine = [b for b in heard if b["type"] in {"final", "gap"} and (b["stream"], b["session"]) == name]
-    spans = sorted((round(b["start"] * 16000), round(b["end"] * 16000), b.get("reason", "final")) for b in mine)
-    for (_, end, _), (start, _, _) in itertools.pairwise(spans):
-        assert end <= start, f"overlap at sample {start} in {spans}"
-    sums: Counter[str] = Counter()
-    for start, end, kind in spans:
-        sums[kind] += end - start
-    assert sums.pop("final", 0) == round(ended["transcribed"] * 16000)
-    assert sums == {reason: round(seconds * 16000) for reason, seconds in ended["gap"].items()}

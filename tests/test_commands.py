@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +30,14 @@ from test_subtitles import event, final, parse_srt, parse_vtt
 
 from transcriber.cli import main
 from transcriber.modelstore import MODELS, bundled_model_path
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """`main` takes over Ctrl-C; where a test calls it in this process, pytest gets it back."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Command:

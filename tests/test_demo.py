@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +27,14 @@ from transcriber.demo import _matching, _words
 # The recording twelve times as fast, and without the measurement at start: everything else is the real command.
 _FAST = "import sys; from transcriber import cli, demo; demo._SPEED = 12; sys.exit(cli.main(['demo', *sys.argv[1:]]))"
 _FAST_START = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """`main` takes over Ctrl-C; where a test calls it in this process, pytest gets it back."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Family:
