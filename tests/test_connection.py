@@ -159,8 +159,9 @@ async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
 
     monkeypatch.setattr(connection.client, "_build_message", fail)
     await converse(nats_server.port, b"PUB audio.s1 2\r\nab\r\n")
-    await connection._interrupted
-    await connection.connected.wait()
+    async with asyncio.timeout(4):  # the pings would notice after 15 s
+        await connection._interrupted
+        await connection.connected.wait()
     assert connection.reconnects == 1
     await converse(nats_server.port, b"PUB audio.s2 2\r\nab\r\n")
     assert (await ear.messages.get()).subject == "audio.s2"

@@ -76,11 +76,12 @@ async def test_no_session_id_is_given_out_twice(client: Client, first: Speech) -
     """A producer that calls its session what the daemon had called another one, in every order, mixes up nothing."""
     await client.send(s16(first.samples), audio_event="end")
     generated = (await client.until_type("started"))["session"]
-    for session in ("run", "run", "run.2", "run", "run.2", "run.2.2", generated, generated):
+    for session in ("run", "run", "run.2", "run", "a.2", "a", "a", generated, generated):
         await client.send(s16(first.samples), audio_session=session, audio_event="end")
-    ends = await client.until_count(9, "ended")
-    assert len({ended["session"] for ended in ends}) == 9
-    assert [ended["session"] for ended in ends][1:4] == ["run", "run.2", "run.2.2"]
+    ends = await client.until_count(10, "ended")
+    given = [ended["session"] for ended in ends]
+    assert given[1:8] == ["run", "run.2", "run.2.2", "run.3", "a.2", "a", "a.3"]
+    assert len(set(given)) == 10
     for ended in ends:
         check_tiles(client.heard, ended)
         assert [b["text"] for b in client.of("final") if b["session"] == ended["session"]] == [first.words]

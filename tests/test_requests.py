@@ -7,12 +7,19 @@ import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import nats.errors
 import numpy as np
 import pytest
 import soundfile
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
+
+from transcriber.audio.stream import StreamOptions
+from transcriber.broker.wire import InputOptions
+from transcriber.messages import GapReason
+from transcriber.recordings import Recordings
+from transcriber.worker.queue import JobQueue, Outcome
 
 RAW = {"Audio-Sample-Rate": "16000"}
 SLOW = QUICK | {"STUB_WARM_SECS": "0"}
@@ -218,3 +225,25 @@ async def test_a_request_without_a_reply_subject_is_logged_and_costs_nothing(cli
     assert (record["level"], record["subject"]) == ("warning", "transcribe.call")
     assert await daemon.stop() == 0
     assert daemon.stderr == ""
+
+
+async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldout: Speech) -> None:
+    """The engine may finish after nobody waits any more: no exception in the event loop, and the span has an end."""
+    queue, observer = JobQueue(1), Mock()
+    recordings = Recordings(
+        queue,
+        observer,
+        StreamOptions(),
+        InputOptions(),
+        max_latency=20,
+        max_payload=lambda: 10**6,
+        model=lambda: "stub",
+    )
+    answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 5).samples)))
+    job = await asyncio.to_thread(queue.get)
+    assert job is not None
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    job.deliver(Outcome(job.window, None, GapReason.ENGINE_ERROR, "late", job.enqueued, 0.0, 0.0))
+    observer.start.return_value.end.assert_called_once_with(GapReason.SHUTDOWN, failed=True)
