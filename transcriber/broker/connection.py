@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats.aio.client import Client
 
-from transcriber.broker.wire import UNREADABLE
+from transcriber.broker.client import MendedClient
 from transcriber.errors import BrokerError, BrokerLost
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ _AGAIN_SECS = 0.05  # what a cancelled task needs to notice it, many times over
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
 _CLOSE_SECS = 0.25  # nothing is left to wait for then
 _PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
-_PING = b"PING\r\n"
 _EVER = 10**6  # seconds, where nats-py wants a number
 # What the server says when it knows us and does not want us: trying again changes nothing.
 _REFUSALS = ("permissions violation", "authorization violation", "authentication")
@@ -100,45 +98,6 @@ class BrokerOptions:
                 raise BrokerError(self.address, f"{setting}={path!r} holds no {part!r}")
 
 
-class _Client(Client):
-    """nats-py, whose read loop ends for good, and in silence, at the first exception in it.
-
-    Anybody can cause one: the server checks neither that a subject is UTF-8 nor what a header block holds. So does a
-    PONG for which nobody waits any more.
-    """
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        try:
-            return await super()._process_headers(headers)
-        except Exception:  # noqa: BLE001 - whatever it is, it is the sender's doing and must reach only this message
-            return {UNREADABLE: ""}
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Any:  # noqa: ANN401
-        return super()._build_message(sid, _decodable(subject), _decodable(reply), data, headers)
-
-    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """Queue the PING behind what is queued already; nats-py writes it past that, so its answer confirms nothing."""
-        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
-        await self._send_command(_PING)
-        await self._flush_pending()
-
-    async def _process_pong(self) -> None:
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
-
-    async def _read_loop(self) -> None:
-        await super()._read_loop()
-        if self.is_connected:  # it has ended although nobody asked for it: better a new connection than a deaf one
-            await self._process_op_err(nats.errors.ProtocolError())
-
-
-def _decodable(subject: bytes) -> bytes:
-    return bytes(subject).decode("utf-8", "replace").encode()
-
-
 class Connection:
     """A connection that reconnects by itself for `reconnect_timeout` seconds, then gives up for good.
 
@@ -148,7 +107,7 @@ class Connection:
     def __init__(self, options: BrokerOptions, *, name: str = "transcriber") -> None:
         loop = asyncio.get_running_loop()
         self.options = options
-        self.client: Client = _Client()
+        self.client = MendedClient()
         self.connected = asyncio.Event()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.reconnects = 0
