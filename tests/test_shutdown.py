@@ -115,7 +115,7 @@ async def test_at_any_moment_everything_is_settled_and_told(
     logging.getLogger(__name__).info("longest exit of %d: %.2f s", len(times), max(times))
     assert reasons <= {"queue_full", "deadline"}
     assert max(depths[::2]) > 0  # windows in the model
-    assert max(depths[1::2]) > 2  # and waiting behind a slow engine
+    assert max(depths[1::2]) > 1  # and waiting behind a slow engine
 
 
 async def test_draining_is_visible_and_a_second_signal_ends_it_at_once(
