@@ -195,3 +195,21 @@ async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
     assert thread.busy_since is None
     assert thread.busy_seconds > 0
     queue.close()
+
+
+async def test_a_start_that_was_cancelled_is_not_reported_to_anybody() -> None:
+    """A stop while the model loads leaves no error behind when the load is done."""
+    engine, errors = Scripted(0.0), []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    engine.may_go.clear()
+    thread = WhisperThread(lambda: engine, 20)
+    starting = asyncio.create_task(thread.start(SPEECH, rtf=0.1))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    engine.may_go.set()
+    thread.serve(queue := JobQueue(1))
+    queue.close()
+    async with asyncio.timeout(10):
+        await thread.finished.wait()
+    assert errors == []

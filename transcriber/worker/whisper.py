@@ -95,6 +95,15 @@ class WhisperThread:
         except RuntimeError:  # the loop is closed: a forced exit is under way and nobody listens any more
             log.debug("the event loop is gone")
 
+    def _report(self, result: float | Exception) -> None:
+        """Tell who waits in `start`; nobody does when the start was cancelled."""
+        if self._measured.done():
+            return
+        if isinstance(result, Exception):
+            self._measured.set_exception(result)
+        else:
+            self._measured.set_result(result)
+
     def _run(self) -> None:
         try:
             engine = self._load()
@@ -102,9 +111,9 @@ class WhisperThread:
             rtf = self._measure(engine)
         except Exception as error:  # noqa: BLE001 - whatever stops the start is reported there, as its cause
             cause = error if isinstance(error, TranscriberError) else EngineError(f"{type(error).__name__}: {error}")
-            self._post(self._measured.set_exception, cause)
+            self._post(self._report, cause)
             return
-        self._post(self._measured.set_result, rtf)
+        self._post(self._report, rtf)
         self._serve.wait()
         assert self._queue is not None  # noqa: S101 - serve() set it
         while (job := self._queue.get()) is not None:
