@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import soundfile
 from harness import PATIENCE, NatsServer
-from test_subtitles import event, final, parse_srt, parse_vtt
+from test_subtitles import event
 
 from transcriber.cli import main
 from transcriber.modelstore import MODELS, bundled_model_path
@@ -420,98 +420,6 @@ async def test_no_server_is_one_clear_error(tmp_path: Path) -> None:
             f"transcriber: waiting for NATS at {url}, up to NATS_CONNECT_TIMEOUT_SECS=1.2",
             f"transcriber: NATS at {url}: no connection within NATS_CONNECT_TIMEOUT_SECS=1.2 ({reason})",
         ]
-
-
-ENDED = event("ended", received=9.0, transcribed=2.0, silent=7.0, gap={}, pending=0.0)
-TALK = (event("started"), final("a <b> & c", 1, 2), event("gap", start=2, end=3, reason="lag"), final("d", 3, 4), ENDED)
-
-
-@pytest.mark.parametrize("style", ["text", "json", "srt", "vtt"])
-async def test_listen_prints_each_format(nats_server: NatsServer, style: str) -> None:
-    """Text for people, lines of JSON for programs, and subtitle files that parse; --until-end ends with exit 0."""
-    arguments = ("--stream", "radio-1", "--format", style, "--until-end")
-    async with Command("listen", *arguments, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
-        await command.printed("listening to transcript.radio-1")
-        await daemon.tell(final("not for us", stream="radio-2"), *TALK)
-        assert await command.ended() == 0
-    output = "".join(f"{line}\n" for line in command.out)
-    cues = [(1.0, 2.0, "a <b> & c"), (3.0, 4.0, "d")]
-    if style == "text":
-        assert output == (
-            "00:01.000 - 00:02.000  a <b> & c\n00:02.000 - 00:03.000  [not transcribed: lag]\n"
-            "00:03.000 - 00:04.000  d\n"
-            "[ended: received 9.00 s = transcribed 2.00 + silent 7.00 + gap 0.00 + pending 0.00]\n"
-        )
-    elif style == "json":
-        assert [json.loads(line) for line in command.out] == list(TALK)
-    else:
-        assert (parse_srt if style == "srt" else parse_vtt)(output) == cues
-    assert len(command.err) == 1
-
-
-async def test_listen_ends_with_its_reader(nats_server: NatsServer) -> None:
-    """`listen | head -1` ends when head does, not when the next word happens to be said."""
-    reading, writing = os.pipe()
-    async with Command("listen", stdout=writing, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
-        os.close(writing)
-        await command.printed("listening")
-        await daemon.tell(final("hello"))
-        line = await asyncio.to_thread(os.read, reading, 1000)
-        assert line == b"radio-1  00:00.000 - 00:01.000  hello\n"
-        os.close(reading)
-        assert await command.ended() == 0
-    assert len(command.err) == 1
-
-
-async def test_listen_without_room_for_its_output_says_so(nats_server: NatsServer) -> None:
-    """A full disk is an error with its reason, not a traceback."""
-    full = os.open("/dev/full", os.O_WRONLY)
-    async with Command("listen", stdout=full, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
-        os.close(full)
-        await command.printed("listening")
-        await daemon.tell(final("hello"))
-        assert await command.ended() == 1
-    assert command.err[1:] == ["transcriber: [Errno 28] No space left on device"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_listen_is_ended_by_the_user(nats_server: NatsServer, number: signal.Signals) -> None:
-    """Ctrl-C is the normal way out: exit 0, and nothing more is said."""
-    async with Command("listen", NATS_URL=nats_server.url) as command:
-        await command.printed("listening")
-        command.signal(number)
-        assert await command.ended() == 0
-    assert len(command.err) == 1
-
-
-async def test_listen_can_be_left_while_its_reader_reads_nothing(nats_server: NatsServer) -> None:
-    """`listen | less`, and less waits for its user: the write hangs, and with it the loop; Ctrl-C gets through."""
-    reading, writing = os.pipe()
-    async with Command("listen", stdout=writing, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
-        os.close(writing)
-        await command.printed("listening")
-        await daemon.tell(*(final("word " * 20_000) for _ in range(5)))
-        await asyncio.to_thread(os.read, reading, 1)
-        async with asyncio.timeout(PATIENCE):
-            while command.process.returncode is None:
-                command.signal(signal.SIGINT)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(command.process.wait(), 0.2)
-        assert await command.ended() == 0
-    os.close(reading)
-    assert len(command.err) == 1
-
-
-async def test_listen_does_not_stop_at_a_word_that_the_charset_lacks(nats_server: NatsServer) -> None:
-    """Files are UTF-8 whatever the locale; in text a stand-in shows what the locale cannot."""
-    environ = {"NATS_URL": nats_server.url, "PYTHONIOENCODING": "ascii"}
-    for style, wanted in (("text", "caf?"), ("srt", "café")):
-        arguments = ("--format", style, "--until-end")
-        async with Command("listen", *arguments, **environ) as command, bus(nats_server.url) as daemon:
-            await command.printed("listening")
-            await daemon.tell(final("café"), ENDED)
-            assert await command.ended() == 0
-        assert wanted in "".join(command.out)
 
 
 def test_models_list_names_every_model_and_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,13 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,57 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tmp"
 
 
+@dataclass(frozen=True)
+class FullRun:
+    """What a whole demo did."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    folder: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[FullRun]]:
+    """A demo in full and in real time, which the last test looks at; the others run meanwhile.
+
+    Without a home or a path, with an environment full of settings that are meant for another server, and in a folder
+    with a file that is named like a module.
+    """
+    environ = {
+        "NATS_URL": "nats://127.0.0.1:1",
+        "NATS_TOKEN": "secret",
+        "AUDIO_SUBJECT": "audio.elsewhere",
+        "AUDIO_SAMPLE_RATE": "8000",
+        "HEALTH_PORT": "1",
+        "LOG_LEVEL": "ERROR",
+        "LOG_FORMAT": "text",
+        "WHISPER_THREADS": "1",  # more would wait for busy cores
+    }
+    place = tmp_path_factory.mktemp("demo")
+    (place / "json.py").write_text("raise SystemExit('a file of the user was taken for a module of ours')")
+    (folder := place / "tmp").mkdir()
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "transcriber", "demo"],
+        env=environ | {"TMPDIR": str(folder)},
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def run() -> FullRun:
+        out, err = process.communicate()
+        return FullRun(process.returncode, out, err, time.monotonic() - begin, folder)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run)
+        if process.poll() is None:
+            process.terminate()
+
+
 @asynccontextmanager
 async def running(folder: Path, *arguments: str, **options: Any) -> AsyncIterator[tuple[Command, Family]]:
     """A demo whose temporary files go into `folder`. Afterwards neither process nor file of it may be there."""
@@ -77,46 +132,18 @@ async def running(folder: Path, *arguments: str, **options: Any) -> AsyncIterato
     assert not alive, gone
 
 
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of all processes whose temporary files belong there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(folder):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
 def clean(folder: Path) -> bool:
     return not list(folder.iterdir())
-
-
-async def test_demo_turns_the_recording_into_its_words(tmp_path: Path, folder: Path, demo_speech: Speech) -> None:
-    """The first thing a new user types, in full and in real time: every word, an account that adds up, nothing left.
-
-    Without a home or a path, and with an environment full of settings that are meant for another server.
-    """
-    misleading = {
-        "NATS_URL": "nats://127.0.0.1:1",
-        "NATS_TOKEN": "secret",
-        "AUDIO_SUBJECT": "audio.elsewhere",
-        "AUDIO_SAMPLE_RATE": "8000",
-        "HEALTH_PORT": "1",
-        "LOG_LEVEL": "ERROR",
-        "LOG_FORMAT": "text",
-    }
-    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was taken for a module')")
-    bare = {"HOME": "", "PATH": "", "WHISPER_RTF": "", "WHISPER_THREADS": ""}
-    async with running(folder, "demo", program=("-P", "-m", "transcriber"), cwd=tmp_path, **bare, **misleading) as (
-        command,
-        _,
-    ):
-        begin = asyncio.get_running_loop().time()
-        await command.printed("recording ")
-        code = await asyncio.wait_for(command.process.wait(), 31 + PATIENCE)
-        assert asyncio.get_running_loop().time() - begin > 30  # seconds: real time
-    assert code == 0
-    assert command.err == []
-    assert clean(folder)
-    text = [m[1] for line in command.out if (m := re.fullmatch(r"  \d\d:\d\d\.\d{3} - \d\d:\d\d\.\d{3}  (.*)", line))]
-    assert " ".join(text) == demo_speech.words
-    words = len(demo_speech.words.split())
-    assert command.out[-2] == f"{words} of {words} words as spoken"
-    account = re.fullmatch(
-        r"received (\S+) s = transcribed (\S+) \+ silent (\S+) \+ gap 0\.00 \+ pending 0\.00", command.out[-1]
-    )
-    received, transcribed, silent = (Decimal(n) for n in account.groups())
-    assert received == transcribed + silent == Decimal(len(demo_speech.samples)) / demo_speech.rate
 
 
 async def test_demo_serves_the_users_own_audio_until_ctrl_c(folder: Path) -> None:
@@ -268,3 +295,22 @@ def test_the_server_beside_python_is_taken_before_any_other(monkeypatch: pytest.
     assert demo.find_server() == ours / "nats-server"
     (ours / "nats-server").unlink()
     assert demo.find_server() == other / "nats-server"
+
+
+def test_demo_turns_the_recording_into_its_words(real_time: Future[FullRun], demo_speech: Speech) -> None:
+    """The first thing a new user types, in full and in real time: every word, an account that adds up, nothing left."""
+    full = real_time.result(timeout=31 + PATIENCE)
+    assert (full.code, full.err) == (0, "")
+    assert full.seconds > 30  # real time
+    assert clean(full.folder)
+    assert not processes_of(full.folder)
+    lines = full.out.splitlines()
+    text = [m[1] for line in lines if (m := re.fullmatch(r"  \d\d:\d\d\.\d{3} - \d\d:\d\d\.\d{3}  (.*)", line))]
+    assert " ".join(text) == demo_speech.words
+    words = len(demo_speech.words.split())
+    assert lines[-2] == f"{words} of {words} words as spoken"
+    account = re.fullmatch(
+        r"received (\S+) s = transcribed (\S+) \+ silent (\S+) \+ gap 0\.00 \+ pending 0\.00", lines[-1]
+    )
+    received, transcribed, silent = (Decimal(n) for n in account.groups())
+    assert received == transcribed + silent == Decimal(len(demo_speech.samples)) / demo_speech.rate

@@ -110,9 +110,13 @@ class Segmenter:
         if not count:
             return spans
         buffer.pieces.append(data[: count * FRAME])
-        for voiced in self._detector.detect(data[: count * FRAME].reshape(count, FRAME)):
-            buffer.voiced.append(voiced)
-            self._advance(voiced, spans)
+        decisions = self._detector.detect(data[: count * FRAME].reshape(count, FRAME))
+        if self._mode is Segmentation.UTTERANCE and not self._open and True not in decisions:
+            buffer.voiced += decisions  # most of the time, on most streams: nobody speaks, nothing to follow
+        else:
+            for voiced in decisions:
+                buffer.voiced.append(voiced)
+                self._advance(voiced, spans)
         if self._mode is Segmentation.UTTERANCE and not self._open:
             self._quiet_until(buffer.framed_end - _RETAINED * FRAME, spans)
         buffer.drop_before(self._start)
