@@ -35,15 +35,12 @@ class StubEngine:
         return Decoded((segment,), language or "en")
 
 
-async def main() -> tuple[int, bool]:
+async def main() -> int:
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    service = Service(chosen, StubEngine)
-    return await service.run(), service.worker_alive
+    return await Service(chosen, StubEngine).run()
 
 
-code, alive = asyncio.run(main())
-if alive:
-    sys.stdout.flush()
-    os._exit(code)
-sys.exit(code)
+code = asyncio.run(main())
+sys.stdout.flush()
+os._exit(code)  # as the real command ends: the engine may still be in a window

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -72,7 +73,7 @@ async def test_chunks_carry_format_session_offset_and_then_the_end(nats_server: 
     }
     assert [m.data for m in messages] == [PIECE, PIECE[:400]] * 2 + [b""]
     assert [m.headers for m in messages[:4]] == [common | {"Audio-Offset": str(n)} for n in (0, 256, 356, 612)]
-    assert messages[4].headers == common | {"Audio-Event": "end"}
+    assert messages[4].headers == common | {"Audio-Offset": "712", "Audio-Event": "end"}
     assert {m.subject for m in messages} == {"audio.s1"}
     assert told == [256 / 8000, 356 / 8000]
     assert producer.seconds == 712 / 8000
@@ -124,6 +125,22 @@ async def test_nothing_is_sent_into_the_void_while_the_server_is_away(nats_serve
         assert first.headers["Audio-Offset"] == "0"
 
 
+async def test_the_end_is_sent_again_when_the_connection_breaks_under_it(nats_server: NatsServer) -> None:
+    """A server that goes away before it has taken the `end` gets it when it is back: no session stays open."""
+    async with audio(nats_server.url) as arrived, producing(nats_server.url) as (producer, connection):
+        await producer.send([PIECE])
+        assert (await arrived.get()).data == PIECE
+        nats_server.freeze()
+        ending = asyncio.create_task(producer.end())
+        await asyncio.sleep(0)
+        nats_server.kill()
+        nats_server.start()
+        await asyncio.wait_for(ending, PATIENCE)
+        assert connection.reconnects == 1
+        heard = await asyncio.wait_for(arrived.get(), PATIENCE)
+        assert (heard.data, heard.headers["Audio-Event"]) == (b"", "end")
+
+
 async def test_a_server_that_is_gone_for_good_is_an_error(nats_server: NatsServer) -> None:
     """Not a wait for ever: `BrokerLost` names the address and the time it was given."""
     begun = asyncio.Event()
@@ -166,8 +183,11 @@ def ends() -> Iterator[tuple[int, int]]:
     """A pipe's reading and writing end."""
     reading, writing = os.pipe()
     yield reading, writing
-    for end in (reading, writing):
-        os.close(end)
+    os.close(writing)
+    for thread in threading.enumerate():  # the descriptor may mean something else as soon as it is closed
+        if thread.name == "pipe":
+            thread.join(PATIENCE)
+    os.close(reading)
 
 
 async def test_a_pipe_is_read_in_the_sizes_asked_for(ends: tuple[int, int]) -> None:

@@ -244,11 +244,6 @@ class Service:
             },
         )
 
-    @property
-    def worker_alive(self) -> bool:
-        """Whether native code still runs: then the interpreter must not be torn down under it."""
-        return self._worker.alive
-
 
 def speech(seconds: float) -> NDArray[np.float32]:
     """Real speech to measure with: decoding noise costs less than decoding words."""

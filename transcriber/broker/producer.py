@@ -75,7 +75,7 @@ class Producer:
             first = not self._offset
             await self.send_piece(piece)
             if first:
-                await self._connection.confirm()  # a forbidden subject shows now, not after an hour of audio
+                await self._confirm()  # a forbidden subject shows now, not after an hour of audio
             progress(self.seconds)
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError  # nats-py swallows a cancellation that meets it while it writes
@@ -92,8 +92,19 @@ class Producer:
         self._offset += len(piece) // self._format.frame_bytes
 
     async def end(self) -> None:
-        """Tell the daemon that the session is over, and wait until the server has everything. Raises as `send` does."""
-        await self._publish(b"", self._headers | {wire.EVENT: "end"})
+        """Tell the daemon that the session is over, and wait until the server has taken it. Raises as `send` does.
+
+        The offset in it lets the daemon account for chunks that were lost just before. Sent twice it ends only once.
+        """
+        taken = False
+        while not taken:
+            await self._publish(b"", self._headers | {wire.OFFSET: str(self._offset), wire.EVENT: "end"})
+            taken = await self._connection.flushed()
+
+    async def _confirm(self) -> None:
+        """Wait until the server has taken what was sent so far. Raises `BrokerError` when it refused."""
+        while not await self._connection.flushed():
+            await self._until_connected()
         await self._connection.confirm()
 
     async def _publish(self, payload: bytes, headers: dict[str, str]) -> None:
