@@ -45,6 +45,7 @@ async def audio(url: str) -> AsyncIterator[asyncio.Queue[nats.aio.msg.Msg]]:
     client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=ignore)
     await client.subscribe("audio.>", cb=arrived.put)
     await client.flush()
+    await client.flush()  # the first one's PING overtakes the subscription
     try:
         yield arrived
     finally:
@@ -101,7 +102,7 @@ async def test_sending_at_full_speed_can_be_stopped_at_any_time(nats_server: Nat
 
 async def test_nothing_is_sent_into_the_void_while_the_server_is_away(nats_server: NatsServer) -> None:
     """It holds on to the next chunk until the server is back, and then sends it and the rest."""
-    gate, handed = asyncio.Event(), asyncio.Event()
+    begun, gate, handed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def source() -> AsyncIterator[bytes]:
         yield PIECE
@@ -111,8 +112,9 @@ async def test_nothing_is_sent_into_the_void_while_the_server_is_away(nats_serve
         yield PIECE
 
     async with audio(nats_server.url) as arrived, producing(nats_server.url) as (producer, connection):
-        sending = asyncio.create_task(producer.send(source()))
+        sending = asyncio.create_task(producer.send(source(), lambda _: begun.set()))
         first = await arrived.get()
+        await begun.wait()
         nats_server.kill()
         while connection.connected.is_set():  # noqa: ASYNC110 - an event that is cleared wakes nobody
             await asyncio.sleep(0)

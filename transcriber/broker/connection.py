@@ -175,6 +175,10 @@ class Connection:
             await self.client.flush()
         except nats.errors.Error as error:
             raise BrokerError(self.options.address, str(error)) from error
+        self.check()
+
+    def check(self) -> None:
+        """Raise `BrokerError` when the server has refused us something."""
         if self._refusal.done():
             raise BrokerError(self.options.address, self._refusal.result())
 

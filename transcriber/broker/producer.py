@@ -105,7 +105,7 @@ class Producer:
         """Wait until the server has taken what was sent so far. Raises `BrokerError` when it refused."""
         while not await self._connection.flushed():
             await self._until_connected()
-        await self._connection.confirm()
+        self._connection.check()  # a refusal comes before the answer to a flush
 
     async def _publish(self, payload: bytes, headers: dict[str, str]) -> None:
         while True:
