@@ -1,0 +1,83 @@
+"""Synthesize what is trained on: sentences, and single words to be joined with their times known.
+
+    python synthesize.py --out WORK [--sentences 32000] [--word-voices 75] [--seed 1]
+
+Writes WORK/sentences and WORK/words, each as `.pcm` (int16, 16 kHz, one after the other) and `.json`, whose rows are
+[first sample, samples, words, each word's first sample in the row or -1, voice].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from multiprocessing import Pool
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from sentences import VOCABULARY, held_out, sentence, unlike
+from voices import FLITE, SAMPLE_RATE, Utterance, Voice, heard_voice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONGEST = 9.4  # seconds; one in a hundred sentences is longer, and every one costs as much as the longest
+HELD_OUT = held_out()
+
+
+def spoken_sentence(seed: int) -> tuple[Utterance, list[str], Voice]:
+    r = Random(seed)
+    words, voice = unlike(HELD_OUT, lambda: sentence(r)), heard_voice(r)
+    return voice.say(words), words, voice
+
+
+def spoken_word(task: tuple[Voice, str]) -> tuple[Utterance, list[str], Voice]:
+    voice, word = task
+    return voice.say([word]), [word], voice
+
+
+def word_voices(count: int, seed: int) -> list[Voice]:
+    """Each of flite's speakers at three rates, and espeak-ng's for the rest."""
+    r = Random(seed)
+    voices = [Voice("flite-" + name, rate) for name in FLITE for rate in (145, 170, 200)]
+    while len(voices) < count:
+        voice = heard_voice(r)
+        if not voice.name.startswith("flite-"):
+            voices.append(voice)
+    return voices
+
+
+def write(path: Path, spoken: Iterator[tuple[Utterance, list[str], Voice]]) -> None:
+    rows: list[tuple[int, int, str, list[int], str]] = []
+    first = 0
+    with path.with_suffix(".pcm").open("wb") as file:
+        for utterance, words, voice in spoken:
+            length = len(utterance.samples)
+            if length > LONGEST * SAMPLE_RATE:
+                continue
+            file.write(utterance.samples.tobytes())
+            starts = [0] if len(words) == 1 else utterance.starts
+            rows.append((first, length, " ".join(words), starts, f"{voice.name} {voice.rate} {voice.pitch}"))
+            first += length
+    path.with_suffix(".json").write_text(json.dumps(rows))  # last: what has it is whole
+    print(f"{path.name}: {len(rows)} utterances, {first / SAMPLE_RATE / 3600:.1f} h")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Synthesize what is trained on.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sentences", type=int, default=32000)
+    parser.add_argument("--word-voices", type=int, default=75)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    seeds = [options.seed * 1_000_003 + i for i in range(options.sentences)]
+    words = [(voice, word) for voice in word_voices(options.word_voices, options.seed) for word in VOCABULARY]
+    with Pool(os.cpu_count()) as pool:
+        write(options.out / "words", pool.imap(spoken_word, words, chunksize=50))
+        write(options.out / "sentences", pool.imap(spoken_sentence, seeds, chunksize=50))
+
+
+if __name__ == "__main__":
+    main()

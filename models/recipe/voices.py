@@ -1,0 +1,171 @@
+"""Voices: espeak-ng through its library, which tells when each word begins; flite and festival as commands."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import subprocess
+import tempfile
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from numpy.typing import NDArray
+
+SAMPLE_RATE = 16000
+UNKNOWN = -1  # a word whose first sample is not known
+
+ACCENTS = ["en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan"]
+# The variants that most recordings use, and a wide choice of throats, so that a new one is no surprise.
+USUAL = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
+RARE = [
+    "+" + name
+    for name in (
+        "adam Alex Alicia Andy Annie antonio aunty benjamin boris caleb david Denis Diogo ed edward Gene gustave "
+        "Henrique Hugo iven iven3 Jacky john klatt klatt2 klatt4 Lee marcelo Marco Mario max Michael michel miguel Mr "
+        "Nguyen norbert Pablo pedro quincy rob robert sandro shelby steph2 Storm travis Tweaky victor zac "
+        "grandpa grandma"
+    ).split()
+]
+FLITE = {"kal": 1, "awb": 3, "rms": 3, "slt": 3, "kal16": 2}  # weights
+
+# Never in training: two accents, throats of their own, and a speaker who is in no other synthesizer.
+UNHEARD_ACCENTS = ["en-029", "en-gb-x-gbcwmd"]
+UNHEARD_VARIANTS = ["+Andrea", "+belinda", "+linda", "+Mike", "+paul", "+anika", "+steph", "+klatt5"]
+UNHEARD_FESTIVAL = "ked_diphone"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """`samples`: int16 mono 16 kHz, trimmed to the speech. `starts`: each word's first sample or `UNKNOWN`."""
+
+    samples: NDArray[np.int16]
+    starts: list[int]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One way to say things. `rate`: words a minute; `pitch` 0 to 99; `gap` between words in 10 ms (espeak-ng only)."""
+
+    name: str
+    rate: int = 170
+    pitch: int = 50
+    gap: int = 0
+
+    def say(self, words: list[str]) -> Utterance:
+        if self.name.startswith("flite-"):
+            return _recorded(self._flite, words)
+        if self.name.startswith("festival-"):
+            return _recorded(self._festival, words)
+        library = _espeak()
+        library.espeak_SetVoiceByName(self.name.encode())
+        for parameter, value in ((1, self.rate), (3, self.pitch), (7, self.gap)):
+            library.espeak_SetParameter(parameter, value, 0)
+        text = " ".join(words).encode()
+        _heard.clear()
+        _begun.clear()
+        library.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None)
+        return _trimmed(np.concatenate(_heard), _RATES["espeak"], _by_word(words, dict(_begun)))
+
+    def _flite(self, text: str, path: str) -> None:
+        stretch = f"duration_stretch={170 / self.rate:.2f}"
+        _run("flite", "-voice", self.name.removeprefix("flite-"), "--setf", stretch, "-t", text, "-o", path)
+
+    def _festival(self, text: str, path: str) -> None:
+        choose = f"(voice_{self.name.removeprefix('festival-')})"
+        stretch = f"(Parameter.set 'Duration_Stretch {170 / self.rate:.2f})"
+        _run("text2wave", "-eval", choose, "-eval", stretch, "-o", path, "-", text=text)
+
+
+def heard_voice(r: Random) -> Voice:
+    """A voice for training: two in three espeak-ng, else flite."""
+    if r.random() < 0.67:
+        variant = r.choice(USUAL if r.random() < 0.5 else RARE)
+        return Voice(r.choice(ACCENTS) + variant, r.randint(115, 220), r.randint(15, 85), r.randint(0, 4))
+    return Voice("flite-" + r.choices(list(FLITE), list(FLITE.values()))[0], r.randint(135, 215))
+
+
+def unheard_voice(r: Random) -> Voice:
+    """A voice that is never in training: as often festival's speaker as one of espeak-ng's."""
+    if r.random() < 0.5:
+        return Voice("festival-" + UNHEARD_FESTIVAL, r.randint(150, 190))
+    return Voice(r.choice(UNHEARD_ACCENTS) + r.choice(UNHEARD_VARIANTS), r.randint(120, 210), r.randint(25, 75))
+
+
+def _run(*command: str, text: str | None = None) -> None:
+    subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _recorded(speak: object, words: list[str]) -> Utterance:
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "said.wav")
+        speak(" ".join(words), path)
+        with wave.open(path) as file:
+            rate, pcm = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    return _trimmed(pcm, rate, [UNKNOWN] * len(words))
+
+
+def _trimmed(pcm: NDArray[np.int16], rate: int, seconds: list[float]) -> Utterance:
+    """Resample to 16 kHz and cut off what is more than 10 ms before and 30 ms after the speech."""
+    x = soxr.resample(pcm.astype(np.float32), rate, SAMPLE_RATE, quality="HQ")
+    loud = np.nonzero(np.abs(x) > np.abs(x).max() * 0.01)[0]
+    first, end = max(0, int(loud[0]) - 160), int(loud[-1]) + 480
+    starts = [UNKNOWN if s < 0 else max(0, round(s * SAMPLE_RATE) - first) for s in seconds]
+    return Utterance(np.clip(x[first:end], -32768, 32767).astype(np.int16), starts)
+
+
+def _by_word(words: list[str], begun: dict[int, float]) -> list[float]:
+    """Seconds at which each word begins, from the seconds by character; some words get no event of their own."""
+    seconds, position = [], 1
+    for word in words:
+        seconds.append(begun.get(position, UNKNOWN))
+        position += len(word) + 1
+    return seconds
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_WORD = 1  # espeakEVENT_WORD
+_RATES: dict[str, int] = {}
+_heard: list[NDArray[np.int16]] = []
+_begun: list[tuple[int, float]] = []
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+def _take(pcm: object, count: int, events: object) -> int:
+    if pcm and count:
+        _heard.append(np.ctypeslib.as_array(pcm, (count,)).copy())
+    k = 0
+    while events[k].type:
+        if events[k].type == _WORD:
+            _begun.append((events[k].text_position, events[k].audio_position / 1000))
+        k += 1
+    return 0
+
+
+@functools.cache
+def _espeak() -> ctypes.CDLL:
+    library = ctypes.CDLL("libespeak-ng.so.1")
+    _RATES["espeak"] = library.espeak_Initialize(2, 0, None, 0)  # AUDIO_OUTPUT_SYNCHRONOUS
+    library.espeak_SetSynthCallback(_take)
+    return library

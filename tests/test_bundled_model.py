@@ -1,0 +1,81 @@
+"""The bundled model keeps what its card promises, measured by the recipe's own evaluation."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(__file__).parent.parent / "models"
+sys.path.insert(0, str(MODELS / "recipe"))
+
+import evaluate  # noqa: E402
+import sentences  # noqa: E402
+from evaluate import MODEL, Recognizer  # noqa: E402
+
+THREADS = 1  # two would wait for each other on a busy machine
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(MODEL, THREADS)
+
+
+def test_it_is_small() -> None:
+    """One model file, at most 25 MB, and at most 8 MB in a wheel, which is compressed."""
+    assert list(MODELS.rglob("*.bin")) == [MODEL]
+    assert MODEL.stat().st_size <= 25e6
+    assert len(zlib.compress(MODEL.read_bytes())) <= 8e6
+
+
+def test_words_by_voice(recognizer: Recognizer) -> None:
+    """At most 3 % word errors in voices heard in training, 10 % in any voice never heard."""
+    rates = evaluate.by_voice(recognizer)
+    assert rates["voices heard in training"].wer <= 0.03
+    never = {name: rate for name, rate in rates.items() if name.endswith("never heard")}
+    assert len(never) == 4
+    for name, rate in never.items():
+        assert rate.wer <= 0.10, name
+
+
+def test_words_in_noise(recognizer: Recognizer) -> None:
+    """At most 6 % word errors when the noise is 15 dB below the speech."""
+    (rate,) = evaluate.by_noise(recognizer, 15).values()
+    assert rate.wer <= 0.06
+
+
+def test_every_encoder_context_gives_the_same_words() -> None:
+    """Full, 512 and 256 positions lie within a point of each other, with and without flash attention."""
+    rates = [rate.wer for rate in evaluate.by_context(MODEL, THREADS).values()]
+    assert len(rates) == 6
+    assert max(rates) - min(rates) <= 0.01
+
+
+def test_every_mode_gives_the_same_words(recognizer: Recognizer) -> None:
+    """Without timestamps, and after a prompt, at most 4 % word errors: a point more than plain."""
+    for name, rate in evaluate.by_mode(recognizer).items():
+        assert rate.wer <= 0.04, name
+
+
+def test_no_text_where_nobody_speaks(recognizer: Recognizer) -> None:
+    """Straight into the model, at most 2 of 100 signals without speech become text."""
+    assert len(evaluate.without_speech(recognizer)) <= 2
+
+
+def test_word_times() -> None:
+    """Nine words in ten are found, and begin within 0.3 s of the truth."""
+    errors, words = evaluate.word_times(MODEL, THREADS)
+    assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 0.9 * words
+
+
+def test_nothing_that_is_tested_was_trained_on() -> None:
+    """Synthesis for training leaves out every sentence of every recording in the repository."""
+    forbidden = sentences.held_out()
+    drawn = iter([sorted(forbidden)[0].split(), ["alpha"]])
+    assert sentences.unlike(forbidden, lambda: next(drawn)) == ["alpha"]
+    for path in (Path(__file__).parent / "data").glob("*.json"):
+        for row in json.loads(path.read_text()):
+            assert len(row["words"].split()) < 3 or row["words"] in forbidden
