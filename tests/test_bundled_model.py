@@ -74,7 +74,7 @@ def test_word_times() -> None:
 def test_nothing_that_is_tested_was_trained_on() -> None:
     """Synthesis for training leaves out every sentence of every recording in the repository."""
     forbidden = sentences.held_out()
-    drawn = iter([sorted(forbidden)[0].split(), ["alpha"]])
+    drawn = iter([min(forbidden).split(), ["alpha"]])
     assert sentences.unlike(forbidden, lambda: next(drawn)) == ["alpha"]
     for path in (Path(__file__).parent / "data").glob("*.json"):
         for row in json.loads(path.read_text()):
