@@ -9,13 +9,21 @@ from harness import schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.broker.encoding import Message, encode_event, encode_final, encode_reply, encode_status
+from transcriber.broker.encoding import (
+    Message,
+    encode_event,
+    encode_final,
+    encode_partial,
+    encode_reply,
+    encode_status,
+)
 from transcriber.messages import (
     Account,
     Ended,
     Gap,
     GapReason,
     HeldBack,
+    Hypothesis,
     Latency,
     Lost,
     Origin,
@@ -123,6 +131,20 @@ def test_a_final_fits_the_schema_and_the_limit(transcript: Transcript, limit: in
     assert message.size <= limit or (body["text"] == "" and "segments" not in body)
     assert ("truncated" in body) == (encode_final(transcript, trace, 10**9).size > limit)
     assert body["sequence"] == transcript.sequence
+
+
+@given(transcript=TRANSCRIPTS, text=st.text(), stable=st.integers(0, 100), limit=st.integers(0, 3000))
+def test_a_partial_is_a_final_with_a_stable_prefix(transcript: Transcript, text: str, stable: int, limit: int) -> None:
+    """On its own subject; however small max_payload is, what is left of `stable` begins what is left of the text."""
+    message = encode_partial(Hypothesis(transcript, text, text[:stable]), None, limit)
+    body = valid(message)
+    origin = transcript.origin
+    assert message.subject == f"transcript.{origin.stream}.partial"
+    identity = f"{origin.stream}/{origin.session}/partial/{transcript.start}-{transcript.end}"
+    assert message.headers["Nats-Msg-Id"] == identity
+    assert body["text"].startswith(body["stable"])
+    assert message.size <= limit or (body["text"] == "" and "segments" not in body)
+    assert body["text"] == text or body["truncated"]
 
 
 def long_transcript() -> Transcript:

@@ -141,3 +141,34 @@ def test_real_speech_lies_inside_windows_and_the_pauses_outside(heldout: Speech,
         total += end - start
         inside += sum(max(0.0, min(end, e) - max(start, s)) for s, e in windows)
     assert inside / total >= 0.99
+
+
+@given(st.text("#.", max_size=200), st.integers(1, 40))
+@settings(deadline=None)
+def test_a_look_at_an_open_window_shows_it_so_far_and_decides_nothing(pattern: str, step: int) -> None:
+    """What is seen is the beginning of the window that is given out later, whether anybody looked or not."""
+    samples = drawn(pattern)
+    looked_at = Segmenter(Segmentation.UTTERANCE, 80_000, ScriptedDetector(), 1000)
+    spans: list[Span] = []
+    looks: list[Span] = []
+    for first in range(0, len(samples), step * FRAME):
+        spans += looked_at.push(samples[first : first + step * FRAME])
+        look = looked_at.peek()
+        assert (look.end - look.start if look else 0) == looked_at.open_samples
+        looks += [look] if look else []
+    spans += looked_at.flush()
+    unseen = segment(samples, [])
+    assert [(s.start, s.end) for s in spans] == [(s.start, s.end) for s in unseen]
+    windows = {span.start: span for span in spans if span.samples is not None}
+    for look in looks:
+        window = windows[look.start]
+        shared = min(look.end, window.end) - look.start
+        np.testing.assert_array_equal(look.samples[:shared], window.samples[:shared])
+        np.testing.assert_array_equal(look.samples[shared:], samples[look.start + shared - 1000 : look.end - 1000])
+
+
+def test_fixed_windows_are_not_looked_at() -> None:
+    """They have no beginning of speech from which a look could tell anything."""
+    segmenter = Segmenter(Segmentation.FIXED, 80_000, ScriptedDetector())
+    segmenter.push(drawn("#" * 50))
+    assert segmenter.peek() is None

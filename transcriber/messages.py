@@ -112,6 +112,7 @@ class Window:
     voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
     language: str | None = None  # ISO 639-1 hint or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
+    final: bool = True  # False: still open, a look at what has been said so far
 
     @property
     def seconds(self) -> float:
@@ -271,6 +272,18 @@ class Transcript:
     def rtf(self) -> float:
         """Real-time factor: processing time over the audio's length."""
         return self.latency.processing * SAMPLE_RATE / (self.end - self.start) if self.end > self.start else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What an open window seems to say so far: `transcript` of the newest pass, the text to show and its `stable` part.
+
+    Words of the stable part will not change in later hypotheses of the window.
+    """
+
+    transcript: Transcript
+    text: str
+    stable: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,9 +96,22 @@ class Segmenter:
         return self._start
 
     @property
+    def open_samples(self) -> int:
+        """Length of the window that is open, 0 while none is."""
+        return self._buffer.framed_end - self._start if self._open else 0
+
+    @property
     def speaking(self) -> bool:
         """Whether what is not settled yet holds speech."""
         return self._open or sum(self._buffer.voiced) >= ONSET
+
+    def peek(self) -> Span | None:
+        """Return what the open window holds so far, without deciding anything; None while none is open."""
+        if not self._open:
+            return None
+        buffer, start, end = self._buffer, self._start, self._buffer.framed_end
+        voiced = buffer.voiced[(start - buffer.origin) // FRAME :]
+        return Span(start, end, buffer.samples()[start - buffer.origin :].copy(), sum(voiced) / len(voiced))
 
     def push(self, samples: NDArray[np.float32]) -> list[Span]:
         """Take the next samples (n,), return the spans that are now decided."""

@@ -149,6 +149,18 @@ class Sessions:
         gap = Gap(window.origin, window.start, window.end, reason)
         return [gap, *self._settle(window, reason)]
 
+    def open_window(self, stream: str) -> tuple[str, int, int] | None:
+        """Return session, sequence and samples of the window that is open on the stream; None without one."""
+        session = self._current.get(stream)
+        if session is None or not (samples := session.audio.open_samples):
+            return None
+        return session.origin.session, session.audio.sequence, samples
+
+    def peek(self, stream: str) -> Window | None:
+        """Return that window as it stands, to be looked at and forgotten: it is not settled and must not come back."""
+        session = self._current.get(stream)
+        return session.audio.peek() if session is not None else None
+
     def accounts(self) -> Iterable[tuple[Origin, Account]]:
         """Where each current session stands."""
         return [(s.origin, s.ledger.account()) for s in self._current.values()]

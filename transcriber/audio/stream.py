@@ -89,6 +89,33 @@ class AudioStream:
         """Whether what is buffered holds speech."""
         return self._segmenter.speaking
 
+    @property
+    def sequence(self) -> int:
+        """Number of the next window."""
+        return self._sequence
+
+    @property
+    def open_samples(self) -> int:
+        """Length of the window that is open, 0 while none is."""
+        return self._segmenter.open_samples
+
+    def peek(self) -> Window | None:
+        """Return the open window as it stands; its sequence is the one that it will have. None while none is open."""
+        span = self._segmenter.peek()
+        if span is None or span.samples is None:
+            return None
+        return Window(
+            self.origin,
+            self._sequence,
+            span.start,
+            span.end,
+            span.samples,
+            span.voiced,
+            self._language,
+            self._links(span.start, span.end),
+            final=False,
+        )
+
     def take_repaired(self) -> int:
         """How many float samples were NaN, infinite or out of range since the last call."""
         repaired, self._repaired = self._repaired, 0

@@ -12,6 +12,7 @@ from transcriber.messages import (
     Ended,
     Event,
     Gap,
+    Hypothesis,
     Lost,
     Origin,
     Rejected,
@@ -91,7 +92,18 @@ def encode_final(transcript: Transcript, traceparent: str | None, max_payload: i
     def build(body: Mapping[str, Any]) -> Message:
         return _message(transcript.origin, "final", body, identity, traceparent=traceparent, subject="final")
 
-    return _fitted(transcript, build, max_payload)
+    return _fitted(_final(transcript), build, max_payload)
+
+
+def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload: int) -> Message:
+    """Encode a look at an open window: a `final` in shape, whose text may still change past its `stable` part."""
+    transcript = hypothesis.transcript
+    identity = f"{transcript.start}-{transcript.end}"
+
+    def build(body: Mapping[str, Any]) -> Message:
+        return _message(transcript.origin, "partial", body, identity, traceparent=traceparent, subject="partial")
+
+    return _fitted(_final(transcript) | {"text": hypothesis.text, "stable": hypothesis.stable}, build, max_payload)
 
 
 def encode_reply(transcript: Transcript, max_payload: int) -> Message:
@@ -100,12 +112,11 @@ def encode_reply(transcript: Transcript, max_payload: int) -> Message:
     def build(body: Mapping[str, Any]) -> Message:
         return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, body))
 
-    return _fitted(transcript, build, max_payload)
+    return _fitted(_final(transcript), build, max_payload)
 
 
-def _fitted(transcript: Transcript, build: Callable[[Mapping[str, Any]], Message], max_payload: int) -> Message:
+def _fitted(body: dict[str, Any], build: Callable[[Mapping[str, Any]], Message], max_payload: int) -> Message:
     """Take from the result what it takes for the message to fit."""
-    body = _final(transcript)
     message = build(body)
     if message.size <= max_payload:
         return message
@@ -117,6 +128,8 @@ def _fitted(transcript: Transcript, build: Callable[[Mapping[str, Any]], Message
         message = build(body)
     while message.size > max_payload and body["text"]:
         body["text"] = body["text"][: len(body["text"]) // 2]
+        if "stable" in body:
+            body["stable"] = body["stable"][: len(body["text"])]
         message = build(body)
     return message
 
