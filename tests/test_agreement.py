@@ -13,10 +13,13 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
 def test_the_words_of_two_passes_become_stable() -> None:
     """The first pass settles nothing; then the common beginning of each two does."""
     agreement = Agreement()
-    assert agreement.add("turn left".split()) == ("turn left", "")
-    assert agreement.add("turn left to".split()) == ("turn left to", "turn left")
-    assert agreement.add("turn left two seven".split()) == ("turn left two seven", "turn left")
-    assert agreement.add("turn left two seven zero".split()) == ("turn left two seven zero", "turn left two seven")
+    assert agreement.add(["turn", "left"]) == ("turn left", "")
+    assert agreement.add(["turn", "left", "to"]) == ("turn left to", "turn left")
+    assert agreement.add(["turn", "left", "two", "seven"]) == ("turn left two seven", "turn left")
+    assert agreement.add(["turn", "left", "two", "seven", "zero"]) == (
+        "turn left two seven zero",
+        "turn left two seven",
+    )
 
 
 def test_a_pass_that_contradicts_what_is_stable_changes_only_what_follows() -> None:
