@@ -24,7 +24,7 @@ from checks import check_account, check_tiles, schema  # noqa: F401 - tests take
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
-from transcriber.demo import find_server
+from transcriber.programs import find_server
 
 PATIENCE = 30.0  # seconds until a test gives up waiting for an event that must come
 STUB = Path(__file__).with_name("stub_daemon.py")

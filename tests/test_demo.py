@@ -24,7 +24,7 @@ import pytest
 from harness import PATIENCE, Speech
 from test_commands import Command
 
-from transcriber import demo
+from transcriber import demo, programs
 from transcriber.cli import main
 from transcriber.demo import _matching, _words
 
@@ -263,16 +263,16 @@ def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatc
     fake.write_text("#!/bin/sh\nexec sleep 60\n")
     fake.chmod(0o755)
     monkeypatch.setattr(demo, "find_server", lambda: fake)
-    monkeypatch.setattr(demo, "_START_SECS", 0.2)
+    monkeypatch.setattr(programs, "_START_SECS", 0.2)
     assert main(["demo"]) == 3
     assert capsys.readouterr() == ("", "transcriber: nats-server was not ready within 0.2 s\n")
 
 
 def test_lines_that_are_no_log_are_passed_on_as_warnings() -> None:
     """What native code or an exporter prints among the daemon's log reaches the user and breaks nothing."""
-    assert demo._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
+    assert programs._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
     for line in ("ggml: out of memory", "{", "[]", '{"name": "transcriber.rtf"}'):
-        assert demo._record(line) == {"level": "warning", "message": line}
+        assert programs._record(line) == {"level": "warning", "message": line}
 
 
 def test_words_are_counted_in_their_order() -> None:
@@ -292,9 +292,9 @@ def test_the_server_beside_python_is_taken_before_any_other(monkeypatch: pytest.
         (folder / "nats-server").touch(0o755)
     monkeypatch.setattr(sys, "executable", str(ours / "python"))
     monkeypatch.setenv("PATH", str(other) + os.pathsep)
-    assert demo.find_server() == ours / "nats-server"
+    assert programs.find_server() == ours / "nats-server"
     (ours / "nats-server").unlink()
-    assert demo.find_server() == other / "nats-server"
+    assert programs.find_server() == other / "nats-server"
 
 
 def test_demo_turns_the_recording_into_its_words(real_time: Future[FullRun], demo_speech: Speech) -> None:

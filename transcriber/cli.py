@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from transcriber import __version__
+from transcriber.arguments import checked, whole, within
 from transcriber.broker import wire
 from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
 from transcriber.messages import Encoding
@@ -209,35 +210,9 @@ def _capacity(options: argparse.Namespace) -> NoReturn:
     _leave(_interruptible(commands.capacity(options, settings.load())))
 
 
-def _within(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return number
-
-    return parse
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    return lambda text: int(_within(low, high)(text))
-
-
-def _checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if not is_good(text):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}: {allowed} allowed")
-        return text
-
-    return parse
-
-
-_stream = _checked("a stream id", "[A-Za-z0-9_-]{1,64} is", wire.is_stream)
-_session = _checked("a session id", "1 to 128 ASCII characters are", lambda s: wire.session_of({wire.SESSION: s}) == s)
-_language = _checked("a language", "an ISO 639-1 code or auto is", lambda s: wire.language_of({wire.LANGUAGE: s}) == s)
+_stream = checked("a stream id", "[A-Za-z0-9_-]{1,64} is", wire.is_stream)
+_session = checked("a session id", "1 to 128 ASCII characters are", lambda s: wire.session_of({wire.SESSION: s}) == s)
+_language = checked("a language", "an ISO 639-1 code or auto is", lambda s: wire.language_of({wire.LANGUAGE: s}) == s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -261,8 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_models(add("models", _models, "list, pull and verify models"))
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
-    measure.add_argument("--streams", default=10, type=_whole(1, 100_000), help="streams to carry [%(default)s]")
-    measure.add_argument("--utilisation", default=0.7, type=_within(0.01, 1), help="of a worker, at most [%(default)g]")
+    measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
+    measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
     return parser
 
 
@@ -270,14 +245,14 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="a recording, or - for standard input (a recording or raw PCM)")
     add("--stream", default="demo", type=_stream, help="publish to audio.STREAM [%(default)s]")
-    add("--speed", default=1.0, type=_within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
-    add("--chunk-ms", default=100, type=_whole(1, 10_000), help="length of a chunk [%(default)s]")
+    add("--speed", default=1.0, type=within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
+    add("--chunk-ms", default=100, type=whole(1, 10_000), help="length of a chunk [%(default)s]")
     add("--session", type=_session, help="session id [a new one]")
     add("--language", type=_language, help="ISO 639-1 hint, or auto [the daemon's setting]")
     raw = parser.add_argument_group("raw PCM on standard input")
     raw.add_argument("--encoding", default="pcm_s16le", choices=[*map(str, Encoding)], help="[%(default)s]")
-    raw.add_argument("--rate", default=48_000, type=_whole(wire.RATES[0], wire.RATES[-1]), help="Hz [%(default)s]")
-    raw.add_argument("--channels", default=1, type=_whole(1, wire.CHANNEL_COUNTS[-1]), help="[%(default)s]")
+    raw.add_argument("--rate", default=48_000, type=whole(wire.RATES[0], wire.RATES[-1]), help="Hz [%(default)s]")
+    raw.add_argument("--channels", default=1, type=whole(1, wire.CHANNEL_COUNTS[-1]), help="[%(default)s]")
 
 
 def _add_listen(parser: argparse.ArgumentParser) -> None:

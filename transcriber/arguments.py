@@ -1,0 +1,38 @@
+"""What the command line's options may be: types for argparse, which name the value and what is allowed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def within(low: float, high: float) -> Callable[[str], float]:
+    """A number in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in [low, high]."""
+    return lambda text: int(within(low, high)(text))
+
+
+def checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable[[str], str]:
+    """A text that passes; `what` and `allowed` say in the refusal what it should have been."""
+
+    def parse(text: str) -> str:
+        if not is_good(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}: {allowed} allowed")
+        return text
+
+    return parse
