@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Piece = Window | Silence | Gap
 
+# Chunks gather to 60 ms, two frames of the detector: a call into soxr and NumPy costs as much as 20 ms of its work.
+_BATCH_SECS = 0.06
 _MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
 
 
@@ -72,6 +74,7 @@ class AudioStream:
         offset = first.offset or 0
         self._clock = _Clock(first.format.rate, 0, 0, offset)
         self.start = self.head = self._clock.position(offset)
+        self._raw = bytearray()  # chunks in `_format` that are too short to be worth the work one by one
         self._resampler = Resampler(first.format.rate)
         self._given = 0  # samples that this resampler owes up to the head
         self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
@@ -138,11 +141,11 @@ class AudioStream:
             return pieces
         if chunk.traceparent is not None and len(self._traces) < _MAX_LINKS:
             self._traces.append((self.head, chunk.traceparent))
-        payload = chunk.pcm[overlap * chunk.format.frame_bytes :] if overlap else chunk.pcm
-        samples, repaired = pcm.decode(payload, chunk.format)
-        self._repaired += repaired
+        frame_bytes = chunk.format.frame_bytes
+        self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :]
         self._advance(chunk.frames - overlap)
-        pieces += self._wrap(self._segmenter.push(self._resampler.push(samples)))
+        if len(self._raw) >= _BATCH_SECS * chunk.format.rate * frame_bytes:
+            pieces += self._digest()
         return pieces
 
     def skip(self, chunk: Chunk, frames: int, reason: GapReason, hole: GapReason) -> list[Piece]:
@@ -159,12 +162,22 @@ class AudioStream:
         """Settle all that is buffered: close the open window, end the resampler's run."""
         if not self._given:
             return []
-        pieces = list(self._wrap(self._segmenter.push(self._resampler.flush(self._given))))
+        pieces = self._digest()
+        pieces += self._wrap(self._segmenter.push(self._resampler.flush(self._given)))
         pieces += self._wrap(self._segmenter.flush())
         self._resampler = Resampler(self._format.rate)
         self._given = 0
         self._traces.clear()
         return pieces
+
+    def _digest(self) -> list[Piece]:
+        """Decode, resample and segment the chunks that have gathered."""
+        if not self._raw:
+            return []
+        samples, repaired = pcm.decode(self._raw, self._format)
+        self._raw = bytearray()
+        self._repaired += repaired
+        return list(self._wrap(self._segmenter.push(self._resampler.push(samples))))
 
     def _advance(self, frames: int) -> None:
         before = self.head
@@ -197,8 +210,9 @@ class AudioStream:
         if chunk.offset is not None and 0 < clock.position(chunk.offset) - self.head <= 1 + SAMPLE_RATE // rate:
             self._given += clock.position(chunk.offset) - self.head
             self.head = clock.position(chunk.offset)
+        pieces = self._digest()
         self._format, old = chunk.format, self._resampler
-        pieces = self.flush()
+        pieces += self.flush()
         if self._resampler is old:
             self._resampler = Resampler(rate)
         if chunk.offset is not None:
