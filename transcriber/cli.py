@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from transcriber import __version__
 from transcriber.arguments import checked, whole, within
+from transcriber.bench import options as bench
 from transcriber.broker import wire
 from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
 from transcriber.messages import Encoding
@@ -215,6 +216,12 @@ _session = checked("a session id", "1 to 128 ASCII characters are", lambda s: wi
 _language = checked("a language", "an ISO 639-1 code or auto is", lambda s: wire.language_of({wire.LANGUAGE: s}) == s)
 
 
+def _bench(options: argparse.Namespace) -> NoReturn:
+    from transcriber.bench.run import run
+
+    _leave(_interruptible(run(options)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transcriber",
@@ -238,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
     measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
     measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
+    bench.add_to(add("bench", _bench, "benchmarks of this machine: the engine, ingestion, latency, overload"))
     return parser
 
 

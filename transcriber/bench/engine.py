@@ -1,0 +1,211 @@
+"""`bench engine`: what the daemon's way of using Whisper costs against the plain one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pywhispercpp.model import Model
+
+from transcriber.bench import speech
+from transcriber.bench.report import Report, table
+from transcriber.bench.rig import environ_for
+from transcriber.bench.words import error_rate
+from transcriber.messages import SAMPLE_RATE, Window
+from transcriber.settings import Settings, load
+from transcriber.worker import guards
+from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.queue import Job, JobQueue
+from transcriber.worker.whisper import WhisperThread
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from transcriber.bench.speech import Material
+
+_CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
+_ROUNDS, _BUDGET = 3, 15.0  # of the saturated queue: their median, as many as fit into these seconds, at least one
+_FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
+
+MEASURED = {
+    "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way with its resampling, "
+    "VAD and guards, the plain ones with the engine alone; each engine has decoded once before",
+    "plain, cuts of 5 s": "pywhispercpp as it comes, its encoder context of 30 s, on every five seconds, silence too",
+    "plain, same windows": "the same on the daemon's windows",
+    "daemon": "windows of speech, encoder context fitted to each; threads and decoding flags as in the plain ways",
+    "WER": "word error rate against what is said in the bundled recording; words as digits count as wrong",
+    "worker": "windows a second of the daemon's thread with a full queue over those of the same engine called in a "
+    "plain loop, on the same windows, in turns",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One way over one recording. Seconds."""
+
+    cpu: float
+    wall: float
+    text: str
+
+
+async def run(options: argparse.Namespace) -> Report:
+    """Run all ways over both recordings, then the worker on a full queue."""
+    settings = load(environ_for(None, **options.whisper))
+    chosen = {
+        "model": settings.whisper.path.stem,
+        "threads": settings.whisper.threads,
+        "recorded_seconds": options.seconds,
+    }
+    report = Report("engine", chosen, MEASURED)
+    if options.random_weights:
+        report.notes.append(f"the model has random weights in the size of {options.random_weights}: cost alone, no WER")
+    engine = WhisperEngine(settings.whisper)
+    plain = _Plain(settings)
+    found = {}
+    for name, make in (("half silence", speech.half_silent), ("speech alone", speech.speech_alone)):
+        material = make(options.seconds)
+        ways = await asyncio.to_thread(_all_ways, engine, plain, settings, material)
+        found[name] = _figures(ways, material, known=not options.random_weights)
+    windows = speech.windows(speech.half_silent(options.seconds), settings.sessions.stream)
+    worker = await _saturated(engine, windows)
+    report.figures = {"recordings": found, "worker": worker}
+    report.ratios = _ratios(found) | {"worker_over_bare_engine": worker["worker"] / worker["bare"]}
+    report.tables = [_table(found, known=not options.random_weights)]
+    report.tables.append(
+        f"full queue: {worker['worker']:.2f} windows a second, the bare engine on the same windows {worker['bare']:.2f}"
+    )
+    return report
+
+
+class _Plain:
+    """pywhispercpp's own Model with the daemon's threads and decoding flags, and its default encoder context."""
+
+    def __init__(self, settings: Settings) -> None:
+        whisper = settings.whisper
+        self._model = Model(
+            str(whisper.path),
+            context_params={"flash_attn": True, "use_gpu": whisper.use_gpu},
+            n_threads=whisper.threads,
+            language="en",
+            no_context=True,
+            temperature=0.0,
+            temperature_inc=0.0,
+            greedy={"best_of": 1},
+            token_timestamps=True,
+            suppress_blank=True,
+            print_progress=False,
+            print_realtime=False,
+            print_timestamps=False,
+        )
+
+    def text(self, samples: NDArray[np.float32]) -> str:
+        return " ".join(segment.text for segment in self._model.transcribe(samples))
+
+
+def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, material: Material) -> dict[str, _Pass]:
+    """Blocks for as long as it takes."""
+    heard = speech.at_16k(material)
+    size = round(_CUT_SECS * SAMPLE_RATE)
+    cuts = [heard[i : i + size] for i in range(0, len(heard), size)]
+    windows = speech.windows(material, settings.sessions.stream)
+
+    def daemon() -> str:
+        texts = []
+        for window in speech.windows(material, settings.sessions.stream):
+            decoded = engine.transcribe(window.samples, window.language)
+            texts.append(guards.review(window, decoded, engine.model).text)
+        return " ".join(texts)
+
+    plain.text(cuts[0])
+    engine.transcribe(windows[0].samples, None)
+    return {
+        "plain, cuts of 5 s": _timed(lambda: " ".join(map(plain.text, cuts))),
+        "plain, same windows": _timed(lambda: " ".join(plain.text(w.samples) for w in windows)),
+        "daemon": _timed(daemon),
+    }
+
+
+def _timed(call: Callable[[], str]) -> _Pass:
+    wall, cpu = time.monotonic(), time.process_time()
+    text = call()
+    return _Pass(time.process_time() - cpu, time.monotonic() - wall, text)
+
+
+async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str, float]:
+    """Windows a second through the daemon's thread, and through the engine in a plain loop: medians of the rounds."""
+    began = time.monotonic()
+    bare: list[float] = []
+    worker: list[float] = []
+    while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < _BUDGET):
+        bare.append(await asyncio.to_thread(_plain_loop, engine, windows))
+        worker.append(await _through_the_queue(engine, windows))
+    count = len(windows)
+    return {"windows": count, "bare": count / median(bare), "worker": count / median(worker)}
+
+
+def _plain_loop(engine: WhisperEngine, windows: Sequence[Window]) -> float:
+    began = time.monotonic()
+    for window in windows:
+        engine.transcribe(window.samples, window.language)
+    return time.monotonic() - began
+
+
+async def _through_the_queue(engine: WhisperEngine, windows: Sequence[Window]) -> float:
+    """Seconds from the moment in which the thread begins to serve a full queue until it has finished."""
+    queue = JobQueue(len(windows))
+    delivered: list[object] = []
+    for window in windows:
+        queue.try_put(Job(window, delivered.append))
+    queue.close()
+    thread = WhisperThread(lambda: engine, _FOR_EVER)
+    await thread.start(windows[0].samples, 1.0)  # the RTF is given: nothing is measured, one pass warms up
+    began = time.monotonic()
+    thread.serve(queue)
+    await thread.finished.wait()
+    return time.monotonic() - began
+
+
+def _figures(ways: dict[str, _Pass], material: Material, *, known: bool) -> dict[str, Any]:
+    length = material.seconds
+    return {
+        "recorded_seconds": length,
+        "ways": {
+            name: {
+                "cpu_seconds_a_second": way.cpu / length,
+                "wall_seconds_a_second": way.wall / length,
+                "wer": error_rate(material.words, way.text) if known else None,
+            }
+            for name, way in ways.items()
+        },
+    }
+
+
+def _ratios(found: dict[str, Any]) -> dict[str, float]:
+    ratios: dict[str, float] = {}
+    for recording, figures in found.items():
+        cpu = {name: way["cpu_seconds_a_second"] for name, way in figures["ways"].items()}
+        ours = cpu.pop("daemon")
+        ratios |= {f"{name} over daemon, {recording}": value / ours for name, value in cpu.items()}
+    return ratios
+
+
+def _table(found: dict[str, Any], *, known: bool) -> str:
+    head = ("recording", "way", "CPU s/s", "wall s/s", "WER")
+    rows = [
+        (
+            recording,
+            name,
+            f"{way['cpu_seconds_a_second']:.4f}",
+            f"{way['wall_seconds_a_second']:.4f}",
+            f"{way['wer']:.3f}" if known else "-",
+        )
+        for recording, figures in found.items()
+        for name, way in figures["ways"].items()
+    ]
+    return table(head, rows)

@@ -1,0 +1,133 @@
+"""`bench latency`: how long after somebody has spoken the text is there."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from transcriber.bench import calibrate, speech
+from transcriber.bench.load import Plan
+from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
+from transcriber.bench.rig import Played, Rig, environ_for, rig
+from transcriber.programs import unless_ended
+from transcriber.settings import load
+
+_PAUSE = 1.0  # seconds of silence that an utterance needs behind it to be ended by its pause, not by the stream's end
+
+MEASURED = {
+    "final": "from the moment in which an utterance's last sample was recorded (each chunk is published when its last "
+    "sample would have been recorded) to the arrival of its final at a NATS client on this machine; the wait for the "
+    "pause that ends a window is in it",
+    "partial": "from an utterance's first sample to the arrival of the first partial of its window",
+    "load": "engine seconds a second: streams of the recording, each followed by silence, over what the bare engine "
+    "needs for the same windows, measured just before",
+}
+
+
+async def run(options: argparse.Namespace) -> Report:
+    """Run every load for its share of the time."""
+    environ = environ_for(options.url, **options.whisper)
+    settings = load(environ)
+    cost = await asyncio.to_thread(calibrate.cost, settings)
+    each = options.seconds / len(options.loads)
+    chosen = {
+        "model": settings.whisper.path.stem,
+        "threads": settings.whisper.threads,
+        "seconds_each": each,
+        "chunk_ms": options.chunk_ms,
+    }
+    report = Report("latency", chosen, MEASURED)
+    environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
+    async with rig(environ) as bench:
+        found = [
+            await unless_ended(_measure(bench, cost, share, each, options.chunk_ms), bench.daemon)
+            for share in options.loads
+        ]
+    report.figures = {"engine_seconds_a_window": cost.a_window, "loads": found}
+    first, last = found[0], found[-1]
+    if first["final"]["p99"] and last["final"]["p99"]:
+        report.ratios = {"final_p99_at_the_highest_load_over_the_lowest": last["final"]["p99"] / first["final"]["p99"]}
+    report.tables = [_table(found)]
+    report.notes += kept_up((f"load {f['load']:g}", f["publisher_late"]["p99"]) for f in found)
+    return report
+
+
+async def _measure(bench: Rig, cost: calibrate.Cost, share: float, each: float, chunk_ms: int) -> dict[str, Any]:
+    streams, cycle = cost.streams(share)
+    played = await bench.play(Plan.new(streams, each, chunk_ms, cycle))
+    finals, partials = delays(played)
+    spoken = sum(len(spans) for spans in utterances(played).values())
+    return {
+        "load": share,
+        "streams": streams,
+        "utterances": spoken,
+        "without_final": spoken - len(finals),
+        "final": percentiles(finals, 50, 95, 99),
+        "partial": percentiles(partials, 50, 95, 99),
+        "dropped": dict(played.dropped()),
+        "publisher_late": played.publisher["late"],
+    }
+
+
+def utterances(played: Played) -> dict[int, list[tuple[float, float]]]:
+    """What was said on each stream, in seconds of the stream; only what was ended by its pause."""
+    plan, material = played.plan, speech.recording()
+    return {
+        n: sorted(
+            span
+            for utterance in material.utterances
+            for span in plan.spoken(n, utterance)
+            if span[1] + _PAUSE <= plan.audio_seconds
+        )
+        for n in range(plan.streams)
+    }
+
+
+def delays(played: Played) -> tuple[list[float], list[float]]:
+    """Seconds from the end of each utterance to its final, and from its start to its first partial."""
+    finals, partials = _by_stream(played, "final"), _by_stream(played, "partial")
+    to_final: list[float] = []
+    to_partial: list[float] = []
+    for n, spans in utterances(played).items():
+        began = played.begin + played.plan.begin(n)
+        for start, end in spans:
+            # A final that covers the utterance's end; a partial, which may have been made in the middle of it.
+            arrivals = [at for at, body in finals.get(n, ()) if body["start"] < end <= body["end"]]
+            to_final += [min(arrivals) - began - end] if arrivals else []
+            arrivals = [at for at, body in partials.get(n, ()) if body["start"] < end and body["end"] > start]
+            to_partial += [min(arrivals) - began - start] if arrivals else []
+    return to_final, to_partial
+
+
+def _by_stream(played: Played, kind: str) -> dict[int, list[tuple[float, dict[str, Any]]]]:
+    found: dict[int, list[tuple[float, dict[str, Any]]]] = {}
+    for at, body in played.of(kind):
+        found.setdefault(played.number(body), []).append((at, body))
+    return found
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    head = (
+        "load",
+        "streams",
+        "utterances",
+        "no final",
+        "final p50 s",
+        "p95 s",
+        "p99 s",
+        "partial p50 s",
+        "p95 s",
+        "p99 s",
+    )
+    rows = [
+        (
+            f"{f['load']:.0%}",
+            str(f["streams"]),
+            str(f["utterances"]),
+            str(f["without_final"]),
+            *(seconds(f[kind][p]) for kind in ("final", "partial") for p in ("p50", "p95", "p99")),
+        )
+        for f in found
+    ]
+    return table(head, rows)

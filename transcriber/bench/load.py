@@ -1,0 +1,134 @@
+"""`python -m transcriber.bench.load PLAN`: many producers in one process, in real time.
+
+Every chunk goes out when its last sample would have been recorded. Unless asked otherwise the streams' chunks are
+spread evenly over a chunk's length, as those of independent producers are. Prints one JSON line when it begins and one when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Self
+from uuid import uuid4
+
+import numpy as np
+
+from transcriber import settings
+from transcriber.bench import speech
+from transcriber.broker import wire
+from transcriber.broker.connection import Connection
+
+RATE = 48_000  # Hz, of the bundled recording; s16 mono
+_FRAME_BYTES = 2
+_GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
+_LEAST_SLEEP = 0.001  # seconds: what epoll's clock counts in; what is due earlier goes out with the rest
+_TURN = 32  # messages without a pause after which the connection gets its turn
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`streams` streams, each `seconds` long, of the recording lengthened to `cycle` seconds and repeated."""
+
+    prefix: str
+    streams: int
+    seconds: float
+    chunk_ms: int
+    cycle: float
+    in_step: bool = False  # all streams' chunks at once instead of spread evenly
+
+    @classmethod
+    def new(cls, streams: int, seconds: float, chunk_ms: int, cycle: float, *, in_step: bool = False) -> Self:
+        """A plan with streams and sessions that nobody else has."""
+        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(**json.loads(text))
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+    @property
+    def chunk_frames(self) -> int:
+        return RATE * self.chunk_ms // 1000
+
+    @property
+    def chunks(self) -> int:
+        """Of each stream."""
+        return max(1, round(self.seconds * 1000 / self.chunk_ms))
+
+    @property
+    def audio_seconds(self) -> float:
+        """Of each stream: whole chunks."""
+        return self.chunks * self.chunk_ms / 1000
+
+    def stream(self, number: int) -> str:
+        return f"{self.prefix}-{number}"
+
+    def phase(self, number: int) -> float:
+        """Where in the cycle the stream begins, in seconds."""
+        return round(number * _GOLDEN % 1 * self.cycle * 1000) / 1000
+
+    def begin(self, number: int) -> float:
+        """How long after the common beginning the stream's first sample is recorded, in seconds."""
+        return 0.0 if self.in_step else number / self.streams * self.chunk_ms / 1000
+
+    def spoken(self, number: int, utterance: speech.Utterance) -> list[tuple[float, float]]:
+        """Where in the stream the utterance starts and ends, in seconds; not when the stream cuts it off."""
+        shift, found = utterance.start - self.phase(number), []
+        length = utterance.end - utterance.start
+        while shift + length <= self.audio_seconds:
+            if shift >= 0:
+                found.append((shift, shift + length))
+            shift += self.cycle
+        return found
+
+
+async def _publish(plan: Plan, connection: Connection, begin: float) -> list[float]:
+    """Send everything; returns by how many seconds each message was late."""
+    pcm = speech.lengthened(speech.recording(), plan.cycle).pcm()
+    size = plan.chunk_frames * _FRAME_BYTES
+    pcm += pcm[:size]
+    cycle = len(pcm) - size
+    starts = [round(plan.phase(n) * RATE) * _FRAME_BYTES for n in range(plan.streams)]
+    headers = {wire.SESSION: plan.prefix}
+    subjects = [f"{wire.AUDIO}.{plan.stream(n)}" for n in range(plan.streams)]
+    late: list[float] = []
+    for number in range(plan.chunks):
+        headers[wire.OFFSET] = str(number * plan.chunk_frames)
+        for n, subject in enumerate(subjects):
+            due = begin + plan.begin(n) + (number + 1) * plan.chunk_ms / 1000
+            wait = due - time.monotonic()
+            if wait > _LEAST_SLEEP or not len(late) % _TURN:
+                await asyncio.sleep(max(0.0, wait))
+            late.append(time.monotonic() - due)
+            at = (starts[n] + number * size) % cycle
+            await connection.publish(subject, pcm[at : at + size], headers)
+    return late
+
+
+async def _main() -> None:
+    plan = Plan.parse(sys.argv[1])
+    connection = Connection(settings.load().broker, name="transcriber bench")
+    await connection.open()
+    begin = time.monotonic() + plan.chunk_ms / 1000
+    _say({"begin": begin})
+    before = time.process_time()
+    late = await _publish(plan, connection, begin)
+    cpu = time.process_time() - before
+    await connection.confirm()
+    await connection.close()
+    p50, p99, worst = (float(np.percentile(late, p)) for p in (50, 99, 100))
+    _say({"messages": len(late), "late": {"p50": p50, "p99": p99, "max": worst}, "cpu": cpu})
+
+
+def _say(body: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(body) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,0 +1,70 @@
+"""The options of `transcriber bench`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from transcriber.arguments import whole, within
+
+_LONGEST = 86_400  # seconds: a day of measuring is a soak test
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the four benchmarks and what they can be told."""
+    kinds = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    file, model, server, chart = _file(), _model(), _server(), _chart()
+    seconds = within(0.1, _LONGEST)
+
+    engine = kinds.add_parser("engine", parents=[file, model], help="the daemon's way of using Whisper, and plain ones")
+    engine.add_argument("--seconds", default=30.0, type=seconds, help="of each recording [%(default)g]")
+
+    ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
+    ingest.add_argument("--seconds", default=30.0, type=seconds, help="of measuring, over all runs [%(default)g]")
+    ingest.add_argument("--streams", default=10, type=whole(1, 10_000), help="[%(default)s]")
+    ingest.add_argument("--chunk-ms", default=[100, 20], type=whole(10, 1000), nargs="+", help="[100 20]")
+    ingest.add_argument("--in-step", action="store_true", help="all streams at once [spread over a chunk's length]")
+
+    latency = kinds.add_parser("latency", parents=[file, model, server, chart], help="end of speech to text")
+    _add_loads(latency, seconds=40.0, loads=[0.3, 0.8])
+
+    overload = kinds.add_parser("overload", parents=[file, model, server, chart], help="past the engine's capacity")
+    _add_loads(overload, seconds=48.0, loads=[0.5, 0.8, 1.0, 1.2, 2.0, 5.0])
+    help_text = "L_max in seconds: short, so that a short load fills the queue [%(default)g]"
+    overload.add_argument("--max-latency", default=2.0, type=within(0.1, 3600), help=help_text)
+
+
+def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[float]) -> None:
+    add = parser.add_argument
+    add("--seconds", default=seconds, type=within(0.1, _LONGEST), help="of measuring, over all loads [%(default)g]")
+    shown = " ".join(f"{load:g}" for load in loads)
+    add("--loads", default=loads, type=within(0.01, 100), nargs="+", help=f"shares of the engine's capacity [{shown}]")
+    add("--chunk-ms", default=100, type=whole(10, 1000), help="[%(default)s]")
+
+
+def _file() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--json", type=Path, metavar="FILE", help="write machine, settings and figures")
+    return parent
+
+
+def _model() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    which = parent.add_mutually_exclusive_group()
+    which.add_argument("--model", metavar="NAME|PATH", help="as in `models list`, or a file [WHISPER_MODEL_PATH]")
+    help_text = "a model of this official size that knows nothing, for its cost alone"
+    which.add_argument("--random-weights", choices=("tiny", "base", "small"), help=help_text)
+    parent.add_argument("--threads", type=whole(1, 256), help="[one core less than the CPU quota]")
+    return parent
+
+
+def _server() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--url", help="a server that nobody else uses meanwhile [one of its own]")
+    return parent
+
+
+def _chart() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--chart", type=Path, metavar="FILE", help="draw an SVG of latency and drops against load")
+    return parent

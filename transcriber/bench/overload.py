@@ -1,0 +1,100 @@
+"""`bench overload`: what is accepted, what is dropped and how late text is when more is said than the engine can do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from transcriber.bench import calibrate
+from transcriber.bench.load import Plan
+from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
+from transcriber.bench.rig import Played, Rig, environ_for, rig
+from transcriber.programs import unless_ended
+from transcriber.settings import load
+
+MEASURED = {
+    "load": "as asked for: engine seconds a second, by what the bare engine needs for the same windows, measured just "
+    "before with nothing else going on",
+    "goodput": "finals a second times what the bare engine needs for a window, from L_max after the load began (the "
+    "queue is full by then) to its end: the share of the engine's capacity that became text in time",
+    "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason",
+    "lateness": "latency.end_to_end of the finals: from try-put onto the queue to publish; L_max bounds it",
+}
+
+
+async def run(options: argparse.Namespace) -> Report:
+    """Run every load for its share of the time."""
+    limit = {"TRANSCRIPTION_MAX_LATENCY_SECS": f"{options.max_latency:g}"}
+    environ = environ_for(options.url, **options.whisper, **limit)
+    settings = load(environ)
+    cost = await asyncio.to_thread(calibrate.cost, settings)
+    each = options.seconds / len(options.loads)
+    chosen = {
+        "model": settings.whisper.path.stem,
+        "threads": settings.whisper.threads,
+        "seconds_each": each,
+        "chunk_ms": options.chunk_ms,
+        "max_latency": options.max_latency,
+    }
+    report = Report("overload", chosen, MEASURED)
+    environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
+    async with rig(environ) as bench:
+        found = [
+            await unless_ended(_measure(bench, cost, share, each, options), bench.daemon) for share in options.loads
+        ]
+    report.figures = {"engine_seconds_a_window": cost.a_window, "loads": found}
+    worst = max((f["lateness"]["p100"] for f in found if f["lateness"]["n"]), default=None)
+    if worst is not None:
+        report.ratios["latest_over_max_latency"] = worst / options.max_latency
+    heaviest = found[-1]
+    report.ratios[f"goodput_over_capacity_at_load_{heaviest['load']:g}"] = heaviest["goodput"]
+    report.tables = [_table(found)]
+    report.notes += kept_up((f"load {f['load']:g}", f["publisher_late"]["p99"]) for f in found)
+    return report
+
+
+async def _measure(
+    bench: Rig, cost: calibrate.Cost, share: float, each: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    streams, cycle = cost.streams(share)
+    played = await bench.play(Plan.new(streams, each, options.chunk_ms, cycle))
+    finals, dropped = played.of("final"), played.dropped()
+    return {
+        "load": share,
+        "streams": streams,
+        "offered": len(finals) + dropped.total(),
+        "accepted": len(finals),
+        "dropped": dict(dropped),
+        "goodput": _goodput(played, cost, options.max_latency),
+        "lateness": percentiles([body["latency"]["end_to_end"] for _, body in finals], 50, 100),
+        "audio": {fate: played.seconds(fate) for fate in ("received", "transcribed", "silent")}
+        | {"gap": dict(played.gap_seconds())},
+        "publisher_late": played.publisher["late"],
+    }
+
+
+def _goodput(played: Played, cost: calibrate.Cost, max_latency: float) -> float:
+    """Share of the engine's capacity; over the second half when the load is shorter than twice L_max."""
+    until = played.begin + played.plan.audio_seconds
+    since = played.begin + min(max_latency, played.plan.audio_seconds / 2)
+    finals = sum(since <= at < until for at, _ in played.of("final"))
+    return finals * cost.a_window / (until - since)
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    reasons = sorted({reason for f in found for reason in f["dropped"]})
+    head = ("load", "streams", "windows", "accepted", *reasons, "goodput", "lateness p50 s", "p100 s")
+    rows = [
+        (
+            f"{f['load']:.0%}",
+            str(f["streams"]),
+            str(f["offered"]),
+            str(f["accepted"]),
+            *(str(f["dropped"].get(reason, 0)) for reason in reasons),
+            f"{f['goodput']:.0%}",
+            *(seconds(f["lateness"][p]) for p in ("p50", "p100")),
+        )
+        for f in found
+    ]
+    return table(head, rows)

@@ -1,0 +1,186 @@
+"""A server, a daemon and a listener, and one load after the other played to them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transcriber import settings
+from transcriber.bench.load import Plan
+from transcriber.broker import wire
+from transcriber.broker.connection import Connection
+from transcriber.broker.listener import Listener
+from transcriber.errors import CannotStart
+from transcriber.programs import Program, Record, environment, find_server, run_daemon, run_program, run_server
+
+Message = dict[str, Any]
+
+_PATIENCE = 60.0  # seconds until every session must have ended: the daemon's queue is promised to be shorter
+_CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
+
+
+@dataclass(slots=True)
+class Played:
+    """What came of one plan. Arrivals and `begin` in seconds of the monotonic clock, which all processes share."""
+
+    plan: Plan
+    begin: float = 0.0
+    publisher: dict[str, Any] = field(default_factory=dict)  # messages; by how much it was late; its CPU seconds
+    messages: list[tuple[float, Message]] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[tuple[float, Message]]:
+        return [(at, body) for at, body in self.messages if body["type"] == kind]
+
+    def number(self, body: Message) -> int:
+        """Which of the plan's streams a message is about."""
+        return int(body["stream"].rpartition("-")[2])
+
+    def dropped(self) -> Counter[str]:
+        """Windows and holes that became gaps, by reason."""
+        return Counter(body["reason"] for _, body in self.of("gap"))
+
+    def seconds(self, fate: str) -> float:
+        """Audio of all sessions by fate: received, transcribed, silent."""
+        return float(sum(body[fate] for _, body in self.of("ended")))
+
+    def gap_seconds(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for _, body in self.of("ended"):
+            total.update(body["gap"])
+        return total
+
+
+class Log:
+    """What the daemon logs; what it drops is counted from its events."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._news = asyncio.Event()
+
+    def add(self, record: Record) -> None:
+        self._records.append(record)
+        self._news.set()
+        if record["level"] in {"error", "critical"}:
+            sys.stderr.write(f"daemon: {record['message']}\n")
+
+    async def take(self, message: str) -> Record:
+        """Wait for the next line with this message, and take it out."""
+        while True:
+            for record in self._records:
+                if record["message"] == message:
+                    self._records.remove(record)
+                    return record
+            self._news.clear()
+            await self._news.wait()
+
+
+class Rig:
+    """What a benchmark plays its loads to."""
+
+    def __init__(self, environ: Mapping[str, str], connection: Connection, daemon: Program, log: Log) -> None:
+        self.environ = environ
+        self.daemon = daemon
+        self.log = log
+        self._connection = connection
+        self._listener = Listener(connection)
+        self._playing: dict[str, Played] = {}
+        self._news = asyncio.Event()
+
+    async def start(self) -> asyncio.Task[None]:
+        """Begin to listen; the task is what listens."""
+        await self._listener.start()
+        return asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        """Stamp and keep what the daemon publishes about our streams, for ever."""
+        async for body in self._listener.messages():
+            at = time.monotonic()
+            if (played := self._playing.get(body["session"])) is not None:
+                played.messages.append((at, body))
+                self._news.set()
+
+    @asynccontextmanager
+    async def playing(self, plan: Plan) -> AsyncIterator[Played]:
+        """Publish in a process of its own; when left, everything has been sent. The sessions stay open."""
+        played = self._playing[plan.prefix] = Played(plan)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_line(line: str) -> None:
+            if not line.startswith("{"):
+                sys.stderr.write(f"load: {line}\n")
+            elif not begun.done():
+                played.begin = json.loads(line)["begin"]
+                begun.set_result(None)
+            else:
+                played.publisher = json.loads(line)
+
+        command = (sys.executable, "-P", "-m", "transcriber.bench.load", str(plan))
+        async with run_program("the load generator", *command, on_line=on_line, env=self.environ) as program:
+            finishing = asyncio.create_task(program.finished())
+            try:
+                await asyncio.wait({begun, finishing}, return_when=asyncio.FIRST_COMPLETED)
+                if begun.done():
+                    yield played
+                await finishing
+            finally:
+                finishing.cancel()
+
+    async def end(self, played: Played) -> None:
+        """End the plan's sessions and wait until the daemon has told the account of each."""
+        plan = played.plan
+        headers = {wire.SESSION: plan.prefix, wire.EVENT: "end", wire.OFFSET: str(plan.chunks * plan.chunk_frames)}
+        for number in range(plan.streams):
+            await self._connection.publish(f"{wire.AUDIO}.{plan.stream(number)}", b"", headers)
+        await self.until(played, "ended", plan.streams)
+
+    async def play(self, plan: Plan) -> Played:
+        """Publish everything, end the sessions, hear it all."""
+        async with self.playing(plan) as played:
+            pass
+        await self.end(played)
+        return played
+
+    async def until(self, played: Played, kind: str, count: int) -> None:
+        """Wait for so many messages. Raises `CannotStart` when they do not come."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while len(found := played.of(kind)) < count:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise CannotStart(f"the daemon told {len(found)} of {count} {kind} within {_PATIENCE:g} s") from None
+
+
+def environ_for(url: str | None, **overrides: str) -> dict[str, str]:
+    """The user's environment for the children; of what is about NATS only for the user's own server."""
+    kept = {k: v for k, v in os.environ.items() if k.startswith(_CLIENT_SETTINGS)} if url else {}
+    return environment(os.environ) | kept | ({"NATS_URL": url} if url else {}) | overrides
+
+
+@asynccontextmanager
+async def rig(environ: Mapping[str, str], module: str = "transcriber") -> AsyncIterator[Rig]:
+    """Start a server, unless the environment names one, and the daemon; stop both when left."""
+    settings.load(environ)  # a bad setting shows here, by its name
+    async with AsyncExitStack() as stack:
+        if "NATS_URL" not in environ:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-bench-")))
+            url, _server = await stack.enter_async_context(run_server(find_server(), folder))
+            environ = {**environ, "NATS_URL": url}
+        log = Log()
+        _model, daemon = await stack.enter_async_context(run_daemon(environ, module, log.add))
+        connection = Connection(settings.load(environ).broker, name="transcriber bench")
+        stack.push_async_callback(connection.close)
+        await connection.open()
+        found = Rig(environ, connection, daemon, log)
+        stack.callback((await found.start()).cancel)
+        yield found
