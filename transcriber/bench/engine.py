@@ -36,8 +36,8 @@ _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 MEASURED = {
     "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way with its resampling, "
     "VAD and guards, the plain ones with the engine alone; each engine has decoded once before",
-    "plain, cuts of 5 s": "pywhispercpp as it comes, its encoder context of 30 s, on every five seconds, silence too",
-    "plain, same windows": "the same on the daemon's windows",
+    "plain_cuts": "pywhispercpp with its default encoder context of 30 s, on every five seconds, silence too",
+    "plain_windows": "the same on the daemon's windows",
     "daemon": "windows of speech, encoder context fitted to each; threads and decoding flags as in the plain ways",
     "WER": "word error rate against what is said in the bundled recording; words as digits count as wrong",
     "worker": "windows a second of the daemon's thread with a full queue over those of the same engine called in a "
@@ -68,7 +68,7 @@ async def run(options: argparse.Namespace) -> Report:
     engine = WhisperEngine(settings.whisper)
     plain = _Plain(settings)
     found = {}
-    for name, make in (("half silence", speech.half_silent), ("speech alone", speech.speech_alone)):
+    for name, make in (("half_silence", speech.half_silent), ("speech_alone", speech.speech_alone)):
         material = make(options.seconds)
         ways = await asyncio.to_thread(_all_ways, engine, plain, settings, material)
         found[name] = _figures(ways, material, known=not options.random_weights)
@@ -125,8 +125,8 @@ def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, material
     plain.text(cuts[0])
     engine.transcribe(windows[0].samples, None)
     return {
-        "plain, cuts of 5 s": _timed(lambda: " ".join(map(plain.text, cuts))),
-        "plain, same windows": _timed(lambda: " ".join(plain.text(w.samples) for w in windows)),
+        "plain_cuts": _timed(lambda: " ".join(map(plain.text, cuts))),
+        "plain_windows": _timed(lambda: " ".join(plain.text(w.samples) for w in windows)),
         "daemon": _timed(daemon),
     }
 
@@ -191,7 +191,7 @@ def _ratios(found: dict[str, Any]) -> dict[str, float]:
     for recording, figures in found.items():
         cpu = {name: way["cpu_seconds_a_second"] for name, way in figures["ways"].items()}
         ours = cpu.pop("daemon")
-        ratios |= {f"{name} over daemon, {recording}": value / ours for name, value in cpu.items()}
+        ratios |= {f"{name}_over_daemon_{recording}": value / ours for name, value in cpu.items()}
     return ratios
 
 
@@ -199,8 +199,8 @@ def _table(found: dict[str, Any], *, known: bool) -> str:
     head = ("recording", "way", "CPU s/s", "wall s/s", "WER")
     rows = [
         (
-            recording,
-            name,
+            recording.replace("_", " "),
+            name.replace("_", " "),
             f"{way['cpu_seconds_a_second']:.4f}",
             f"{way['wall_seconds_a_second']:.4f}",
             f"{way['wer']:.3f}" if known else "-",

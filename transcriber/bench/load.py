@@ -1,7 +1,8 @@
 """`python -m transcriber.bench.load PLAN`: many producers in one process, in real time.
 
 Every chunk goes out when its last sample would have been recorded. Unless asked otherwise the streams' chunks are
-spread evenly over a chunk's length, as those of independent producers are. Prints one JSON line when it begins and one when it is done.
+spread evenly over a chunk's length, as those of independent producers are. It prints one JSON line when it begins and
+one when it is done.
 """
 
 from __future__ import annotations

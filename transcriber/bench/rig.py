@@ -13,15 +13,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transcriber import settings
-from transcriber.bench.load import Plan
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.listener import Listener
 from transcriber.errors import CannotStart
 from transcriber.programs import Program, Record, environment, find_server, run_daemon, run_program, run_server
+
+if TYPE_CHECKING:
+    from transcriber.bench.load import Plan
 
 Message = dict[str, Any]
 
