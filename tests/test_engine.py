@@ -12,7 +12,7 @@ import soxr
 from harness import Speech
 
 from transcriber import modelstore
-from transcriber.errors import EngineError
+from transcriber.errors import EngineError, Stopped
 from transcriber.worker import engine as engine_module
 from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
 
@@ -103,6 +103,37 @@ def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperEngine, monkeypat
     monkeypatch.setattr(engine_module.whisper, "whisper_full", lambda *_: -6)
     with pytest.raises(EngineError, match="whisper_full returned -6"):
         engine.transcribe(np.zeros(16_000, np.float32), None)
+
+
+@pytest.mark.parametrize("asked", [1, 5])
+def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
+    engine: WhisperEngine, heldout: Speech, asked: int
+) -> None:
+    """After the encoder, or in the middle of the text; the next pass gives what it always gave."""
+    samples = utterance(heldout, 2)
+    first = engine.transcribe(samples, None)
+    answers = iter([False] * (asked - 1))
+    with pytest.raises(Stopped):
+        engine.transcribe(samples, None, lambda: next(answers, True))
+    assert engine.transcribe(samples, None, lambda: False) == first
+    assert engine.transcribe(samples, None) == first
+
+
+def test_stopping_is_asked_for_once_a_token_and_not_once_a_graph_node(engine: WhisperEngine, heldout: Speech) -> None:
+    """Each question takes the GIL: there are few of them, so they cost nothing. (whisper.cpp asked per node once.)"""
+    asked: list[None] = []
+    decoded = engine.transcribe(utterance(heldout, 2), None, lambda: bool(asked.append(None)))
+    words = sum(len(segment.words) for segment in decoded.segments)
+    assert words < len(asked) < 10 * words
+
+
+def test_work_is_the_context_and_the_window() -> None:
+    """In seconds of audio; what a short window does not fill, the encoder goes through all the same."""
+    assert load().work(5 * 16_000) == 512 * 0.02 + 5
+    assert load().work(1 * 16_000) == 512 * 0.02 + 1
+    assert load().work(12 * 16_000) == 768 * 0.02 + 12
+    assert load(audio_ctx=0).work(5 * 16_000) == 30 + 5
+    assert load(audio_ctx=256).work(16_000) == 256 * 0.02 + 1
 
 
 async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperEngine, heldout: Speech) -> None:

@@ -1,17 +1,43 @@
-"""The bounded queue: putting never waits, capacity counts what runs."""
+"""The bounded queue: putting never waits, capacity counts what runs, nobody takes what is another's."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from transcriber.messages import Origin, Window
-from transcriber.worker.queue import Job, JobQueue
+from transcriber.messages import GapReason, Origin, Window
+from transcriber.worker.promise import Pace, Promise
+from transcriber.worker.queue import Job, JobQueue, Outcome
 
 
-def job(sequence: int) -> Job:
-    return Job(Window(Origin("s", "x"), sequence, 0, 0, np.zeros(0, np.float32)), lambda _outcome: None)
+def job(
+    sequence: int,
+    stream: str = "s",
+    samples: int = 100,
+    deliver: Callable[[Outcome], None] = lambda _outcome: None,
+    *,
+    partial: bool = False,
+) -> Job:
+    window = Window(Origin(stream, "x"), sequence, 0, samples, np.zeros(0, np.float32))
+    return Job(window, deliver, enqueued=0.0, partial=partial)
+
+
+def look(sequence: int, stream: str = "s") -> Job:
+    return job(sequence, stream, partial=True)
+
+
+def sequences(queue: JobQueue) -> list[int]:
+    """Take out everything that waits."""
+    taken = []
+    while queue.waiting:
+        found = queue.get()
+        assert found is not None
+        taken.append(found.window.sequence)
+        queue.done()
+    return taken
 
 
 def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
@@ -67,3 +93,177 @@ def test_a_waiting_consumer_is_woken_by_a_put_and_by_a_close() -> None:
     assert not thread.is_alive()
     assert taken[0] is not None
     assert taken[1] is None
+
+
+def test_in_a_full_queue_a_flooding_stream_gives_up_its_newest_job() -> None:
+    """A stream that holds less gets its share; what is pushed out is told at once, exactly once, and why."""
+    told: list[Outcome] = []
+    queue = JobQueue(4, clock=lambda: 7.0)
+    for n in range(4):
+        assert queue.try_put(job(n, "flood", deliver=told.append))
+    assert not queue.try_put(job(4, "flood", deliver=told.append))
+    assert told == []
+    assert queue.try_put(job(10, "modest"))
+    assert queue.depth == 4
+    (outcome,) = told
+    assert outcome.window.sequence == 3
+    assert (outcome.recognition, outcome.reason, outcome.queued, outcome.processing) == (
+        None,
+        GapReason.QUEUE_FULL,
+        7.0,
+        0.0,
+    )
+    assert "4 jobs" in outcome.detail
+    assert sorted(sequences(queue)) == [0, 1, 2, 10]
+
+
+def test_equal_streams_do_not_push_each_other_out() -> None:
+    """A job is pushed out for one that leaves the streams more even, never back and forth."""
+    queue = JobQueue(4)
+    for n, stream in enumerate("abab"):
+        assert queue.try_put(job(n, stream))
+    assert queue.try_put(job(4, "c"))
+    assert not queue.try_put(job(5, "c"))
+    assert not queue.try_put(job(6, "a"))
+    assert not queue.try_put(job(7, "b"))
+
+
+def test_the_running_job_counts_as_held_by_its_stream() -> None:
+    """With room for two, a flood that has one running and one waiting still makes way."""
+    told: list[Outcome] = []
+    queue = JobQueue(2)
+    queue.try_put(job(0, "flood"))
+    queue.get()
+    queue.try_put(job(1, "flood", deliver=told.append))
+    assert queue.try_put(job(2, "modest"))
+    assert [outcome.window.sequence for outcome in told] == [1]
+    assert not queue.try_put(job(3, "flood"))
+    queue.done()
+    assert sequences(queue) == [2]
+
+
+def test_a_job_that_would_be_late_is_refused_and_one_that_would_not_is_taken() -> None:
+    """Seconds, not places: windows of 1 s each against a promise of 3.5 s, the running one's rest included."""
+    now = [0.0]
+    queue = JobQueue(100, Promise(3.5, Pace(1.0, 100, 5.0)), clock=lambda: now[0])
+    assert [queue.try_put(job(n)) for n in range(4)] == [True, True, True, False]
+    queue.get()
+    now[0] = 0.4
+    assert not queue.try_put(job(4))  # 0.6 s of the running one, two that wait, and itself: 3.6 s
+    now[0] = 0.6
+    assert queue.try_put(job(4))
+    now[0] = 30.0  # an engine that takes longer than foreseen has no negative time left
+    assert not queue.try_put(job(5))
+
+
+def test_a_stream_in_front_of_a_flood_is_promised_its_turn() -> None:
+    """The backlog of others counts only as far as round robin serves it first."""
+    queue = JobQueue(100, Promise(4.5, Pace(1.0, 100, 5.0)), clock=lambda: 0.0)
+    while queue.try_put(job(0, "flood")):
+        pass
+    assert queue.depth == 4
+    assert queue.try_put(job(1, "modest"))
+    assert queue.expected_wait("other") == pytest.approx(2.0)  # one turn of each
+    assert queue.expected_wait("flood") == pytest.approx(5.0)
+
+
+def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
+    """Only a job that runs tells that the engine has become fast again."""
+    queue = JobQueue(10, Promise(1.0, Pace(5.0, 100, 5.0)))
+    assert queue.try_put(job(0))
+    assert not queue.try_put(job(1))
+    queue.get()
+    assert not queue.try_put(job(1))
+    queue.done()
+    assert queue.try_put(job(1))
+
+
+def test_the_expected_wait_is_what_is_left_of_the_running_job_and_what_is_served_first() -> None:
+    """Status tells what the next window of the stream would wait for."""
+    now = [0.0]
+    queue = JobQueue(100, Promise(60.0, Pace(1.0, 100, 5.0)), clock=lambda: now[0])
+    assert queue.expected_wait("s") == 0
+    for n in range(3):
+        queue.try_put(job(n))
+    assert queue.expected_wait("s") == pytest.approx(3.0)
+    queue.get()
+    now[0] = 0.75
+    assert queue.expected_wait("s") == pytest.approx(2.25)
+    assert queue.expected_wait("new") == pytest.approx(1.25)
+
+
+def test_a_partial_is_given_out_only_when_nothing_else_waits() -> None:
+    """A window that has closed always goes before a look at one that is open."""
+    queue = JobQueue(2)
+    queue.offer_partial(look(0, "a"))
+    queue.try_put(job(1, "b"))
+    queue.try_put(job(2, "b"))
+    assert sequences(queue) == [1, 2]
+    assert not queue.waiting
+    taken = queue.get()
+    assert taken is not None
+    assert (taken.window.sequence, taken.partial) == (0, True)
+    assert queue.depth == 0
+
+
+def test_partials_have_no_place_in_the_capacity() -> None:
+    """Neither waiting nor running do they keep a window out."""
+    queue = JobQueue(1)
+    for n in range(5):
+        queue.offer_partial(look(n, f"s{n}"))
+    assert queue.depth == 0
+    queue.get()
+    assert queue.depth == 0
+    assert queue.try_put(job(9))
+    assert queue.depth == 1
+
+
+def test_a_newer_partial_takes_the_older_ones_turn_and_streams_take_turns() -> None:
+    """One look a stream; who asks most often is not served most often."""
+    queue = JobQueue(1)
+    for n, stream in enumerate("abaaca"):
+        queue.offer_partial(look(n, stream))
+    taken = []
+    for n in range(6):
+        found = queue.get()
+        assert found is not None
+        taken.append((found.stream, found.window.sequence))
+        queue.done()
+        queue.offer_partial(look(10 + n, found.stream))
+    assert taken == [("a", 5), ("b", 1), ("c", 4), ("a", 10), ("b", 11), ("c", 12)]
+
+
+def test_a_window_that_closes_takes_its_partial_along() -> None:
+    """Nobody needs a look at a window whose own text is coming, nor at one that was refused."""
+    queue = JobQueue(1)
+    queue.offer_partial(look(0, "a"))
+    queue.offer_partial(look(1, "b"))
+    queue.offer_partial(look(2, "c"))
+    assert queue.try_put(job(3, "a"))
+    assert not queue.try_put(job(4, "b"))
+    assert sequences(queue) == [3]
+    taken = queue.get()
+    assert taken is not None
+    assert taken.window.sequence == 2
+
+
+def test_a_closed_queue_forgets_partials() -> None:
+    """At the end only what must be said is said."""
+    queue = JobQueue(1)
+    queue.offer_partial(look(0))
+    queue.close()
+    queue.offer_partial(look(1))
+    assert queue.get() is None
+
+
+def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
+    """An idle thread looks at what is offered."""
+    queue = JobQueue(1)
+    taken: list[Job | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.get()))
+    thread.start()
+    queue.offer_partial(look(5))
+    thread.join(timeout=10)
+    assert taken
+    assert taken[0] is not None
+    assert taken[0].window.sequence == 5

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from transcriber.errors import EngineError, ModelError
+from transcriber.errors import EngineError, ModelError, Stopped
 from transcriber.messages import GapReason, Origin, Segment, Window
 from transcriber.worker.engine import Decoded
+from transcriber.worker.promise import Pace
 from transcriber.worker.queue import Job, JobQueue, Outcome
-from transcriber.worker.whisper import Pace, WhisperThread
+from transcriber.worker.whisper import WhisperThread
 
 SPEECH = np.zeros(16_000, np.float32)
 
 
 class Scripted:
-    """A stand-in engine: every call does what `script` says next, then goes on with the last entry."""
+    """A stand-in engine: every call does what `script` says next, then goes on with the last entry.
+
+    `math.inf` seconds last until it is told to stop.
+    """
 
     model = "scripted"
 
@@ -30,13 +36,22 @@ class Scripted:
         self.threads: set[str] = set()
         self.may_go = threading.Event()
         self.may_go.set()
+        self.endless = threading.Event()  # a pass that ends only when it is told to has begun
 
-    def transcribe(self, samples: np.ndarray, language: str | None) -> Decoded:
+    def work(self, samples: int) -> float:
+        return samples / 16_000
+
+    def transcribe(self, samples: np.ndarray, language: str | None, stop: Callable[[], bool] | None = None) -> Decoded:
         self.threads.add(threading.current_thread().name)
         self.may_go.wait(10)
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(step, Exception):
             raise step
+        while step == math.inf and stop is not None:
+            self.endless.set()
+            if stop():
+                raise Stopped("stopped")
+            time.sleep(0.001)
         time.sleep(step)
         return Decoded((Segment(f"{len(samples)}", 0, len(samples), 0.9),), language or "en")
 
@@ -60,14 +75,14 @@ class Collector:
         return self.outcomes
 
 
-def window(sequence: int, samples: int = 16_000) -> Window:
-    return Window(Origin("s", "x"), sequence, 0, samples, np.zeros(samples, np.float32))
+def window(sequence: int, samples: int = 16_000, stream: str = "s") -> Window:
+    return Window(Origin(stream, "x"), sequence, 0, samples, np.zeros(samples, np.float32))
 
 
 async def started(engine: Scripted, max_latency: float = 20, capacity: int = 10) -> tuple[WhisperThread, JobQueue]:
     thread = WhisperThread(lambda: engine, max_latency)
     await thread.start(SPEECH, rtf=0.01)
-    queue = JobQueue(capacity)
+    queue = JobQueue(capacity, thread.promise, thread.weigh)
     thread.serve(queue)
     return thread, queue
 
@@ -136,12 +151,12 @@ async def test_when_no_job_can_be_in_time_one_is_still_tried() -> None:
     """A spell of slowness must not stop the measurement that tells when it is over."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine, max_latency=0.5)
-    thread.pace = Pace(5.0, 5.0)  # what a CPU hog left behind
+    thread.promise.pace = Pace(5.0, 1.0, 1.0)  # what a CPU hog left behind
     for n in range(20):
         queue.try_put(Job(window(n), done))
         await done.have(n + 1)
     assert all(o.recognition is not None for o in done.outcomes)
-    assert thread.pace.job_seconds < 0.5
+    assert thread.pace.expected(1.0) < 0.5
     queue.close()
 
 
@@ -151,7 +166,8 @@ async def test_start_up_measures_the_engine_by_running_it() -> None:
     thread = WhisperThread(lambda: engine, 20)
     rtf = await thread.start(SPEECH)
     assert 0.05 <= rtf < 0.2
-    assert thread.pace.job_seconds == pytest.approx(rtf * 1.0)
+    assert thread.pace.expected(engine.work(16_000)) == pytest.approx(rtf * 1.0)
+    assert thread.pace.rtf == pytest.approx(rtf)
     thread.serve(queue := JobQueue(1))
     queue.close()
 
@@ -213,3 +229,65 @@ async def test_a_start_that_was_cancelled_is_not_reported_to_anybody() -> None:
     async with asyncio.timeout(10):
         await thread.finished.wait()
     assert errors == []
+
+
+async def test_a_window_that_would_hold_the_thread_is_stopped_at_its_deadline() -> None:
+    """After L_max nobody may have its text: it becomes a gap, its time is known, and the next one is decoded."""
+    engine, done = Scripted(0.0, math.inf, 0.0), Collector()
+    thread, queue = await started(engine, max_latency=0.2)
+    queue.try_put(Job(window(0), done))
+    (stopped,) = await done.have(1)
+    assert (stopped.recognition, stopped.reason, stopped.detail) == (None, GapReason.DEADLINE, "stopped")
+    assert stopped.processing >= 0.1
+    assert thread.pace.expected(1.0) > 0.01
+    queue.try_put(Job(window(1), done))
+    assert (await done.have(2))[1].recognition is not None
+    queue.close()
+
+
+async def test_a_partial_is_decoded_when_the_thread_is_idle_and_counts_in_a_pace_of_its_own() -> None:
+    """Its outcome is delivered like any other; what windows take is not told by it."""
+    engine, done = Scripted(0.0, 0.05), Collector()
+    thread, queue = await started(engine)
+    before = thread.pace
+    queue.offer_partial(Job(window(0), done, partial=True))
+    (looked,) = await done.have(1)
+    assert looked.recognition is not None
+    assert thread.pace is before
+    assert thread.partial_pace.processing > before.processing
+    queue.close()
+
+
+async def test_a_running_partial_gives_way_to_a_window() -> None:
+    """It ends without a reason and without a measurement; the window is decoded at once."""
+    engine, done = Scripted(0.0, math.inf, 0.0), Collector()
+    thread, queue = await started(engine)
+    before = thread.partial_pace
+    queue.offer_partial(Job(window(0), done, partial=True))
+    assert await asyncio.to_thread(engine.endless.wait, 10)
+    assert queue.try_put(Job(window(1, stream="other"), done))
+    gave_way, decoded = await done.have(2)
+    assert (gave_way.window.sequence, gave_way.recognition, gave_way.reason) == (0, None, None)
+    assert (decoded.window.sequence, decoded.recognition is not None) == (1, True)
+    assert thread.partial_pace is before
+    queue.close()
+
+
+async def test_an_old_partial_is_still_decoded() -> None:
+    """Partials have no deadline: the queue replaces them, the thread does not judge them."""
+    engine, done = Scripted(0.0), Collector()
+    _, queue = await started(engine, max_latency=0.5)
+    queue.offer_partial(Job(window(0), done, enqueued=time.monotonic() - 5.0, partial=True))
+    assert (await done.have(1))[0].recognition is not None
+    queue.close()
+
+
+async def test_a_failure_says_nothing_about_the_pace() -> None:
+    """An engine that fails at once is not a fast one."""
+    engine, done = Scripted(0.0, EngineError("bad")), Collector()
+    thread, queue = await started(engine)
+    before = thread.pace
+    queue.try_put(Job(window(0), done))
+    await done.have(1)
+    assert thread.pace is before
+    queue.close()

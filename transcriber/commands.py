@@ -273,9 +273,14 @@ class _Watched:
         self.model = self._engine.model
         self.shares: list[float] = []
 
-    def transcribe(self, samples: NDArray[np.float32], language: str | None) -> Decoded:
+    def work(self, samples: int) -> float:
+        return self._engine.work(samples)
+
+    def transcribe(
+        self, samples: NDArray[np.float32], language: str | None, stop: Callable[[], bool] | None = None
+    ) -> Decoded:
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(samples, language)
+        decoded = self._engine.transcribe(samples, language, stop)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
 

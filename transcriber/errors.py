@@ -9,6 +9,7 @@ TranscriberError
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
+│   └── Stopped         it was told to stop
 └── AccountingError     a sample was settled twice or never received: an error in this program
 """
 
@@ -84,6 +85,10 @@ class EngineError(TranscriberError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Stopped(EngineError):  # noqa: N818 - the outcome: nothing failed
+    """The engine was told to stop in the middle of a window."""
 
 
 class AccountingError(TranscriberError):

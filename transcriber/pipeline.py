@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transcriber.broker.live import Arrival
     from transcriber.broker.publisher import Publisher
     from transcriber.measurements import Tallies
-    from transcriber.worker.whisper import Pace
+    from transcriber.worker.promise import Pace
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class Pipeline:
             self._tallies.jobs_enqueued.add(window.origin.stream)
             self._in_work[key] = (window, span)
         else:
-            detail = f"capacity {self._queue.capacity}"
+            wait = self._queue.expected_wait(window.origin.stream)
+            detail = f"{self._queue.depth} of {self._queue.capacity} jobs, {wait:.1f} s to wait"
             self._publisher.put(partial(self._send, self._drop(window, span, GapReason.QUEUE_FULL, detail)))
 
     def _on_outcome(self, key: tuple[str, str, int], outcome: Outcome) -> None:
@@ -225,13 +226,14 @@ class Pipeline:
         """Tell where every session stands; while NATS is away nobody would hear it, and it is stale when it is back."""
         if not self._publisher.connected:
             return
-        pace, depth, capacity = self._pace(), self._queue.depth, self._queue.capacity
+        rtf, capacity = self._pace().rtf, self._queue.capacity
         jobs: dict[tuple[str, str], int] = {}
         for stream, session, _ in self._in_work:
             jobs[stream, session] = jobs.get((stream, session), 0) + 1
         for origin, account in self._sessions.accounts():
             pending = jobs.get((origin.stream, origin.session), 0)
-            status = Status(origin, account, pending, capacity, depth * pace.job_seconds, pace.rtf)
+            wait = self._queue.expected_wait(origin.stream)
+            status = Status(origin, account, pending, capacity, wait, rtf)
             self._publisher.put(partial(self._send, [encode_status(status, time.time_ns())]), essential=False)
 
     def _encode(self, events: Iterable[Event | Window], traceparent: str | None = None) -> list[Message]:

@@ -160,7 +160,7 @@ class Service:
         derived = capacity.derive(settings.max_latency, window, rtf)
         if settings.queue_capacity is not None:
             derived = capacity.given(settings.queue_capacity, derived)
-        self._queue = JobQueue(derived.jobs)
+        self._queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
         self._worker.serve(self._queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
         log.info("model ready: %s", derived, extra=extra)

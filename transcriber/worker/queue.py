@@ -1,17 +1,22 @@
-"""A bounded queue between the event loop and the Whisper thread: put never waits."""
+"""A bounded queue between the event loop and the Whisper thread: put never waits, streams are served in turn."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from transcriber.messages import GapReason
+from transcriber.worker.promise import Promise
+from transcriber.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.messages import GapReason, Recognition, Window
+    from transcriber.messages import Recognition, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Outcome:
 
     window: Window
     recognition: Recognition | None
-    reason: GapReason | None
+    reason: GapReason | None  # None without a recognition: a partial that gave way
     detail: str
     enqueued: float  # monotonic
     queued: float
@@ -29,67 +34,149 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A window on its way through the worker; `deliver` is called on the event loop with what became of it."""
+    """A window on its way through the worker; `deliver` is called on the event loop with what became of it.
+
+    A partial is a look at a window that is still open: nobody misses it.
+    """
 
     window: Window
     deliver: Callable[[Outcome], None]
     enqueued: float = field(default_factory=time.monotonic)
+    partial: bool = False
+
+    @property
+    def stream(self) -> str:
+        return self.window.origin.stream
+
+    @property
+    def samples(self) -> int:
+        return self.window.end - self.window.start
 
 
 class JobQueue:
-    """First in, first out. Capacity counts jobs waiting and the one running."""
+    """Fair between streams, first in, first out inside one. Capacity counts jobs waiting and the one running.
 
-    def __init__(self, capacity: int) -> None:
+    `weigh` gives the work of a window of so many samples; `clock` is the one that `Job.enqueued` was read from.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        promise: Promise | None = None,
+        weigh: Callable[[int], float] = float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.capacity = capacity
-        self._waiting: deque[Job] = deque()
-        self._running = 0
+        self._promise = promise or Promise(math.inf)
+        self._weigh = weigh
+        self._clock = clock
+        self._turns = Turns()
+        self._partials: OrderedDict[str, Job] = OrderedDict()  # at most one a stream, the next one first
+        self._running: Job | None = None
+        self._since = 0.0  # when the running job began
         self._closed = False
         self._changed = threading.Condition()
 
     @property
     def depth(self) -> int:
-        """Jobs waiting or running."""
-        return len(self._waiting) + self._running
+        """Jobs waiting or running, partials not counted."""
+        return len(self._turns) + (self._running is not None and not self._running.partial)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a job waits that is no partial."""
+        return len(self._turns) > 0
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    def try_put(self, job: Job) -> bool:
-        """Put without waiting; False when the queue is full or closed."""
+    def expected_wait(self, stream: str) -> float:
+        """Seconds until everything is done that would be served before a new window of the stream."""
         with self._changed:
-            if self._closed or self.depth >= self.capacity:
+            return self._promise.pace.expected(self._turns.served_first(stream, 0.0)) + self._left()
+
+    def try_put(self, job: Job) -> bool:
+        """Put without waiting; False when the queue is closed, or full, or the job would be late.
+
+        In a full queue a job takes the place of the newest one of the stream that holds most work, if its own stream
+        holds less even with it. What is pushed out is delivered as `queue_full`, from here.
+        """
+        with self._changed:
+            self._partials.pop(job.stream, None)  # the window has closed: nobody needs a look at it any more
+            work = self._weigh(job.samples)
+            if self._closed or (self.depth and not self._in_time(job.stream, work)):
                 return False
-            self._waiting.append(job)
+            fullest = None
+            if self.depth >= self.capacity:
+                fullest = self._fullest(job.stream, work)
+                if fullest is None:
+                    return False
+            pushed_out = self._turns.drop_newest(fullest) if fullest is not None else None
+            self._turns.put(job, work)
             self._changed.notify()
-            return True
+        if pushed_out is not None:
+            detail = f"pushed out of {self.capacity} jobs for a stream that holds less"
+            waited = self._clock() - pushed_out.enqueued
+            reason = GapReason.QUEUE_FULL
+            pushed_out.deliver(Outcome(pushed_out.window, None, reason, detail, pushed_out.enqueued, waited, 0.0))
+        return True
+
+    def offer_partial(self, job: Job) -> None:
+        """Offer a look at an open window: given out only while nothing else waits, replaced by the stream's next one.
+
+        It has no place in depth or capacity, and is dropped without a word.
+        """
+        with self._changed:
+            if not self._closed:
+                self._partials[job.stream] = job  # a newer one takes the older one's turn
+                self._changed.notify()
 
     def get(self) -> Job | None:
         """Wait for a job; None when the queue is closed and empty. Answer each with `done`."""
         with self._changed:
-            while not self._waiting:
+            while not self._turns and not self._partials:
                 if self._closed:
                     return None
                 self._changed.wait()
-            self._running += 1
-            return self._waiting.popleft()
+            self._running = self._turns.take() if self._turns else self._partials.popitem(last=False)[1]
+            self._since = self._clock()
+            return self._running
 
     def done(self) -> None:
         """The job that was got is finished; its place is free."""
         with self._changed:
-            self._running -= 1
+            self._running = None
 
     def close(self) -> None:
-        """Take no more jobs; those waiting are still given out."""
+        """Take no more jobs; those waiting are still given out, except partials."""
         with self._changed:
             self._closed = True
+            self._partials.clear()
             self._changed.notify_all()
 
     def abandon(self) -> list[Job]:
         """Close, and hand back the jobs that are still waiting."""
+        self.close()
         with self._changed:
-            self._closed = True
-            left = list(self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
-            return left
+            return self._turns.clear()
+
+    def _in_time(self, stream: str, work: float) -> bool:
+        return self._promise.in_time(self._left(), self._turns.served_first(stream, work))
+
+    def _left(self) -> float:
+        """Seconds that the running job will still need."""
+        if self._running is None:
+            return 0.0
+        expected = self._promise.pace.expected(self._weigh(self._running.samples))
+        return max(0.0, expected - (self._clock() - self._since))
+
+    def _fullest(self, stream: str, work: float) -> str | None:
+        """The stream that holds most work, waiting or running, if one more job would not make that this stream."""
+        held = self._turns.held()
+        with_waiting = list(held)
+        if self._running is not None and not self._running.partial:
+            running = self._running.stream
+            held[running] = held.get(running, 0.0) + self._weigh(self._running.samples)
+        fullest = max(with_waiting, key=held.__getitem__, default=None)
+        return fullest if fullest is not None and held.get(stream, 0.0) + work < held[fullest] else None

@@ -8,9 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from transcriber.errors import EngineError, TranscriberError
+from transcriber.errors import EngineError, Stopped, TranscriberError
 from transcriber.messages import SAMPLE_RATE, GapReason
 from transcriber.worker import guards
+from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Outcome
 
 if TYPE_CHECKING:
@@ -24,36 +25,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SMOOTHING = (
-    0.2  # weight of the newest measurement: a lasting change shows within ten windows, one outlier fades in five
-)
 _MEASURED_PASSES = 3  # their median is the RTF; one pass more is the warm-up (first-touch memory, lazy tables)
 _MEASURING_BUDGET = 10.0  # seconds: with a model this slow one pass says enough
 
 
-class Pace:
-    """Smoothed measurements of the engine: seconds a job, and real-time factor."""
-
-    def __init__(self, job_seconds: float, rtf: float) -> None:
-        self.job_seconds = job_seconds
-        self.rtf = rtf
-
-    def add(self, processing: float, audio: float) -> None:
-        """Take one finished job, in seconds."""
-        self.job_seconds += _SMOOTHING * (processing - self.job_seconds)
-        self.rtf += _SMOOTHING * (processing / audio - self.rtf)
-
-
 class WhisperThread:
-    """Loads the engine, measures it, then works through a queue, first in, first out.
+    """Loads the engine, measures it, then works through a queue.
 
-    `load` runs on the thread, so that the model belongs to it from the first byte. Each job's `deliver` is called once,
-    on the event loop.
+    `load` runs on the thread, so that the model belongs to it from the first byte. The `deliver` of each job that was
+    got is called once, on the event loop. A window still in the engine L_max after it was put is stopped: nobody may
+    have its text any more. A partial is stopped as soon as a window waits.
     """
 
     def __init__(self, load: Callable[[], Engine], max_latency: float) -> None:
         self._load = load
-        self._max_latency = max_latency
         self._loop = asyncio.get_running_loop()
         self._queue: JobQueue | None = None
         self._serve = threading.Event()
@@ -61,7 +46,9 @@ class WhisperThread:
         self._measured: asyncio.Future[float] = self._loop.create_future()
         self.finished = asyncio.Event()
         self.model = ""
-        self.pace = Pace(0.0, 0.0)
+        self.promise = Promise(max_latency)
+        self.partial_pace = Pace()
+        self.weigh: Callable[[int], float] = float
         self._finished_seconds = 0.0
         self.busy_since: float | None = None  # monotonic; None while idle
 
@@ -78,6 +65,10 @@ class WhisperThread:
         """Start to work; the thread ends when the queue is closed and empty, and `finished` is set."""
         self._queue = queue
         self._serve.set()
+
+    @property
+    def pace(self) -> Pace:
+        return self.promise.pace
 
     @property
     def alive(self) -> bool:
@@ -107,7 +98,7 @@ class WhisperThread:
     def _run(self) -> None:
         try:
             engine = self._load()
-            self.model = engine.model
+            self.model, self.weigh = engine.model, engine.work
             rtf = self._measure(engine)
         except Exception as error:  # noqa: BLE001 - whatever stops the start is reported there, as its cause
             cause = error if isinstance(error, TranscriberError) else EngineError(f"{type(error).__name__}: {error}")
@@ -117,7 +108,7 @@ class WhisperThread:
         self._serve.wait()
         assert self._queue is not None  # noqa: S101 - serve() set it
         while (job := self._queue.get()) is not None:
-            outcome = self._work(engine, job)
+            outcome = self._work(engine, job, self._queue)
             self._queue.done()
             self._post(job.deliver, outcome)
             del job, outcome  # or the next wait would keep their audio alive
@@ -135,33 +126,39 @@ class WhisperThread:
                 break
         warm = sorted(passes[1:] or passes)
         rtf = self._given_rtf or max(warm[len(warm) // 2] / seconds, 1e-6)
-        self.pace = Pace(rtf * seconds, rtf)
+        self.partial_pace = self.promise.pace = Pace(rtf * seconds, self.weigh(len(self._speech)), seconds)
         return rtf
 
-    def _late(self, queued: float) -> bool:
-        """Whether the job would be done too late. When no job could be in time, one is tried: only that can tell."""
-        if queued > self._max_latency:
-            return True
-        predicted = self.pace.job_seconds
-        return queued + predicted > self._max_latency >= predicted
-
-    def _work(self, engine: Engine, job: Job) -> Outcome:
+    def _work(self, engine: Engine, job: Job, queue: JobQueue) -> Outcome:
         begin = time.monotonic()
         queued = begin - job.enqueued
-        if self._late(queued):
-            detail = f"waited {queued:.1f} s, needs {self.pace.job_seconds:.1f} s more"
+        if not job.partial and self.promise.late(queued, self.weigh(job.samples)):
+            detail = f"waited {queued:.1f} s, needs {self.pace.expected(self.weigh(job.samples)):.1f} s more"
             return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
+        deadline = job.enqueued + self.promise.max_latency
+        stop = (lambda: queue.waiting) if job.partial else (lambda: time.monotonic() > deadline)
         self.busy_since = begin
-        recognition, detail = None, ""
+        recognition, reason, detail = None, None, ""
         try:
-            decoded = engine.transcribe(job.window.samples, job.window.language)
+            decoded = engine.transcribe(job.window.samples, job.window.language, stop)
             recognition = guards.review(job.window, decoded, engine.model)
+        except Stopped as stopped:
+            reason, detail = None if job.partial else GapReason.DEADLINE, str(stopped)
         except Exception as error:  # noqa: BLE001 - one bad window must not stop the stream; it becomes a gap
             # Only the text: the traceback would hold the frame, and with it the audio.
+            reason = GapReason.ENGINE_ERROR
             detail = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         processing = time.monotonic() - begin
         self.busy_since = None
         self._finished_seconds += processing
-        self.pace.add(processing, job.window.seconds)
-        reason = None if recognition else GapReason.ENGINE_ERROR
+        if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
+            self._measured_job(job, processing, whole=recognition is not None)
         return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing)
+
+    def _measured_job(self, job: Job, processing: float, *, whole: bool) -> None:
+        """Take a job's time. A window that was stopped counts with the time it had: it needs at least that."""
+        work = self.weigh(job.samples)
+        if not job.partial:
+            self.promise.measured(work, processing, job.window.seconds)
+        elif whole:
+            self.partial_pace = self.partial_pace.after(work, processing, job.window.seconds)

@@ -1,0 +1,80 @@
+"""Pace and promise: the arithmetic behind every acceptance."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from transcriber.worker.promise import Pace, Promise
+
+
+def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
+    """Long and short windows with a fixed cost: their total is foreseen, whatever their order."""
+    pace, rand = Pace(1.0, 1.0, 1.0), random.Random(3)
+    jobs = [(work, 0.1 * work) for work in (rand.choice([1.0, 20.0]) for _ in range(200))]
+    for work, seconds in jobs:
+        pace = pace.after(work, seconds, work)
+    assert pace.expected(sum(work for work, _ in jobs)) == pytest.approx(sum(seconds for _, seconds in jobs))
+    assert pace.rtf == pytest.approx(0.1)
+
+
+def test_a_lasting_change_shows_within_ten_windows_and_an_outlier_fades() -> None:
+    """Nine tenths of a threefold slowdown in ten windows; a window of ten times the usual cost is history by then."""
+    slower = odd = Pace(1.0, 10.0, 5.0)
+    odd = odd.after(10.0, 10.0, 5.0)
+    for _ in range(10):
+        slower = slower.after(10.0, 3.0, 5.0)
+        odd = odd.after(10.0, 1.0, 5.0)
+    assert 2.7 < slower.expected(10.0) < 3.0
+    assert 1.0 < odd.expected(10.0) < 1.3
+
+
+def test_the_margin_covers_chance_in_single_jobs_and_in_their_sum() -> None:
+    """Sums of 1 to 100 jobs stay below `at_most` nearly always, and it is not far above them."""
+    rand, pace = random.Random(5), Pace(1.0, 1.0, 1.0)
+    held = tried = 0
+    for n in range(20_000):
+        pace = pace.after(1.0, rand.gauss(1.0, 0.2), 1.0)
+        if n % 20 == 0:
+            jobs = rand.choice([1, 10, 100])
+            held += sum(rand.gauss(1.0, 0.2) for _ in range(jobs)) <= pace.at_most(jobs)
+            tried += 1
+    assert held / tried > 0.985
+    assert pace.at_most(100) < 100 * 1.4
+
+
+def test_without_noise_there_is_no_margin() -> None:
+    """What always takes the same is promised to the second."""
+    pace = Pace(0.5, 2.0, 1.0)
+    for _ in range(50):
+        pace = pace.after(2.0, 0.5, 1.0)
+    assert pace.at_most(20.0) == pytest.approx(pace.expected(20.0)) == pytest.approx(5.0)
+
+
+def test_a_job_is_in_time_until_its_wait_and_its_work_fill_the_promise() -> None:
+    """L_max bounds waiting and processing together."""
+    promise = Promise(10.0, Pace(1.0, 1.0, 1.0))
+    assert promise.in_time(0.0, 10.0)
+    assert not promise.in_time(0.1, 10.0)
+    assert promise.in_time(9.0, 1.0)
+    assert not promise.late(9.0, 1.0)
+    assert promise.late(9.1, 1.0)
+
+
+def test_when_no_job_can_be_in_time_it_is_tried_as_long_as_its_own_time_is_not_over() -> None:
+    """A job that nobody can finish in time still tells how slow the engine is."""
+    promise = Promise(2.0, Pace(5.0, 1.0, 1.0))
+    assert not promise.in_time(0.0, 1.0)
+    assert not promise.late(1.9, 1.0)
+    assert promise.late(2.1, 1.0)
+    for _ in range(30):
+        promise.measured(1.0, 0.1, 1.0)
+    assert promise.in_time(0.0, 1.0)
+
+
+def test_a_pace_that_was_never_measured_promises_everything() -> None:
+    """The queue's tests, and nobody else, work without an engine."""
+    assert Promise(math.inf).in_time(1e9, 1e9)
+    assert Pace().expected(1e9) == 0.0

@@ -1,0 +1,160 @@
+"""Deficit round robin: what streams get, and what that lets one foresee."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcriber.messages import Origin, Window
+from transcriber.worker.queue import Job
+from transcriber.worker.turns import Turns
+
+SEQUENCE = count()
+
+
+def job(stream: str, samples: int = 1) -> Job:
+    return Job(
+        Window(Origin(stream, "x"), next(SEQUENCE), 0, samples, np.zeros(0, np.float32)), lambda _outcome: None, 0.0
+    )
+
+
+def put(turns: Turns, stream: str, work: int = 1) -> Job:
+    turns.put(made := job(stream, work), work)
+    return made
+
+
+def test_inside_a_stream_the_first_one_in_comes_out_first() -> None:
+    """Results of one stream come in its own order, whatever its windows cost."""
+    turns = Turns()
+    made = [put(turns, "a", work) for work in (5, 1, 3, 9, 2)]
+    assert [turns.take() for _ in made] == made
+    assert len(turns) == 0
+
+
+def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
+    """A stream that comes new is served within one turn of each stream that was there."""
+    turns = Turns()
+    for _ in range(100):
+        put(turns, "flood")
+    assert turns.take().stream == "flood"
+    put(turns, "a")
+    put(turns, "b")
+    assert {turns.take().stream for _ in range(4)} == {"flood", "a", "b"}
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2, max_size=6))
+def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(sizes: list[list[int]]) -> None:
+    """While two streams both wait, the work that they were given differs by less than three of the largest job."""
+    turns = Turns()
+    left = {f"s{i}": deque(works) for i, works in enumerate(sizes)}
+    for stream, works in left.items():
+        for work in works:
+            put(turns, stream, work)
+    given_out: Counter[str] = Counter()
+    largest = max(max(works) for works in sizes)
+    while all(left.values()):  # lemma 2 of Shreedhar and Varghese
+        taken = turns.take()
+        given_out[taken.stream] += left[taken.stream].popleft()
+        if all(left.values()):
+            assert max(given_out[s] for s in left) - min(given_out[s] for s in left) < 3 * largest
+
+
+def test_dropping_the_newest_leaves_the_others_in_order() -> None:
+    """The job that is given up is the one that would have come last."""
+    turns = Turns()
+    first, second, third = (put(turns, "a") for _ in range(3))
+    other = put(turns, "b")
+    assert turns.held() == {"a": 3, "b": 1}
+    assert turns.drop_newest("a") is third
+    assert turns.drop_newest("b") is other
+    assert turns.held() == {"a": 2}
+    assert [turns.take(), turns.take()] == [first, second]
+
+
+def test_clearing_hands_back_everything() -> None:
+    """Nothing is forgotten and nothing stays."""
+    turns = Turns()
+    made = [put(turns, stream) for stream in "aabc"]
+    assert sorted(j.window.sequence for j in turns.clear()) == sorted(j.window.sequence for j in made)
+    assert (len(turns), turns.held()) == (0, {})
+
+
+def served_until(turns: Turns, wanted: Job) -> float:
+    """The work that is given out up to that job's end."""
+    served = 0.0
+    while True:
+        taken = turns.take()
+        served += taken.samples
+        if taken is wanted:
+            return served
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.integers(0, 5), st.integers(1, 9))
+def test_what_is_served_before_a_job_is_foreseen(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
+    """Off by less than a quantum and a job for each other stream, and never more than all that waits."""
+    turns = Turns()
+    for number, size in waiting:
+        put(turns, f"s{number}", size)
+    total = sum(turns.held().values()) + work
+    largest = max([work, *(size for _, size in waiting)])
+    foreseen = turns.served_first(f"s{stream}", work)
+    others = len(turns.held().keys() - {f"s{stream}"})
+    served = served_until(turns, put(turns, f"s{stream}", work))
+    assert foreseen <= total
+    assert abs(served - foreseen) <= others * 2 * largest
+
+
+def test_a_stream_with_the_most_is_not_foreseen_to_wait_for_more_than_there_is() -> None:
+    """Exact where it matters: for the newest job of the fullest stream, everything comes first."""
+    turns = Turns()
+    for stream, jobs in (("a", 9), ("b", 3), ("c", 1)):
+        for _ in range(jobs):
+            put(turns, stream, 2)
+    assert turns.served_first("a", 2) == 28
+    assert turns.served_first("c", 2) == 4 + 6 + 6  # of each other one what it has, up to 4 and a quantum
+    assert turns.served_first("new", 2) == 2 + 4 + 4 + 2
+
+
+def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to_come() -> None:
+    """Forty others bring one job a round: the tenth job of a stream is ten rounds away, not one."""
+    turns, order = Turns(), random.Random(1)
+    others = [f"s{n}" for n in range(40)]
+    for _ in range(10):
+        put(turns, "deep")
+    for _ in range(300):  # as each of the others is served it brings its next one, and so does the deep one
+        waiting = turns.held()
+        for stream in order.sample(others, 40):
+            if stream not in waiting:
+                put(turns, stream)
+        if turns.take().stream == "deep":
+            put(turns, "deep")
+    present = sum(turns.held().values())
+    foreseen = turns.served_first("deep", 1)
+    assert present < 60
+    last = put(turns, "deep")
+    served = 0
+    while (taken := turns.take()) is not last:
+        served += 1
+        if taken.stream != "deep":
+            put(turns, taken.stream)
+    assert foreseen == pytest.approx(served, rel=0.1)
+    assert served > 5 * present
+
+
+def test_rounds_are_forgotten_when_nothing_waits() -> None:
+    """A rush hour's rounds say nothing about the next morning."""
+    turns = Turns()
+    for n in range(50):
+        for _ in range(3):
+            put(turns, f"s{n}")
+    while len(turns):
+        turns.take()
+    for _ in range(4):
+        put(turns, "a")
+    assert turns.served_first("a", 1) == 5
