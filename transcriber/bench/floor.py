@@ -1,7 +1,7 @@
 """`python -m transcriber.bench.floor`: the libraries alone on the same messages as the daemon.
 
-nats-py receives, soxr resamples, webrtcvad listens, and nothing else is done: no ingestion with these libraries can
-cost less. It prints "ready" when it listens and runs until it is stopped.
+nats-py receives, soxr resamples, webrtcvad listens, message by message, and nothing else is done. It prints "ready"
+when it listens and runs until it is stopped.
 """
 
 from __future__ import annotations

@@ -9,11 +9,9 @@ from typing import Any
 from transcriber.bench import calibrate, speech
 from transcriber.bench.load import Plan
 from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
-from transcriber.bench.rig import Played, Rig, environ_for, rig
+from transcriber.bench.rig import PAUSE, Played, Rig, environ_for, rig
 from transcriber.programs import unless_ended
 from transcriber.settings import load
-
-_PAUSE = 1.0  # seconds of silence that an utterance needs behind it to be ended by its pause, not by the stream's end
 
 MEASURED = {
     "final": "from the moment in which an utterance's last sample was recorded (each chunk is published when its last "
@@ -78,7 +76,7 @@ def utterances(played: Played) -> dict[int, list[tuple[float, float]]]:
             span
             for utterance in material.utterances
             for span in plan.spoken(n, utterance)
-            if span[1] + _PAUSE <= plan.audio_seconds
+            if span[1] + PAUSE <= plan.audio_seconds
         )
         for n in range(plan.streams)
     }

@@ -18,7 +18,8 @@ MEASURED = {
     "before with nothing else going on",
     "goodput": "finals a second times what the bare engine needs for a window, from L_max after the load began (the "
     "queue is full by then) to its end: the share of the engine's capacity that became text in time",
-    "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason",
+    "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason; without "
+    "those that only the end of the streams closed, all at once",
     "lateness": "latency.end_to_end of the finals: from try-put onto the queue to publish; L_max bounds it",
 }
 
@@ -59,7 +60,7 @@ async def _measure(
 ) -> dict[str, Any]:
     streams, cycle = cost.streams(share)
     played = await bench.play(Plan.new(streams, each, options.chunk_ms, cycle))
-    finals, dropped = played.of("final"), played.dropped()
+    finals, dropped = played.decided("final"), played.dropped()
     return {
         "load": share,
         "streams": streams,

@@ -32,12 +32,11 @@ class Report:
         m = self.machine
         head = f"{m['cpu']}, {m['cpu_quota']} of {m['cores']} cores, {m['load_before']} processes running before"
         chosen = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in self.settings.items())
-        parts = [f"bench {self.benchmark}: {chosen}\n{head}", *self.tables]
+        parts = [f"bench {self.benchmark}: {chosen}\n{head}", *(f"note: {note}" for note in self.notes), *self.tables]
         if self.ratios:
             rows = [[name.replace("_", " "), f"{value:.3f}"] for name, value in self.ratios.items()]
             parts.append(table(["ratio", ""], rows))
         parts.append("\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in self.measured.items()))
-        parts += [f"note: {note}" for note in self.notes]
         return "\n\n".join(parts)
 
     def write(self, path: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+PAUSE = 1.0  # seconds behind a window within which its pause has closed it, whatever the chunks' length
 _PATIENCE = 60.0  # seconds until every session must have ended: the daemon's queue is promised to be shorter
 _CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
 
@@ -47,9 +48,16 @@ class Played:
         """Which of the plan's streams a message is about."""
         return int(body["stream"].rpartition("-")[2])
 
+    def decided(self, kind: str) -> list[tuple[float, Message]]:
+        """Finals or gaps of windows that were closed by their own pause or length.
+
+        The end of all streams at once closes what is open then, which no independent producers would do.
+        """
+        return [(at, body) for at, body in self.of(kind) if body["end"] + PAUSE <= self.plan.audio_seconds]
+
     def dropped(self) -> Counter[str]:
-        """Windows and holes that became gaps, by reason."""
-        return Counter(body["reason"] for _, body in self.of("gap"))
+        """Decided gaps, by reason."""
+        return Counter(body["reason"] for _, body in self.decided("gap"))
 
     def seconds(self, fate: str) -> float:
         """Audio of all sessions by fate: received, transcribed, silent."""

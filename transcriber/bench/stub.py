@@ -41,10 +41,12 @@ class NullEngine:
         samples: NDArray[np.float32],
         language: str | None,
         stop: Callable[[], bool] | None = None,  # noqa: ARG002 - there is nothing to stop
+        *,
+        whole: bool = False,  # noqa: ARG002 - nor a context
     ) -> Decoded:
         return Decoded((Segment("null", 0, len(samples), 1.0),), language or "en")
 
-    def work(self, samples: int) -> float:
+    def work(self, samples: int, *, whole: bool = False) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE
 
 

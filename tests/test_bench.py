@@ -1,0 +1,134 @@
+"""`transcriber bench`: every benchmark for a moment on the bundled model; its figures must make sense, not be fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUIET = ("NATS_", "AUDIO_", "WHISPER_", "OTEL_", "LOG_")
+
+
+def bench(folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
+    """Run the command as a user would; returns its JSON and what it printed."""
+    file = folder / "found.json"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(QUIET)}
+    command = [sys.executable, "-m", "transcriber", "bench", *arguments, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=240)
+    assert done.returncode == code, done.stderr
+    if code:
+        return {}, done.stderr
+    assert done.stderr == ""
+    return json.loads(file.read_text()), done.stdout
+
+
+def check_frame(found: dict[str, Any], name: str) -> None:
+    """What every benchmark says beside its figures."""
+    assert found["benchmark"] == name
+    assert {"cpu", "cores", "cpu_quota", "memory_bytes", "system", "python", "load_before", "time"} <= set(
+        found["machine"]
+    )
+    assert {"transcriber", "pywhispercpp", "nats-py", "nats-server"} <= set(found["versions"])
+    assert found["settings"]
+    assert all(found["measured"].values())
+
+
+def test_engine_compares_three_ways_on_two_recordings(tmp_path: Path) -> None:
+    """CPU and words of each way, and ratios that are quotients of these figures."""
+    found, out = bench(tmp_path, "engine", "--seconds", "4", "--threads", "1")
+    check_frame(found, "engine")
+    for name, recording in found["figures"]["recordings"].items():
+        assert recording["recorded_seconds"] >= 4
+        ways = recording["ways"]
+        assert set(ways) == {"plain_cuts", "plain_windows", "daemon"}
+        assert all(way["cpu_seconds_a_second"] > 0 and 0 <= way["wer"] < 1 for way in ways.values())
+        for way in ("plain_cuts", "plain_windows"):
+            ratio = ways[way]["cpu_seconds_a_second"] / ways["daemon"]["cpu_seconds_a_second"]
+            assert found["ratios"][f"{way}_over_daemon_{name}"] == pytest.approx(ratio)
+    worker = found["figures"]["worker"]
+    assert found["ratios"]["worker_over_bare_engine"] == pytest.approx(worker["worker"] / worker["bare"])
+    assert "plain cuts over daemon half silence" in out
+
+
+def test_engine_with_random_weights_says_so_and_knows_no_words(tmp_path: Path) -> None:
+    """Nobody takes its figures for a real model's, and there is no error rate."""
+    found, out = bench(tmp_path, "engine", "--random-weights", "tiny", "--seconds", "1", "--threads", "1")
+    assert "note: the model has random weights in the size of tiny" in out
+    assert found["settings"]["model"] == "random-weights-tiny"
+    ways = [way for recording in found["figures"]["recordings"].values() for way in recording["ways"].values()]
+    assert {way["wer"] for way in ways} == {None}
+
+
+def test_ingest_measures_daemon_and_floor_on_the_same_messages(tmp_path: Path) -> None:
+    """Every message counted, none lost, and the ratio that of the two figures."""
+    found, out = bench(tmp_path, "ingest", "--seconds", "2", "--streams", "5", "--chunk-ms", "100", "40")
+    check_frame(found, "ingest")
+    assert [f["chunk_ms"] for f in found["figures"]["loads"]] == [100, 40]
+    for f in found["figures"]["loads"]:
+        assert f["lost"] == 0
+        assert f["messages"] == 5 * round((1 + 1 + f["chunk_ms"] / 1000) * 1000 / f["chunk_ms"])
+        assert min(f["daemon_ms"], f["floor_ms"]) > 0
+        assert found["ratios"][f"daemon_over_floor_{f['chunk_ms']}_ms"] == pytest.approx(f["daemon_ms"] / f["floor_ms"])
+        assert 0 <= f["lag"]["p50"] <= f["lag"]["p99"] <= f["lag"]["max"]
+        assert f["lag"]["n"] > 0
+    assert 10_000 < found["figures"]["idle_stream_bytes"] < 1_000_000
+    assert "memory per idle stream" in out
+
+
+def test_latency_finds_a_final_for_every_utterance(tmp_path: Path) -> None:
+    """At a low load nothing is dropped, and no text is there before its utterance has ended."""
+    found, out = bench(tmp_path, "latency", "--seconds", "6", "--loads", "0.2", "--threads", "1")
+    check_frame(found, "latency")
+    (low,) = found["figures"]["loads"]
+    assert low["utterances"] > 0
+    assert low["without_final"] + low["final"]["n"] == low["utterances"]
+    assert low["without_final"] == sum(low["dropped"].values()) == 0
+    assert 0 < low["final"]["p50"] <= low["final"]["p95"] <= low["final"]["p99"]
+    assert low["partial"]["n"] <= low["utterances"]
+    assert "20%" in out
+
+
+def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
+    """Offered = accepted + dropped, the audio adds up, and no text is later than L_max."""
+    pytest.importorskip("matplotlib")
+    chart = tmp_path / "chart.svg"
+    arguments = ("--seconds", "8", "--loads", "0.3", "4", "--max-latency", "0.5", "--threads", "1")
+    found, out = bench(tmp_path, "overload", *arguments, "--chart", str(chart))
+    check_frame(found, "overload")
+    low, high = found["figures"]["loads"]
+    for f in (low, high):
+        assert f["offered"] == f["accepted"] + sum(f["dropped"].values())
+        assert set(f["dropped"]) <= {"queue_full", "deadline"}
+        audio = f["audio"]
+        assert audio["received"] == pytest.approx(audio["transcribed"] + audio["silent"] + sum(audio["gap"].values()))
+        assert audio["received"] == pytest.approx(f["streams"] * 4.0)
+        assert f["lateness"]["p50"] <= f["lateness"]["p100"] <= 0.5
+    assert high["streams"] > low["streams"]
+    assert sum(high["dropped"].values()) > 0
+    latest = max(f["lateness"]["p100"] for f in (low, high))
+    assert found["ratios"]["latest_over_max_latency"] == pytest.approx(latest / 0.5)
+    assert found["ratios"]["goodput_over_capacity_at_load_4"] == high["goodput"]
+    assert chart.read_text().startswith("<?xml")
+    assert "400%" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("engine", "--model", "base.en", "--random-weights", "tiny"), 2, "not allowed with argument"),
+        (("engine", "--model", "/nowhere/model.bin"), 3, "/nowhere/model.bin: no such file"),
+        (("latency", "--loads", "0"), 2, "is not a number from 0.01 to 100"),
+    ],
+    ids=["two models", "no model", "no load"],
+)
+def test_bad_options_are_refused_by_their_name(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str
+) -> None:
+    """Nothing is measured, and the message says what was wrong."""
+    _, err = bench(tmp_path, *arguments, code=code)
+    assert complaint in err
