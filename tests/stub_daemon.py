@@ -26,10 +26,10 @@ class StubEngine:
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._calls = 0
 
-    def work(self, _samples):
+    def work(self, _samples, **_options):
         return 1.0
 
-    def transcribe(self, samples, language, _stop=None):
+    def transcribe(self, samples, language, _stop=None, **_options):
         self._calls += 1
         time.sleep(self._seconds if self._calls > 1 else self._warm_seconds)
         if self._fail_every and self._calls % self._fail_every == 0:

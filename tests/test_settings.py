@@ -35,6 +35,7 @@ BAD = [
     ("STREAM_TIMEOUT_SECS", "0", "0.1 to"),
     ("SESSION_TIMEOUT_SECS", "inf", "0.1 to"),
     ("STATUS_INTERVAL_SECS", "often", "0.1 to"),
+    ("PARTIAL_INTERVAL_SECS", "-1", "0 to 30"),
     ("WHISPER_MODEL_SHA256", "abc", "64 hexadecimal digits"),
     ("WHISPER_THREADS", "0", "1 to"),
     ("WHISPER_LANGUAGE", "english", "ISO 639-1"),

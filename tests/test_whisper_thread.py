@@ -36,12 +36,23 @@ class Scripted:
         self.threads: set[str] = set()
         self.may_go = threading.Event()
         self.may_go.set()
+        self.asked_whole: list[bool] = []
+        self.texts = ["", ""]  # of a pass with the reduced context, and with the whole one; "": the window's length
+        self.confidences = [0.9, 0.9]
         self.endless = threading.Event()  # a pass that ends only when it is told to has begun
 
-    def work(self, samples: int) -> float:
-        return samples / 16_000
+    def work(self, samples: int, *, whole: bool = False) -> float:
+        return samples / 16_000 * (3 if whole else 1)
 
-    def transcribe(self, samples: np.ndarray, language: str | None, stop: Callable[[], bool] | None = None) -> Decoded:
+    def transcribe(
+        self,
+        samples: np.ndarray,
+        language: str | None,
+        stop: Callable[[], bool] | None = None,
+        *,
+        whole: bool = False,
+    ) -> Decoded:
+        self.asked_whole.append(whole)
         self.threads.add(threading.current_thread().name)
         self.may_go.wait(10)
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -53,7 +64,8 @@ class Scripted:
                 raise Stopped("stopped")
             time.sleep(0.001)
         time.sleep(step)
-        return Decoded((Segment(f"{len(samples)}", 0, len(samples), 0.9),), language or "en")
+        text = self.texts[whole] or f"{len(samples)}"
+        return Decoded((Segment(text, 0, len(samples), self.confidences[whole]),), language or "en")
 
 
 class Collector:
@@ -79,9 +91,11 @@ def window(sequence: int, samples: int = 16_000, stream: str = "s") -> Window:
     return Window(Origin(stream, "x"), sequence, 0, samples, np.zeros(samples, np.float32))
 
 
-async def started(engine: Scripted, max_latency: float = 20, capacity: int = 10) -> tuple[WhisperThread, JobQueue]:
+async def started(
+    engine: Scripted, max_latency: float = 20, capacity: int = 10, rtf: float = 0.01
+) -> tuple[WhisperThread, JobQueue]:
     thread = WhisperThread(lambda: engine, max_latency)
-    await thread.start(SPEECH, rtf=0.01)
+    await thread.start(SPEECH, rtf=rtf)
     queue = JobQueue(capacity, thread.promise, thread.weigh)
     thread.serve(queue)
     return thread, queue
@@ -290,4 +304,41 @@ async def test_a_failure_says_nothing_about_the_pace() -> None:
     queue.try_put(Job(window(0), done))
     await done.have(1)
     assert thread.pace is before
+    queue.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "confidence", "repeated"),
+    [("gate five", 0.9, False), ("gate five", 0.2, True), ("move move move move move", 0.9, True)],
+)
+async def test_a_doubtful_result_is_decoded_once_more_at_full_context(
+    text: str, confidence: float, repeated: bool
+) -> None:
+    """Text that loops or is not sure of itself; the second answer stands, whatever it is, and both passes count."""
+    engine, done = Scripted(0.0), Collector()
+    engine.texts, engine.confidences = [text, "gate nine"], [confidence, 0.2]
+    _, queue = await started(engine)
+    engine.asked_whole.clear()
+    queue.try_put(Job(window(0), done))
+    (outcome,) = await done.have(1)
+    assert engine.asked_whole == ([False, True] if repeated else [False])
+    assert outcome.passes == len(engine.asked_whole)
+    assert outcome.recognition is not None
+    assert outcome.recognition.text == ("gate nine" if repeated else text)
+    queue.close()
+
+
+async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None:
+    """A second pass must not break the promise that the first one keeps."""
+    engine, done = Scripted(0.0), Collector()
+    engine.confidences = [0.2, 0.9]
+    _, queue = await started(engine, max_latency=1.0, rtf=0.5)  # the whole context would take three times 0.5 s
+    engine.asked_whole.clear()
+    queue.offer_partial(Job(window(0), done, partial=True))
+    await done.have(1)
+    for n in (1, 2):
+        queue.try_put(Job(window(n), done))
+        outcome = (await done.have(n + 1))[-1]
+        assert outcome.passes == 1
+    assert engine.asked_whole == [False] * 3
     queue.close()

@@ -273,14 +273,19 @@ class _Watched:
         self.model = self._engine.model
         self.shares: list[float] = []
 
-    def work(self, samples: int) -> float:
-        return self._engine.work(samples)
+    def work(self, samples: int, *, whole: bool = False) -> float:
+        return self._engine.work(samples, whole=whole)
 
     def transcribe(
-        self, samples: NDArray[np.float32], language: str | None, stop: Callable[[], bool] | None = None
+        self,
+        samples: NDArray[np.float32],
+        language: str | None,
+        stop: Callable[[], bool] | None = None,
+        *,
+        whole: bool = False,
     ) -> Decoded:
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(samples, language, stop)
+        decoded = self._engine.transcribe(samples, language, stop, whole=whole)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
 

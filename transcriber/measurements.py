@@ -56,6 +56,8 @@ class Tallies:
     samples_repaired: Tally = field(default_factory=Tally)  # NaN, infinite or out of range
     jobs_enqueued: Tally = field(default_factory=Tally)
     jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
+    decodes_repeated: Tally = field(default_factory=Tally)  # at full context, because the first pass was in doubt
+    partials_published: Tally = field(default_factory=Tally)
     audio: Tally = field(default_factory=Tally)  # samples, by "received" or fate
 
 

@@ -73,6 +73,7 @@ class Pipeline:
         max_latency: float,
         max_payload: Callable[[], int],
         pace: Callable[[], Pace],
+        look: Callable[[str], object] | None = None,
     ) -> None:
         self._sessions = sessions
         self._queue = queue
@@ -82,6 +83,7 @@ class Pipeline:
         self._max_latency = max_latency
         self._max_payload = max_payload
         self._pace = pace
+        self._look = look  # at the stream's open window, after each of its chunks
         self._in_work: dict[tuple[str, str, int], tuple[Window, Span]] = {}
 
     async def ingest(self, arrivals: AsyncIterator[Arrival]) -> None:
@@ -98,6 +100,9 @@ class Pipeline:
                     self._handle(self._sessions.receive(arrival, now))
                 except Rejection as rejection:
                     self._reject(stream, arrival.session, rejection)
+                else:
+                    if self._look is not None:
+                        self._look(stream)
             case Skipped(chunk=chunk):
                 self._tallies.chunks_received.add(chunk.stream)
                 self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG)
@@ -165,6 +170,8 @@ class Pipeline:
             self._publisher.put(partial(self._send, self._drop(window, span, GapReason.QUEUE_FULL, detail)))
 
     def _on_outcome(self, key: tuple[str, str, int], outcome: Outcome) -> None:
+        if outcome.passes > 1:
+            self._tallies.decodes_repeated.add(outcome.window.origin.stream)
         known = self._in_work.pop(key, None)
         if known is not None:  # else it was given up already
             self._publisher.put(partial(self._settle, outcome, known[1]))

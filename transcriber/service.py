@@ -28,6 +28,7 @@ from transcriber.errors import BrokerLost
 from transcriber.health import HealthServer
 from transcriber.measurements import Snapshot, Tallies
 from transcriber.messages import SAMPLE_RATE
+from transcriber.partials import Partials
 from transcriber.pipeline import Pipeline
 from transcriber.recordings import Recordings
 from transcriber.telemetry.observer import Telemetry
@@ -125,6 +126,9 @@ class Service:
         await connection.open()
         stack.push_async_callback(connection.close)
         publisher = Publisher(connection, self._queue.capacity + 4 * settings.sessions.max_streams)
+        fitting = {"max_payload": lambda: connection.max_payload}
+        interval = round(settings.partial_interval * SAMPLE_RATE)
+        partials = Partials(self._sessions, self._queue, publisher, self._tallies, interval=interval, **fitting)
         pipeline = Pipeline(
             self._sessions,
             self._queue,
@@ -132,8 +136,9 @@ class Service:
             telemetry,
             self._tallies,
             max_latency=settings.max_latency,
-            max_payload=lambda: connection.max_payload,
             pace=lambda: self._worker.pace,
+            look=partials.look if interval else None,
+            **fitting,
         )
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(self._publish_rest, connection, publisher, publishing)

@@ -47,6 +47,7 @@ class Settings:
     queue_capacity: int | None  # None: derived
     shutdown_grace: float
     status_interval: float
+    partial_interval: float  # 0: no partials
     health: HealthOptions
     telemetry: TelemetryOptions
     log_level: str
@@ -149,6 +150,7 @@ def _read(r: _Reader) -> Settings:
         queue_capacity=r.whole("TRANSCRIPTION_QUEUE_CAPACITY", 0, 1, 10_000) or None,
         shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
         status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
+        partial_interval=r.number("PARTIAL_INTERVAL_SECS", 1.0, 0, 30),
         health=HealthOptions(r.text("HEALTH_HOST", "0.0.0.0"), r.whole("HEALTH_PORT", 8080, 0, 65_535)),  # noqa: S104
         telemetry=_telemetry(r),
         log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),

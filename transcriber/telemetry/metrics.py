@@ -80,6 +80,8 @@ class Metrics:
             ("samples.repaired", "{sample}", "Float samples made finite or clipped", plain(t.samples_repaired)),
             ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
             ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
+            ("decodes.repeated", "{window}", "Windows decoded again at full context", plain(t.decodes_repeated)),
+            ("partials.published", "{message}", "Looks at open windows", plain(t.partials_published)),
             ("audio.seconds", "s", "Audio by what became of it", self._audio),
         ):
             self._meter.create_observable_counter(f"transcriber.{name}", [read], unit, description)

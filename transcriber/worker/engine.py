@@ -55,16 +55,23 @@ class Engine(Protocol):
         ...
 
     def transcribe(
-        self, samples: NDArray[np.float32], language: str | None, stop: Callable[[], bool] | None = None
+        self,
+        samples: NDArray[np.float32],
+        language: str | None,
+        stop: Callable[[], bool] | None = None,
+        *,
+        whole: bool = False,
     ) -> Decoded:
         """Decode float32 mono 16 kHz in [-1, 1], at most 30 s. Raises `EngineError`.
+
+        `whole` asks for the whole context of the model, where `work` would be less without.
 
         `stop` is asked now and then, on the same thread; once it has said yes it must go on saying so, and `Stopped` is
         raised.
         """
         ...
 
-    def work(self, samples: int) -> float:
+    def work(self, samples: int, *, whole: bool = False) -> float:
         """What the cost of a window of so many samples is proportional to, in seconds of audio that are computed on."""
         ...
 
@@ -115,13 +122,18 @@ class WhisperEngine:
         return self._options.path.stem
 
     def transcribe(
-        self, samples: NDArray[np.float32], language: str | None, stop: Callable[[], bool] | None = None
+        self,
+        samples: NDArray[np.float32],
+        language: str | None,
+        stop: Callable[[], bool] | None = None,
+        *,
+        whole: bool = False,
     ) -> Decoded:
         length = len(samples)
         if length < _SHORTEST:
             samples = np.concatenate([samples, np.zeros(_SHORTEST - length, np.float32)])
         samples = np.ascontiguousarray(samples, np.float32)
-        parameters = self._parameters(len(samples), language)
+        parameters = self._parameters(len(samples), language, whole=whole)
         # whisper.cpp asks after the encoder and after each token, 12 times in a five-second window, and takes the GIL
         # each time. Measured on the bundled model, 79 ms a window: no difference (under 1 %) with the event loop idle,
         # 30 % busy, or saturated by handlers of 1 ms; 53 ms more beside handlers that keep the GIL for 10 ms on end.
@@ -136,21 +148,23 @@ class WhisperEngine:
         spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
         return Decoded(tuple(s for s in segments if s.text), spoken)
 
-    def work(self, samples: int) -> float:
+    def work(self, samples: int, *, whole: bool = False) -> float:
         """The context goes through the encoder, the window itself through the decoder, at much the same cost.
 
         Measured on the bundled model: 99 to 111 us per position of the two together in windows of 1 to 30 s, while the
         cost per second of window goes from 56 to 11 ms.
         """
-        return (self._positions(samples) * _POSITION + samples) / SAMPLE_RATE
+        return (self._positions(samples, whole=whole) * _POSITION + samples) / SAMPLE_RATE
 
-    def _positions(self, samples: int) -> int:
+    def _positions(self, samples: int, *, whole: bool = False) -> int:
         """Encoder positions that a window is given."""
+        if whole:
+            return _POSITIONS
         if self._options.audio_ctx is not None:
             return self._options.audio_ctx or _POSITIONS
         return _POSITIONS if self._wide else fitted_context(samples)
 
-    def _parameters(self, length: int, language: str | None) -> Any:  # noqa: ANN401 - the bindings have no types
+    def _parameters(self, length: int, language: str | None, *, whole: bool) -> Any:  # noqa: ANN401 - the bindings have no types
         """Fresh parameters for one call: nothing carries over from the last."""
         options = self._options
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
@@ -165,7 +179,7 @@ class WhisperEngine:
         p.token_timestamps = True
         p.suppress_blank = True
         p.print_progress = p.print_realtime = p.print_timestamps = p.print_special = False
-        p.audio_ctx = self._positions(length)
+        p.audio_ctx = self._positions(length, whole=whole)
         return p
 
     def _segment(self, index: int, length: int) -> Segment:

@@ -53,6 +53,17 @@ def review(window: Window, decoded: Decoded, model: str) -> Recognition:
     return Recognition(tuple(kept), decoded.language, model, tuple(held))
 
 
+def doubtful(decoded: Decoded) -> bool:
+    """Whether a pass with a reduced context is to be repeated with the whole: its text loops, or is not sure of itself.
+
+    Those are the two ways in which a context that is too small shows (whisper.cpp #1117).
+    """
+    return any(
+        s.confidence < LEAST_CONFIDENCE or loops(s.text.lower().split()) or compression(s.text) > MOST_COMPRESSION
+        for s in decoded.segments
+    )
+
+
 def signals(segment: Segment, window: Window) -> list[str]:
     """Name every sign that the segment was made up."""
     words = segment.text.lower().split()

@@ -30,6 +30,7 @@ class Outcome:
     enqueued: float  # monotonic
     queued: float
     processing: float
+    passes: int = 1  # 2: decoded again at full context
 
 
 @dataclass(frozen=True, slots=True)

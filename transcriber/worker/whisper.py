@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from transcriber.worker.engine import Engine
+    from transcriber.worker.engine import Decoded, Engine
     from transcriber.worker.queue import Job, JobQueue
 
 log = logging.getLogger(__name__)
@@ -139,8 +139,12 @@ class WhisperThread:
         stop = (lambda: queue.waiting) if job.partial else (lambda: time.monotonic() > deadline)
         self.busy_since = begin
         recognition, reason, detail = None, None, ""
+        passes = [self.weigh(job.samples)]  # the work of each
         try:
             decoded = engine.transcribe(job.window.samples, job.window.language, stop)
+            if self._worth_repeating(engine, job, decoded, deadline):
+                passes.append(engine.work(job.samples, whole=True))
+                decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
             recognition = guards.review(job.window, decoded, engine.model)
         except Stopped as stopped:
             reason, detail = None if job.partial else GapReason.DEADLINE, str(stopped)
@@ -152,13 +156,22 @@ class WhisperThread:
         self.busy_since = None
         self._finished_seconds += processing
         if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
-            self._measured_job(job, processing, whole=recognition is not None)
-        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing)
+            self._measured_job(job, sum(passes), processing, done=recognition is not None)
+        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, len(passes))
 
-    def _measured_job(self, job: Job, processing: float, *, whole: bool) -> None:
+    def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, deadline: float) -> bool:
+        """Whether a doubtful result came from a reduced context, and the whole one is still done in time."""
+        work = engine.work(job.samples, whole=True)
+        return (
+            not job.partial
+            and work > self.weigh(job.samples)
+            and guards.doubtful(decoded)
+            and time.monotonic() + self.pace.expected(work) <= deadline
+        )
+
+    def _measured_job(self, job: Job, work: float, processing: float, *, done: bool) -> None:
         """Take a job's time. A window that was stopped counts with the time it had: it needs at least that."""
-        work = self.weigh(job.samples)
         if not job.partial:
             self.promise.measured(work, processing, job.window.seconds)
-        elif whole:
+        elif done:
             self.partial_pace = self.partial_pace.after(work, processing, job.window.seconds)

@@ -1,0 +1,90 @@
+"""Looks at windows that are still open: what somebody is just saying, published before they have finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from transcriber.audio.segmenter import PRE_ROLL
+from transcriber.audio.vad import FRAME
+from transcriber.broker.encoding import Message, encode_partial
+from transcriber.messages import Hypothesis, Latency, Transcript, Window
+from transcriber.worker.agreement import Agreement
+from transcriber.worker.queue import Job, JobQueue, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transcriber.audio.sessions import Sessions
+    from transcriber.broker.publisher import Publisher
+    from transcriber.measurements import Tallies
+
+
+@dataclass(slots=True)
+class _Open:
+    """One stream's open window: which one it is, at what length it is looked at next, and what it said so far."""
+
+    session: str
+    sequence: int
+    next_length: int
+    agreement: Agreement = field(default_factory=Agreement)
+
+
+class Partials:
+    """Offers each open window to an idle worker when it has grown by `interval` samples, and publishes what it says.
+
+    An offer is made only while no window waits or runs: under load, partials are the first thing to go.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts that it connects
+        self,
+        sessions: Sessions,
+        queue: JobQueue,
+        publisher: Publisher,
+        tallies: Tallies,
+        *,
+        interval: int,
+        max_payload: Callable[[], int],
+    ) -> None:
+        self._sessions = sessions
+        self._queue = queue
+        self._publisher = publisher
+        self._tallies = tallies
+        self._interval = interval
+        self._max_payload = max_payload
+        self._open: dict[str, _Open] = {}
+
+    def look(self, stream: str) -> None:
+        """Offer the stream's open window if it is time; call after each of its chunks."""
+        found = self._sessions.open_window(stream)
+        if found is None:
+            self._open.pop(stream, None)
+            return
+        session, sequence, length = found
+        known = self._open.get(stream)
+        if known is None or (known.session, known.sequence) != (session, sequence):
+            # A window begins with its pre-roll: the first look comes when somebody has spoken for an interval.
+            known = self._open[stream] = _Open(session, sequence, self._interval + PRE_ROLL * FRAME)
+        if length < known.next_length or self._queue.depth or not self._publisher.connected:
+            return
+        if (window := self._sessions.peek(stream)) is not None:
+            known.next_length = length + self._interval
+            self._queue.offer_partial(Job(window, self._on_outcome, partial=True))
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        window, recognition = outcome.window, outcome.recognition
+        known = self._open.get(window.origin.stream)
+        current = known is not None and (known.session, known.sequence) == (window.origin.session, window.sequence)
+        if known is None or not current or recognition is None or not recognition.text:
+            return
+        latency = Latency(outcome.queued, outcome.processing, outcome.queued + outcome.processing)
+        transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
+        text, stable = known.agreement.add(recognition.text.split())
+        hypothesis = Hypothesis(transcript, text, stable)
+        self._publisher.put(partial(self._encode, window, hypothesis), essential=False)
+
+    def _encode(self, window: Window, hypothesis: Hypothesis) -> list[Message]:
+        self._tallies.partials_published.add(window.origin.stream)
+        traceparent = window.traceparents[0] if window.traceparents else None
+        return [encode_partial(hypothesis, traceparent, self._max_payload())]
