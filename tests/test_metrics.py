@@ -35,7 +35,11 @@ WIRE = {
     "process.cpu.time": ("counter", "s", {"cpu.mode"}),
     "process.memory.usage": ("up-down counter", "By", set()),
 }
-OURS = {"transcriber.samples.repaired": ("counter", "{sample}", {"stream"})}
+OURS = {
+    "transcriber.samples.repaired": ("counter", "{sample}", {"stream"}),
+    "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
+    "transcriber.partials.published": ("counter", "{message}", {"stream"}),
+}
 BUCKETS = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000]  # ms: 5 ms to 60 s
 
 
