@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,8 @@ from transcriber.bench.rig import environ_for
 from transcriber.bench.words import error_rate
 from transcriber.messages import SAMPLE_RATE, Window
 from transcriber.settings import Settings, load
-from transcriber.worker import guards
 from transcriber.worker.engine import WhisperEngine
-from transcriber.worker.queue import Job, JobQueue
+from transcriber.worker.queue import Job, JobQueue, Outcome
 from transcriber.worker.whisper import WhisperThread
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 
 MEASURED = {
     "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way with its resampling, "
-    "VAD and guards, the plain ones with the engine alone; each engine has decoded once before",
+    "VAD, queue, guards and second passes, the plain ones with the engine alone; each engine has decoded once before",
     "plain_cuts": "pywhispercpp with its default encoder context of 30 s, on every five seconds, silence too",
     "plain_windows": "the same on the daemon's windows",
     "daemon": "windows of speech, encoder context fitted to each; threads and decoding flags as in the plain ways",
@@ -70,7 +69,7 @@ async def run(options: argparse.Namespace) -> Report:
     found = {}
     for name, make in (("half_silence", speech.half_silent), ("speech_alone", speech.speech_alone)):
         material = make(options.seconds)
-        ways = await asyncio.to_thread(_all_ways, engine, plain, settings, material)
+        ways = await _all_ways(engine, plain, settings, material)
         found[name] = _figures(ways, material, known=not options.random_weights)
     windows = speech.windows(speech.half_silent(options.seconds), settings.sessions.stream)
     worker = await _saturated(engine, windows)
@@ -108,66 +107,77 @@ class _Plain:
         return " ".join(segment.text for segment in self._model.transcribe(samples))
 
 
-def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, material: Material) -> dict[str, _Pass]:
-    """Blocks for as long as it takes."""
+async def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, material: Material) -> dict[str, _Pass]:
     heard = speech.at_16k(material)
     size = round(_CUT_SECS * SAMPLE_RATE)
     cuts = [heard[i : i + size] for i in range(0, len(heard), size)]
     windows = speech.windows(material, settings.sessions.stream)
+    worker = _Worker(engine)
+    await worker.start(windows[0].samples)
 
-    def daemon() -> str:
-        texts = []
-        for window in speech.windows(material, settings.sessions.stream):
-            decoded = engine.transcribe(window.samples, window.language)
-            texts.append(guards.review(window, decoded, engine.model).text)
-        return " ".join(texts)
+    async def decode(parts: Sequence[NDArray[np.float32]]) -> str:
+        return await asyncio.to_thread(lambda: " ".join(map(plain.text, parts)))
 
-    plain.text(cuts[0])
-    engine.transcribe(windows[0].samples, None)
+    async def serve() -> str:
+        outcomes = await worker.serve(await asyncio.to_thread(speech.windows, material, settings.sessions.stream))
+        return " ".join(outcome.recognition.text for outcome in outcomes if outcome.recognition)
+
+    await decode(cuts[:1])
     return {
-        "plain_cuts": _timed(lambda: " ".join(map(plain.text, cuts))),
-        "plain_windows": _timed(lambda: " ".join(plain.text(w.samples) for w in windows)),
-        "daemon": _timed(daemon),
+        "plain_cuts": await _timed(decode(cuts)),
+        "plain_windows": await _timed(decode([window.samples for window in windows])),
+        "daemon": await _timed(serve()),
     }
 
 
-def _timed(call: Callable[[], str]) -> _Pass:
+async def _timed(work: Awaitable[str]) -> _Pass:
     wall, cpu = time.monotonic(), time.process_time()
-    text = call()
+    text = await work
     return _Pass(time.process_time() - cpu, time.monotonic() - wall, text)
+
+
+class _Worker:
+    """The daemon's thread with an engine that is loaded already; it serves once."""
+
+    def __init__(self, engine: WhisperEngine) -> None:
+        self._thread = WhisperThread(lambda: engine, _FOR_EVER)
+
+    async def start(self, samples: NDArray[np.float32]) -> None:
+        """Warm up on these samples; the RTF is given, so that nothing is measured."""
+        await self._thread.start(samples, 1.0)
+
+    async def serve(self, windows: Sequence[Window]) -> list[Outcome]:
+        """Work through a queue that holds them all."""
+        queue = JobQueue(len(windows))
+        outcomes: list[Outcome] = []
+        for window in windows:
+            queue.try_put(Job(window, outcomes.append))
+        queue.close()
+        self._thread.serve(queue)
+        await self._thread.finished.wait()
+        return outcomes
 
 
 async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str, float]:
     """Windows a second through the daemon's thread, and through the engine in a plain loop: medians of the rounds."""
     began = time.monotonic()
     bare: list[float] = []
-    worker: list[float] = []
+    served: list[float] = []
     while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < _BUDGET):
         bare.append(await asyncio.to_thread(_plain_loop, engine, windows))
-        worker.append(await _through_the_queue(engine, windows))
+        worker = _Worker(engine)
+        await worker.start(windows[0].samples)
+        before = time.monotonic()
+        await worker.serve(windows)
+        served.append(time.monotonic() - before)
     count = len(windows)
-    return {"windows": count, "bare": count / median(bare), "worker": count / median(worker)}
+    return {"windows": count, "bare": count / median(bare), "worker": count / median(served)}
 
 
 def _plain_loop(engine: WhisperEngine, windows: Sequence[Window]) -> float:
     began = time.monotonic()
     for window in windows:
         engine.transcribe(window.samples, window.language)
-    return time.monotonic() - began
-
-
-async def _through_the_queue(engine: WhisperEngine, windows: Sequence[Window]) -> float:
-    """Seconds from the moment in which the thread begins to serve a full queue until it has finished."""
-    queue = JobQueue(len(windows))
-    delivered: list[object] = []
-    for window in windows:
-        queue.try_put(Job(window, delivered.append))
-    queue.close()
-    thread = WhisperThread(lambda: engine, _FOR_EVER)
-    await thread.start(windows[0].samples, 1.0)  # the RTF is given: nothing is measured, one pass warms up
-    began = time.monotonic()
-    thread.serve(queue)
-    await thread.finished.wait()
     return time.monotonic() - began
 
 
