@@ -89,6 +89,35 @@ async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
     assert grown < 8e6
 
 
+async def test_a_flood_costs_who_floods(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
+    """Beside it a stream at twice real time loses nothing and waits for one turn; what is pushed out is settled once."""
+    pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
+    modest = s16(heldout.cut(0, 4).samples)
+    limits = {"STUB_SECS": "0.3", "TRANSCRIPTION_MAX_LATENCY_SECS": str(MAX_LATENCY)}
+    async with Daemon(nats_server.url, script=STUB, **limits) as daemon:
+        flooding = asyncio.create_task(flood(client, pcm, 60))
+        await client.until(lambda body: body["type"] == "gap")  # it has filled what it can
+        step = heldout.rate // 10 * 2  # 100 ms
+        for start in range(0, len(modest), step):
+            await client.send(modest[start : start + step], subject="audio.modest", audio_sample_rate=heldout.rate)
+            await asyncio.sleep(0.05)
+        await client.send(subject="audio.modest", audio_sample_rate=heldout.rate, audio_event="end")
+        ended = await client.until_type("ended", stream="modest")
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+        await client.send(audio_session="flood", audio_event="end")
+        flooded = await client.until_type("ended", stream="s1")
+        assert await daemon.stop() == 0
+    check_account(ended)
+    check_account(flooded)
+    check_bounds(client.of("final", "gap", stream="s1"))
+    assert client.of("gap", stream="modest") == []
+    waits = [final["latency"]["queue"] for final in client.of("final", stream="modest")]
+    assert len(waits) >= 3
+    assert max(waits) < 2 * MAX_LATENCY / 3
+    assert len(client.of("gap", stream="s1")) > 10
+
+
 async def test_a_failing_engine_costs_single_windows(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
     """Every third window fails: exactly those become gaps with engine_error, the thread goes on."""
     part = heldout.cut(0, 12)
