@@ -90,7 +90,7 @@ async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
 
 
 async def test_a_flood_costs_who_floods(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
-    """Beside it a stream at twice real time loses nothing and waits for one turn; what is pushed out is settled once."""
+    """Beside it a stream at twice real time loses nothing and waits a turn; what is pushed out is settled once."""
     pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
     modest = s16(heldout.cut(0, 4).samples)
     limits = {"STUB_SECS": "0.3", "TRANSCRIPTION_MAX_LATENCY_SECS": str(MAX_LATENCY)}

@@ -342,3 +342,15 @@ async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None
         assert outcome.passes == 1
     assert engine.asked_whole == [False] * 3
     queue.close()
+
+
+async def test_second_passes_are_part_of_what_a_window_is_expected_to_take() -> None:
+    """Windows that wait are weighed with one pass each: the pace has to know that some need two."""
+    engine, done = Scripted(0.0, 0.02), Collector()
+    engine.confidences = [0.2, 0.9]
+    thread, queue = await started(engine)
+    for n in range(20):
+        queue.try_put(Job(window(n), done))
+        await done.have(n + 1)
+    assert thread.pace.expected(engine.work(16_000)) > 0.038
+    queue.close()

@@ -139,11 +139,11 @@ class WhisperThread:
         stop = (lambda: queue.waiting) if job.partial else (lambda: time.monotonic() > deadline)
         self.busy_since = begin
         recognition, reason, detail = None, None, ""
-        passes = [self.weigh(job.samples)]  # the work of each
+        passes = 1
         try:
             decoded = engine.transcribe(job.window.samples, job.window.language, stop)
             if self._worth_repeating(engine, job, decoded, deadline):
-                passes.append(engine.work(job.samples, whole=True))
+                passes = 2
                 decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
             recognition = guards.review(job.window, decoded, engine.model)
         except Stopped as stopped:
@@ -156,8 +156,8 @@ class WhisperThread:
         self.busy_since = None
         self._finished_seconds += processing
         if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
-            self._measured_job(job, sum(passes), processing, done=recognition is not None)
-        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, len(passes))
+            self._measured_job(job, processing, done=recognition is not None)
+        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, passes)
 
     def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, deadline: float) -> bool:
         """Whether a doubtful result came from a reduced context, and the whole one is still done in time."""
@@ -169,8 +169,12 @@ class WhisperThread:
             and time.monotonic() + self.pace.expected(work) <= deadline
         )
 
-    def _measured_job(self, job: Job, work: float, processing: float, *, done: bool) -> None:
-        """Take a job's time. A window that was stopped counts with the time it had: it needs at least that."""
+    def _measured_job(self, job: Job, processing: float, *, done: bool) -> None:
+        """Take a job's time. A window that was stopped counts with the time it had: it needs at least that.
+
+        A second pass is time and not work: those that wait were weighed without it, and will have their share of them.
+        """
+        work = self.weigh(job.samples)
         if not job.partial:
             self.promise.measured(work, processing, job.window.seconds)
         elif done:
