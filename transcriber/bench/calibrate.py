@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from transcriber.bench import speech
 from transcriber.worker.engine import WhisperEngine
 
 if TYPE_CHECKING:
+    from transcriber.messages import Window
     from transcriber.settings import Settings
 
 _BUDGET = 5.0  # seconds: three passes of a fast model, one of a slow one
@@ -40,17 +42,22 @@ class Cost:
         return self.seconds / self.windows
 
 
-def cost(settings: Settings) -> Cost:
+async def cost(settings: Settings) -> Cost:
     """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; median of passes."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
-    engine = WhisperEngine(settings.whisper)
-    engine.transcribe(windows[0].samples, None)  # first-touch memory, lazy tables
+    engine = await asyncio.to_thread(WhisperEngine, settings.whisper)
+    await asyncio.to_thread(seconds, engine, windows[0])  # first-touch memory, lazy tables
     passes: list[float] = []
     began = time.monotonic()
     while len(passes) < _PASSES and (not passes or time.monotonic() - began < _BUDGET):
-        before = time.monotonic()
-        for window in windows:
-            engine.transcribe(window.samples, None)
-        passes.append(time.monotonic() - before)
+        # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
+        passes.append(sum([await asyncio.to_thread(seconds, engine, window) for window in windows]))
     return Cost(median(passes), len(windows), material.seconds)
+
+
+def seconds(engine: WhisperEngine, window: Window) -> float:
+    """Decode one window; returns how long that took."""
+    began = time.monotonic()
+    engine.transcribe(window.samples, window.language)
+    return time.monotonic() - began

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pywhispercpp.model import Model
 
-from transcriber.bench import speech
+from transcriber.bench import calibrate, speech
 from transcriber.bench.report import Report, table
 from transcriber.bench.rig import environ_for
 from transcriber.bench.words import error_rate
@@ -116,7 +116,8 @@ async def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, ma
     await worker.start(windows[0].samples)
 
     async def decode(parts: Sequence[NDArray[np.float32]]) -> str:
-        return await asyncio.to_thread(lambda: " ".join(map(plain.text, parts)))
+        # Each in a call of its own: Ctrl-C has to wait for the one that runs.
+        return " ".join([await asyncio.to_thread(plain.text, part) for part in parts])
 
     async def serve() -> str:
         outcomes = await worker.serve(await asyncio.to_thread(speech.windows, material, settings.sessions.stream))
@@ -164,7 +165,7 @@ async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[s
     bare: list[float] = []
     served: list[float] = []
     while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < _BUDGET):
-        bare.append(await asyncio.to_thread(_plain_loop, engine, windows))
+        bare.append(sum([await asyncio.to_thread(calibrate.seconds, engine, window) for window in windows]))
         worker = _Worker(engine)
         await worker.start(windows[0].samples)
         before = time.monotonic()
@@ -172,13 +173,6 @@ async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[s
         served.append(time.monotonic() - before)
     count = len(windows)
     return {"windows": count, "bare": count / median(bare), "worker": count / median(served)}
-
-
-def _plain_loop(engine: WhisperEngine, windows: Sequence[Window]) -> float:
-    began = time.monotonic()
-    for window in windows:
-        engine.transcribe(window.samples, window.language)
-    return time.monotonic() - began
 
 
 def _figures(ways: dict[str, _Pass], material: Material, *, known: bool) -> dict[str, Any]:

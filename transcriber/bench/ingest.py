@@ -38,6 +38,8 @@ MEASURED = {
     "CPU time was read",
     "idle": f"growth of the daemon's resident memory over {_IDLE} streams that sent {_IDLE_SECS:g} s of audio and then "
     "nothing, their windows closed",
+    "streams per core": "1000 ms over the daemon's CPU time for a second of audio; with more streams each costs less, "
+    "so measure with about as many as you mean to have",
     "lost": "messages, from the daemon's account of every session against what was published",
 }
 
@@ -62,8 +64,8 @@ async def run(options: argparse.Namespace) -> Report:
     chosen = {"streams": options.streams, "seconds_each": seconds, "rate": 48_000, "in_step": options.in_step}
     report = Report("ingest", chosen, MEASURED)
     async with rig(environ, "transcriber.bench.stub") as bench:
-        idle = await unless_ended(_idle_bytes(bench), bench.daemon)
-        found = [await unless_ended(_measure(bench, options, seconds, ms), bench.daemon) for ms in options.chunk_ms]
+        idle = await bench.guard(_idle_bytes(bench))
+        found = [await bench.guard(_measure(bench, options, seconds, ms)) for ms in options.chunk_ms]
     report.figures = {"idle_stream_bytes": idle, "loads": found}
     report.ratios = {f"daemon_over_floor_{f['chunk_ms']}_ms": f["daemon_ms"] / f["floor_ms"] for f in found}
     report.tables = [_table(found), f"memory per idle stream  {idle / 1000:.0f} kB"]

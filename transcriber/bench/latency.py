@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from typing import Any
 
 from transcriber.bench import calibrate, speech
 from transcriber.bench.load import Plan
 from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
 from transcriber.bench.rig import PAUSE, Played, Rig, environ_for, rig
-from transcriber.programs import unless_ended
 from transcriber.settings import load
 
 MEASURED = {
@@ -27,7 +25,7 @@ async def run(options: argparse.Namespace) -> Report:
     """Run every load for its share of the time."""
     environ = environ_for(options.url, **options.whisper)
     settings = load(environ)
-    cost = await asyncio.to_thread(calibrate.cost, settings)
+    cost = await calibrate.cost(settings)
     each = options.seconds / len(options.loads)
     chosen = {
         "model": settings.whisper.path.stem,
@@ -38,10 +36,7 @@ async def run(options: argparse.Namespace) -> Report:
     report = Report("latency", chosen, MEASURED)
     environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
     async with rig(environ) as bench:
-        found = [
-            await unless_ended(_measure(bench, cost, share, each, options.chunk_ms), bench.daemon)
-            for share in options.loads
-        ]
+        found = [await bench.guard(_measure(bench, cost, share, each, options.chunk_ms)) for share in options.loads]
     report.figures = {"engine_seconds_a_window": cost.a_window, "loads": found}
     first, last = found[0], found[-1]
     if first["final"]["p99"] and last["final"]["p99"]:

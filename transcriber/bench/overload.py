@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from typing import Any
 
 from transcriber.bench import calibrate
 from transcriber.bench.load import Plan
 from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
 from transcriber.bench.rig import Played, Rig, environ_for, rig
-from transcriber.programs import unless_ended
 from transcriber.settings import load
 
 MEASURED = {
@@ -29,7 +27,7 @@ async def run(options: argparse.Namespace) -> Report:
     limit = {"TRANSCRIPTION_MAX_LATENCY_SECS": f"{options.max_latency:g}"}
     environ = environ_for(options.url, **options.whisper, **limit)
     settings = load(environ)
-    cost = await asyncio.to_thread(calibrate.cost, settings)
+    cost = await calibrate.cost(settings)
     each = options.seconds / len(options.loads)
     chosen = {
         "model": settings.whisper.path.stem,
@@ -41,9 +39,7 @@ async def run(options: argparse.Namespace) -> Report:
     report = Report("overload", chosen, MEASURED)
     environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
     async with rig(environ) as bench:
-        found = [
-            await unless_ended(_measure(bench, cost, share, each, options), bench.daemon) for share in options.loads
-        ]
+        found = [await bench.guard(_measure(bench, cost, share, each, options)) for share in options.loads]
     report.figures = {"engine_seconds_a_window": cost.a_window, "loads": found}
     worst = max((f["lateness"]["p100"] for f in found if f["lateness"]["n"]), default=None)
     if worst is not None:

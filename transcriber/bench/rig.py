@@ -9,26 +9,36 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from transcriber import settings
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.listener import Listener
 from transcriber.errors import CannotStart
-from transcriber.programs import Program, Record, environment, find_server, run_daemon, run_program, run_server
+from transcriber.programs import (
+    Program,
+    Record,
+    environment,
+    find_server,
+    run_daemon,
+    run_program,
+    run_server,
+    unless_ended,
+)
 
 if TYPE_CHECKING:
     from transcriber.bench.load import Plan
 
+T = TypeVar("T")
 Message = dict[str, Any]
 
 PAUSE = 1.0  # seconds behind a window within which its pause has closed it, whatever the chunks' length
-_PATIENCE = 60.0  # seconds until every session must have ended: the daemon's queue is promised to be shorter
+_PATIENCE = 30.0  # seconds beyond L_max until every session must have ended: its last window and a busy machine
 _CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
 
 
@@ -97,14 +107,21 @@ class Log:
 class Rig:
     """What a benchmark plays its loads to."""
 
-    def __init__(self, environ: Mapping[str, str], connection: Connection, daemon: Program, log: Log) -> None:
+    def __init__(self, environ: Mapping[str, str], connection: Connection, programs: list[Program], log: Log) -> None:
+        """`programs` are the daemon and perhaps a server; the daemon comes last."""
         self.environ = environ
-        self.daemon = daemon
+        self.daemon = programs[-1]
         self.log = log
+        self._programs = programs
+        self._patience = settings.load(environ).max_latency + _PATIENCE
         self._connection = connection
         self._listener = Listener(connection)
         self._playing: dict[str, Played] = {}
         self._news = asyncio.Event()
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work; the end of the server or the daemon ends it with `CannotStart`."""
+        return await unless_ended(work, *self._programs)
 
     async def start(self) -> asyncio.Task[None]:
         """Begin to listen; the task is what listens."""
@@ -163,12 +180,12 @@ class Rig:
     async def until(self, played: Played, kind: str, count: int) -> None:
         """Wait for so many messages. Raises `CannotStart` when they do not come."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 while len(found := played.of(kind)) < count:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            raise CannotStart(f"the daemon told {len(found)} of {count} {kind} within {_PATIENCE:g} s") from None
+            raise CannotStart(f"the daemon told {len(found)} of {count} {kind} within {self._patience:g} s") from None
 
 
 def environ_for(url: str | None, **overrides: str) -> dict[str, str]:
@@ -182,15 +199,18 @@ async def rig(environ: Mapping[str, str], module: str = "transcriber") -> AsyncI
     """Start a server, unless the environment names one, and the daemon; stop both when left."""
     settings.load(environ)  # a bad setting shows here, by its name
     async with AsyncExitStack() as stack:
+        programs: list[Program] = []
         if "NATS_URL" not in environ:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-bench-")))
-            url, _server = await stack.enter_async_context(run_server(find_server(), folder))
+            url, server = await stack.enter_async_context(run_server(find_server(), folder))
             environ = {**environ, "NATS_URL": url}
+            programs.append(server)
         log = Log()
         _model, daemon = await stack.enter_async_context(run_daemon(environ, module, log.add))
+        programs.append(daemon)
         connection = Connection(settings.load(environ).broker, name="transcriber bench")
         stack.push_async_callback(connection.close)
         await connection.open()
-        found = Rig(environ, connection, daemon, log)
+        found = Rig(environ, connection, programs, log)
         stack.callback((await found.start()).cancel)
         yield found
