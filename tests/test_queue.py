@@ -128,6 +128,14 @@ def test_equal_streams_do_not_push_each_other_out() -> None:
     assert not queue.try_put(job(7, "b"))
 
 
+def test_a_short_window_does_not_push_out_anothers_only_one() -> None:
+    """Otherwise long windows would lose to short ones, for nothing."""
+    queue = JobQueue(2)
+    assert queue.try_put(job(0, "a", samples=300))
+    assert queue.try_put(job(1, "b", samples=300))
+    assert not queue.try_put(job(2, "c", samples=100))
+
+
 def test_the_running_job_counts_as_held_by_its_stream() -> None:
     """With room for two, a flood that has one running and one waiting still makes way."""
     told: list[Outcome] = []

@@ -71,6 +71,7 @@ def test_dropping_the_newest_leaves_the_others_in_order() -> None:
     first, second, third = (put(turns, "a") for _ in range(3))
     other = put(turns, "b")
     assert turns.held() == {"a": 3, "b": 1}
+    assert turns.newest("a") == 1
     assert turns.drop_newest("a") is third
     assert turns.drop_newest("b") is other
     assert turns.held() == {"a": 2}

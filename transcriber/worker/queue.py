@@ -100,8 +100,8 @@ class JobQueue:
     def try_put(self, job: Job) -> bool:
         """Put without waiting; False when the queue is closed, or full, or the job would be late.
 
-        In a full queue a job takes the place of the newest one of the stream that holds most work, if its own stream
-        holds less even with it. What is pushed out is delivered as `queue_full`, from here.
+        In a full queue a job takes the place of the newest one of the stream that holds most work, if that leaves the
+        two more even. What is pushed out is delivered as `queue_full`, from here.
         """
         with self._changed:
             self._partials.pop(job.stream, None)  # the window has closed: nobody needs a look at it any more
@@ -110,7 +110,7 @@ class JobQueue:
                 return False
             fullest = None
             if self.depth >= self.capacity:
-                fullest = self._fullest(job.stream, work)
+                fullest = self._fullest(job.stream)
                 if fullest is None:
                     return False
             pushed_out = self._turns.drop_newest(fullest) if fullest is not None else None
@@ -172,12 +172,17 @@ class JobQueue:
         expected = self._promise.pace.expected(self._weigh(self._running.samples))
         return max(0.0, expected - (self._clock() - self._since))
 
-    def _fullest(self, stream: str, work: float) -> str | None:
-        """The stream that holds most work, waiting or running, if one more job would not make that this stream."""
+    def _fullest(self, stream: str) -> str | None:
+        """The stream that holds most work, waiting or running, if it holds more than this one even without its newest.
+
+        So nobody's only job is pushed out, and who was pushed out cannot push back.
+        """
         held = self._turns.held()
         with_waiting = list(held)
         if self._running is not None and not self._running.partial:
             running = self._running.stream
             held[running] = held.get(running, 0.0) + self._weigh(self._running.samples)
         fullest = max(with_waiting, key=held.__getitem__, default=None)
-        return fullest if fullest is not None and held.get(stream, 0.0) + work < held[fullest] else None
+        if fullest is None or held[fullest] - self._turns.newest(fullest) <= held.get(stream, 0.0):
+            return None
+        return fullest

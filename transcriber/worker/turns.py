@@ -69,6 +69,10 @@ class Turns:
             self._round = 0.0
         return job
 
+    def newest(self, stream: str) -> float:
+        """The work of the job that would be the stream's last."""
+        return self._lines[stream].jobs[-1][1]
+
     def drop_newest(self, stream: str) -> Job:
         """Take out the job that would be the stream's last."""
         line = self._lines[stream]
