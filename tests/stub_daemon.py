@@ -10,7 +10,7 @@ import sys
 import time
 
 from transcriber import settings
-from transcriber.errors import EngineError
+from transcriber.errors import EngineError, Stopped
 from transcriber.messages import SAMPLE_RATE, Segment
 from transcriber.service import Service
 from transcriber.telemetry import logs
@@ -29,9 +29,13 @@ class StubEngine:
     def work(self, _samples, **_options):
         return 1.0
 
-    def transcribe(self, samples, language, _stop=None, **_options):
+    def transcribe(self, samples, language, stop=None, **_options):
         self._calls += 1
-        time.sleep(self._seconds if self._calls > 1 else self._warm_seconds)
+        until = time.monotonic() + (self._seconds if self._calls > 1 else self._warm_seconds)
+        while (left := until - time.monotonic()) > 0:
+            if stop is not None and stop():
+                raise Stopped("the stub was stopped")
+            time.sleep(min(left, 0.01))  # the real engine asks some ten times a window, too
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
         segment = Segment(f"stub {len(samples) / SAMPLE_RATE:.3f}", 0, len(samples), 0.9)
