@@ -11,6 +11,10 @@ from transcriber.bench.report import Report, kept_up, percentiles, seconds, tabl
 from transcriber.bench.rig import PAUSE, Played, Rig, environ_for, rig
 from transcriber.settings import load
 
+# Seconds by which the VAD may end a window before the last sound that the recording's notes name; a window cut in
+# mid-speech ends further before it, and the shortest pause is four times as long.
+_SLACK = 0.2
+
 MEASURED = {
     "final": "from the moment in which an utterance's last sample was recorded (each chunk is published when its last "
     "sample would have been recorded) to the arrival of its final at a NATS client on this machine; the wait for the "
@@ -86,7 +90,7 @@ def delays(played: Played) -> tuple[list[float], list[float]]:
         began = played.begin + played.plan.begin(n)
         for start, end in spans:
             # A final that covers the utterance's end; a partial, which may have been made in the middle of it.
-            arrivals = [at for at, body in finals.get(n, ()) if body["start"] < end <= body["end"]]
+            arrivals = [at for at, body in finals.get(n, ()) if body["start"] < end <= body["end"] + _SLACK]
             to_final += [min(arrivals) - began - end] if arrivals else []
             arrivals = [at for at, body in partials.get(n, ()) if body["start"] < end and body["end"] > start]
             to_partial += [min(arrivals) - began - start] if arrivals else []
