@@ -121,7 +121,8 @@ async def test_a_flood_costs_who_floods(nats_server: NatsServer, client: Client,
 async def test_a_failing_engine_costs_single_windows(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
     """Every third window fails: exactly those become gaps with engine_error, the thread goes on."""
     part = heldout.cut(0, 12)
-    async with Daemon(nats_server.url, script=STUB, STUB_FAIL_EVERY="3", WHISPER_RTF="0.1") as daemon:
+    every_third = {"STUB_FAIL_EVERY": "3", "PARTIAL_INTERVAL_SECS": "0", "WHISPER_RTF": "0.1"}
+    async with Daemon(nats_server.url, script=STUB, **every_third) as daemon:
         pcm = s16(part.samples)
         for start in range(0, len(pcm), 3200):
             await client.send(pcm[start : start + 3200], audio_sample_rate=16_000, audio_session="x")
