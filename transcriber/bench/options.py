@@ -21,7 +21,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
     ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
     ingest.add_argument("--seconds", default=30.0, type=seconds, help="of measuring, over all runs [%(default)g]")
-    ingest.add_argument("--streams", default=10, type=whole(1, 10_000), help="[%(default)s]")
+    ingest.add_argument("--streams", default=10, type=whole(1, 10_000), help="at a time [%(default)s]")
     ingest.add_argument("--chunk-ms", default=[100, 20], type=whole(10, 1000), nargs="+", help="[100 20]")
     ingest.add_argument("--in-step", action="store_true", help="all streams at once [spread over a chunk's length]")
 

@@ -8,10 +8,10 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from transcriber import modelstore
+from transcriber import modelstore, settings
 from transcriber.bench import chart
+from transcriber.bench.rig import environ_for
 from transcriber.errors import CannotStart
-from transcriber.settings import cpu_quota
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -34,18 +34,25 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def _whisper(options: argparse.Namespace, folder: Path) -> dict[str, str]:
-    """The daemon's settings for the model and the threads that were asked for."""
+    """The daemon's settings for the model and the threads that were asked for; the model is verified."""
     # One core less than there are: the load generator, the server and the daemon's own loop need it.
-    threads = options.threads or max(1, cpu_quota() - 1)
-    chosen = {"WHISPER_THREADS": str(threads)}
+    chosen = {"WHISPER_THREADS": str(options.threads or max(1, settings.cpu_quota() - 1))}
     if options.random_weights:
         from transcriber.bench import weights  # noqa: PLC0415 - takes its time
 
         path = folder / f"random-weights-{options.random_weights}.bin"
         weights.write_random(path, options.random_weights)
-        return chosen | {"WHISPER_MODEL_PATH": str(path)}
-    if options.model:
-        path = modelstore.resolve(options.model, modelstore.models_dir())
-        modelstore.verify(path)
-        return chosen | {"WHISPER_MODEL_PATH": str(path)}
+        chosen |= {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": ""}
+    elif options.model:
+        path = modelstore.resolve(options.model, _models_dir())
+        chosen |= {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": ""}
+    loaded = settings.load(environ_for(None, **chosen))
+    modelstore.verify(loaded.whisper.path, loaded.model_sha256)
     return chosen
+
+
+def _models_dir() -> Path:
+    try:
+        return modelstore.models_dir()
+    except RuntimeError:  # a user without a home has no models known by name
+        return Path()
