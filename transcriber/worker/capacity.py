@@ -33,6 +33,8 @@ class Capacity:
 def derive(max_latency: float, window: float, rtf: float) -> Capacity:
     """floor(L_max / (D x RTF)), at least 1: with that many jobs waiting or running, the last is done within L_max.
 
+    It is the queue's size for good; whether a job is in time at the speed of the day, the promise tells.
+
     `max_latency` (L_max) and `window` (D) in seconds, `rtf` dimensionless, all positive.
     """
     return Capacity(min(_CEILING, max(1, floor(max_latency / (window * rtf)))), max_latency, window, rtf)
