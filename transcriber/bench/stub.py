@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transcriber import settings
+from transcriber.errors import CannotStart
 from transcriber.messages import SAMPLE_RATE, Segment
-from transcriber.service import Service
+from transcriber.service import ExitCode, Service
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded
 
@@ -79,7 +80,11 @@ async def _main() -> int:
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LagProbe().toggle)
-    return await Service(chosen, NullEngine).run()
+    try:
+        return await Service(chosen, NullEngine).run()
+    except CannotStart as error:
+        log.critical("cannot start: %s", error)
+        return ExitCode.CANNOT_START
 
 
 if __name__ == "__main__":
