@@ -62,8 +62,6 @@ async def run(options: argparse.Namespace) -> Report:
         "recorded_seconds": options.seconds,
     }
     report = Report("engine", chosen, MEASURED)
-    if options.random_weights:
-        report.notes.append(f"the model has random weights in the size of {options.random_weights}: cost alone, no WER")
     engine = WhisperEngine(settings.whisper)
     plain = _Plain(settings)
     found = {}

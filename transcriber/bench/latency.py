@@ -43,8 +43,11 @@ async def run(options: argparse.Namespace) -> Report:
         found = [await bench.guard(_measure(bench, cost, share, each, options.chunk_ms)) for share in options.loads]
     report.figures = {"engine_seconds_a_window": cost.a_window, "loads": found}
     first, last = found[0], found[-1]
-    if first["final"]["p99"] and last["final"]["p99"]:
-        report.ratios = {"final_p99_at_the_highest_load_over_the_lowest": last["final"]["p99"] / first["final"]["p99"]}
+    if len(found) > 1 and first["final"]["p99"] and last["final"]["p99"]:
+        report.ratios = {
+            f"final_p99_at_load_{last['load']:g}_over_load_{first['load']:g}": last["final"]["p99"]
+            / first["final"]["p99"]
+        }
     report.tables = [_table(found)]
     report.notes += kept_up((f"load {f['load']:g}", f["publisher_late"]["p99"]) for f in found)
     return report

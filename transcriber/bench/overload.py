@@ -44,8 +44,9 @@ async def run(options: argparse.Namespace) -> Report:
     worst = max((f["lateness"]["p100"] for f in found if f["lateness"]["n"]), default=None)
     if worst is not None:
         report.ratios["latest_over_max_latency"] = worst / options.max_latency
-    heaviest = found[-1]
-    report.ratios[f"goodput_over_capacity_at_load_{heaviest['load']:g}"] = heaviest["goodput"]
+    for f in found:
+        if f["load"] >= 1:
+            report.ratios[f"goodput_over_capacity_at_load_{f['load']:g}"] = f["goodput"]
     report.tables = [_table(found)]
     report.notes += kept_up((f"load {f['load']:g}", f["publisher_late"]["p99"]) for f in found)
     return report

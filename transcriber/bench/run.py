@@ -23,6 +23,11 @@ async def run(options: argparse.Namespace) -> None:
             options.whisper = _whisper(options, Path(folder))
         benchmark = import_module(f"transcriber.bench.{options.benchmark}")
         report = await benchmark.run(options)
+    if getattr(options, "random_weights", None):
+        note = (
+            f"the model has random weights in the size of {options.random_weights}: it shows cost, its words are none"
+        )
+        report.notes.insert(0, note)
     sys.stdout.write(report.text() + "\n")
     try:
         if options.json:
