@@ -122,9 +122,10 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
     [
         (("engine", "--model", "base.en", "--random-weights", "tiny"), 2, "not allowed with argument"),
         (("engine", "--model", "/nowhere/model.bin"), 3, "/nowhere/model.bin: no such file"),
+        (("latency", "--chart", "/nowhere/chart.svg"), 3, "/nowhere/chart.svg: there is no such folder"),
         (("latency", "--loads", "0"), 2, "is not a number from 0.01 to 100"),
     ],
-    ids=["two models", "no model", "no load"],
+    ids=["two models", "no model", "no folder", "no load"],
 )
 def test_bad_options_are_refused_by_their_name(
     tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str

@@ -16,7 +16,11 @@ from transcriber.errors import CannotStart
 
 async def run(options: argparse.Namespace) -> None:
     """Measure, print, write. Raises `CannotStart` for what is missing, before anything is measured."""
-    if getattr(options, "chart", None):
+    drawn: Path | None = getattr(options, "chart", None)
+    for file in (options.json, drawn):
+        if file and not file.parent.is_dir():
+            raise CannotStart(f"{file}: there is no such folder")
+    if drawn:
         chart.check()
     with tempfile.TemporaryDirectory(prefix="transcriber-bench-") as folder:
         if options.benchmark != "ingest":
@@ -32,8 +36,8 @@ async def run(options: argparse.Namespace) -> None:
     try:
         if options.json:
             report.write(options.json)
-        if getattr(options, "chart", None):
-            chart.draw(report, options.chart)
+        if drawn:
+            chart.draw(report, drawn)
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}") from error
 
