@@ -110,6 +110,8 @@ async def _daemon(environ: Mapping[str, str]) -> AsyncIterator[tuple[str, _Progr
         record = _record(line)
         if record["message"].startswith("model ready"):
             model = f"{record['model']}, {record['message'].partition(': ')[2]}"
+        elif record["message"] == modelstore.BUNDLED_NOTE:
+            model += f"\n                {modelstore.BUNDLED_NOTE}"
         elif record["message"] == "ready" and not ready.done():
             ready.set_result(model)
         elif record["level"] not in {"debug", "info"}:
