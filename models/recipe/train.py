@@ -262,13 +262,17 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         losses.append((entropy.item(), alignment.item()))
-        if rank == 0 and ((number + 1) % 100 == 0 or number + 1 == options.steps):
+        if rank == 0 and ((number + 1) % options.save_every == 0 or number + 1 == options.steps):
             spent = seconds + time.monotonic() - begin
+            save(options.out, trainee, optimizer, number + 1, spent)
             e, a = np.mean(losses, 0)
             print(f"step {number + 1}, {spent / 60:.1f} min: cross entropy {e:.3f}, alignment {a:.3f}", flush=True)
             losses = []
-            save(options.out, trainee, optimizer, number + 1, spent)
     dist.destroy_process_group()
+
+
+def follow(number: int, options: argparse.Namespace, meeting: str) -> None:
+    run(number + 1, options, meeting)
 
 
 def main() -> None:
@@ -277,10 +281,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
     parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(run, (options, f"{folder}/meeting"), options.processes, start_method="spawn")
+        meeting = f"{folder}/meeting"
+        # When this one ends, however it ends, the others fail in their next exchange.
+        mp.start_processes(follow, (options, meeting), options.processes - 1, start_method="spawn", join=False)
+        run(0, options, meeting)
 
 
 def resume(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
