@@ -29,7 +29,7 @@ from harness import PATIENCE, NatsServer
 from test_subtitles import event
 
 from transcriber.cli import main
-from transcriber.modelstore import MODELS, bundled_model_path
+from transcriber.modelstore import BUNDLED_NOTE, MODELS, bundled_model_path
 
 
 @pytest.fixture(autouse=True)
@@ -429,7 +429,9 @@ async def test_no_server_is_one_clear_error(tmp_path: Path) -> None:
 def test_models_list_names_every_model_and_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line a model: name, size, and the path of what is here."""
     assert main(["models", "list", "--dir", str(tmp_path)]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    *listed, note = capsys.readouterr().out.splitlines()
+    assert note == BUNDLED_NOTE
+    lines = [line.split() for line in listed]
     assert [line[0] for line in lines] == list(MODELS)
     assert lines[0] == ["dispatch-mini", "18", "MB", str(bundled_model_path())]
     assert lines[1] == ["tiny", "78", "MB", "-"]
@@ -494,7 +496,7 @@ def test_models_verify_tells_good_files_from_broken_ones(tmp_path: Path, capsys:
         assert main(["models", "verify", name, "--dir", str(tmp_path)]) == code
         out, err = capsys.readouterr()
         assert (err if code else out).startswith(start)
-        assert len((out + err).splitlines()) == 1
+        assert (out + err).splitlines()[1:] == ([BUNDLED_NOTE] if name == "dispatch-mini" else [])
 
 
 async def test_capacity_measures_and_derives() -> None:

@@ -197,6 +197,7 @@ def models(options: argparse.Namespace) -> None:
         for entry in modelstore.listing(directory):
             state = str(entry.path) if entry.present else "-"
             _write(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")
+        _write(modelstore.BUNDLED_NOTE)
     elif options.action == "pull":
         path = _pull(options.name, directory)
         _write(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")
@@ -206,6 +207,8 @@ def models(options: argparse.Namespace) -> None:
             f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
         )
         _write(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")
+        if verified.path == modelstore.bundled_model_path():
+            _write(modelstore.BUNDLED_NOTE)
 
 
 def _pull(name: str, directory: Path) -> Path:

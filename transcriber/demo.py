@@ -20,7 +20,7 @@ from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.listener import Listener
 from transcriber.broker.producer import Delivery, Producer
 from transcriber.messages import AudioFormat, Encoding
-from transcriber.programs import environment, find_server, run_daemon, run_server, unless_ended
+from transcriber.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
 from transcriber.subtitles import Formatter, Style, account
 
 STREAM = "demo"
@@ -40,7 +40,7 @@ async def run(*, serve: bool) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
         url, server = await stack.enter_async_context(run_server(binary, folder))
         _say(f"NATS server     {url}")
-        model, daemon = await stack.enter_async_context(run_daemon(environ | {"NATS_URL": url}))
+        model, daemon = await stack.enter_async_context(run_daemon(environ | {"NATS_URL": url}, on_record=_on_record))
         _say(f"daemon          {model}")
         connection = Connection(BrokerOptions(url=url), name="transcriber demo")
         stack.push_async_callback(connection.close)
@@ -50,6 +50,14 @@ async def run(*, serve: bool) -> None:
             _say(f"\nStill up; Ctrl-C ends it. Your own audio, in another terminal:\n  export NATS_URL={url}")
             _say("  transcriber listen &\n  transcriber publish FILE.wav --stream mine")
             await unless_ended(asyncio.Event().wait(), server, daemon)
+
+
+def _on_record(record: Record) -> None:
+    """Pass on the daemon's warnings; what it says about the bundled model is no news for who asked for a demo."""
+    if record["message"] == modelstore.BUNDLED_NOTE:
+        _say(f"model           {record['message']}")
+    elif record["level"] not in {"debug", "info"}:
+        sys.stderr.write(f"daemon: {record['message']}\n")
 
 
 async def _play(connection: Connection) -> None:

@@ -54,6 +54,8 @@ class Verified:
     sha256: str | None
 
 
+BUNDLED_NOTE = "the bundled model is for demo, tests and benchmarks: it knows 172 words of dispatch English, no others"
+
 # Official models: the Git LFS ids (which are sha256) and sizes of https://huggingface.co/ggerganov/whisper.cpp, taken
 # from two public catalogues made from its metadata that agree on every sum; the sizes fit the file format to the byte
 # (tests/test_ggml.py). whisper.cpp's own models/README.md lists SHA-1 sums, of about half of them.

@@ -169,6 +169,8 @@ class Service:
         self._worker.serve(self._queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
         log.info("model ready: %s", derived, extra=extra)
+        if verified.path == modelstore.bundled_model_path():
+            log.warning(modelstore.BUNDLED_NOTE)
 
     async def _end_streams(
         self, source: LiveSource, requests: RequestService, pipeline: Pipeline, ingesting: asyncio.Task[None]

@@ -45,7 +45,7 @@ def word_voices(count: int, seed: int) -> list[Voice]:
         voice = heard_voice(r)
         if not voice.name.startswith("flite-"):
             voices.append(voice)
-    return voices
+    return voices[:count]
 
 
 def write(path: Path, spoken: Iterator[tuple[Utterance, list[str], Voice]]) -> None:
