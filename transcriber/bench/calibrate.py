@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from transcriber.bench import speech
@@ -43,7 +42,7 @@ class Cost:
 
 
 async def cost(settings: Settings) -> Cost:
-    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; median of passes."""
+    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; the best of the passes."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
     engine = await asyncio.to_thread(WhisperEngine, settings.whisper)
@@ -53,7 +52,7 @@ async def cost(settings: Settings) -> Cost:
     while len(passes) < _PASSES and (not passes or time.monotonic() - began < _BUDGET):
         # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
         passes.append(sum([await asyncio.to_thread(seconds, engine, window) for window in windows]))
-    return Cost(median(passes), len(windows), material.seconds)
+    return Cost(min(passes), len(windows), material.seconds)
 
 
 def seconds(engine: WhisperEngine, window: Window) -> float:
