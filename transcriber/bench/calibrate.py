@@ -42,7 +42,7 @@ class Cost:
 
 
 async def cost(settings: Settings) -> Cost:
-    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; the best of the passes."""
+    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; the best pass counts."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
     engine = await asyncio.to_thread(WhisperEngine, settings.whisper)
