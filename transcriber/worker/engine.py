@@ -136,8 +136,8 @@ class WhisperEngine:
         parameters = self._parameters(len(samples), language, whole=whole)
         # whisper.cpp asks after the encoder and after each token, 12 times in a five-second window, and takes the GIL
         # each time (the bindings take no callback but Python's). Measured on the bundled model, 80 ms of CPU a window:
-        # 0.2 % more with the event loop idle, 30 % busy, or saturated by handlers of 1 ms. Only beside handlers that keep
-        # the GIL for 10 ms on end does it wait, for 15 to 53 ms.
+        # 0.2 % more with the event loop idle, 30 % busy, or saturated by handlers of 1 ms. Only beside handlers that
+        # keep the GIL for 10 ms on end does it wait, for 15 to 53 ms.
         whisper.assign_abort_callback(parameters, stop)
         status = whisper.whisper_full(self._context, parameters, samples, len(samples))
         if status:
