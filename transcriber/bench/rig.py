@@ -38,7 +38,9 @@ T = TypeVar("T")
 Message = dict[str, Any]
 
 PAUSE = 1.0  # seconds behind a window within which its pause has closed it, whatever the chunks' length
-_PATIENCE = 30.0  # seconds beyond L_max until every session must have ended: its last window and a busy machine
+# Seconds beyond L_max until every session must have ended: its last window, on a busy machine. Half of it is what the
+# daemon gets before what may have been lost on its way is sent again.
+_PATIENCE = 30.0
 _CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
 
 
@@ -85,12 +87,14 @@ class Log:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
+        self._told: set[str] = set()
         self._news = asyncio.Event()
 
     def add(self, record: Record) -> None:
         self._records.append(record)
         self._news.set()
-        if record["level"] in {"error", "critical"}:
+        if record["level"] in {"error", "critical"} and record["message"] not in self._told:
+            self._told.add(record["message"])  # once: a server that goes away is told for every message under way
             sys.stderr.write(f"daemon: {record['message']}\n")
 
     async def take(self, message: str) -> Record:
@@ -163,12 +167,22 @@ class Rig:
                 finishing.cancel()
 
     async def end(self, played: Played) -> None:
-        """End the plan's sessions and wait until the daemon has told the account of each."""
+        """End the plan's sessions and wait until the daemon has told the account of each. Raises as `until` does.
+
+        An `end` that was lost, because the daemon was too busy for its server, is sent again.
+        """
         plan = played.plan
         headers = {wire.SESSION: plan.prefix, wire.EVENT: "end", wire.OFFSET: str(plan.chunks * plan.chunk_frames)}
-        for number in range(plan.streams):
-            await self._connection.publish(f"{wire.AUDIO}.{plan.stream(number)}", b"", headers)
-        await self.until(played, "ended", plan.streams)
+        telling = asyncio.create_task(self.until(played, "ended", plan.streams))
+        try:
+            while not telling.done():
+                ended = {played.number(body) for _, body in played.of("ended")}
+                for number in set(range(plan.streams)) - ended:
+                    await self._connection.publish(f"{wire.AUDIO}.{plan.stream(number)}", b"", headers)
+                await asyncio.wait({telling}, timeout=self._patience - _PATIENCE / 2)
+            await telling
+        finally:
+            telling.cancel()
 
     async def play(self, plan: Plan) -> Played:
         """Publish everything, end the sessions, hear it all."""
