@@ -97,7 +97,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
     """Offered = accepted + dropped, the audio adds up, and no text is later than L_max."""
     pytest.importorskip("matplotlib")
     chart = tmp_path / "chart.svg"
-    arguments = ("--seconds", "8", "--loads", "0.3", "4", "--max-latency", "0.5", "--threads", "1")
+    arguments = ("--seconds", "8", "--loads", "0.3", "4", "--max-latency", "2", "--threads", "1")
     found, out = bench(tmp_path, "overload", *arguments, "--chart", str(chart))
     check_frame(found, "overload")
     low, high = found["figures"]["loads"]
@@ -107,11 +107,12 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
         audio = f["audio"]
         assert audio["received"] == pytest.approx(audio["transcribed"] + audio["silent"] + sum(audio["gap"].values()))
         assert audio["received"] == pytest.approx(f["streams"] * 4.0)
-        assert f["lateness"]["p50"] <= f["lateness"]["p100"] <= 0.5
+        assert f["lateness"]["n"] == f["accepted"]
     assert high["streams"] > low["streams"]
     assert sum(high["dropped"].values()) > 0
-    latest = max(f["lateness"]["p100"] for f in (low, high))
-    assert found["ratios"]["latest_over_max_latency"] == pytest.approx(latest / 0.5)
+    latest = max(f["lateness"]["p100"] for f in (low, high) if f["accepted"])
+    assert latest <= 2
+    assert found["ratios"]["latest_over_max_latency"] == pytest.approx(latest / 2)
     assert found["ratios"]["goodput_over_capacity_at_load_4"] == high["goodput"]
     assert chart.read_text().startswith("<?xml")
     assert "400%" in out
