@@ -119,6 +119,7 @@ class Recognizer:
     def text(self, samples: Samples, context: int = 0, **parameters: object) -> str:
         """Transcribe with so many encoder positions; 0 fits them to the samples."""
         positions = context or fitted(len(samples))
+        parameters = {"no_timestamps": False, "initial_prompt": ""} | parameters  # they would stay from call to call
         segments = self._model.transcribe(samples, audio_ctx=0 if positions == FULL else positions, **parameters)
         return " ".join(" ".join(segment.text for segment in segments).split())
 
