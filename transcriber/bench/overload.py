@@ -18,6 +18,7 @@ MEASURED = {
     "queue is full by then) to its end: the share of the engine's capacity that became text in time",
     "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason; without "
     "those that only the end of the streams closed, all at once",
+    "engine": "latency.processing of the finals; far above engine seconds a window, other work takes the CPU",
     "lateness": "latency.end_to_end of the finals: from try-put onto the queue to publish; L_max bounds it",
 }
 
@@ -47,7 +48,7 @@ async def run(options: argparse.Namespace) -> Report:
     for f in found:
         if f["load"] >= 1:
             report.ratios[f"goodput_over_capacity_at_load_{f['load']:g}"] = f["goodput"]
-    report.tables = [_table(found)]
+    report.tables = [_table(found), f"engine seconds a window, alone  {cost.a_window:.3f}"]
     report.notes += kept_up((f"load {f['load']:g}", f["publisher_late"]["p99"]) for f in found)
     return report
 
@@ -66,6 +67,7 @@ async def _measure(
         "dropped": dict(dropped),
         "goodput": _goodput(played, cost, options.max_latency),
         "lateness": percentiles([body["latency"]["end_to_end"] for _, body in finals], 50, 100),
+        "engine": percentiles([body["latency"]["processing"] for _, body in finals], 50, 100),
         "audio": {fate: played.seconds(fate) for fate in ("received", "transcribed", "silent")}
         | {"gap": dict(played.gap_seconds())},
         "publisher_late": played.publisher["late"],
@@ -82,7 +84,18 @@ def _goodput(played: Played, cost: calibrate.Cost, max_latency: float) -> float:
 
 def _table(found: list[dict[str, Any]]) -> str:
     reasons = sorted({reason for f in found for reason in f["dropped"]})
-    head = ("load", "streams", "windows", "accepted", *reasons, "goodput", "lateness p50 s", "p100 s")
+    head = (
+        "load",
+        "streams",
+        "windows",
+        "accepted",
+        *reasons,
+        "goodput",
+        "lateness p50 s",
+        "p100 s",
+        "engine p50 s",
+        "p100 s",
+    )
     rows = [
         (
             f"{f['load']:.0%}",
@@ -91,7 +104,7 @@ def _table(found: list[dict[str, Any]]) -> str:
             str(f["accepted"]),
             *(str(f["dropped"].get(reason, 0)) for reason in reasons),
             f"{f['goodput']:.0%}",
-            *(seconds(f["lateness"][p]) for p in ("p50", "p100")),
+            *(seconds(f[kind][p]) for kind in ("lateness", "engine") for p in ("p50", "p100")),
         )
         for f in found
     ]
