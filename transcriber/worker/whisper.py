@@ -142,7 +142,7 @@ class WhisperThread:
         passes = 1
         try:
             decoded = engine.transcribe(job.window.samples, job.window.language, stop)
-            if self._worth_repeating(engine, job, decoded, deadline):
+            if self._worth_repeating(engine, job, decoded, queue):
                 passes = 2
                 decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
             recognition = guards.review(job.window, decoded, engine.model)
@@ -159,14 +159,15 @@ class WhisperThread:
             self._measured_job(job, processing, done=recognition is not None)
         return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, passes)
 
-    def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, deadline: float) -> bool:
-        """Whether a doubtful result came from a reduced context, and the whole one is still done in time."""
+    def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, queue: JobQueue) -> bool:
+        """Whether a doubtful result came from a reduced context, nobody waits, and the whole one is done in time."""
         work = engine.work(job.samples, whole=True)
         return (
             not job.partial
             and work > self.weigh(job.samples)
+            and not queue.waiting
             and guards.doubtful(decoded)
-            and time.monotonic() + self.pace.expected(work) <= deadline
+            and time.monotonic() + self.pace.expected(work) <= job.enqueued + self.promise.max_latency
         )
 
     def _measured_job(self, job: Job, processing: float, *, done: bool) -> None:
