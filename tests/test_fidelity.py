@@ -15,6 +15,8 @@ from harness import Client, Daemon, NatsServer, Speech, check_account, s16
 
 from transcriber import modelstore
 from transcriber.audio import pcm
+from transcriber.audio.segmenter import POST_ROLL, PRE_ROLL
+from transcriber.audio.vad import FRAME
 from transcriber.messages import Encoding
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
@@ -100,7 +102,8 @@ async def test_streaming_costs_no_words(
         for speech in sets.values():
             samples = prepare(speech.samples)
             for row in speech.rows:
-                cut = samples[int(row["start"] * 16_000) : int(row["end"] * 16_000)]
+                first = int(row["start"] * 16_000) - PRE_ROLL * FRAME  # with the silence that a window has around
+                cut = samples[first : int(row["end"] * 16_000) + POST_ROLL * FRAME]
                 texts += [s.text for s in engine.transcribe(cut, None).segments]
         return word_error_rate(said, " ".join(texts))
 

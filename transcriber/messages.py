@@ -276,10 +276,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What an open window seems to say so far: `transcript` of the newest pass, the text to show and its `stable` part.
-
-    Words of the stable part will not change in later hypotheses of the window.
-    """
+    """What an open window seems to say so far: the newest pass, the text to show, and the part that will stay."""
 
     transcript: Transcript
     text: str

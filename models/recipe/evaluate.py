@@ -175,9 +175,9 @@ def by_noise(recognizer: Recognizer, *decibels: float) -> dict[str, Rate]:
     }
 
 
-def by_context(path: Path, threads: int) -> dict[str, Rate]:
-    """Rates on utterances that fit the smallest encoder context, with flash attention on and off."""
-    short = [u for u in heard_voices() if u.seconds <= FITS_256]
+def by_context(path: Path, threads: int, most: int | None = None) -> dict[str, Rate]:
+    """Rates on (at most so many) utterances that fit the smallest encoder context, with flash attention on and off."""
+    short = [u for u in heard_voices() if u.seconds <= FITS_256][:most]
     return {
         f"audio_ctx {context}, flash attention {'on' if flash else 'off'}": rate(answers(model, short, context))
         for flash in (True, False)
