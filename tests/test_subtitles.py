@@ -127,7 +127,7 @@ def test_text_shows_every_kind_of_message():
     bounds = {"start": 1, "end": 2.5}
     totals = {"received": 9, "transcribed": 4, "silent": 3, "gap": {"lag": 1.5, "queue_full": 0.5}, "pending": 0}
     shown = printed(
-        Formatter(Style.TEXT),
+        Formatter(Style.TEXT, partials=True),
         [
             event("started"),
             final("hello there"),
@@ -198,3 +198,10 @@ def test_the_account_as_printed_adds_up(samples):
     left, *terms = (Decimal(n) for n in re.findall(r"(?<=[a-z] )\d+\.\d{2,7}", re.sub(r" \(.*?\)", "", line)))
     assert left == sum(terms)
     assert left == Decimal(sum(samples)) / 16000
+
+
+def test_text_leaves_out_partials_unless_they_are_asked_for():
+    """Who keeps the text wants each word once; JSON is everything that was heard."""
+    partial = event("partial", text="hel", start=1, end=2.5)
+    assert Formatter(Style.TEXT).format(partial) is None
+    assert Formatter(Style.JSON).format(partial) is not None

@@ -267,6 +267,7 @@ def _add_listen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", default="*", type=lambda s: s if s == "*" else _stream(s), help="one stream [all]")
     help_text = "[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it"
     parser.add_argument("--format", default="text", choices=[*map(str, Style)], help=help_text)
+    parser.add_argument("--partials", action="store_true", help="in text, also what open windows hold so far")
     parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
 
 

@@ -156,7 +156,7 @@ async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
 
 async def _print(listener: Listener, options: argparse.Namespace) -> None:
     style = Style(options.format)
-    formatter = Formatter(style, name_streams=options.stream == "*")
+    formatter = Formatter(style, name_streams=options.stream == "*", partials=options.partials)
     if isinstance(sys.stdout, io.TextIOWrapper):  # files are UTF-8; a word that a terminal cannot show must end nothing
         sys.stdout.reconfigure(errors="replace", encoding=None if style is Style.TEXT else "utf-8")
     if formatter.head:

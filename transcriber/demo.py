@@ -93,7 +93,7 @@ async def _hear(listener: Listener) -> tuple[Mapping[str, Any], list[str]]:
             return message, heard
         if message["type"] == "final":
             heard += _words(message["text"])
-        if message["type"] != "partial" and (text := formatter.format(message)) is not None:
+        if (text := formatter.format(message)) is not None:
             _say(f"  {text}")
     raise AssertionError("the listener ends by raising only")
 

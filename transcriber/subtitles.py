@@ -27,9 +27,10 @@ class Formatter:
     Subtitles have one timeline, so those styles follow one session, the first that is heard, and leave out the others.
     """
 
-    def __init__(self, style: Style, *, name_streams: bool = True) -> None:
+    def __init__(self, style: Style, *, name_streams: bool = True, partials: bool = False) -> None:
         self._style = style
         self._name_streams = name_streams
+        self._partials = partials  # in text: they say again and again what the final will say
         self._cues = 0
         self._followed: tuple[str, str] | None = None
 
@@ -43,7 +44,7 @@ class Formatter:
         if self._style is Style.JSON:
             return json.dumps(message, ensure_ascii=False)
         if self._style is Style.TEXT:
-            return self._text(message)
+            return self._text(message) if self._partials or message["type"] != "partial" else None
         return self._cue(message)
 
     def complete(self, message: Mapping[str, Any]) -> bool:

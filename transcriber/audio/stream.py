@@ -15,6 +15,9 @@ from transcriber.messages import SAMPLE_RATE, Chunk, Gap, GapReason, Origin, Sil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from transcriber.audio.vad import SpeechDetector
 
 Piece = Window | Silence | Gap
@@ -107,17 +110,7 @@ class AudioStream:
         span = self._segmenter.peek()
         if span is None or span.samples is None:
             return None
-        return Window(
-            self.origin,
-            self._sequence,
-            span.start,
-            span.end,
-            span.samples,
-            span.voiced,
-            self._language,
-            self._links(span.start, span.end),
-            final=False,
-        )
+        return self._window(span, span.samples, final=False)
 
     def take_repaired(self) -> int:
         """How many float samples were NaN, infinite or out of range since the last call."""
@@ -235,18 +228,22 @@ class AudioStream:
             if span.samples is None:
                 yield Silence(self.origin, span.start, span.end)
             else:
-                yield Window(
-                    self.origin,
-                    self._sequence,
-                    span.start,
-                    span.end,
-                    span.samples,
-                    span.voiced,
-                    self._language,
-                    self._links(span.start, span.end),
-                )
+                yield self._window(span, span.samples)
                 self._sequence += 1
         self._forget_traces()
+
+    def _window(self, span: Span, samples: NDArray[np.float32], *, final: bool = True) -> Window:
+        return Window(
+            self.origin,
+            self._sequence,
+            span.start,
+            span.end,
+            samples,
+            span.voiced,
+            self._language,
+            self._links(span.start, span.end),
+            final=final,
+        )
 
     def _links(self, start: int, end: int) -> tuple[str, ...]:
         """The distinct traceparents of the chunks that overlap [start, end), in order."""
