@@ -112,7 +112,6 @@ class Window:
     voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
     language: str | None = None  # ISO 639-1 hint or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
-    final: bool = True  # False: still open, a look at what has been said so far
 
     @property
     def seconds(self) -> float:

@@ -65,12 +65,18 @@ class Partials:
         known = self._open.get(stream)
         if known is None or (known.session, known.sequence) != (session, sequence):
             # A window begins with its pre-roll: the first look comes when somebody has spoken for an interval.
+            self._forget()
             known = self._open[stream] = _Open(session, sequence, self._interval + PRE_ROLL * FRAME)
         if length < known.next_length or self._queue.depth or not self._publisher.connected:
             return
         if (window := self._sessions.peek(stream)) is not None:
             known.next_length = length + self._interval
             self._queue.offer_partial(Job(window, self._on_outcome, partial=True))
+
+    def _forget(self) -> None:
+        """Let go of streams that fell silent in mid-window: no chunk of theirs will come to tell."""
+        if len(self._open) > self._sessions.active:
+            self._open = {stream: known for stream, known in self._open.items() if self._sessions.open_window(stream)}
 
     def _on_outcome(self, outcome: Outcome) -> None:
         window, recognition = outcome.window, outcome.recognition

@@ -110,7 +110,7 @@ class AudioStream:
         span = self._segmenter.peek()
         if span is None or span.samples is None:
             return None
-        return self._window(span, span.samples, final=False)
+        return self._window(span, span.samples)
 
     def take_repaired(self) -> int:
         """How many float samples were NaN, infinite or out of range since the last call."""
@@ -232,7 +232,7 @@ class AudioStream:
                 self._sequence += 1
         self._forget_traces()
 
-    def _window(self, span: Span, samples: NDArray[np.float32], *, final: bool = True) -> Window:
+    def _window(self, span: Span, samples: NDArray[np.float32]) -> Window:
         return Window(
             self.origin,
             self._sequence,
@@ -242,7 +242,6 @@ class AudioStream:
             span.voiced,
             self._language,
             self._links(span.start, span.end),
-            final=final,
         )
 
     def _links(self, start: int, end: int) -> tuple[str, ...]:
