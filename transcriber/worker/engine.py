@@ -26,9 +26,11 @@ _TICK = SAMPLE_RATE // 100  # whisper.cpp counts in 10 ms
 _POSITION = 320  # samples per encoder position: 20 ms
 _POSITIONS = 1500  # 30 s, what Whisper was trained on
 _SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and under 1 s it warns
-# Flash attention pads keys to a multiple of 256 and attends to the padding, so contexts come in that size. The least is
-# 512: under 384 positions reduced contexts are reported to repeat and invent text.
-_CONTEXT_STEP, _CONTEXT_FLOOR, _CONTEXT_SLACK = 256, 512, 16
+# Flash attention pads keys to a multiple of 256 and attends to the padding, so contexts come in that size: what is
+# reported of repeats and invented text under 384 positions is that padding (word error rate 0.317 at contexts cut to the
+# window, 0.134 at multiples of 256 and without flash attention). The slack, 0.1 s, lets a window of five seconds into
+# 256 positions; windows end in silence of their own. A result that looks wrong all the same is decoded again, whole.
+_CONTEXT_STEP, _CONTEXT_SLACK = 256, 5
 _LARGE_V3_MELS = 128  # large-v3 and turbo, for which a reduced context is reported to fail
 
 
@@ -72,7 +74,10 @@ class Engine(Protocol):
         ...
 
     def work(self, samples: int, *, whole: bool = False) -> float:
-        """What the cost of a window of so many samples is proportional to, in seconds of audio that are computed on."""
+        """What the cost of a window of so many samples is proportional to, in seconds of audio that are computed on.
+
+        `whole`: at most, as if all of it were the encoder's.
+        """
         ...
 
 
@@ -91,7 +96,7 @@ class WhisperOptions:
 def fitted_context(samples: int) -> int:
     """Encoder positions for a window: its own length and some slack, in the steps that flash attention needs."""
     steps = math.ceil((samples / _POSITION + _CONTEXT_SLACK) / _CONTEXT_STEP)
-    return min(_POSITIONS, max(_CONTEXT_FLOOR, steps * _CONTEXT_STEP))
+    return min(_POSITIONS, steps * _CONTEXT_STEP)
 
 
 class WhisperEngine:
@@ -155,7 +160,9 @@ class WhisperEngine:
         Measured on the bundled model: 99 to 111 us per position of the two together in windows of 1 to 30 s, while the
         cost per second of window goes from 56 to 11 ms.
         """
-        return (self._positions(samples, whole=whole) * _POSITION + samples) / SAMPLE_RATE
+        positions = self._positions(samples)
+        work = (positions * _POSITION + samples) / SAMPLE_RATE
+        return work * _POSITIONS / positions if whole else work
 
     def _positions(self, samples: int, *, whole: bool = False) -> int:
         """Encoder positions that a window is given."""
