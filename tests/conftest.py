@@ -6,10 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from harness import Client, Daemon, NatsServer, Speech
 
 DATA = Path(__file__).parent / "data"
+
+# No test fails for the time that it takes: the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

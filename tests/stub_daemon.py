@@ -11,7 +11,8 @@ import time
 
 from transcriber import settings
 from transcriber.errors import EngineError, Stopped
-from transcriber.messages import SAMPLE_RATE, Segment
+from transcriber.messages import SAMPLE_RATE
+from transcriber.results import Segment
 from transcriber.service import Service
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded

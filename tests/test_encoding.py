@@ -17,25 +17,8 @@ from transcriber.broker.encoding import (
     encode_reply,
     encode_status,
 )
-from transcriber.messages import (
-    Account,
-    Ended,
-    Gap,
-    GapReason,
-    HeldBack,
-    Hypothesis,
-    Latency,
-    Lost,
-    Origin,
-    Recognition,
-    Rejected,
-    Segment,
-    Started,
-    Status,
-    Suppressed,
-    Transcript,
-    Word,
-)
+from transcriber.messages import Account, Ended, Gap, GapReason, Lost, Origin, Rejected, Started, Status, Suppressed
+from transcriber.results import HeldBack, Hypothesis, Latency, Recognition, Segment, Transcript, Word
 
 STREAMS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=128)

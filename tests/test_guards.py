@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transcriber.messages import Origin, Segment, Window
+from transcriber.messages import Origin, Window
+from transcriber.results import Segment
 from transcriber.worker import guards
 from transcriber.worker.engine import Decoded
 

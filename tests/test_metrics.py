@@ -13,7 +13,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otlp import Attributes, Run, data, points, recorded_run, total
 
 from transcriber.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
-from transcriber.messages import GapReason, Latency
+from transcriber.messages import GapReason
+from transcriber.results import Latency
 from transcriber.telemetry.metrics import Metrics
 
 # WIRE's metrics: kind, unit, attributes. A gauge has no temporality; everything else must be cumulative.

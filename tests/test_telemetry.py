@@ -18,7 +18,8 @@ from otlp import CALM, Collector, http_receiver, nobody
 from transcriber import settings
 from transcriber.errors import CannotStart
 from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import Latency, Origin, Window
+from transcriber.messages import Origin, Window
+from transcriber.results import Latency
 from transcriber.telemetry.observer import Telemetry
 
 Start = Callable[..., Telemetry]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from transcriber.errors import EngineError, ModelError, Stopped
-from transcriber.messages import GapReason, Origin, Segment, Window
+from transcriber.messages import GapReason, Origin, Window
+from transcriber.results import Segment
 from transcriber.worker.engine import Decoded
 from transcriber.worker.promise import Pace
 from transcriber.worker.queue import Job, JobQueue, Outcome

@@ -66,7 +66,7 @@ def _discard_output() -> None:
 
 
 def _exit_code(error: TranscriberError) -> int:
-    from transcriber.service import ExitCode
+    from transcriber.ending import ExitCode
 
     match error:
         case SettingError() | RecordingError():
@@ -150,15 +150,18 @@ def _log_to_stderr() -> None:
 
 def _run(_options: argparse.Namespace) -> NoReturn:
     from transcriber import settings
-    from transcriber.service import ExitCode, Service
+    from transcriber.durable_service import DurableService
+    from transcriber.ending import ExitCode
+    from transcriber.service import Service
     from transcriber.telemetry import logs
 
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
+    service = DurableService if chosen.durable else Service
 
     async def live() -> NoReturn:
         try:
-            code = await Service(chosen).run()
+            code = await service(chosen).run()
         except CannotStart as error:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
             code = ExitCode.CANNOT_START
@@ -196,6 +199,12 @@ def _listen(options: argparse.Namespace) -> int:
 
     _interruptible(commands.listen(options, settings.load().broker))
     return 0  # Ctrl-C is the normal way to end it
+
+
+def _setup(options: argparse.Namespace) -> int:
+    from transcriber import settings, stored
+
+    return _interruptible(stored.setup(options, settings.load()))
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -241,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--serve", action="store_true", help="stay up afterwards for your own audio")
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
+    _add_setup(add("setup", _setup, "make or check what AUDIO_SOURCE=jetstream needs on the server"))
     _add_models(add("models", _models, "list, pull and verify models"))
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
     measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
@@ -269,6 +279,14 @@ def _add_listen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="text", choices=[*map(str, Style)], help=help_text)
     parser.add_argument("--partials", action="store_true", help="in text, also what open windows hold so far")
     parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--audio-hours", default=24.0, type=within(0.01, 100_000), help="how long audio is kept [%(default)g]")
+    add("--audio-bytes", default=0, type=whole(0, 2**60), help="at most; full, it takes no more [no limit]")
+    add("--transcript-hours", default=0.0, type=within(0, 1_000_000), help="how long; 0: for ever [%(default)g]")
+    add("--replicas", default=1, type=whole(1, 5), help="of each stream [%(default)s]")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,8 @@ _BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.7
 
 
 @asynccontextmanager
-async def _connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connection]:
+async def connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connection]:
+    """A connection, with a note when it takes long."""
     connection = Connection(broker, name=name)
     patience = f"waiting for NATS at {broker.address}, up to NATS_CONNECT_TIMEOUT_SECS={broker.connect_timeout:g}"
     notice = asyncio.get_running_loop().call_later(1.0, _note, patience)
@@ -72,7 +73,7 @@ class _Source:
 async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
     """Send a recording, or raw PCM, as a producer would. Ctrl-C ends the session too: the last words count."""
     source = await _source(options)
-    async with _connected(broker, "transcriber publish") as connection:
+    async with connected(broker, "transcriber publish") as connection:
         speed = options.speed * source.speed
         delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language)
         producer = Producer(connection, delivery, source.format)
@@ -138,7 +139,7 @@ def _check_range(name: str, rate: int, channels: int) -> None:
 
 async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
     """Print what the daemon publishes until Ctrl-C, or until nobody reads it any more."""
-    async with _connected(broker, "transcriber listen") as connection:
+    async with connected(broker, "transcriber listen") as connection:
         listener = Listener(connection, options.stream)
         await listener.start()
         _note(f"listening to transcript.{options.stream} at {broker.address}; Ctrl-C ends")

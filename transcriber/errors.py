@@ -6,6 +6,7 @@ TranscriberError
 │   ├── ModelError      the model file is missing, damaged or not the one expected
 │   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
 ├── BrokerLost          NATS went away in mid-run and did not come back in time     (exit 4)
+├── Fenced              somebody else writes this stream's transcript               (exit 5)
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
@@ -59,6 +60,15 @@ class BrokerLost(TranscriberError):  # noqa: N818 - the outcome, as the exit cod
         super().__init__(f"NATS at {url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS={seconds:g}")
         self.url = url
         self.seconds = seconds
+
+
+class Fenced(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
+    """Somebody else writes this stream's transcript, or holds the lease to do so."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.what = what
+        self.reason = reason
 
 
 class Rejection(TranscriberError):  # noqa: N818 - the wire protocol's word

@@ -6,7 +6,7 @@ seconds on the monotonic clock. Seconds of audio appear only on the wire.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,14 @@ class ChunkEvent(StrEnum):
     KEEPALIVE = "keepalive"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """Where stored audio goes on: `frame` of the message with the stream sequence `seq`."""
+
+    seq: int
+    frame: int
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What a producer sent in one message: whole sample frames of raw PCM, possibly none."""
@@ -65,6 +73,7 @@ class Chunk:
     language: str | None = None
     tenant: str | None = None
     traceparent: str | None = None
+    cursor: Cursor | None = None  # of its first frame, where the audio is stored
 
     @property
     def frames(self) -> int:
@@ -112,6 +121,7 @@ class Window:
     voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
     language: str | None = None  # ISO 639-1 hint or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
+    cursor: Cursor | None = None  # of what follows it
 
     @property
     def seconds(self) -> float:
@@ -125,6 +135,7 @@ class Silence:
     origin: Origin
     start: int
     end: int
+    cursor: Cursor | None = None  # of what follows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,7 @@ class Gap:
     start: int
     end: int
     reason: GapReason
+    cursor: Cursor | None = None  # of what follows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +162,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A session's first chunk was accepted."""
+    """A session's first chunk was accepted. `asked`: the id that its chunks carry, which an earlier session had."""
 
     origin: Origin
+    asked: str | None = None
+    position: int = 0
+    cursor: Cursor | None = None  # of its first audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +176,21 @@ class Ended:
 
     origin: Origin
     account: Account
+    cursor: Cursor | None = None  # of what follows it
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A session as it stands when everything before `position` is settled and stored, and nothing behind it."""
+
+    origin: Origin
+    asked: str | None  # the id that its chunks carry
+    format: AudioFormat
+    position: int
+    sequence: int  # of its next window
+    account: Account
+    cursor: Cursor  # of what follows
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +201,7 @@ class Rejected:
     session: str | None
     reason: str
     detail: str
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,97 +225,16 @@ class Suppressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """Bounds in samples from the window's first sample; confidence in [0, 1]."""
+class Lag:
+    """How far stored audio is ahead of us: messages, and the age of the newest that we have, in seconds."""
 
-    text: str
-    start: int
-    end: int
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One stretch of text as Whisper returned it. Bounds in samples from the window's first sample."""
-
-    text: str
-    start: int
-    end: int
-    confidence: float
-    words: tuple[Word, ...] = ()
-
-    def shifted(self, by: int) -> Segment:
-        """The same segment, its bounds counted from `by` samples earlier."""
-        words = tuple(replace(w, start=w.start + by, end=w.end + by) for w in self.words)
-        return replace(self, start=self.start + by, end=self.end + by, words=words)
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBack:
-    """A segment that the guards suppressed, and the signals that said so."""
-
-    segment: Segment
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    """What one pass of the engine made of one window, after the guards."""
-
-    segments: tuple[Segment, ...]
-    language: str
-    model: str
-    held_back: tuple[HeldBack, ...] = ()
-
-    @property
-    def text(self) -> str:
-        return " ".join(s.text for s in self.segments)
-
-    @property
-    def confidence(self) -> float:
-        """Mean of the segments' confidences, weighted by their words; 0.0 without text."""
-        weight = sum(max(1, len(s.words)) for s in self.segments)
-        return sum(s.confidence * max(1, len(s.words)) for s in self.segments) / weight if weight else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Seconds: waiting in the queue, in the engine, and from try-put to publish."""
-
-    queue: float
-    processing: float
-    end_to_end: float
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """The text of [start, end) of a timeline, ready to publish. Segments count from `start`."""
-
-    origin: Origin
-    sequence: int
-    start: int
-    end: int
-    recognition: Recognition
-    latency: Latency
-
-    @property
-    def rtf(self) -> float:
-        """Real-time factor: processing time over the audio's length."""
-        return self.latency.processing * SAMPLE_RATE / (self.end - self.start) if self.end > self.start else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """What an open window seems to say so far: the newest pass, the text to show, and the part that will stay."""
-
-    transcript: Transcript
-    text: str
-    stable: str
+    chunks: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where one session stands. `estimated_wait` in seconds."""
+    """Where one session stands. `estimated_wait` in seconds; `lag` is that of all stored streams together."""
 
     origin: Origin
     account: Account
@@ -292,6 +242,7 @@ class Status:
     queue_capacity: int
     estimated_wait: float
     rtf: float
+    lag: Lag | None = None
 
 
 Event = Started | Ended | Gap | Rejected | Lost | Suppressed

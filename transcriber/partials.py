@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from transcriber.audio.segmenter import PRE_ROLL
 from transcriber.audio.vad import FRAME
 from transcriber.broker.encoding import Message, encode_partial
-from transcriber.messages import Hypothesis, Latency, Transcript, Window
+from transcriber.results import Hypothesis, Latency, Transcript
 from transcriber.worker.agreement import Agreement
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.publisher import Publisher
     from transcriber.measurements import Tallies
+    from transcriber.messages import Window
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,18 +16,20 @@ from transcriber.errors import Rejection
 from transcriber.messages import (
     SAMPLE_RATE,
     Chunk,
+    Cursor,
     Event,
     Gap,
     GapReason,
-    Latency,
+    Lag,
     Lost,
     Rejected,
+    Silence,
     Skipped,
     Status,
     Suppressed,
-    Transcript,
     Window,
 )
+from transcriber.results import Latency, Recognition, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
 if TYPE_CHECKING:
@@ -59,37 +62,47 @@ class Observer(Protocol):
     def record(self, stream: str, latency: Latency) -> None: ...
 
 
+class Source(Protocol):
+    """Where audio comes from. `now` is the time by which sessions time out, in seconds."""
+
+    @property
+    def now(self) -> float: ...
+    @property
+    def lag(self) -> Lag | None: ...
+    def arrivals(self) -> AsyncIterator[Arrival]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pipeline connects. `look` is called with a stream's name after each of its chunks."""
+
+    sessions: Sessions
+    queue: JobQueue
+    publisher: Publisher
+    observer: Observer
+    tallies: Tallies
+    max_latency: float  # seconds
+    max_payload: Callable[[], int]
+    pace: Callable[[], Pace]
+    look: Callable[[str], object] | None = None
+
+
 class Pipeline:
     """Feeds sessions, tries their windows onto the queue, settles and publishes what comes back."""
 
-    def __init__(  # noqa: PLR0913 - the parts that it connects
-        self,
-        sessions: Sessions,
-        queue: JobQueue,
-        publisher: Publisher,
-        observer: Observer,
-        tallies: Tallies,
-        *,
-        max_latency: float,
-        max_payload: Callable[[], int],
-        pace: Callable[[], Pace],
-        look: Callable[[str], object] | None = None,
-    ) -> None:
-        self._sessions = sessions
-        self._queue = queue
-        self._publisher = publisher
-        self._observer = observer
-        self._tallies = tallies
-        self._max_latency = max_latency
-        self._max_payload = max_payload
-        self._pace = pace
-        self._look = look  # at the stream's open window, after each of its chunks
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._sessions = parts.sessions
+        self._queue = parts.queue
+        self._publisher = parts.publisher
+        self._observer = parts.observer
+        self._tallies = parts.tallies
         self._in_work: dict[tuple[str, str, int], tuple[Window, Span]] = {}
 
-    async def ingest(self, arrivals: AsyncIterator[Arrival]) -> None:
+    async def ingest(self, source: Source) -> None:
         """Take everything that arrives, until the source ends."""
-        async for arrival in arrivals:
-            self.receive(arrival, time.monotonic())
+        async for arrival in source.arrivals():
+            self.receive(arrival, source.now)
 
     def receive(self, arrival: Arrival, now: float) -> None:
         """Take one message in whatever state it arrived."""
@@ -99,36 +112,35 @@ class Pipeline:
                 try:
                     self._handle(self._sessions.receive(arrival, now))
                 except Rejection as rejection:
-                    self._reject(stream, arrival.session, rejection)
+                    self._reject(stream, arrival.session, rejection, arrival.cursor)
                 else:
-                    if self._look is not None:
-                        self._look(stream)
+                    if self._parts.look is not None:
+                        self._parts.look(stream)
             case Skipped(chunk=chunk):
                 self._tallies.chunks_received.add(chunk.stream)
                 self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG)
                 try:
                     self._handle(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
-                    self._reject(chunk.stream, chunk.session, rejection)
+                    self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
             case Refused():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
-                self._reject(arrival.stream, arrival.session, arrival.rejection)
+                self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor)
             case Missed():
                 self._tallies.chunks_dropped.add(arrival.stream, "slow_consumer", arrival.messages)
                 extra = {"stream": arrival.stream, "messages": arrival.messages, "limited": True}
                 log.error("messages lost in the NATS client", extra=extra)
                 self._handle(self._sessions.lose(arrival.stream, arrival.messages))
 
-    async def keep_time(self, status_interval: float) -> None:
+    async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""
         next_status = time.monotonic() + status_interval
         while True:
             await asyncio.sleep(TICK_SECS)
-            now = time.monotonic()
-            self._handle(self._sessions.tick(now))
-            if now >= next_status:
+            self._handle(self._sessions.tick(source.now))
+            if (now := time.monotonic()) >= next_status:
                 next_status = now + status_interval
-                self._publish_status()
+                self._publish_status(source.lag)
 
     def end_all(self) -> None:
         """End every session: what is buffered becomes its last windows."""
@@ -150,6 +162,8 @@ class Pipeline:
 
     def _handle(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
+            if isinstance(output, Silence):
+                continue
             if isinstance(output, Window):
                 self._try(output)
                 continue
@@ -182,23 +196,18 @@ class Pipeline:
         if recognition is None or outcome.reason is not None:
             return self._drop(window, span, outcome.reason or GapReason.ENGINE_ERROR, outcome.detail)
         end_to_end = time.monotonic() - outcome.enqueued
-        if end_to_end > self._max_latency:
+        if end_to_end > self._parts.max_latency:
             return self._drop(window, span, GapReason.DEADLINE, f"finished after {end_to_end:.1f} s")
         latency = Latency(outcome.queued, outcome.processing, end_to_end)
         transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
-        messages = [encode_final(transcript, span.traceparent, self._max_payload())]
-        held = [
-            Suppressed(
-                window.origin, window.start + h.segment.start, window.start + h.segment.end, h.reason, h.segment.text
-            )
-            for h in recognition.held_back
-        ]
+        messages = [encode_final(transcript, span.traceparent, self._parts.max_payload())]
+        held = suppressed(window, recognition)
         messages += self._encode([*held, *self._sessions.transcribed(window)], span.traceparent)
         self._observer.record(window.origin.stream, latency)
         where = {"stream": window.origin.stream, "sequence": window.sequence, **span.ids}
         log.debug("transcribed", extra={**where, "text": recognition.text, "end_to_end": round(end_to_end, 3)})
-        for suppressed in held:
-            log.warning("text suppressed", extra={**where, "reason": suppressed.reason, "text": suppressed.text})
+        for text in held:
+            log.warning("text suppressed", extra={**where, "reason": text.reason, "text": text.text})
         span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=end_to_end)
         return messages
 
@@ -210,12 +219,12 @@ class Pipeline:
         span.end(reason, failed=True)
         return self._encode(outputs, span.traceparent)
 
-    def _reject(self, stream: str | None, session: str | None, rejection: Rejection) -> None:
+    def _reject(self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None) -> None:
         self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)
         extra = {"stream": stream, "reason": rejection.reason, "detail": rejection.detail, "limited": True}
         log.warning("chunk rejected", extra=extra)
         if stream is not None:
-            self._handle(self._sessions.reject(stream, session, rejection))
+            self._handle(self._sessions.reject(stream, session, rejection, cursor))
 
     def _log_gap(self, gap: Gap, more: dict[str, str]) -> None:
         extra = {
@@ -229,23 +238,33 @@ class Pipeline:
         }
         log.warning("audio dropped", extra=extra)
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, lag: Lag | None) -> None:
         """Tell where every session stands; while NATS is away nobody would hear it, and it is stale when it is back."""
         if not self._publisher.connected:
             return
-        rtf, capacity = self._pace().rtf, self._queue.capacity
+        rtf, capacity = self._parts.pace().rtf, self._queue.capacity
         jobs: dict[tuple[str, str], int] = {}
         for stream, session, _ in self._in_work:
             jobs[stream, session] = jobs.get((stream, session), 0) + 1
         for origin, account in self._sessions.accounts():
             pending = jobs.get((origin.stream, origin.session), 0)
             wait = self._queue.expected_wait(origin.stream)
-            status = Status(origin, account, pending, capacity, wait, rtf)
+            status = Status(origin, account, pending, capacity, wait, rtf, lag)
             self._publisher.put(partial(self._send, [encode_status(status, time.time_ns())]), essential=False)
 
-    def _encode(self, events: Iterable[Event | Window], traceparent: str | None = None) -> list[Message]:
-        return [encode_event(event, time.time_ns(), traceparent) for event in events if not isinstance(event, Window)]
+    def _encode(self, events: Iterable[Event | Output], traceparent: str | None = None) -> list[Message]:
+        told = (event for event in events if not isinstance(event, Window | Silence))
+        return [encode_event(event, time.time_ns(), traceparent) for event in told]
 
     @staticmethod
     def _send(messages: list[Message]) -> list[Message]:
         return messages
+
+
+def suppressed(window: Window, recognition: Recognition) -> list[Suppressed]:
+    """What the guards held back of a window's text."""
+    shift = window.start
+    return [
+        Suppressed(window.origin, shift + h.segment.start, shift + h.segment.end, h.reason, h.segment.text)
+        for h in recognition.held_back
+    ]

@@ -13,18 +13,8 @@ from transcriber.audio.stream import AudioStream, StreamOptions
 from transcriber.broker import wire
 from transcriber.broker.encoding import Message, encode_reply
 from transcriber.errors import RecordingError, Rejection
-from transcriber.messages import (
-    AudioFormat,
-    Chunk,
-    Encoding,
-    GapReason,
-    Latency,
-    Origin,
-    Recognition,
-    Segment,
-    Transcript,
-    Window,
-)
+from transcriber.messages import AudioFormat, Chunk, Encoding, GapReason, Origin, Window
+from transcriber.results import Latency, Recognition, Segment, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
 if TYPE_CHECKING:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,12 +19,12 @@ from transcriber.broker.connection import Connection
 from transcriber.broker.live import LiveSource
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import RequestService
-from transcriber.errors import BrokerLost
+from transcriber.ending import ExitCode, signals, why, within
 from transcriber.health import HealthServer
 from transcriber.measurements import Snapshot, Tallies
 from transcriber.messages import SAMPLE_RATE
 from transcriber.partials import Partials
-from transcriber.pipeline import Pipeline
+from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
 from transcriber.telemetry.observer import Telemetry
 from transcriber.worker import capacity
@@ -45,23 +40,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ExitCode(IntEnum):
-    """What the process ends with. A second signal ends it at once, with 128 + the signal's number, as shells do."""
-
-    CLEAN = 0
-    DEFECT = 1
-    BAD_SETTINGS = 2
-    CANNOT_START = 3
-    BROKER_LOST = 4
-    FENCED = 5
-
-
 _WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
 _LEAST_PUBLISH_SECS = 0.25  # even when the grace period is over: a working server needs milliseconds
 _ANSWER_SECS = 0.25  # to send refusals that are ready
-_MOMENT_SECS = 0.01  # for what needs only its turn
 _PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it decided
 
 
@@ -81,12 +64,17 @@ class Service:
         self._ready = False
         self._drain_until = self._publish_until = 0.0
         self._stop = asyncio.Event()
-        self._worker = WhisperThread(self._load_engine, settings.max_latency)
+        self._worker = WhisperThread(self._load_engine, self._longest_wait)
         self._health = HealthServer(settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready})
+
+    @property
+    def _longest_wait(self) -> float:
+        """Seconds after which a window is given up."""
+        return self._settings.max_latency
 
     async def run(self) -> ExitCode:
         """Live until a signal (0) or until the broker is lost for good (4). Raises `CannotStart`."""
-        with _signals(self._stop):
+        with signals(self._stop):
             try:
                 return await self._live()
             finally:
@@ -103,11 +91,11 @@ class Service:
             self._connection = connection = Connection(self._settings.broker)
             starting: asyncio.Future[Any] = asyncio.create_task(self._start(connection, stack, telemetry))
             stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({starting, stopping, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
-                return ExitCode.CLEAN
+                return why({connection.lost})
             watched: set[asyncio.Future[None]] = {connection.lost, *starting.result()}
             await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
             self._ready = False
@@ -115,21 +103,47 @@ class Service:
             self._publish_until = asyncio.get_running_loop().time() + grace
             self._drain_until = self._publish_until - min(_PUBLISH_SECS, grace / 2)
             log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": grace})
-            return _why(watched)
+            return why(watched)
 
     async def _start(
         self, connection: Connection, stack: AsyncExitStack, telemetry: Telemetry
-    ) -> set[asyncio.Task[None]]:
+    ) -> set[asyncio.Future[None]]:
         """Model, capacity, broker, subscriptions; what undoes each step goes onto the stack right behind it."""
         settings = self._settings
         await self._load()
         await connection.open()
         stack.push_async_callback(connection.close)
         publisher = Publisher(connection, self._queue.capacity + 4 * settings.sessions.max_streams)
+        publishing = asyncio.create_task(publisher.run())
+        stack.push_async_callback(self._publish_rest, connection, publisher, publishing)
+        requests = RequestService(connection, self._recordings(telemetry, connection), __version__)
+        tasks = await self._serve(connection, self._parts(connection, publisher, telemetry), requests, stack)
+        self._ready = True
+        where = {"subject": settings.subject, "nats": settings.broker.address, "health_port": self._health.port}
+        log.info("ready", extra=where)
+        return {publishing, *tasks}
+
+    async def _serve(
+        self, connection: Connection, parts: Parts, requests: RequestService, stack: AsyncExitStack
+    ) -> set[asyncio.Future[None]]:
+        """Take live audio and requests. Returns what must not end."""
+        pipeline = Pipeline(parts)
+        stack.push_async_callback(self._finish_queue, pipeline, requests)
+        source = LiveSource(connection, self._settings.subject, self._settings.input)
+        keeping_time = asyncio.create_task(pipeline.keep_time(self._settings.status_interval, source))
+        stack.callback(keeping_time.cancel)
+        await requests.start()
+        await source.start()
+        ingesting = asyncio.create_task(pipeline.ingest(source))
+        stack.push_async_callback(self._end_streams, source, requests, pipeline, ingesting)
+        return {keeping_time, ingesting}
+
+    def _parts(self, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
+        settings = self._settings
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
         partials = Partials(self._sessions, self._queue, publisher, self._tallies, interval=interval, **fitting)
-        pipeline = Pipeline(
+        return Parts(
             self._sessions,
             self._queue,
             publisher,
@@ -140,21 +154,6 @@ class Service:
             look=partials.look if interval else None,
             **fitting,
         )
-        publishing = asyncio.create_task(publisher.run())
-        stack.push_async_callback(self._publish_rest, connection, publisher, publishing)
-        requests = RequestService(connection, self._recordings(telemetry, connection), __version__)
-        stack.push_async_callback(self._finish_queue, pipeline, requests)
-        keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval))
-        stack.callback(keeping_time.cancel)
-        await requests.start()
-        source = LiveSource(connection, settings.subject, settings.input)
-        await source.start()
-        ingesting = asyncio.create_task(pipeline.ingest(source.arrivals()))
-        stack.push_async_callback(self._end_streams, source, requests, pipeline, ingesting)
-        self._ready = True
-        where = {"subject": settings.subject, "nats": settings.broker.address, "health_port": self._health.port}
-        log.info("ready", extra=where)
-        return {publishing, keeping_time, ingesting}
 
     async def _load(self) -> None:
         """Verify the model before native code sees it, load and measure it, derive the capacity."""
@@ -177,9 +176,9 @@ class Service:
     ) -> None:
         """Take no more audio, decode what is here, and make last windows of what is buffered."""
         stopping = asyncio.gather(requests.stop(), source.stop(), return_exceptions=True)
-        await _within(min(_UNSUBSCRIBE_SECS, self._left), stopping)
+        await within(min(_UNSUBSCRIBE_SECS, self._left), stopping)
         source.end()
-        await _within(self._left / 2, ingesting)  # the other half is for what is queued
+        await within(self._left / 2, ingesting)  # the other half is for what is queued
         for arrival in source.rest():
             pipeline.receive(arrival, time.monotonic())
         pipeline.end_all()
@@ -188,16 +187,15 @@ class Service:
     async def _finish_queue(self, pipeline: Pipeline, requests: RequestService) -> None:
         """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
         self._queue.close()
-        await _within(self._left, self._worker.finished.wait())
+        await within(self._left, self._worker.finished.wait())
         pipeline.give_up()
-        await _within(_ANSWER_SECS, requests.give_up())
+        await within(_ANSWER_SECS, requests.give_up())
 
     async def _publish_rest(self, connection: Connection, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
         """Publish what is left; with the broker away, wait a little, then tell the log instead."""
         if not publishing.done() and not connection.lost.done():
-            left = self._publish_until - asyncio.get_running_loop().time()
-            await _within(min(max(left, _LEAST_PUBLISH_SECS), _RECONNECT_SECS), publisher.emptied())
-        await _within(0.0, publishing)
+            await within(min(self._publishing_left, _RECONNECT_SECS), publisher.emptied())
+        await within(0.0, publishing)
         for message in publisher.undelivered():
             extra = {"subject": message.subject, "body": message.payload.decode()}
             log.error("not published: NATS is away", extra=extra)
@@ -206,6 +204,11 @@ class Service:
     def _left(self) -> float:
         """Seconds of the grace period that are left for work."""
         return max(0.0, self._drain_until - asyncio.get_running_loop().time())
+
+    @property
+    def _publishing_left(self) -> float:
+        """Seconds that are left for publishing."""
+        return max(_LEAST_PUBLISH_SECS, self._publish_until - asyncio.get_running_loop().time())
 
     def _recordings(self, telemetry: Telemetry, connection: Connection) -> Recordings:
         return Recordings(
@@ -255,48 +258,3 @@ class Service:
 def speech(seconds: float) -> NDArray[np.float32]:
     """Real speech to measure with: decoding noise costs less than decoding words."""
     return np.resize(read_16k(modelstore.bundled("demo.flac")), round(seconds * SAMPLE_RATE))
-
-
-def _why(ended: set[asyncio.Future[None]]) -> ExitCode:
-    """Why the daemon stops: a signal, the broker, or an error of its own."""
-    for task in ended:
-        if task.done() and (error := task.exception()) is not None:
-            if isinstance(error, BrokerLost):
-                log.critical("%s", error)
-                return ExitCode.BROKER_LOST
-            log.critical("a part of the daemon failed", exc_info=error)
-            return ExitCode.DEFECT
-    return ExitCode.CLEAN
-
-
-async def _within(seconds: float, awaitable: Awaitable[object]) -> None:
-    """Wait for it, but no longer than that: what does not heed its cancellation must not hold up the exit."""
-    task = asyncio.ensure_future(awaitable)
-    await asyncio.wait({task}, timeout=max(_MOMENT_SECS, seconds))
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_MOMENT_SECS)
-    if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("at shutdown: %s", str(error) or type(error).__name__)
-
-
-@contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            log.critical("forced by a second %s", number.name)
-            sys.stdout.flush()
-            os._exit(128 + number)
-        log.info("%s: stopping", number.name)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

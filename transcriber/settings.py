@@ -36,6 +36,8 @@ _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
 class Settings:
     """Everything the daemon can be told. Durations in seconds."""
 
+    durable: bool  # audio comes from JetStream
+    max_lag: float | None  # of stored audio, in seconds; None: however old
     subject: str
     input: wire.InputOptions
     sessions: SessionOptions
@@ -126,7 +128,6 @@ def names() -> frozenset[str]:
 
 
 def _read(r: _Reader) -> Settings:
-    r.choice("AUDIO_SOURCE", "nats", "nats")
     window = r.number("BUFFER_DURATION_SECS", 5.0, _SHORTEST_WINDOW, _LONGEST_WINDOW)
     r.parsed(
         "TARGET_SAMPLE_RATE",
@@ -137,6 +138,8 @@ def _read(r: _Reader) -> Settings:
     sha256 = r.matching("WHISPER_MODEL_SHA256", "", _SHA256, "64 hexadecimal digits in lower case")
     r.choice("VAD", "webrtc", "webrtc")
     return Settings(
+        durable=r.choice("AUDIO_SOURCE", "nats", "nats", "jetstream") == "jetstream",
+        max_lag=r.number("DURABLE_MAX_LAG_SECS", 0.0, 1, 10**9) or None,
         subject=r.matching(
             "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
         ),

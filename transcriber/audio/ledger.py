@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from enum import StrEnum
+from typing import Self
 
 from transcriber.errors import AccountingError
 from transcriber.messages import Account, GapReason
@@ -27,6 +28,16 @@ class Ledger:
         self._head = start
         self._pending: list[tuple[int, int]] = []  # disjoint, ascending, never touching: one per undecided stretch
         self._totals: dict[Fate | GapReason, int] = {}
+
+    @classmethod
+    def resumed(cls, head: int, account: Account) -> Self:
+        """The account of a session that was settled up to `head`."""
+        ledger = cls(head - account.received)
+        ledger._head = head
+        ledger._totals = {Fate.TRANSCRIBED: account.transcribed, Fate.SILENT: account.silent}
+        for reason, samples in account.gap.items():
+            ledger._totals[reason] = samples
+        return ledger
 
     @property
     def head(self) -> int:

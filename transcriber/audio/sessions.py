@@ -12,6 +12,8 @@ from transcriber.errors import Rejection
 from transcriber.messages import (
     SAMPLE_RATE,
     Account,
+    AudioFormat,
+    Checkpoint,
     Chunk,
     ChunkEvent,
     Ended,
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from transcriber.measurements import Tallies
+    from transcriber.messages import Cursor
 
-Output = Started | Window | Gap | Ended | Rejected | Lost
+Output = Started | Window | Silence | Gap | Ended | Rejected | Lost
 
 RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (WIRE)
 FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (WIRE)
@@ -83,6 +86,20 @@ class Sessions:
         self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._tallies = tallies
 
+    def resume(self, at: Checkpoint, now: float) -> None:
+        """Go on with a session that another daemon has left, or remember that it is over."""
+        if at.over:
+            self._remember(at.origin, at.asked)
+            return
+        ledger = Ledger.resumed(at.position, at.account)
+        session = _Session(at.asked, AudioStream.resumed(at, self._options.stream), ledger, now)
+        self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
+
+    def format(self, origin: Origin) -> AudioFormat | None:
+        """What a session's chunks are at present; None when it is over."""
+        session = self._by_id.get((origin.stream, origin.session))
+        return session.audio.format if session is not None else None
+
     def receive(self, chunk: Chunk, now: float) -> list[Output]:
         """Take one chunk. Raises `Rejection` when it cannot belong to any session; nothing has changed then."""
         found = self._find(chunk, frames=chunk.frames, now=now)
@@ -111,13 +128,15 @@ class Sessions:
             outputs += self._end(session)
         return outputs
 
-    def reject(self, stream: str, session: str | None, rejection: Rejection) -> list[Output]:
+    def reject(
+        self, stream: str, session: str | None, rejection: Rejection, cursor: Cursor | None = None
+    ) -> list[Output]:
         """Note that a chunk of this stream was rejected: a hole behind it will be called undecodable."""
         current = self._current.get(stream)
         if current is not None and session in {None, current.asked, current.origin.session}:
             current.rejected = True
             session = current.origin.session
-        return [Rejected(stream, session, rejection.reason, rejection.detail)]
+        return [Rejected(stream, session, rejection.reason, rejection.detail, cursor)]
 
     def lose(self, stream: str, messages: int) -> list[Output]:
         """Note messages that were lost without a trace of their bounds."""
@@ -146,7 +165,7 @@ class Sessions:
 
     def dropped(self, window: Window, reason: GapReason) -> list[Output]:
         """The window will not be transcribed."""
-        gap = Gap(window.origin, window.start, window.end, reason)
+        gap = Gap(window.origin, window.start, window.end, reason, window.cursor)
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
@@ -211,7 +230,7 @@ class Sessions:
         session = _Session(chunk.session, audio, Ledger(audio.start), now)
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
-        return session, [Started(session.origin)]
+        return session, [Started(session.origin, chunk.session, audio.start, chunk.cursor)]
 
     def _unused(self, chunk: Chunk) -> str:
         """The chunk's session id, with a number behind it when that session has ended already.
@@ -232,12 +251,15 @@ class Sessions:
         outputs = self._take(session, session.audio.flush())
         session.over = True
         del self._current[stream]
-        name, asked = session.origin.session, session.asked
-        for used in {name} | ({asked} if asked is not None and name.startswith(asked) else set()):
-            self._ended[stream, used] = self._ended.pop((stream, used), 0) + 1
+        self._remember(session.origin, session.asked)
+        return outputs + self._finish(session)
+
+    def _remember(self, origin: Origin, asked: str | None) -> None:
+        """No later session may have these names."""
+        for used in {origin.session} | ({asked} if asked is not None and origin.session.startswith(asked) else set()):
+            self._ended[origin.stream, used] = self._ended.pop((origin.stream, used), 0) + 1
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
-        return outputs + self._finish(session)
 
     def _take(self, session: _Session, pieces: list[Piece]) -> list[Output]:
         """Bring the account up to what the audio stream has just decided."""
@@ -254,9 +276,7 @@ class Sessions:
                     self._count(session, start, end, Fate.SILENT)
                 case Gap(_, start, end, reason):
                     self._count(session, start, end, reason)
-                    outputs.append(piece)
-                case Window():
-                    outputs.append(piece)
+            outputs.append(piece)
         return outputs
 
     def _count(self, session: _Session, start: int, end: int, fate: Fate | GapReason) -> None:
@@ -273,4 +293,4 @@ class Sessions:
         if not session.over or session.ledger.pending:
             return []
         del self._by_id[session.origin.stream, session.origin.session]
-        return [Ended(session.origin, session.ledger.account())]
+        return [Ended(session.origin, session.ledger.account(), session.audio.cursor)]

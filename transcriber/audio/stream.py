@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from transcriber.audio import pcm
 from transcriber.audio.resample import Resampler
 from transcriber.audio.segmenter import Segmentation, Segmenter, Span
+from transcriber.audio.timeline import Clock, Stored
 from transcriber.audio.vad import WebRtcDetector
-from transcriber.messages import SAMPLE_RATE, Chunk, Gap, GapReason, Origin, Silence, Window
+from transcriber.messages import (
+    SAMPLE_RATE,
+    AudioFormat,
+    Checkpoint,
+    Chunk,
+    Cursor,
+    Gap,
+    GapReason,
+    Origin,
+    Silence,
+    Window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,26 +55,6 @@ class StreamOptions:
         return WebRtcDetector(self.vad_aggressiveness)
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Where source frames of one rate lie on the timeline: frame f is at base + round((f - first) * 16000 / rate)."""
-
-    rate: int
-    base: int
-    first: int
-    next_frame: int
-
-    def position(self, frame: int) -> int:
-        return self.base + round((frame - self.first) * SAMPLE_RATE / self.rate)
-
-    def first_frame_at(self, position: int) -> int:
-        """The first frame that does not lie before `position`."""
-        frame = self.first + (position - self.base) * self.rate // SAMPLE_RATE - 1
-        while self.position(frame) < position:
-            frame += 1
-        return frame
-
-
 class AudioStream:
     """Decodes, resamples, segments and VAD-filters the chunks of one session.
 
@@ -75,7 +67,7 @@ class AudioStream:
         self._repaired = 0
         self._format = first.format
         offset = first.offset or 0
-        self._clock = _Clock(first.format.rate, 0, 0, offset)
+        self._clock = Clock(first.format.rate, 0, 0, offset)
         self.start = self.head = self._clock.position(offset)
         self._raw = bytearray()  # chunks in `_format` that are too short to be worth the work one by one
         self._resampler = Resampler(first.format.rate)
@@ -83,7 +75,28 @@ class AudioStream:
         self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
         self._sequence = 0
         self._language: str | None = None
+        self._stored = Stored(first.cursor)
         self._traces: deque[tuple[int, str]] = deque()  # (where the chunk starts, its traceparent)
+
+    @classmethod
+    def resumed(cls, at: Checkpoint, options: StreamOptions) -> Self:
+        """Go on with a session from a checkpoint."""
+        stream = cls(at.origin, options, Chunk(at.origin.stream, at.format, b"", cursor=at.cursor))
+        stream._clock = Clock(at.format.rate, at.position, 0, 0)
+        stream.start = stream.head = at.position
+        stream._segmenter.jump(at.position)
+        stream._sequence = at.sequence
+        return stream
+
+    @property
+    def format(self) -> AudioFormat:
+        """What its chunks are at present."""
+        return self._format
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where the stored audio behind the head begins."""
+        return self._behind(self.head)
 
     @property
     def buffered(self) -> int:
@@ -134,6 +147,7 @@ class AudioStream:
             return pieces
         if chunk.traceparent is not None and len(self._traces) < _MAX_LINKS:
             self._traces.append((self.head, chunk.traceparent))
+        self._mark(chunk, overlap)
         frame_bytes = chunk.format.frame_bytes
         self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :]
         self._advance(chunk.frames - overlap)
@@ -148,6 +162,7 @@ class AudioStream:
             return pieces
         pieces += self.flush()
         before = self.head
+        self._mark(chunk, overlap)
         self._advance(frames - overlap)
         return pieces + self._hole(before, reason)
 
@@ -171,6 +186,15 @@ class AudioStream:
         self._raw = bytearray()
         self._repaired += repaired
         return list(self._wrap(self._segmenter.push(self._resampler.push(samples))))
+
+    def _mark(self, chunk: Chunk, overlap: int) -> None:
+        """Note where the chunk, whose frames behind `overlap` are taken now, is stored."""
+        if chunk.cursor is not None:
+            cursor = Cursor(chunk.cursor.seq, chunk.cursor.frame + overlap)
+            self._stored.marks.append((self.head, self._clock.next_frame, cursor))
+
+    def _behind(self, position: int) -> Cursor | None:
+        return self._stored.behind(position, self.head, self._clock)
 
     def _advance(self, frames: int) -> None:
         before = self.head
@@ -197,7 +221,7 @@ class AudioStream:
     def _change_clock(self, chunk: Chunk) -> list[Piece]:
         """Go on in the chunk's format, from the same instant of the timeline."""
         rate, same_rate = chunk.format.rate, chunk.format.rate == self._format.rate
-        clock = _Clock(rate, 0, 0, 0)
+        clock = Clock(rate, 0, 0, 0)
         # Rounding one instant to two frame grids can leave a hole of under a frame in which nothing was lost: the old
         # run's end is padded up to it.
         if chunk.offset is not None and 0 < clock.position(chunk.offset) - self.head <= 1 + SAMPLE_RATE // rate:
@@ -212,7 +236,7 @@ class AudioStream:
             clock.next_frame = clock.first_frame_at(self.head)
             self._clock = clock
         elif not same_rate:
-            self._clock = _Clock(rate, self.head, 0, 0)
+            self._clock = Clock(rate, self.head, 0, 0)
         return pieces
 
     def _hole(self, start: int, reason: GapReason) -> list[Piece]:
@@ -221,14 +245,14 @@ class AudioStream:
         if self.head == start:
             return []
         self._segmenter.jump(self.head)
-        return [Gap(self.origin, start, self.head, reason)]
+        return [Gap(self.origin, start, self.head, reason, self._behind(self.head))]
 
     def _wrap(self, spans: list[Span]) -> Iterator[Piece]:
         for span in spans:
             if span.samples is None:
-                yield Silence(self.origin, span.start, span.end)
+                yield Silence(self.origin, span.start, span.end, self._behind(span.end))
             else:
-                yield self._window(span, span.samples)
+                yield replace(self._window(span, span.samples), cursor=self._behind(span.end))
                 self._sequence += 1
         self._forget_traces()
 

@@ -12,19 +12,19 @@ from transcriber.messages import (
     Ended,
     Event,
     Gap,
-    Hypothesis,
     Lost,
     Origin,
     Rejected,
-    Segment,
+    Silence,
     Started,
     Status,
     Suppressed,
-    Transcript,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from transcriber.results import Hypothesis, Segment, Transcript
 
 VERSION = 1
 
@@ -53,46 +53,57 @@ def seconds(samples: int) -> float:
     return samples / SAMPLE_RATE
 
 
-def encode_event(event: Event, unique: int, traceparent: str | None = None) -> Message:
-    """Encode an event; `unique` ends the message id where the event has no bounds."""
+def encode_event(
+    event: Event | Silence, unique: int, traceparent: str | None = None, more: Mapping[str, Any] | None = None
+) -> Message:
+    """Encode an event with `more` fields; `unique` ends the message id where the event has no bounds."""
     identity, body = str(unique), dict[str, Any]()
     match event:
+        case Silence(origin, start, end):
+            kind, identity, body = "silence", f"{start}-{end}", _bounds(start, end)
         case Gap(origin, start, end, reason):
             kind, identity, body = "gap", f"{start}-{end}", {**_bounds(start, end), "reason": reason}
         case Suppressed(origin, start, end, reason, text):
             kind, identity = "suppressed", f"{start}-{end}"
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
-            kind, body = "ended", _account(account)
+            kind, body = "ended", account_fields(account)
         case Started(origin):
             kind = "started"
-        case Rejected(stream, session, reason, detail):
+        case Rejected(stream, session, reason, detail, cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
+            identity = str(cursor.seq) if cursor is not None else identity
         case Lost(stream, session, messages):
             origin, kind, body = Origin(stream, session or ""), "lost", {"messages": messages}
-    return _message(origin, kind, body, identity, traceparent=traceparent)
+    return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)
 
 
 def encode_status(status: Status, unique: int) -> Message:
     """Encode where a session stands."""
     body = {
-        **_account(status.account),
+        **account_fields(status.account),
         "pending_jobs": status.pending_jobs,
         "queue_capacity": status.queue_capacity,
         "estimated_wait": status.estimated_wait,
         "rtf": status.rtf,
+        **({"lag_chunks": status.lag.chunks, "lag_seconds": status.lag.seconds} if status.lag is not None else {}),
     }
     return _message(status.origin, "status", body, str(unique), subject="status")
 
 
-def encode_final(transcript: Transcript, traceparent: str | None, max_payload: int) -> Message:
-    """Encode a result. One larger than `max_payload` bytes loses its words, then its segments, then the text's end."""
+def encode_final(
+    transcript: Transcript, traceparent: str | None, max_payload: int, more: Mapping[str, Any] | None = None
+) -> Message:
+    """Encode a result with `more` fields.
+
+    One larger than `max_payload` bytes loses its words, then its segments, then the text's end.
+    """
     identity = f"{transcript.start}-{transcript.end}"
 
     def build(body: Mapping[str, Any]) -> Message:
         return _message(transcript.origin, "final", body, identity, traceparent=traceparent, subject="final")
 
-    return _fitted(_final(transcript), build, max_payload)
+    return _fitted({**(more or {}), **_final(transcript)}, build, max_payload)
 
 
 def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload: int) -> Message:
@@ -183,7 +194,8 @@ def _bounds(start: int, end: int) -> dict[str, float]:
     return {"start": seconds(start), "end": seconds(end)}
 
 
-def _account(account: Account) -> dict[str, Any]:
+def account_fields(account: Account) -> dict[str, Any]:
+    """Totals by fate, in seconds."""
     return {
         "received": seconds(account.received),
         "transcribed": seconds(account.transcribed),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.connection import Connection
+    from transcriber.messages import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,15 @@ _BATCH = 32  # messages between two looks at the rest of the event loop: about 5
 class Refused:
     """A message that breaks the wire protocol; `stream` is None when not even that can be told."""
 
-    __slots__ = ("rejection", "session", "stream")
+    __slots__ = ("cursor", "rejection", "session", "stream")
 
-    def __init__(self, stream: str | None, session: str | None, rejection: Rejection) -> None:
+    def __init__(
+        self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None = None
+    ) -> None:
         self.stream = stream
         self.session = session
         self.rejection = rejection
+        self.cursor = cursor  # where it is stored
 
 
 class Missed:
@@ -68,6 +73,16 @@ class LiveSource:
         self._ending = False
         self._subscription: Subscription | None = None
         connection.on_slow_consumer = self._on_slow_consumer
+
+    @property
+    def now(self) -> float:
+        """Monotonic time in seconds."""
+        return time.monotonic()
+
+    @property
+    def lag(self) -> None:
+        """Live audio is not stored anywhere."""
+        return None
 
     async def start(self) -> None:
         """Subscribe. Raises `BrokerError` when the server forbids it."""

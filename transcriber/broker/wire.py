@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 AUDIO = "audio"  # audio.<stream>
 TRANSCRIBE = "transcribe"  # transcribe.<name>
 
+AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
+TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
+LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
+
 ENCODING = "Audio-Encoding"
 RATE = "Audio-Sample-Rate"
 CHANNELS = "Audio-Channels"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from transcriber.messages import SAMPLE_RATE, GapReason, Latency
+from transcriber.messages import SAMPLE_RATE, GapReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from transcriber.measurements import Snapshot, Tallies, Tally
+    from transcriber.results import Latency
 
 # 5 ms, an empty queue's wait, to 60 s, three times the default promise.
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transcriber.measurements import Snapshot, Tallies
-    from transcriber.messages import Latency, Window
+    from transcriber.messages import Window
+    from transcriber.results import Latency
 
 
 class Telemetry:

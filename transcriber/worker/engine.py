@@ -13,7 +13,8 @@ import _pywhispercpp as whisper
 import numpy as np
 
 from transcriber.errors import EngineError, Stopped
-from transcriber.messages import SAMPLE_RATE, Segment, Word
+from transcriber.messages import SAMPLE_RATE
+from transcriber.results import Segment, Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +28,9 @@ _POSITION = 320  # samples per encoder position: 20 ms
 _POSITIONS = 1500  # 30 s, what Whisper was trained on
 _SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and under 1 s it warns
 # Flash attention pads keys to a multiple of 256 and attends to the padding, so contexts come in that size: what is
-# reported of repeats and invented text under 384 positions is that padding (word error rate 0.317 at contexts cut to the
-# window, 0.134 at multiples of 256 and without flash attention). The slack, 0.1 s, lets a window of five seconds into
-# 256 positions; windows end in silence of their own. A result that looks wrong all the same is decoded again, whole.
+# reported of repeats and invented text under 384 positions is that padding (word error rate 0.317 at contexts cut to
+# the window, 0.134 at multiples of 256 and without flash attention). The slack, 0.1 s, lets a window of five seconds
+# into 256 positions; windows end in silence of their own. What looks wrong all the same is decoded again, whole.
 _CONTEXT_STEP, _CONTEXT_SLACK = 256, 5
 _LARGE_V3_MELS = 128  # large-v3 and turbo, for which a reduced context is reported to fail
 

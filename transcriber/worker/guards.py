@@ -10,7 +10,7 @@ import math
 import zlib
 from typing import TYPE_CHECKING
 
-from transcriber.messages import HeldBack, Recognition, Segment
+from transcriber.results import HeldBack, Recognition, Segment
 
 if TYPE_CHECKING:
     from transcriber.messages import Window

@@ -16,7 +16,8 @@ from transcriber.worker.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.messages import Recognition, Window
+    from transcriber.messages import Window
+    from transcriber.results import Recognition
 
 
 @dataclass(frozen=True, slots=True)

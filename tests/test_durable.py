@@ -1,0 +1,146 @@
+"""Durable mode with real processes: nothing that JetStream has acknowledged is lost, and nothing is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jiwer
+import pytest
+from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
+from harness import Daemon, NatsServer, Speech
+
+from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.setup import Storage, set_up
+from transcriber.ending import ExitCode
+from transcriber.errors import BrokerError
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with jetstream_server(tmp_path) as running:
+        yield running
+
+
+def everything(speech: Speech) -> int:
+    """Samples at 16 kHz of the recording."""
+    return round(len(speech.samples) * 16_000 / speech.rate)
+
+
+async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, heldout: Speech) -> None:
+    """Audio that was stored before the daemon started, too."""
+    speech = heldout.cut(0, 6)
+    await set_up_streams(server.url)
+    await publish(server.url, speech)
+    async with Daemon(server.url, **durable()) as daemon:
+        records = await until_ended(server.url)
+        assert await daemon.stop() == ExitCode.CLEAN
+    found = covered(records)
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+    assert jiwer.wer(speech.words, found.text) <= 0.1
+    assert records[0]["type"] == "started"
+
+
+async def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    server: NatsServer, heldout: Speech
+) -> None:
+    """kill -9 in mid-speech, four times; each start goes on where the transcripts end."""
+    speech = heldout.cut(0, 12)
+    await set_up_streams(server.url)
+    settings = durable()
+    publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
+    for seconds in (0.7, 0.2, 1.1, 0.5):
+        async with Daemon(server.url, **settings) as daemon:
+            await asyncio.sleep(seconds)
+            daemon.process.kill()
+    async with Daemon(server.url, **settings):
+        await publishing
+        found = covered(await until_ended(server.url))
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+    assert jiwer.wer(speech.words, found.text) <= 0.15  # windows may be cut elsewhere after a restart
+
+
+async def test_a_server_that_is_killed_comes_back_with_all_it_had(server: NatsServer, heldout: Speech) -> None:
+    """kill -9 of the server, twice; the daemon goes on by itself."""
+    speech = heldout.cut(0, 12)
+    await set_up_streams(server.url)
+    async with Daemon(server.url, **durable()) as daemon:
+        publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
+        for _ in range(2):
+            await asyncio.sleep(1.2)
+            server.kill()
+            await asyncio.sleep(0.5)
+            server.start()
+        await publishing
+        found = covered(await until_ended(server.url))
+        assert await daemon.stop() == ExitCode.CLEAN
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+    assert jiwer.wer(speech.words, found.text) <= 0.15
+
+
+async def test_sigterm_leaves_the_open_window_to_the_next_start(server: NatsServer, heldout: Speech) -> None:
+    """No gap(shutdown) and no end: the session goes on, to the sample."""
+    speech = heldout.cut(0, 4)
+    await set_up_streams(server.url)
+    settings = durable()
+    publishing = asyncio.create_task(publish(server.url, speech, pace=0.05))
+    async with Daemon(server.url, **settings) as daemon:
+        await asyncio.sleep(2)
+        assert await daemon.stop() == ExitCode.CLEAN
+    types = {body["type"] for body in await transcript(server.url)}
+    assert not types & {"gap", "ended"}
+    async with Daemon(server.url, **settings):
+        await publishing
+        found = covered(await until_ended(server.url))
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+
+
+async def test_of_two_daemons_one_works_and_the_other_takes_over(server: NatsServer, heldout: Speech) -> None:
+    """The standby is not ready; it is there within 15 s of the death of the first."""
+    speech = heldout.cut(0, 8)
+    await set_up_streams(server.url)
+    async with Daemon(server.url, **durable()) as first, Daemon(server.url, wait=False, **durable()) as second:
+        await second.logged("standing by")
+        assert await second.probe("/readyz") == 503
+        publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
+        await asyncio.sleep(1)
+        first.process.kill()
+        died = time.monotonic()
+        await second.logged("ready", patience=20)
+        assert time.monotonic() - died < 15
+        await publishing
+        found = covered(await until_ended(server.url))
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+
+
+async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsServer, heldout: Speech) -> None:
+    """Whatever the lease says: the fence keeps two from writing one transcript. Exit code 5."""
+    await set_up_streams(server.url)
+    async with Daemon(server.url, **durable()) as daemon:
+        await publish(server.url, heldout.cut(0, 1), end=False)
+        await asyncio.sleep(1)
+        async with connected(server.url) as client:
+            last = await client.jetstream().get_last_msg("TRANSCRIPTS", "transcript.s1.*")
+            await client.jetstream().publish("transcript.s1.event", last.data or b"")
+        await publish(server.url, heldout.cut(1, 4), "s1")
+        assert await daemon.ended() == ExitCode.FENCED
+    assert any("transcript.s1.*" in record["message"] for record in daemon.records)
+
+
+async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> None:
+    """And says what differs. Run again with what is there, it changes nothing."""
+    await set_up_streams(server.url)
+    connection = Connection(BrokerOptions(server.url))
+    await connection.open()
+    assert all("is there" in line for line in await set_up(connection, Storage()))
+    with pytest.raises(BrokerError, match="AUDIO exists with other settings: max_age is 86400, not 60"):
+        await set_up(connection, Storage(audio_age=60))
+    await connection.close()
+
+
+async def test_without_the_streams_the_daemon_says_what_makes_them(server: NatsServer) -> None:
+    async with Daemon(server.url, wait=False, **durable()) as daemon:
+        assert await daemon.ended() == ExitCode.CANNOT_START
+    assert "transcriber setup" in daemon.records[-1]["message"]

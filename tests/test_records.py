@@ -1,0 +1,223 @@
+"""What is stored about a stream: every fate in order, and checkpoints from which a session goes on to the sample."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from checks import schema
+from harness import Speech
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transcriber.audio.records import LONGEST_SILENCE, Record, Records
+from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.broker.checkpoints import decode_checkpoint, encode_record
+from transcriber.broker.durable import behind
+from transcriber.measurements import Tallies
+from transcriber.messages import (
+    SAMPLE_RATE,
+    Account,
+    AudioFormat,
+    Checkpoint,
+    Chunk,
+    Cursor,
+    Encoding,
+    Ended,
+    Gap,
+    GapReason,
+    Origin,
+    Rejected,
+    Silence,
+    Started,
+    Suppressed,
+    Window,
+)
+
+ORIGIN = Origin("s1", "x")
+FORMAT = AudioFormat(Encoding.S16LE, 48_000, 1)
+RATES = [8000, 11_025, 16_000, 44_100, 48_000]
+
+
+def window(sequence: int, start: int, end: int, origin: Origin = ORIGIN) -> Window:
+    return Window(origin, sequence, start, end, np.zeros(end - start, np.float32), cursor=Cursor(sequence + 2, 7))
+
+
+def taken(records: Records) -> list[Record]:
+    """Everything that can be stored now."""
+    found = []
+    while (record := records.next()) is not None:
+        assert records.next() is record
+        found.append(record)
+        records.stored()
+    return found
+
+
+def begun() -> Records:
+    records = Records(lambda _: FORMAT)
+    records.add(Started(ORIGIN, "x", 0, Cursor(1, 0)))
+    return records
+
+
+def gap(of: Window) -> Gap:
+    return Gap(of.origin, of.start, of.end, GapReason.ENGINE_ERROR, of.cursor)
+
+
+def test_windows_are_stored_in_order_whatever_order_they_are_decided_in() -> None:
+    records = begun()
+    first, second = window(0, 0, 100), window(1, 100, 300)
+    records.add(first)
+    records.add(second)
+    assert [type(r.event) for r in taken(records)] == [Started]
+    records.decide(second, gap(second))
+    assert taken(records) == []
+    records.decide(first, gap(first))
+    stored = taken(records)
+    assert [r.window for r in stored] == [first, second]
+    assert [r.checkpoint.position for r in stored] == [100, 300]
+    assert [r.checkpoint.sequence for r in stored] == [1, 2]
+    assert stored[-1].checkpoint.account == Account(300, 0, 0, {GapReason.ENGINE_ERROR: 300}, 0)
+
+
+def test_silence_is_stored_with_what_follows_it_and_by_itself_when_it_lasts() -> None:
+    """A record at least every ten seconds of it; what is shorter shows in the next record's totals."""
+    records = begun()
+    records.add(Silence(ORIGIN, 0, 1000, Cursor(2, 0)))
+    spoken = window(0, 1000, 1500)
+    records.add(spoken)
+    records.decide(spoken, gap(spoken))
+    second = SAMPLE_RATE
+    for k in range(25):
+        records.add(Silence(ORIGIN, 1500 + k * second, 1500 + (k + 1) * second, Cursor(3 + k, 0)))
+    stored = taken(records)
+    assert [type(r.event) for r in stored] == [Started, Gap, Silence, Silence]
+    assert stored[1].checkpoint.account.silent == 1000
+    assert [(r.event.start, r.event.end) for r in stored[2:]] == [
+        (1500, 1500 + LONGEST_SILENCE),
+        (1500 + LONGEST_SILENCE, 1500 + 2 * LONGEST_SILENCE),
+    ]
+
+
+def test_a_session_ends_in_front_of_the_next_one() -> None:
+    """Its last window may be decided when the next session has begun."""
+    records = begun()
+    last, other = window(0, 0, 100), Origin("s1", "y")
+    records.add(last)
+    records.add(Silence(ORIGIN, 100, 200, Cursor(9, 0)))
+    records.add(Started(other, "y", 0, Cursor(9, 0)))
+    records.decide(last, gap(last))
+    records.next()
+    records.add(Ended(ORIGIN, Account(200, 0, 100, {GapReason.ENGINE_ERROR: 100}, 0), Cursor(9, 0)))
+    stored = taken(records)
+    assert [type(r.event) for r in stored] == [Started, Gap, Ended, Started]
+    assert stored[2].checkpoint.over
+    assert stored[2].checkpoint.account.received == 200
+    assert stored[3].checkpoint == Checkpoint(other, "y", FORMAT, 0, 0, Account(0, 0, 0, {}, 0), Cursor(9, 0))
+
+
+def test_suppressed_text_comes_in_front_of_its_window() -> None:
+    """With the checkpoint in front of the window: whoever goes on from there decodes it once more."""
+    records = begun()
+    spoken = window(0, 0, 100)
+    records.add(spoken)
+    taken(records)
+    records.decide(spoken, gap(spoken), [Suppressed(ORIGIN, 0, 50, "repetition", "la la")])
+    stored = taken(records)
+    assert [type(r.event) for r in stored] == [Suppressed, Gap]
+    assert [r.checkpoint.position for r in stored] == [0, 100]
+
+
+counts = st.integers(0, 2**40)
+gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
+
+
+@given(
+    st.builds(
+        Checkpoint,
+        st.builds(Origin, st.just("s1"), st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1)),
+        st.none() | st.just("asked"),
+        st.builds(AudioFormat, st.sampled_from(Encoding), st.sampled_from(RATES), st.integers(1, 8)),
+        counts,
+        counts,
+        st.builds(Account, counts, counts, counts, gaps, st.just(0)),
+        st.builds(Cursor, st.integers(1, 2**50), counts),
+    ),
+    st.sampled_from(["silence", "gap", "ended", "rejected", "suppressed"]),
+)
+def test_a_checkpoint_comes_back_from_every_kind_of_record(at: Checkpoint, kind: str) -> None:
+    at = Checkpoint(at.origin, at.asked, at.format, at.position, at.sequence, at.account, at.cursor, kind == "ended")
+    event = {
+        "silence": Silence(at.origin, 0, at.position),
+        "gap": Gap(at.origin, 0, at.position, GapReason.LAG),
+        "ended": Ended(at.origin, at.account),
+        "rejected": Rejected("s1", None, "rate", "detail", Cursor(5, 0)),
+        "suppressed": Suppressed(at.origin, 1, 2, "repetition", "la la"),
+    }[kind]
+    payload = encode_record(Record(event, at), 1, 2**20).payload
+    schema().validate(json.loads(payload))
+    assert decode_checkpoint(payload) == at
+
+
+def spoken_chunks(speech: Speech, rate: int, sizes: list[int], *, offsets: bool) -> list[Chunk]:
+    """The first seconds of the recording at this rate, in chunks of these sizes over and over, stored one by one."""
+    source = speech.samples[: 9 * SAMPLE_RATE]
+    moments = np.arange(0, len(source) - 1, SAMPLE_RATE / rate)
+    pcm = (np.interp(moments, np.arange(len(source)), source) * 32767).astype("<i2")
+    chunks, at = [], 0
+    while at < len(pcm):
+        size = sizes[len(chunks) % len(sizes)]
+        offset = at if offsets else None
+        cursor = Cursor(3 * len(chunks) + 1, 0)  # other streams lie between them
+        payload = pcm[at : at + size].tobytes()
+        chunks.append(Chunk("s1", AudioFormat(Encoding.S16LE, rate, 1), payload, "x", offset, cursor=cursor))
+        at += size
+    return chunks
+
+
+def given_up(sessions: Sessions, records: Records, outputs: list[Output]) -> list[Record]:
+    """Every window becomes a gap at once. Returns the records."""
+    stored: list[Record] = []
+    for output in outputs:
+        records.add(output)
+        if isinstance(output, Window):
+            records.decide(output, gap(output))
+        stored += taken(records)
+        if isinstance(output, Window):
+            settled = sessions.dropped(output, GapReason.ENGINE_ERROR)
+            stored += given_up(sessions, records, [o for o in settled if not isinstance(o, Gap)])
+    return stored
+
+
+def followed(sessions: Sessions, records: Records, chunks: list[Chunk]) -> list[Record]:
+    return [record for chunk in chunks for record in given_up(sessions, records, sessions.receive(chunk, 0.0))]
+
+
+@given(
+    st.sampled_from(RATES),
+    st.lists(st.integers(50, 20_000), min_size=1, max_size=5),
+    st.booleans(),
+    st.integers(0, 100),
+)
+@settings(max_examples=25)
+def test_a_session_goes_on_from_any_record_without_hole_or_overlap(
+    heldout: Speech, rate: int, sizes: list[int], offsets: bool, pick: int
+) -> None:
+    """From the cursor on, a fresh daemon settles exactly what the first one had not."""
+    chunks = spoken_chunks(heldout, rate, sizes, offsets=offsets)
+    sessions = Sessions(SessionOptions(), lambda: "new", Tallies())
+    stored = followed(sessions, Records(sessions.format), chunks)
+    frames = sum(chunk.frames for chunk in chunks)
+    at = stored[pick % len(stored)].checkpoint
+    again = Sessions(SessionOptions(), lambda: "new", Tallies())
+    again.resume(at, 0.0)
+    rest = [behind(c, max(c.cursor, at.cursor)) for c in chunks if c.cursor.seq >= at.cursor.seq]
+    records = Records(again.format, at)
+    more = followed(again, records, rest) + given_up(again, records, again.end_all())
+    positions = [at.position, *(r.checkpoint.position for r in more)]
+    assert positions == sorted(positions)
+    last = more[-1].checkpoint
+    assert last.over
+    assert last.account.received == last.position
+    assert last.account.received == last.account.silent + sum(last.account.gap.values())
+    # Without offsets, a restart in the middle of a chunk may round to another sample of a grid that is not 16 kHz.
+    assert abs(last.position - round(frames * SAMPLE_RATE / rate)) <= (0 if offsets else 1)

@@ -1,0 +1,176 @@
+"""Audio from JetStream: read in order from where the transcripts end, no faster than it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from transcriber.broker import wire
+from transcriber.broker.live import Refused
+from transcriber.errors import BrokerError, Rejection
+from transcriber.messages import Chunk, Cursor, Lag, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from nats.aio.msg import Msg
+    from nats.js.client import JetStreamContext
+
+    from transcriber.broker.connection import Connection
+
+log = logging.getLogger(__name__)
+
+_BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so that a round trip is little beside them
+_WAIT_SECS = 1.0  # for a message before asking again: also how soon a consumer that is gone is noticed
+_RETRY_SECS = 0.2
+_INACTIVE_SECS = 60.0  # after which the server forgets a consumer that nobody asks any more
+_OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+
+Arrival = Chunk | Skipped | Refused
+
+
+class DurableSource:
+    """Gives out what is stored for `subject` from `begin` on, in order, through `arrivals`.
+
+    `done` holds, by stream, where the transcripts end: nothing before that is given out again. Messages whose age is
+    over `max_lag` seconds come as `Skipped`.
+    """
+
+    def __init__(  # noqa: PLR0913 - what to read, from where, and how it is to be understood
+        self,
+        connection: Connection,
+        subject: str,
+        options: wire.InputOptions,
+        *,
+        begin: int,
+        done: Mapping[str, Cursor],
+        max_lag: float | None = None,
+    ) -> None:
+        self._connection = connection
+        self._jetstream: JetStreamContext = connection.client.jetstream()
+        self._subject = subject
+        self._options = options
+        self._next = max(1, begin)
+        self._done = dict(done)
+        self._max_lag = max_lag
+        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._whole = False  # whether the subscription has given us everything so far
+        self._expected = 1
+        self._reconnects = connection.reconnects
+        self._ending = False
+        self._last: tuple[float, float] | None = None  # the newest message's time, and when we had it
+        self.lag = Lag(0, 0.0)
+
+    @property
+    def now(self) -> float:
+        """Time as the messages tell it, in seconds; once there are no more it goes on with our own clock."""
+        if self._last is None:
+            return time.time()
+        stored, had = self._last
+        return stored + (0.0 if self.lag.chunks else time.monotonic() - had)
+
+    def end(self) -> None:
+        """Let `arrivals` end."""
+        self._ending = True
+
+    async def arrivals(self) -> AsyncIterator[Arrival]:
+        """Yield what is stored and what will be, until `end`. What is not asked for stays where it is."""
+        while not self._ending:
+            for message in await self._fetch():
+                if self._ending:
+                    return
+                if (arrival := self._take(message)) is not None:
+                    yield arrival
+                await asyncio.sleep(0)
+
+    async def _fetch(self) -> list[Msg]:
+        """Return the next messages, none when none came in time. Raises `BrokerError` when there is no audio stream."""
+        await self._connection.connected.wait()
+        try:
+            if not self._whole or self._reconnects != self._connection.reconnects:
+                await self._begin()
+            assert self._subscription is not None  # noqa: S101 - _begin() set it
+            return await self._subscription.fetch(_BATCH, _WAIT_SECS)
+        except nats.js.errors.NotFoundError as error:
+            raise BrokerError(
+                self._connection.options.address,
+                f"there is no stream {wire.AUDIO_STREAM}: {error.description}; `transcriber setup` makes it",
+            ) from error
+        except TimeoutError:
+            self.lag = Lag(0, 0.0)
+            await self._check()
+        except _OURS as error:
+            log.warning("JetStream: %s", str(error) or type(error).__name__, extra={"limited": True})
+            self._whole = False
+            await asyncio.sleep(_RETRY_SECS)
+        return []
+
+    async def _check(self) -> None:
+        """Begin anew if the server has forgotten the consumer, as it does when it starts again."""
+        assert self._subscription is not None  # noqa: S101 - called behind a fetch
+        try:
+            await self._subscription.consumer_info()
+        except _OURS:
+            self._whole = False
+
+    async def _begin(self) -> None:
+        """Make a consumer of our own that begins behind the last message that we had."""
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.unsubscribe()
+        self._reconnects = self._connection.reconnects
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self._next,
+            filter_subject=self._subject,
+            ack_policy=AckPolicy.NONE,  # the transcripts say what is done
+            inactive_threshold=_INACTIVE_SECS,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        info = await self._jetstream.add_consumer(wire.AUDIO_STREAM, config)
+        self._subscription = await self._jetstream.pull_subscribe_bind(info.name, wire.AUDIO_STREAM)
+        self._whole, self._expected = True, 1
+
+    def _take(self, message: Msg) -> Arrival | None:
+        """Make an arrival of a message; None when it was transcribed before, or when one before it is missing."""
+        meta = message.metadata
+        if meta.sequence.consumer != self._expected:  # one was lost on its way: begin anew behind the last
+            self._whole = False
+        if not self._whole or meta.sequence.stream < self._next:
+            return None
+        self._expected += 1
+        self._next = meta.sequence.stream + 1
+        stored = meta.timestamp.timestamp()
+        self._last = (stored, time.monotonic())
+        self.lag = Lag(meta.num_pending, max(0.0, time.time() - stored))
+        return self._parse(message, meta.sequence.stream)
+
+    def _parse(self, message: Msg, seq: int) -> Arrival | None:
+        subject, headers, payload = message.subject, message.headers, message.data
+        stream = subject.partition(".")[2]
+        start = self._done.get(stream, Cursor(1, 0))
+        if seq < start.seq:
+            return None
+        at = Cursor(seq, start.frame if seq == start.seq else 0)
+        try:
+            if self._max_lag is None or self.lag.seconds <= self._max_lag:
+                return behind(wire.parse(subject, headers, payload, self._options), at)
+            skipped = wire.parse_skipped(subject, headers, payload, self._options)
+            return Skipped(behind(skipped.chunk, at), max(0, skipped.frames - at.frame))
+        except Rejection as rejection:
+            known = stream if wire.is_stream(stream) else None
+            return Refused(known, wire.session_of(headers), rejection, at)
+
+
+def behind(chunk: Chunk, at: Cursor) -> Chunk:
+    """The chunk from this frame on."""
+    offset = None if chunk.offset is None else chunk.offset + at.frame
+    return replace(chunk, pcm=chunk.pcm[at.frame * chunk.format.frame_bytes :], offset=offset, cursor=at)

@@ -1,0 +1,108 @@
+"""Which daemon works: a lease in a key-value bucket, renewed while it is held. The fence protects when this fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+
+from transcriber.broker import wire
+from transcriber.errors import BrokerError, Fenced
+
+if TYPE_CHECKING:
+    from nats.js.kv import KeyValue
+
+    from transcriber.broker.connection import Connection
+
+log = logging.getLogger(__name__)
+
+LEASE_SECS = 10.0  # after which one that is not renewed is free (WIRE)
+_RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
+_ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
+_AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+
+
+class Lease:
+    """The right to work on a subject, for one holder at a time.
+
+    `holder` tells daemons apart. One that starts again under its old name goes on at once.
+    """
+
+    def __init__(self, connection: Connection, subject: str, holder: str) -> None:
+        self._connection = connection
+        self._key = subject.replace("*", "=all")  # "=" is allowed in a key and not in a stream's name
+        self._holder = holder.encode()
+        self._bucket: KeyValue | None = None
+        self._revision = 0
+
+    async def acquire(self) -> None:
+        """Wait until the lease is ours. Raises `BrokerError` when there is no bucket."""
+        standing_by = False
+        while True:
+            await self._connection.connected.wait()
+            try:
+                if await self._take():
+                    return
+                if not standing_by:
+                    log.info("standing by: another daemon holds the lease", extra={"lease": self._key})
+                    standing_by = True
+            except nats.js.errors.NotFoundError as error:
+                reason = f"there is no bucket {wire.LEASES}; `transcriber setup` makes it"
+                raise BrokerError(self._connection.options.address, reason) from error
+            except _AWAY as error:
+                log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
+            await asyncio.sleep(_ASK_SECS)
+
+    async def keep(self) -> None:
+        """Renew it, for ever. Raises `Fenced` when somebody else has it."""
+        while True:
+            await asyncio.sleep(_RENEW_SECS)
+            await self._connection.connected.wait()
+            try:
+                if not await self._renew() and not await self._take():
+                    raise Fenced(f"the lease {self._key}", "another daemon has taken it")
+            except _AWAY as error:
+                log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
+
+    async def release(self) -> None:
+        """Let the next one have it at once."""
+        try:
+            async with asyncio.timeout(_ASK_SECS):
+                if self._bucket is not None and self._revision:
+                    await self._bucket.delete(self._key, last=self._revision)
+        except _AWAY as error:
+            log.debug("the lease runs out by itself: %s", error)
+
+    async def _take(self) -> bool:
+        """Take it if it is free, or has been ours already."""
+        bucket = await self._opened()
+        try:
+            self._revision = await bucket.create(self._key, self._holder)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return await self._is_ours()
+        return True
+
+    async def _renew(self) -> bool:
+        """Renew what is still ours; a renewal whose acknowledgement was lost is ours, too."""
+        bucket = await self._opened()
+        try:
+            self._revision = await bucket.update(self._key, self._holder, last=self._revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return await self._is_ours()
+        return True
+
+    async def _is_ours(self) -> bool:
+        try:
+            entry = await (await self._opened()).get(self._key)
+        except nats.js.errors.KeyNotFoundError:
+            return False
+        self._revision = entry.revision or 0
+        return entry.value == self._holder
+
+    async def _opened(self) -> KeyValue:
+        if self._bucket is None:
+            self._bucket = await self._connection.client.jetstream(timeout=_ASK_SECS).key_value(wire.LEASES)
+        return self._bucket

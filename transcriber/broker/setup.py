@@ -1,0 +1,108 @@
+"""What durable mode needs on the server: made when it is not there, checked when it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+
+from transcriber.broker import wire
+from transcriber.broker.lease import LEASE_SECS
+from transcriber.errors import BrokerError
+
+if TYPE_CHECKING:
+    from nats.js.client import JetStreamContext
+
+    from transcriber.broker.connection import Connection
+
+_ANSWER_SECS = 5.0  # creating a replicated stream takes the servers a moment
+# A record whose acknowledgement was lost is sent again at once; a chunk that a producer sends again after a reconnect
+# comes within NATS_RECONNECT_TIMEOUT_SECS.
+_DUPLICATES_SECS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How long and how often audio and transcripts are kept. Seconds and bytes; 0 means without limit."""
+
+    audio_age: float = 86_400.0
+    audio_bytes: int = 0
+    transcript_age: float = 0.0
+    replicas: int = 1
+
+
+def streams(storage: Storage) -> list[StreamConfig]:
+    """The streams of durable mode.
+
+    Both refuse what does not fit any more: a stream that made room by deleting would delete what nobody has read yet.
+    Only age deletes audio.
+    """
+
+    def stream(name: str, subjects: list[str], age: float, size: int) -> StreamConfig:
+        return StreamConfig(
+            name=name,
+            subjects=subjects,
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_age=age,
+            max_bytes=size or -1,
+            num_replicas=storage.replicas,
+            duplicate_window=min(_DUPLICATES_SECS, age or _DUPLICATES_SECS),
+            allow_direct=True,
+        )
+
+    return [
+        stream(wire.AUDIO_STREAM, [f"{wire.AUDIO}.*"], storage.audio_age, storage.audio_bytes),
+        stream(wire.TRANSCRIPT_STREAM, ["transcript.*.final", "transcript.*.event"], storage.transcript_age, 0),
+    ]
+
+
+async def set_up(connection: Connection, storage: Storage) -> list[str]:
+    """Make or check the streams and the bucket of leases; returns a line for each. Raises `BrokerError`."""
+    jetstream = connection.client.jetstream(timeout=_ANSWER_SECS)
+    try:
+        done = [await _stream(connection, jetstream, wanted) for wanted in streams(storage)]
+        return [*done, await _leases(connection, jetstream, storage)]
+    except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
+        raise BrokerError(connection.options.address, f"JetStream: {str(error) or type(error).__name__}") from error
+
+
+async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: StreamConfig) -> str:
+    name = wanted.name or ""
+    try:
+        found = (await jetstream.stream_info(name)).config
+    except nats.js.errors.NotFoundError:
+        await jetstream.add_stream(wanted)
+        return f"{name}: made"
+    different = [
+        f"{field} is {_shown(getattr(found, field))}, not {_shown(getattr(wanted, field))}"
+        for field in ("subjects", "retention", "storage", "discard", "max_age", "max_bytes", "num_replicas")
+        if getattr(found, field) != getattr(wanted, field)
+    ]
+    if different:
+        raise BrokerError(
+            connection.options.address, f"stream {name} exists with other settings: {'; '.join(different)}"
+        )
+    return f"{name}: is there"
+
+
+async def _leases(connection: Connection, jetstream: JetStreamContext, storage: Storage) -> str:
+    try:
+        bucket = await jetstream.key_value(wire.LEASES)
+    except nats.js.errors.NotFoundError:
+        config = KeyValueConfig(wire.LEASES, ttl=LEASE_SECS, history=1, replicas=storage.replicas)
+        await jetstream.create_key_value(config)
+        return f"{wire.LEASES}: made"
+    ttl = (await bucket.status()).ttl
+    if ttl != LEASE_SECS:
+        reason = f"bucket {wire.LEASES} exists with other settings: ttl is {_shown(ttl)}, not {LEASE_SECS:g}"
+        raise BrokerError(connection.options.address, reason)
+    return f"{wire.LEASES}: is there"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be
+    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))

@@ -1,0 +1,140 @@
+"""The stored transcripts: where each stream stands, and records written behind a fence, each exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+
+from transcriber.broker import wire
+from transcriber.broker.checkpoints import decode_checkpoint
+from transcriber.errors import BrokerError, Fenced
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nats.js.api import RawStreamMsg
+    from nats.js.client import JetStreamContext
+
+    from transcriber.broker.connection import Connection
+    from transcriber.broker.encoding import Message
+    from transcriber.messages import Checkpoint
+
+log = logging.getLogger(__name__)
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+_WRONG_LAST = {10071, 10164}  # JSStreamWrongLastSequenceErr: somebody, perhaps we ourselves, has written before
+_NO_MESSAGE = 10037  # JSNoMessageFoundErr; a stream that is not there gives another one
+_ANSWER_SECS = 2.0  # a working server answers within milliseconds
+_RETRY_SECS = 0.5
+_AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where work goes on: each stream's checkpoint, and the first message of the audio stream that is not settled."""
+
+    checkpoints: Mapping[str, Checkpoint]
+    begin: int
+
+
+class Transcripts:
+    """Reads and writes the transcript stream. One writer a stream at a time: a second one is `Fenced`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._jetstream: JetStreamContext = connection.client.jetstream(timeout=_ANSWER_SECS)
+        self._last: dict[str, int] = {}
+
+    async def standing(self, subject: str) -> Standing:
+        """Read where the transcripts of all streams of `subject` end. Raises `BrokerError`."""
+        try:
+            return await self._standing(subject)
+        except nats.js.errors.NotFoundError as error:
+            reason = f"{error.description}: `transcriber setup` makes {wire.AUDIO_STREAM} and {wire.TRANSCRIPT_STREAM}"
+            raise BrokerError(self._connection.options.address, reason) from error
+        except (*_AWAY, ValueError) as error:
+            raise BrokerError(self._connection.options.address, str(error) or type(error).__name__) from error
+
+    async def _standing(self, subject: str) -> Standing:
+        asked = subject.partition(".")[2]
+        audio = await self._jetstream.stream_info(wire.AUDIO_STREAM, subjects_filter=subject)
+        stored = await self._jetstream.stream_info(wire.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
+        heard = {name.split(".")[1] for name in audio.state.subjects or ()}
+        told = {name.split(".")[1] for name in stored.state.subjects or ()}
+        checkpoints: dict[str, Checkpoint] = {}
+        begin = (audio.state.last_seq or 0) + 1
+        for stream in heard | told:
+            last = await self._read_last(stream)
+            self._last[stream] = last.seq or 0 if last is not None else 0
+            checkpoint = None if last is None else decode_checkpoint(last.data or b"")
+            if checkpoint is not None:
+                checkpoints[stream] = checkpoint
+            if stream in heard:
+                begin = min(begin, await self._begin(stream, checkpoint))
+        return Standing(checkpoints, begin)
+
+    async def _begin(self, stream: str, checkpoint: Checkpoint | None) -> int:
+        """The first message of a stream that is not settled, or what follows its last one."""
+        newest = await self._jetstream.get_last_msg(wire.AUDIO_STREAM, f"{wire.AUDIO}.{stream}")
+        first = checkpoint.cursor.seq if checkpoint is not None else 1
+        return first if first <= (newest.seq or 0) else sys.maxsize
+
+    async def store(self, stream: str, message: Message) -> None:
+        """Write the stream's next record; wait as long as it takes. Raises `Fenced` when somebody else has written."""
+        headers = {
+            **message.headers,
+            _EXPECTED: str(self._last.get(stream, 0)),
+            _EXPECTED_SUBJECT: f"transcript.{stream}.*",
+        }
+        while True:
+            await self._connection.connected.wait()
+            try:
+                stored = await self._jetstream.publish(
+                    message.subject, message.payload, stream=wire.TRANSCRIPT_STREAM, headers=dict(headers)
+                )
+            except nats.js.errors.APIError as error:
+                if error.err_code in _WRONG_LAST:
+                    await self._was_ours(stream, message)
+                    return
+                log.warning(
+                    "%s takes no record: %s", wire.TRANSCRIPT_STREAM, error.description, extra={"limited": True}
+                )
+            except _AWAY as error:
+                log.warning("a record will be stored again: %s", str(error) or type(error).__name__)
+            else:
+                self._last[stream] = max(
+                    self._last.get(stream, 0), stored.seq
+                )  # lower: stored before, by an earlier run
+                return
+            await asyncio.sleep(_RETRY_SECS)
+
+    async def _was_ours(self, stream: str, message: Message) -> None:
+        """After a refusal: our own record is there when only its acknowledgement was lost. Raises `Fenced`."""
+        while True:
+            await self._connection.connected.wait()
+            try:
+                last = await self._read_last(stream)
+                break
+            except _AWAY as error:
+                log.warning("the last record will be read again: %s", str(error) or type(error).__name__)
+                await asyncio.sleep(_RETRY_SECS)
+        wanted = message.headers["Nats-Msg-Id"]
+        if last is None or (last.headers or {}).get("Nats-Msg-Id") != wanted or last.data != message.payload:
+            found = f"record {last.seq}" if last is not None else "none"
+            raise Fenced(f"transcript.{stream}.*", f"record {self._last.get(stream, 0)} should be the last; {found} is")
+        self._last[stream] = last.seq or 0
+
+    async def _read_last(self, stream: str) -> RawStreamMsg | None:
+        try:
+            return await self._jetstream.get_last_msg(wire.TRANSCRIPT_STREAM, f"transcript.{stream}.*")
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == _NO_MESSAGE:
+                return None
+            raise

@@ -1,0 +1,80 @@
+"""The daemon's life with stored audio: stand by, go on where the transcripts end, leave the rest to the next start."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from transcriber.broker.durable import DurableSource
+from transcriber.broker.lease import Lease
+from transcriber.broker.transcripts import Transcripts
+from transcriber.durable import DurablePipeline
+from transcriber.ending import within
+from transcriber.service import Service
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from transcriber.broker.connection import Connection
+    from transcriber.broker.requests import RequestService
+    from transcriber.pipeline import Parts
+
+
+class DurableService(Service):
+    """One daemon on JetStream. It ends with 5 when another one writes the same transcript."""
+
+    @property
+    def _longest_wait(self) -> float:
+        return math.inf
+
+    async def _serve(
+        self, connection: Connection, parts: Parts, requests: RequestService, stack: AsyncExitStack
+    ) -> set[asyncio.Future[None]]:
+        """Wait for the lease, then take stored audio and requests. Returns what must not end."""
+        settings = self._settings
+        lease = Lease(connection, settings.subject, self._name())
+        await lease.acquire()
+        stack.push_async_callback(lease.release)
+        keeping = asyncio.create_task(lease.keep())
+        stack.callback(keeping.cancel)
+        transcripts = Transcripts(connection)
+        standing = await transcripts.standing(settings.subject)
+        pipeline = DurablePipeline(parts, transcripts, standing.checkpoints)
+        stack.push_async_callback(self._finish_stored, pipeline, requests)
+        source = DurableSource(
+            connection,
+            settings.subject,
+            settings.input,
+            begin=standing.begin,
+            done={stream: at.cursor for stream, at in standing.checkpoints.items()},
+            max_lag=settings.max_lag,
+        )
+        keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval, source))
+        stack.callback(keeping_time.cancel)
+        await requests.start()
+        ingesting = asyncio.create_task(pipeline.ingest(source))
+        stack.push_async_callback(self._leave_streams, requests, ingesting)
+        return {keeping, keeping_time, ingesting, pipeline.failed}
+
+    def _name(self) -> str:
+        """Who we are, the same after a restart: nobody else on this host has our port."""
+        port = self._settings.health.port
+        return f"{socket.gethostname()}:{port}" if port else uuid4().hex
+
+    async def _leave_streams(self, requests: RequestService, ingesting: asyncio.Task[None]) -> None:
+        """Take no more audio; what is open or not queued yet stays for the next start."""
+        ingesting.cancel()
+        await within(self._left, requests.stop())
+        self._queue.close()
+
+    async def _finish_stored(self, pipeline: DurablePipeline, requests: RequestService) -> None:
+        """Let the worker finish what is queued, and store it, within the grace period."""
+        self._queue.close()
+        await within(self._left, self._worker.finished.wait())
+        self._queue.abandon()
+        await within(self._publishing_left, pipeline.stored())
+        pipeline.stop_storing()
+        await within(self._left, requests.give_up())
