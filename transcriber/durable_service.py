@@ -52,6 +52,7 @@ class DurableService(Service):
             done={stream: at.cursor for stream, at in standing.checkpoints.items()},
             max_lag=settings.max_lag,
         )
+        self._lag = lambda: source.lag
         keeping_time = asyncio.create_task(pipeline.keep_time(settings.status_interval, source))
         stack.callback(keeping_time.cancel)
         await requests.start()

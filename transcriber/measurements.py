@@ -70,3 +70,5 @@ class Snapshot:
     busy: float
     rtf: float
     buffered: float
+    lag_chunks: int = 0  # stored and not taken yet
+    lag_seconds: float = 0.0

@@ -22,7 +22,7 @@ from transcriber.broker.requests import RequestService
 from transcriber.ending import ExitCode, signals, why, within
 from transcriber.health import HealthServer
 from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import SAMPLE_RATE
+from transcriber.messages import SAMPLE_RATE, Lag
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
@@ -61,6 +61,7 @@ class Service:
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._queue = JobQueue(1)
         self._connection: Connection | None = None
+        self._lag: Callable[[], Lag | None] = lambda: None
         self._ready = False
         self._drain_until = self._publish_until = 0.0
         self._stop = asyncio.Event()
@@ -224,7 +225,9 @@ class Service:
     def _snapshot(self) -> Snapshot:
         worker, queue = self._worker, self._queue
         buffered = self._sessions.buffered / SAMPLE_RATE
-        return Snapshot(queue.depth, queue.capacity, worker.busy_seconds, worker.pace.rtf, buffered)
+        lag = self._lag() or Lag(0, 0.0)
+        pace = worker.pace.rtf
+        return Snapshot(queue.depth, queue.capacity, worker.busy_seconds, pace, buffered, lag.chunks, lag.seconds)
 
     def _not_alive(self) -> str | None:
         """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""

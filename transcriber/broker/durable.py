@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 _BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so that a round trip is little beside them
 _WAIT_SECS = 1.0  # for a message before asking again: also how soon a consumer that is gone is noticed
 _RETRY_SECS = 0.2
-_INACTIVE_SECS = 60.0  # after which the server forgets a consumer that nobody asks any more
 _OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 Arrival = Chunk | Skipped | Refused
@@ -121,22 +121,24 @@ class DurableSource:
             self._whole = False
 
     async def _begin(self) -> None:
-        """Make a consumer of our own that begins behind the last message that we had."""
+        """Make the consumer anew, behind the last message that we had. It outlives us: autoscalers read its lag."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
         self._reconnects = self._connection.reconnects
+        name = wire.consumer_of(self._subject)
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            await self._jetstream.delete_consumer(wire.AUDIO_STREAM, name)
         config = ConsumerConfig(
+            name=name,
+            durable_name=name,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self._next,
             filter_subject=self._subject,
             ack_policy=AckPolicy.NONE,  # the transcripts say what is done
-            inactive_threshold=_INACTIVE_SECS,
-            mem_storage=True,
-            num_replicas=1,
         )
-        info = await self._jetstream.add_consumer(wire.AUDIO_STREAM, config)
-        self._subscription = await self._jetstream.pull_subscribe_bind(info.name, wire.AUDIO_STREAM)
+        await self._jetstream.add_consumer(wire.AUDIO_STREAM, config)
+        self._subscription = await self._jetstream.pull_subscribe_bind(name, wire.AUDIO_STREAM)
         self._whole, self._expected = True, 1
 
     def _take(self, message: Msg) -> Arrival | None:

@@ -33,7 +33,7 @@ class Lease:
 
     def __init__(self, connection: Connection, subject: str, holder: str) -> None:
         self._connection = connection
-        self._key = subject.replace("*", "=all")  # "=" is allowed in a key and not in a stream's name
+        self._key = wire.key_of(subject)
         self._holder = holder.encode()
         self._bucket: KeyValue | None = None
         self._revision = 0

@@ -20,6 +20,7 @@ AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
 TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
 LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
 
+
 ENCODING = "Audio-Encoding"
 RATE = "Audio-Sample-Rate"
 CHANNELS = "Audio-Channels"
@@ -55,6 +56,17 @@ class InputOptions:
 def is_stream(name: str) -> bool:
     """Whether `name` may be a stream id."""
     return _STREAM.fullmatch(name) is not None
+
+
+def key_of(subject: str) -> str:
+    """What the lease and the consumer of `audio.<stream>` or `audio.*` are called."""
+    name = subject.partition(".")[2]
+    return "=all" if name == "*" else name  # "=" is allowed there and not in a stream's name
+
+
+def consumer_of(subject: str) -> str:
+    """The consumer that reads a subject's stored audio."""
+    return f"transcriber-{key_of(subject)}"
 
 
 def stream_of(subject: str) -> str:

@@ -66,6 +66,8 @@ class Metrics:
             ("queue.capacity", "{job}", "Jobs that may wait or run", lambda: snapshot().queue_capacity),
             ("worker.busy", "1", "Share of the time since the last export in which the engine ran", busy),
             ("buffer.size", "s", "Audio received and not yet cut into windows", lambda: snapshot().buffered),
+            ("lag.chunks", "{chunk}", "Stored and not taken yet (JetStream)", lambda: snapshot().lag_chunks),
+            ("lag.seconds", "s", "Age of the newest stored audio taken (JetStream)", lambda: snapshot().lag_seconds),
             ("rtf", "1", "Smoothed real-time factor of the engine", lambda: snapshot().rtf),
         ):
             self._meter.create_observable_gauge(f"transcriber.{name}", [_observe(read)], unit, description)

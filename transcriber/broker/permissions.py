@@ -1,0 +1,68 @@
+"""The least that each kind of client must be allowed, as NATS server configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transcriber.broker import wire
+
+_API = "$JS.API"
+_ANSWERS = ("_INBOX.>",)
+_BUCKET = f"KV_{wire.LEASES}"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects that one user may publish and subscribe to; `answers`: and to whoever asks it."""
+
+    user: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: bool = False
+
+    def __str__(self) -> str:
+        lines = [f'    {{ user: "{self.user}", password: $TRANSCRIBER_{self.user.upper()}_PASSWORD, permissions: {{']
+        lines += [f"        publish: {_list(self.publish)}", f"        subscribe: {_list(self.subscribe)}"]
+        lines += ["        allow_responses: true"] if self.answers else []
+        return "\n".join([*lines, "    } }"])
+
+
+def _list(subjects: tuple[str, ...]) -> str:
+    if not subjects:
+        return '{ deny: [">"] }'  # an empty list would allow everything
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
+
+
+def of_subject(subject: str) -> list[Permissions]:
+    """For `audio.<stream>` or `audio.*`: daemon, producer, reader, and who sets up the streams."""
+    stream = subject.partition(".")[2]
+    consumer = wire.consumer_of(subject)
+    audio, transcripts = wire.AUDIO_STREAM, wire.TRANSCRIPT_STREAM
+    daemon = Permissions(
+        "daemon",
+        (
+            f"transcript.{stream}.*",
+            *(f"{_API}.STREAM.INFO.{name}" for name in (audio, transcripts, _BUCKET)),
+            *(f"{_API}.STREAM.MSG.GET.{name}" for name in (audio, transcripts, _BUCKET)),
+            f"{_API}.DIRECT.GET.{_BUCKET}.>",
+            f"{_API}.CONSUMER.CREATE.{audio}.{consumer}.>",
+            *(f"{_API}.CONSUMER.{verb}.{audio}.{consumer}" for verb in ("DELETE", "INFO", "MSG.NEXT")),
+            f"$KV.{wire.LEASES}.{wire.key_of(subject)}",
+        ),
+        (*_ANSWERS, f"{wire.TRANSCRIBE}.*", "$SRV.>"),
+        answers=True,
+    )
+    producer = Permissions("producer", (subject,), _ANSWERS)
+    reader = Permissions("reader", (), (f"transcript.{stream}.*",))
+    setup = Permissions(
+        "setup",
+        tuple(f"{_API}.STREAM.{verb}.{n}" for n in (audio, transcripts, _BUCKET) for verb in ("INFO", "CREATE")),
+        _ANSWERS,
+    )
+    return [daemon, producer, reader, setup]
+
+
+def configuration(subject: str) -> str:
+    """Return an `authorization` block for these users; the passwords come from the server's environment."""
+    users = "\n".join(map(str, of_subject(subject)))
+    return f"authorization {{\n  users: [\n{users}\n  ]\n}}\n"
