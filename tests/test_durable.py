@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,3 +218,33 @@ async def test_everything_else_is_refused(guarded: NatsServer, user: str, subjec
         await client.publish(subject, b"{}")
         async with asyncio.timeout(5):
             await refused.wait()
+
+
+async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServer, heldout: Speech) -> None:
+    """`replay` prints and publishes to another subject; the transcript stays as it is."""
+    speech = heldout.cut(0, 4)
+    await set_up_streams(server.url)
+    await publish(server.url, speech)
+    environ = os.environ | {"NATS_URL": server.url, "WHISPER_THREADS": "1"}
+    command = [sys.executable, "-m", "transcriber", "replay", "s1", "--format", "json"]
+    async with connected(server.url) as client:
+        heard: list[Msg] = []
+        await client.subscribe("replay.>", cb=functools.partial(_append, heard))
+        await client.flush()
+        whole = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, check=True)
+        later = [*command, "--from", "2999-01-01"]
+        nothing = await asyncio.to_thread(
+            subprocess.run, later, env=environ, capture_output=True, check=True, timeout=20
+        )
+        await client.flush()
+    printed = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert jiwer.wer(speech.words, " ".join(b["text"] for b in printed if b["type"] == "final")) <= 0.1
+    assert printed[-1]["type"] == "ended"
+    assert [json.loads(message.data) for message in heard] == printed
+    assert {message.subject for message in heard} == {"replay.s1.final", "replay.s1.event"}
+    assert not nothing.stdout
+    assert await transcript(server.url) == []
+
+
+async def _append(heard: list[Msg], message: Msg) -> None:
+    heard.append(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 
 def within(low: float, high: float) -> Callable[[str], float]:
@@ -36,3 +37,12 @@ def checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable
         return text
 
     return parse
+
+
+def moment(text: str) -> datetime:
+    """A date and time; without a zone it is UTC."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment: 2026-11-21T09:30 or 2026-11-21T09:30+01:00") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from transcriber import __version__
-from transcriber.arguments import checked, whole, within
+from transcriber.arguments import checked, moment, whole, within
 from transcriber.bench import options as bench
 from transcriber.broker import wire
 from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
@@ -207,6 +207,12 @@ def _setup(options: argparse.Namespace) -> int:
     return _interruptible(stored.setup(options, settings.load()))
 
 
+def _replay(options: argparse.Namespace) -> NoReturn:
+    from transcriber import settings, stored
+
+    _leave(_interruptible(stored.replay(options, settings.load())))
+
+
 def _models(options: argparse.Namespace) -> int:
     from transcriber import commands
 
@@ -251,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_setup(add("setup", _setup, "make or check what AUDIO_SOURCE=jetstream needs on the server"))
+    _add_replay(add("replay", _replay, "transcribe stored audio again, say with a better model, to another subject"))
     _add_models(add("models", _models, "list, pull and verify models"))
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
     measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
@@ -287,6 +294,16 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
     add("--audio-bytes", default=0, type=whole(0, 2**60), help="at most; full, it takes no more [no limit]")
     add("--transcript-hours", default=0.0, type=within(0, 1_000_000), help="how long; 0: for ever [%(default)g]")
     add("--replicas", default=1, type=whole(1, 5), help="of each stream [%(default)s]")
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("stream", metavar="STREAM", type=_stream, help="whose stored audio")
+    add("--from", dest="since", type=moment, help="when it was stored, as 2026-11-21T09:30 (UTC) [the first]")
+    add("--to", dest="until", type=moment, help="likewise [the last at this moment]")
+    add("--model", metavar="NAME|PATH", help="as in `models list`, or a file [WHISPER_MODEL_PATH]")
+    add("--subject", dest="to", default="replay", type=_stream, help="publish to SUBJECT.STREAM.final [%(default)s]")
+    add("--format", default="text", choices=[*map(str, Style)], help="of what is printed [%(default)s]")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from typing import TYPE_CHECKING
 
+from transcriber import modelstore
 from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
 from transcriber.commands import connected
+from transcriber.replay import Part, Replay
+from transcriber.subtitles import Formatter, Style
 
 if TYPE_CHECKING:
     from transcriber.settings import Settings
@@ -26,3 +31,20 @@ async def setup(options: argparse.Namespace, settings: Settings) -> None:
             sys.stdout.write(f"# {line}\n")
     sys.stdout.write("# The least that each client needs, for the server's configuration:\n")
     sys.stdout.write(configuration(settings.subject))
+
+
+async def replay(options: argparse.Namespace, settings: Settings) -> None:
+    """Transcribe stored audio again; print and publish what comes of it. Raises `BrokerError`, `ModelError`."""
+    if options.model:
+        path = modelstore.resolve(options.model, modelstore.models_dir())
+        settings = dataclasses.replace(settings, whisper=dataclasses.replace(settings.whisper, path=path))
+    modelstore.verify(settings.whisper.path, None if options.model else settings.model_sha256)
+    formatter = Formatter(Style(options.format), name_streams=False)
+    part = Part(options.stream, options.since, options.until)
+    async with connected(settings.broker, "transcriber replay") as connection:
+        async for message in Replay(connection, settings, options.to).messages(part):
+            if (text := formatter.format(json.loads(message.payload))) is not None:
+                sys.stdout.write(f"{text}\n")
+                sys.stdout.flush()
+            await connection.publish(message.subject, message.payload, dict(message.headers))
+        await connection.confirm()

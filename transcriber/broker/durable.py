@@ -7,7 +7,9 @@ import contextlib
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import nats.errors
 import nats.js.errors
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 _BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so that a round trip is little beside them
 _WAIT_SECS = 1.0  # for a message before asking again: also how soon a consumer that is gone is noticed
 _RETRY_SECS = 0.2
+_INACTIVE_SECS = 60.0  # after which the server forgets a consumer that does not last
 _OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 Arrival = Chunk | Skipped | Refused
@@ -39,8 +42,9 @@ Arrival = Chunk | Skipped | Refused
 class DurableSource:
     """Gives out what is stored for `subject` from `begin` on, in order, through `arrivals`.
 
-    `done` holds, by stream, where the transcripts end: nothing before that is given out again. Messages whose age is
-    over `max_lag` seconds come as `Skipped`.
+    `begin`: a sequence, or a moment. `done` holds, by stream, where the transcripts end: nothing before that is given
+    out again. Messages whose age is over `max_lag` seconds come as `Skipped`. `lasting`: the consumer stays when we are
+    gone, under the subject's name, so that autoscalers can read how far it is behind.
     """
 
     def __init__(  # noqa: PLR0913 - what to read, from where, and how it is to be understood
@@ -49,15 +53,18 @@ class DurableSource:
         subject: str,
         options: wire.InputOptions,
         *,
-        begin: int,
+        begin: int | datetime,
         done: Mapping[str, Cursor],
         max_lag: float | None = None,
+        lasting: bool = True,
     ) -> None:
         self._connection = connection
         self._jetstream: JetStreamContext = connection.client.jetstream()
         self._subject = subject
         self._options = options
-        self._next = max(1, begin)
+        self._since = begin if isinstance(begin, datetime) else None
+        self._next = 1 if isinstance(begin, datetime) else max(1, begin)
+        self._lasting = lasting
         self._done = dict(done)
         self._max_lag = max_lag
         self._subscription: JetStreamContext.PullSubscription | None = None
@@ -121,21 +128,24 @@ class DurableSource:
             self._whole = False
 
     async def _begin(self) -> None:
-        """Make the consumer anew, behind the last message that we had. It outlives us: autoscalers read its lag."""
+        """Make the consumer anew, behind the last message that we had."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
         self._reconnects = self._connection.reconnects
-        name = wire.consumer_of(self._subject)
+        name = wire.consumer_of(self._subject) if self._lasting else f"transcriber-{uuid4().hex}"
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await self._jetstream.delete_consumer(wire.AUDIO_STREAM, name)
+        start: dict[str, Any] = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self._next}
+        if self._since is not None and self._next == 1:
+            start = {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self._since}
         config = ConsumerConfig(
             name=name,
-            durable_name=name,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=self._next,
+            durable_name=name if self._lasting else None,
+            inactive_threshold=None if self._lasting else _INACTIVE_SECS,
             filter_subject=self._subject,
             ack_policy=AckPolicy.NONE,  # the transcripts say what is done
+            **start,
         )
         await self._jetstream.add_consumer(wire.AUDIO_STREAM, config)
         self._subscription = await self._jetstream.pull_subscribe_bind(name, wire.AUDIO_STREAM)
@@ -176,3 +186,15 @@ def behind(chunk: Chunk, at: Cursor) -> Chunk:
     """The chunk from this frame on."""
     offset = None if chunk.offset is None else chunk.offset + at.frame
     return replace(chunk, pcm=chunk.pcm[at.frame * chunk.format.frame_bytes :], offset=offset, cursor=at)
+
+
+async def newest(connection: Connection, subject: str, since: datetime | None) -> int:
+    """The sequence of the last message of a subject, 0 without one stored `since` then. Raises `BrokerError`."""
+    try:
+        message = await connection.client.jetstream().get_last_msg(wire.AUDIO_STREAM, subject)
+    except nats.js.errors.NotFoundError as error:
+        if error.err_code == wire.NO_MESSAGE:
+            return 0
+        raise BrokerError(connection.options.address, f"there is no stream {wire.AUDIO_STREAM}") from error
+    early = since is not None and message.time is not None and message.time < since
+    return 0 if early else message.seq or 0

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 _WRONG_LAST = {10071, 10164}  # JSStreamWrongLastSequenceErr: somebody, perhaps we ourselves, has written before
-_NO_MESSAGE = 10037  # JSNoMessageFoundErr; a stream that is not there gives another one
 _ANSWER_SECS = 2.0  # a working server answers within milliseconds
 _RETRY_SECS = 0.5
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
@@ -135,6 +134,6 @@ class Transcripts:
         try:
             return await self._jetstream.get_last_msg(wire.TRANSCRIPT_STREAM, f"transcript.{stream}.*")
         except nats.js.errors.NotFoundError as error:
-            if error.err_code == _NO_MESSAGE:
+            if error.err_code == wire.NO_MESSAGE:
                 return None
             raise

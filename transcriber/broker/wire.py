@@ -18,6 +18,7 @@ TRANSCRIBE = "transcribe"  # transcribe.<name>
 
 AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
 TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
+NO_MESSAGE = 10037  # JetStream's code for "there is no such message"; a stream that is not there gives another one
 LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
 
 
