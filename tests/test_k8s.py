@@ -18,6 +18,7 @@ import yaml
 from kustomize import render
 
 from transcriber import settings
+from transcriber.broker import wire
 from transcriber.errors import SettingError
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,7 @@ KINDS = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget"}
 STREAMS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
 # In a copy, the commands of k8s/README.md add radio-3, and radio-big is radio-1 with the component for a model volume.
 ADDED, BIG = "radio-3", "radio-big"
+DURABLE = "calls"  # the overlay with the component for stored audio
 ALL = [*STREAMS, ADDED, BIG]
 
 # What the daemon promises after SHUTDOWN_GRACE_SECS (telemetry and the last flush to NATS), and the kubelet's own time.
@@ -181,7 +183,7 @@ def test_the_schema_check_bites(objects):
 # One stream, one overlay
 
 
-@pytest.mark.parametrize("stream", [*STREAMS, ADDED])
+@pytest.mark.parametrize("stream", [*sorted({*STREAMS} - {DURABLE}), ADDED])
 def test_an_overlay_changes_only_the_name(overlays, stream):
     """Without its name, its instance label and the stream that follows from it, an overlay is the base."""
 
@@ -393,6 +395,25 @@ def test_the_component_mounts_a_model_and_points_to_it(overlays):
     assert environment(small).items() - {("AUDIO_SUBJECT", "audio.radio-1"), ("STREAM", "radio-1")} <= (
         environment(big).items()
     )
+
+
+def test_the_durable_overlay_changes_only_the_source(overlays):
+    """Stored audio in place of live audio; the daemon accepts it, and everything else is as in any overlay."""
+    live, stored = (by_kind(render(overlays / name)) for name in ("radio-1", DURABLE))
+    assert settings.load(environment(stored)).durable
+    assert not settings.load(environment(live)).durable
+    assert environment(stored).keys() - environment(live).keys() == {"AUDIO_SOURCE"}
+
+
+def test_the_scaled_example_fits_the_durable_overlay(overlays):
+    """KEDA finds the deployment, and the consumer whose lag it reads is the one that the daemon makes."""
+    scaled = yaml.safe_load((K8S / "examples" / f"scaled-{DURABLE}.yaml").read_text())
+    objects = by_kind(render(overlays / DURABLE))
+    assert scaled["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["stream"] == wire.AUDIO_STREAM
+    assert trigger["metadata"]["consumer"] == wire.consumer_of(environment(objects)["AUDIO_SUBJECT"])
+    assert scaled["spec"]["maxReplicaCount"] == 1
 
 
 def test_the_image_is_the_projects_version(container):

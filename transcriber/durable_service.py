@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class DurableService(Service):
     """One daemon on JetStream. It ends with 5 when another one writes the same transcript."""
 
+    _standing_by = False
+
     @property
     def _longest_wait(self) -> float:
         return math.inf
@@ -36,7 +38,9 @@ class DurableService(Service):
         """Wait for the lease, then take stored audio and requests. Returns what must not end."""
         settings = self._settings
         lease = Lease(connection, settings.subject, self._name())
+        self._standing_by = True
         await lease.acquire()
+        self._standing_by = False
         stack.push_async_callback(lease.release)
         keeping = asyncio.create_task(lease.keep())
         stack.callback(keeping.cancel)
@@ -59,6 +63,10 @@ class DurableService(Service):
         ingesting = asyncio.create_task(pipeline.ingest(source))
         stack.push_async_callback(self._leave_streams, requests, ingesting)
         return {keeping, keeping_time, ingesting, pipeline.failed}
+
+    def _not_ready(self) -> str | None:
+        """A standby is as ready as it can be: updates must not wait for it to work."""
+        return None if self._standing_by and not self._stop.is_set() else super()._not_ready()
 
     def _name(self) -> str:
         """Who we are, the same after a restart: nobody else on this host has our port."""
