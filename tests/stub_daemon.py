@@ -10,6 +10,7 @@ import sys
 import time
 
 from transcriber import settings
+from transcriber.durable_service import DurableService
 from transcriber.errors import EngineError, Stopped
 from transcriber.messages import SAMPLE_RATE
 from transcriber.results import Segment
@@ -46,7 +47,8 @@ class StubEngine:
 async def main() -> int:
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    return await Service(chosen, StubEngine).run()
+    service = DurableService if chosen.durable else Service
+    return await service(chosen, StubEngine).run()
 
 
 code = asyncio.run(main())

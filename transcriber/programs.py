@@ -41,9 +41,11 @@ def find_server() -> Path:
 
 
 @asynccontextmanager
-async def run_server(binary: Path, folder: Path) -> AsyncIterator[tuple[str, Program]]:
-    """Run a server on a free loopback port; yields its URL."""
-    command = (str(binary), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder))
+async def run_server(binary: Path, folder: Path, *, jetstream: bool = False) -> AsyncIterator[tuple[str, Program]]:
+    """Run a server on a free loopback port, with JetStream's files in `folder` if it is asked for; yields its URL."""
+    command = [str(binary), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder)]
+    if jetstream:
+        command += ["-js", "-sd", str(folder / "jetstream")]
 
     async def listening() -> str:
         while not (urls := _read_ports(folder)):  # noqa: ASYNC110 - a file announces itself to nobody

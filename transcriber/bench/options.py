@@ -11,7 +11,7 @@ _LONGEST = 86_400  # seconds: a day of measuring is a soak test
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add the four benchmarks and what they can be told."""
+    """Add the benchmarks and what they can be told."""
     kinds = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     file, model, server, chart = _file(), _model(), _server(), _chart()
     seconds = within(0.1, _LONGEST)
@@ -32,6 +32,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _add_loads(overload, seconds=48.0, loads=[0.5, 0.8, 1.0, 1.2, 2.0, 5.0])
     help_text = "L_max in seconds: short, so that a short load fills the queue [%(default)g]"
     overload.add_argument("--max-latency", default=2.0, type=within(0.1, 3600), help=help_text)
+
+    durable = kinds.add_parser(
+        "durable", parents=[file, model], help="JetStream against live, and a backlog's catch-up"
+    )
+    durable.add_argument("--seconds", default=120.0, type=seconds, help="of stored audio [%(default)g]")
 
 
 def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[float]) -> None:

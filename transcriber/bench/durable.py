@@ -1,0 +1,136 @@
+"""`bench durable`: what a backlog in JetStream takes, against the engine alone and against the same audio live."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from transcriber.bench import speech
+from transcriber.bench.report import Report, table
+from transcriber.bench.rig import environ_for
+from transcriber.broker import wire
+from transcriber.broker.connection import Connection
+from transcriber.broker.listener import Listener
+from transcriber.broker.setup import Storage, set_up
+from transcriber.messages import SAMPLE_RATE
+from transcriber.programs import find_server, run_daemon, run_server, unless_ended
+from transcriber.settings import load
+
+_CHUNK_SECS = 0.1
+_UNDER_WAY = 64  # messages between two looks at what the server has
+# Live audio is dropped rather than served late: with an hour's promise and room for all of it, it is not.
+_ALL_OF_IT = {"TRANSCRIPTION_MAX_LATENCY_SECS": "3600", "TRANSCRIPTION_QUEUE_CAPACITY": "10000"}
+
+MEASURED = {
+    "audio": "the bundled recording's utterances one behind the other at 16 kHz, one stream, as fast as it goes",
+    "durable": "all of it is stored; from the daemon's being ready to the last record's being stored",
+    "live": "the same daemon on live audio with room for all of it; from the first chunk to the last result",
+    "engine": "sum of the results' own processing times: the rest is the engine's waiting for work",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Seconds of the clock, and of them those in the engine."""
+
+    wall: float
+    engine: float
+
+
+async def run(options: argparse.Namespace) -> Report:
+    """Measure live first, then the backlog."""
+    environ = environ_for(None, PARTIAL_INTERVAL_SECS="0", WHISPER_RTF="0.05", **_ALL_OF_IT, **options.whisper)
+    settings = load(environ)
+    pcm = _pcm(options.seconds)
+    audio = len(pcm) / 2 / SAMPLE_RATE
+    chosen = {"model": settings.whisper.path.stem, "threads": settings.whisper.threads, "audio_seconds": audio}
+    report = Report("durable", chosen, MEASURED)
+    passes: dict[str, _Pass] = {}
+    with tempfile.TemporaryDirectory(prefix="transcriber-bench-") as folder:
+        async with run_server(find_server(), Path(folder), jetstream=True) as (url, server):
+            at = environ | {"NATS_URL": url}
+            for name, work in (("live", _live), ("durable", _durable)):
+                passes[name] = await unless_ended(work(at, pcm), server)
+    report.figures = {name: {"wall": p.wall, "engine": p.engine} for name, p in passes.items()}
+    report.ratios = {
+        "durable_over_live_throughput": passes["live"].wall / passes["durable"].wall,
+        **{f"engine_busy_{name}": p.engine / p.wall for name, p in passes.items()},
+    }
+    rows = [(n, f"{p.wall:.2f}", f"{p.engine:.2f}", f"{audio / p.wall:.1f}") for n, p in passes.items()]
+    report.tables = [table(("source", "seconds", "in the engine", "x real time"), rows)]
+    return report
+
+
+def _pcm(seconds: float) -> bytes:
+    heard = speech.at_16k(speech.speech_alone(seconds))
+    return (heard * 32767).astype("<i2").tobytes()
+
+
+async def _live(environ: Mapping[str, str], pcm: bytes) -> _Pass:
+    stream = f"bench-{uuid4().hex[:8]}"
+    async with run_daemon(environ), _connected(environ) as connection:
+        ear = _Ear(connection, stream)
+        await ear.start()
+        began = time.monotonic()
+        await _publish(connection, stream, pcm)
+        return await ear.until_ended(began)
+
+
+async def _durable(environ: Mapping[str, str], pcm: bytes) -> _Pass:
+    stream = f"bench-{uuid4().hex[:8]}"
+    async with _connected(environ) as connection:
+        await set_up(connection, Storage())
+        await _publish(connection, stream, pcm)
+        ear = _Ear(connection, stream)
+        await ear.start()
+        async with run_daemon({**environ, "AUDIO_SOURCE": "jetstream"}):
+            return await ear.until_ended(time.monotonic())
+
+
+async def _publish(connection: Connection, stream: str, pcm: bytes) -> None:
+    """Everything at once; the last chunk ends the session."""
+    size = 2 * round(SAMPLE_RATE * _CHUNK_SECS)
+    for count, at in enumerate(range(0, len(pcm), size)):
+        headers = {wire.SESSION: stream, wire.RATE: str(SAMPLE_RATE), wire.OFFSET: str(at // 2)}
+        if at + size >= len(pcm):
+            headers[wire.EVENT] = "end"
+        await connection.publish(f"{wire.AUDIO}.{stream}", pcm[at : at + size], headers)
+        if count % _UNDER_WAY == 0:
+            await connection.confirm()
+    await connection.confirm()
+
+
+@asynccontextmanager
+async def _connected(environ: Mapping[str, str]) -> AsyncIterator[Connection]:
+    connection = Connection(load(environ).broker, name="transcriber bench")
+    await connection.open()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+class _Ear:
+    """Follows one stream until its session ends."""
+
+    def __init__(self, connection: Connection, stream: str) -> None:
+        self._listener = Listener(connection, stream)
+
+    async def start(self) -> None:
+        await self._listener.start()
+
+    async def until_ended(self, began: float) -> _Pass:
+        """Hear everything; the clock's seconds count from `began`."""
+        engine = 0.0
+        async for body in self._listener.messages():
+            if body["type"] == "final":
+                engine += body["latency"]["processing"]
+            elif body["type"] == "ended":
+                break
+        return _Pass(time.monotonic() - began, engine)
