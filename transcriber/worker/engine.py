@@ -13,6 +13,7 @@ import _pywhispercpp as whisper
 import numpy as np
 
 from transcriber.errors import EngineError, Stopped
+from transcriber.ggml import check_model_file
 from transcriber.messages import SAMPLE_RATE
 from transcriber.results import Segment, Word
 
@@ -27,11 +28,14 @@ _TICK = SAMPLE_RATE // 100  # whisper.cpp counts in 10 ms
 _POSITION = 320  # samples per encoder position: 20 ms
 _POSITIONS = 1500  # 30 s, what Whisper was trained on
 _SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and under 1 s it warns
-# Flash attention pads keys to a multiple of 256 and attends to the padding, so contexts come in that size: what is
-# reported of repeats and invented text under 384 positions is that padding (word error rate 0.317 at contexts cut to
-# the window, 0.134 at multiples of 256 and without flash attention). The slack, 0.1 s, lets a window of five seconds
-# into 256 positions; windows end in silence of their own. What looks wrong all the same is decoded again, whole.
-_CONTEXT_STEP, _CONTEXT_SLACK = 256, 5
+# Flash attention pads keys to a multiple of 256 and attends to the padding: at other contexts it more than doubles the
+# word error rate, which is what is reported of repeats and invented text at reduced contexts. Without it, contexts cut
+# to the window are as right as the whole one, and on a CPU a window of three seconds takes 155 ms in place of 209 (a
+# tiny-size model, one thread). So a CPU goes without it, in steps of 8; a GPU, where it pays more, has it.
+_FLASH_STEP = 256
+_STEP = 8
+_SLACK = 16  # positions, 0.32 s, beyond the window's end: word error rates do not change from 8 to 64
+_FLOOR = 128  # positions; shorter windows are rare, and cost little then
 _LARGE_V3_MELS = 128  # large-v3 and turbo, for which a reduced context is reported to fail
 
 
@@ -94,10 +98,11 @@ class WhisperOptions:
     use_gpu: bool = False
 
 
-def fitted_context(samples: int) -> int:
-    """Encoder positions for a window: its own length and some slack, in the steps that flash attention needs."""
-    steps = math.ceil((samples / _POSITION + _CONTEXT_SLACK) / _CONTEXT_STEP)
-    return min(_POSITIONS, steps * _CONTEXT_STEP)
+def fitted_context(samples: int, *, flash: bool = False) -> int:
+    """Encoder positions for a window: its own length and some slack, in steps that are right for the attention."""
+    if flash:
+        return min(_POSITIONS, _FLASH_STEP * math.ceil(max(samples, 1) / _POSITION / _FLASH_STEP))
+    return min(_POSITIONS, max(_FLOOR, _STEP * math.ceil((samples / _POSITION + _SLACK) / _STEP)))
 
 
 class WhisperEngine:
@@ -108,14 +113,16 @@ class WhisperEngine:
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
+        wide = check_model_file(options.path).n_mels >= _LARGE_V3_MELS
+        self._context_size = 0 if wide and options.audio_ctx is None else options.audio_ctx
+        self.flash = self._takes_flash()
         parameters = whisper.whisper_context_default_params()
         parameters.use_gpu = options.use_gpu
-        parameters.flash_attn = True
+        parameters.flash_attn = self.flash
         whisper.whisper_log_set(_log)
         # The bindings let go of the callback after the interpreter is gone, which aborts the process.
         atexit.register(whisper.whisper_log_set, None)
         self._context = whisper.whisper_init_from_file_with_params(str(options.path), parameters)
-        self._wide = whisper.whisper_model_n_mels(self._context) >= _LARGE_V3_MELS
         self._languages = {"en"}
         # On an English-only model "auto" detects nonsense, and that answer would stick to later calls.
         if whisper.whisper_is_multilingual(self._context):
@@ -169,9 +176,15 @@ class WhisperEngine:
         """Encoder positions that a window is given."""
         if whole:
             return _POSITIONS
-        if self._options.audio_ctx is not None:
-            return self._options.audio_ctx or _POSITIONS
-        return _POSITIONS if self._wide else fitted_context(samples)
+        if self._context_size is not None:
+            return self._context_size or _POSITIONS
+        return fitted_context(samples, flash=self.flash)
+
+    def _takes_flash(self) -> bool:
+        """Whether flash attention is right, and pays, at the contexts that windows will be given."""
+        if self._context_size is None:
+            return self._options.use_gpu
+        return self._context_size in {0, _POSITIONS} or self._context_size % _FLASH_STEP == 0
 
     def _parameters(self, length: int, language: str | None, *, whole: bool) -> Any:  # noqa: ANN401 - the bindings have no types
         """Fresh parameters for one call: nothing carries over from the last."""
