@@ -16,7 +16,7 @@ import jiwer
 import nats
 import pytest
 from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
-from harness import Daemon, NatsServer, Speech
+from harness import Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
 from transcriber.broker.connection import BrokerOptions, Connection
@@ -24,6 +24,8 @@ from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
 from transcriber.ending import ExitCode
 from transcriber.errors import BrokerError
+
+STUB = Path(__file__).parent / "stub_daemon.py"
 
 
 @pytest.fixture
@@ -135,6 +137,52 @@ async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsSer
         await publish(server.url, heldout.cut(1, 4), "s1")
         assert await daemon.ended() == ExitCode.FENCED
     assert any("transcript.s1.*" in record["message"] for record in daemon.records)
+
+
+async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServer, heldout: Speech) -> None:
+    """The rest stays where it is, and how much that is shows in `status` and at the consumer."""
+    speech = heldout.cut(0, 12)
+    await set_up_streams(server.url)
+    await publish(server.url, speech)
+    slow = {
+        "STUB_SECS": "0.4",
+        "STUB_WARM_SECS": "0",
+        "TRANSCRIPTION_QUEUE_CAPACITY": "1",
+        "STATUS_INTERVAL_SECS": "0.2",
+    }
+    async with Client(server.url) as client, Daemon(server.url, script=STUB, **durable(**slow)):
+        behind = await client.until(lambda b: b["type"] == "status" and b["lag_chunks"] > 0)
+        consumer = await client.nats.jetstream().consumer_info("AUDIO", "transcriber-=all")
+        assert consumer.num_pending > 0
+        assert behind["pending_jobs"] <= 1
+        assert behind["lag_seconds"] > 0
+        found = covered(await until_ended(server.url))
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+    assert "gap" not in {body["type"] for body in await transcript(server.url)}
+
+
+async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: NatsServer, heldout: Speech) -> None:
+    """DURABLE_MAX_LAG_SECS: a gap with its bounds, and the words that came in time."""
+    await set_up_streams(server.url)
+    old, new = heldout.cut(0, 3), heldout.cut(3, 6)
+    await publish(server.url, old, "old")
+    await asyncio.sleep(3)
+    async with Daemon(server.url, **durable(DURABLE_MAX_LAG_SECS="2")):
+        skipped = await until_ended(server.url, "old")
+        await publish(server.url, new, "new")
+        heard = covered(await until_ended(server.url, "new"))
+    assert skipped[-1]["gap"] == {"lag": pytest.approx(len(old.samples) / old.rate, abs=1e-4)}
+    assert jiwer.wer(new.words, heard.text) <= 0.1
+
+
+async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsServer, heldout: Speech) -> None:
+    """The only drop that is left: its cause is the window itself."""
+    await set_up_streams(server.url)
+    await publish(server.url, heldout.cut(0, 6))
+    async with Daemon(server.url, script=STUB, **durable(STUB_FAIL_EVERY="3")):
+        records = await until_ended(server.url)
+    assert {body["reason"] for body in records if body["type"] == "gap"} == {"engine_error"}
+    assert covered(records).lost == 0
 
 
 async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> None:

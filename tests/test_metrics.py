@@ -37,6 +37,8 @@ WIRE = {
     "process.memory.usage": ("up-down counter", "By", set()),
 }
 OURS = {
+    "transcriber.lag.chunks": ("gauge", "{chunk}", set()),
+    "transcriber.lag.seconds": ("gauge", "s", set()),
     "transcriber.samples.repaired": ("counter", "{sample}", {"stream"}),
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
@@ -167,14 +169,14 @@ class Bench:
 
 
 def test_gauges_show_the_snapshot_of_the_moment() -> None:
-    """Depth, capacity, buffer and RTF are read when the exporter asks, not when something happens."""
+    """Depth, capacity, buffer, RTF and lag are read when the exporter asks, not when something happens."""
     bench = Bench()
-    for snapshot in (IDLE, Snapshot(queue_depth=3, queue_capacity=5, busy=1.0, rtf=0.25, buffered=7.5)):
+    for snapshot in (IDLE, Snapshot(3, 5, busy=1.0, rtf=0.25, buffered=7.5, lag_chunks=12, lag_seconds=1.5)):
         bench.snapshot = snapshot
-        read = [
-            bench.read(f"transcriber.{n}")[0].value for n in ("queue.depth", "queue.capacity", "rtf", "buffer.size")
-        ]
-        assert read == [snapshot.queue_depth, snapshot.queue_capacity, snapshot.rtf, snapshot.buffered]
+        names = ("queue.depth", "queue.capacity", "rtf", "buffer.size", "lag.chunks", "lag.seconds")
+        s = snapshot
+        wanted = [s.queue_depth, s.queue_capacity, s.rtf, s.buffered, s.lag_chunks, s.lag_seconds]
+        assert [bench.read(f"transcriber.{name}")[0].value for name in names] == wanted
 
 
 def test_busy_is_the_engines_share_of_the_time_between_two_exports(monkeypatch: pytest.MonkeyPatch) -> None:
