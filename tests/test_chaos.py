@@ -15,13 +15,12 @@ from pathlib import Path
 import jiwer
 import pytest
 from chaos import covered, durable, jetstream_server, publish, set_up_streams, until_ended
-from harness import Daemon, NatsServer, Speech
+from harness import STUB, Daemon, NatsServer, Speech
 
 from transcriber.ending import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20_261_121
-STUB = Path(__file__).parent / "stub_daemon.py"
 PATIENCE = 240.0  # seconds, from the last fault to the end of the transcript
 
 Fault = Callable[[NatsServer, dict[str, str], asyncio.Task[None]], Awaitable[int]]

@@ -16,7 +16,7 @@ import jiwer
 import nats
 import pytest
 from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
-from harness import Client, Daemon, NatsServer, Speech
+from harness import STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
 from transcriber.broker.connection import BrokerOptions, Connection
@@ -24,8 +24,6 @@ from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
 from transcriber.ending import ExitCode
 from transcriber.errors import BrokerError
-
-STUB = Path(__file__).parent / "stub_daemon.py"
 
 
 @pytest.fixture

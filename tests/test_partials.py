@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, s16
+
+from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.measurements import Tallies
+from transcriber.messages import AudioFormat, Chunk, Encoding
+from transcriber.partials import Partials
+from transcriber.worker.queue import JobQueue
 
 RATE = 16_000
 
@@ -74,3 +81,19 @@ async def test_a_busy_worker_makes_none(nats_server: NatsServer, client: Client,
         assert not client.of("partial", stream="quiet")
         await client.until_type("ended", stream="quiet")
         assert await daemon.stop() == 0
+
+
+async def test_streams_that_fall_silent_in_mid_window_are_forgotten(heldout: Speech) -> None:
+    """No chunk of theirs will come to tell; the next stream's window makes room."""
+    sessions = Sessions(SessionOptions(), lambda: "new", Tallies())
+    publisher = SimpleNamespace(connected=False)  # a stand-in: nothing goes out
+    partials = Partials(sessions, JobQueue(1), publisher, Tallies(), interval=RATE, max_payload=lambda: 2**20)
+    pcm = s16(heldout.cut(0, 1).samples)
+    for n in range(50):
+        sessions.receive(Chunk(f"s{n}", AudioFormat(Encoding.S16LE, RATE, 1), pcm[: 2 * RATE], "x"), 0.0)
+        partials.look(f"s{n}")
+    assert len(partials._open) == 50
+    sessions.end_all()
+    sessions.receive(Chunk("last", AudioFormat(Encoding.S16LE, RATE, 1), pcm[: 2 * RATE], "x"), 0.0)
+    partials.look("last")
+    assert set(partials._open) == {"last"}

@@ -270,6 +270,10 @@ async def test_a_partial_is_decoded_when_the_thread_is_idle_and_counts_in_a_pace
     assert looked.recognition is not None
     assert thread.pace is before
     assert thread.partial_pace.processing > before.processing
+    assert thread.busy_seconds == 0  # it would have given way: it takes nothing from what the engine can do
+    assert queue.try_put(Job(window(1), done))
+    await done.have(2)
+    assert thread.busy_seconds >= 0.05
     queue.close()
 
 

@@ -51,6 +51,7 @@ class WhisperThread:
         self.weigh: Callable[[int], float] = float
         self._finished_seconds = 0.0
         self.busy_since: float | None = None  # monotonic; None while idle
+        self._at_partial = False
 
     async def start(self, speech: NDArray[np.float32], rtf: float | None = None) -> float:
         """Load the engine and measure its RTF on `speech` (float32 mono 16 kHz, one full window).
@@ -76,8 +77,11 @@ class WhisperThread:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the engine has run so far, the window that is in it included."""
-        since = self.busy_since
+        """How long the engine has run for windows so far, the one that is in it included.
+
+        Partials do not count: they give way, so they say nothing about how much more the engine could do.
+        """
+        since = None if self._at_partial else self.busy_since
         return self._finished_seconds + (time.monotonic() - since if since is not None else 0.0)
 
     def _post(self, call: Callable[..., object], *args: object) -> None:
@@ -137,6 +141,7 @@ class WhisperThread:
             return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
         deadline = job.enqueued + self.promise.max_latency
         stop = (lambda: queue.waiting) if job.partial else (lambda: time.monotonic() > deadline)
+        self._at_partial = job.partial
         self.busy_since = begin
         recognition, reason, detail = None, None, ""
         passes = 1
@@ -154,7 +159,7 @@ class WhisperThread:
             detail = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         processing = time.monotonic() - begin
         self.busy_since = None
-        self._finished_seconds += processing
+        self._finished_seconds += 0.0 if job.partial else processing
         if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
             self._measured_job(job, processing, done=recognition is not None)
         return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, passes)
