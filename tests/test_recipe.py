@@ -1,6 +1,6 @@
 """The recipe of the bundled model: it runs from end to end, and stopping it changes nothing.
 
-Needs what `pip install -e '.[recipe]'` and Debian's espeak-ng and flite bring; run with `pytest -m slow`.
+Needs what `pip install -e '.[recipe]'` and Debian's synthesizers (models/README.md) bring; run with `pytest -m slow`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def train(folder: Path, name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("espeak-ng") is None or shutil.which("flite") is None:
-        pytest.skip("espeak-ng and flite are not installed")
+    if missing := [name for name in ("espeak-ng", "flite", "text2wave") if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("recipe")
     subprocess.run(script("synthesize.py", "--out", folder, "--sentences", 200, "--word-voices", 2), check=True)
     return folder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from transcriber.audio.records import Record, Records
 from transcriber.broker.checkpoints import encode_record
-from transcriber.errors import Fenced
-from transcriber.messages import Gap, GapReason, Lost, Rejected, Window
+from transcriber.broker.transcripts import FENCE_BYTES
+from transcriber.messages import Chunk, Gap, GapReason, Lost, Rejected, Window
 from transcriber.pipeline import Parts, Pipeline, Source, suppressed
 from transcriber.results import Latency, Transcript
 from transcriber.worker.queue import Job, Outcome
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from transcriber.audio.sessions import Output
+    from transcriber.broker.live import Arrival
     from transcriber.broker.transcripts import Transcripts
     from transcriber.messages import Checkpoint
 
@@ -65,6 +66,12 @@ class DurablePipeline(Pipeline):
                 self._changed.clear()
                 await self._changed.wait()
                 self._submit()
+
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Take one message. A session that was silent too long before it, by the messages' time, has ended."""
+        if isinstance(arrival, Chunk):
+            self._handle(self._sessions.tick_stream(arrival.stream, now))
+        super().receive(arrival, now)
 
     async def stored(self) -> None:
         """Wait until everything that is decided, and follows nothing undecided, is stored."""
@@ -135,13 +142,13 @@ class DurablePipeline(Pipeline):
     async def _write(self, stream: str, records: Records) -> None:
         try:
             while (record := records.next()) is not None:
-                message = encode_record(record, time.time_ns(), self._parts.max_payload())
+                message = encode_record(record, time.time_ns(), self._parts.max_payload() - FENCE_BYTES)
                 await self._transcripts.store(stream, message)
                 records.stored()
                 self._settle_stored(record)
                 self._crowded = False
                 self._changed.set()
-        except Fenced as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon and not this stream alone
             if not self.failed.done():
                 self.failed.set_exception(error)
 

@@ -145,15 +145,12 @@ class Sessions:
 
     def tick(self, now: float) -> list[Output]:
         """Apply the timeouts; call a few times a second."""
-        outputs: list[Output] = []
-        for session in list(self._current.values()):
-            quiet = now - session.last_message
-            if quiet >= self._options.session_timeout:
-                outputs += self._end(session)
-            elif quiet >= self._options.stream_timeout and not session.idle:
-                session.idle = True
-                outputs += self._take(session, session.audio.flush())
-        return outputs
+        return [output for session in list(self._current.values()) for output in self._time_out(session, now)]
+
+    def tick_stream(self, stream: str, now: float) -> list[Output]:
+        """Apply the timeouts to one stream; where audio comes faster than real time, call before each chunk."""
+        session = self._current.get(stream)
+        return [] if session is None else self._time_out(session, now)
 
     def end_all(self) -> list[Output]:
         """End every session, as at shutdown: what is buffered becomes its last windows."""
@@ -198,6 +195,15 @@ class Sessions:
     def unsettled(self) -> int:
         """Samples that still wait for their fate, over all sessions, ended ones included."""
         return sum(s.ledger.pending for s in self._by_id.values())
+
+    def _time_out(self, session: _Session, now: float) -> list[Output]:
+        quiet = now - session.last_message
+        if quiet >= self._options.session_timeout:
+            return self._end(session)
+        if quiet >= self._options.stream_timeout and not session.idle:
+            session.idle = True
+            return self._take(session, session.audio.flush())
+        return []
 
     def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[_Session, list[Output]] | None:
         """The session that takes this chunk, opened if need be; None when a bare event has nothing to act on."""

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+FENCE_BYTES = 256  # that these two headers add at most: their names, a sequence and a stream's subject
 _WRONG_LAST = {10071, 10164}  # JSStreamWrongLastSequenceErr: somebody, perhaps we ourselves, has written before
 _ANSWER_SECS = 2.0  # a working server answers within milliseconds
 _RETRY_SECS = 0.5
