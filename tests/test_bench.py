@@ -118,6 +118,26 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
     assert "400%" in out
 
 
+def test_fairness_plays_the_ordinary_streams_with_and_without_a_flood(tmp_path: Path) -> None:
+    """Every utterance of theirs has its text both times, and the flood was one."""
+    found, _ = bench(tmp_path, "fairness", "--seconds", "14", "--streams", "2", "--flood", "10", "--threads", "1")
+    check_frame(found, "fairness")
+    alone, crowded, flood = found["figures"]["loads"]
+    assert alone["final"]["n"] == crowded["final"]["n"] > 0
+    assert flood["finals"] + sum(flood["dropped"].values()) > crowded["finals"]
+    allowed = 1.2 * alone["final"]["p95"] + found["figures"]["engine_seconds_a_window"]
+    assert found["ratios"]["over_allowed"] == pytest.approx(crowded["final"]["p95"] / allowed)
+
+
+def test_durable_compares_a_backlog_with_live_audio(tmp_path: Path) -> None:
+    """The same audio both ways, and ratios that are quotients of the figures."""
+    found, _ = bench(tmp_path, "durable", "--seconds", "20", "--threads", "1")
+    check_frame(found, "durable")
+    live, stored = found["figures"]["live"], found["figures"]["durable"]
+    assert found["ratios"]["durable_over_live_throughput"] == pytest.approx(live["wall"] / stored["wall"])
+    assert 0 < stored["engine"] <= stored["wall"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [

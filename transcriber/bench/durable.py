@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from transcriber.bench import speech
 from transcriber.bench.report import Report, table
-from transcriber.bench.rig import environ_for
+from transcriber.bench.rig import Log, environ_for
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.listener import Listener
@@ -74,7 +74,7 @@ def _pcm(seconds: float) -> bytes:
 
 async def _live(environ: Mapping[str, str], pcm: bytes) -> _Pass:
     stream = f"bench-{uuid4().hex[:8]}"
-    async with run_daemon(environ), _connected(environ) as connection:
+    async with run_daemon(environ, on_record=Log().add), _connected(environ) as connection:
         ear = _Ear(connection, stream)
         await ear.start()
         began = time.monotonic()
@@ -89,7 +89,7 @@ async def _durable(environ: Mapping[str, str], pcm: bytes) -> _Pass:
         await _publish(connection, stream, pcm)
         ear = _Ear(connection, stream)
         await ear.start()
-        async with run_daemon({**environ, "AUDIO_SOURCE": "jetstream"}):
+        async with run_daemon({**environ, "AUDIO_SOURCE": "jetstream"}, on_record=Log().add):
             return await ear.until_ended(time.monotonic())
 
 

@@ -39,11 +39,14 @@ class Plan:
     chunk_ms: int
     cycle: float
     in_step: bool = False  # all streams' chunks at once instead of spread evenly
+    speed: float = 1.0  # times real time
 
     @classmethod
-    def new(cls, streams: int, seconds: float, chunk_ms: int, cycle: float, *, in_step: bool = False) -> Self:
-        """A plan with streams and sessions that nobody else has."""
-        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step)
+    def new(  # noqa: PLR0913 - all of it is what a plan is made of
+        cls, streams: int, seconds: float, chunk_ms: int, cycle: float, *, in_step: bool = False, speed: float = 1.0
+    ) -> Self:
+        """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
+        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -101,7 +104,7 @@ async def _publish(plan: Plan, connection: Connection, begin: float) -> list[flo
     for number in range(plan.chunks):
         headers[wire.OFFSET] = str(number * plan.chunk_frames)
         for n, subject in enumerate(subjects):
-            due = begin + plan.begin(n) + (number + 1) * plan.chunk_ms / 1000
+            due = begin + plan.begin(n) + (number + 1) * plan.chunk_ms / 1000 / plan.speed
             wait = due - time.monotonic()
             if wait > _LEAST_SLEEP or not len(late) % _TURN:
                 await asyncio.sleep(max(0.0, wait))

@@ -33,6 +33,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     help_text = "L_max in seconds: short, so that a short load fills the queue [%(default)g]"
     overload.add_argument("--max-latency", default=2.0, type=within(0.1, 3600), help=help_text)
 
+    fairness = kinds.add_parser("fairness", parents=[file, model], help="what a stream that floods costs the others")
+    fairness.add_argument("--seconds", default=60.0, type=seconds, help="of measuring, over both runs [%(default)g]")
+    fairness.add_argument("--streams", default=9, type=whole(1, 1000), help="ordinary ones [%(default)s]")
+    fairness.add_argument("--flood", default=20.0, type=within(1, 1000), help="times real time [%(default)g]")
+    fairness.add_argument("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
+
     durable = kinds.add_parser(
         "durable", parents=[file, model], help="JetStream against live, and a backlog's catch-up"
     )
