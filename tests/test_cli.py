@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_commands import Command
+from command import Command
 
 from transcriber import __version__, cli, commands, modelstore
 from transcriber.errors import (

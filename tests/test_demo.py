@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 import pytest
+from command import Command
 from harness import PATIENCE, Speech
-from test_commands import Command
 
 from transcriber import demo, programs
 from transcriber.cli import main

@@ -14,8 +14,8 @@ from typing import Any
 
 import nats
 import pytest
+from command import Command, bus
 from harness import PATIENCE, NatsServer
-from test_commands import Command, bus
 from test_subtitles import event, final, parse_srt, parse_vtt
 
 from transcriber.broker.connection import BrokerOptions, Connection
