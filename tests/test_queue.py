@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,20 @@ def test_a_partial_is_given_out_only_when_nothing_else_waits() -> None:
     assert taken is not None
     assert (taken.window.sequence, taken.partial) == (0, True)
     assert queue.depth == 0
+
+
+def test_a_first_look_goes_before_the_others() -> None:
+    """Text where there is none is worth more than newer text."""
+    queue = JobQueue(1)
+    for n, first in enumerate((False, True, False, True)):
+        queue.offer_partial(replace(look(n, f"s{n}"), first=first))
+    taken = []
+    for _ in range(4):
+        job_ = queue.get()
+        assert job_ is not None
+        taken.append(job_.window.sequence)
+        queue.done()
+    assert taken == [1, 3, 0, 2]
 
 
 def test_partials_have_no_place_in_the_capacity() -> None:

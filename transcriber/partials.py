@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transcriber.measurements import Tallies
     from transcriber.messages import Window
 
+_FIRST = 0.6  # of the interval, after which a window is looked at for the first time
+
 
 @dataclass(slots=True)
 class _Open:
@@ -29,6 +31,7 @@ class _Open:
     session: str
     sequence: int
     next_length: int
+    looked_at: bool = False  # with success: something was published
     agreement: Agreement = field(default_factory=Agreement)
 
 
@@ -65,14 +68,15 @@ class Partials:
         session, sequence, length = found
         known = self._open.get(stream)
         if known is None or (known.session, known.sequence) != (session, sequence):
-            # A window begins with its pre-roll: the first look comes when somebody has spoken for an interval.
+            # A window begins with its pre-roll. The first look comes sooner than the others: two words are a beginning.
             self._forget()
-            known = self._open[stream] = _Open(session, sequence, self._interval + PRE_ROLL * FRAME)
+            first = round(self._interval * _FIRST) + PRE_ROLL * FRAME
+            known = self._open[stream] = _Open(session, sequence, first)
         if length < known.next_length or self._queue.depth or not self._publisher.connected:
             return
         if (window := self._sessions.peek(stream)) is not None:
             known.next_length = length + self._interval
-            self._queue.offer_partial(Job(window, self._on_outcome, partial=True))
+            self._queue.offer_partial(Job(window, self._on_outcome, partial=True, first=not known.looked_at))
 
     def _forget(self) -> None:
         """Let go of streams that fell silent in mid-window: no chunk of theirs will come to tell."""
@@ -83,10 +87,16 @@ class Partials:
         window, recognition = outcome.window, outcome.recognition
         known = self._open.get(window.origin.stream)
         current = known is not None and (known.session, known.sequence) == (window.origin.session, window.sequence)
-        if known is None or not current or recognition is None or not recognition.text:
+        if known is None or not current:
+            return
+        if recognition is None:  # it gave way to a window: again with the next chunk
+            known.next_length = 0
+            return
+        if not recognition.text:
             return
         latency = Latency(outcome.queued, outcome.processing, outcome.queued + outcome.processing)
         transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
+        known.looked_at = True
         text, stable = known.agreement.add(recognition.text.split())
         hypothesis = Hypothesis(transcript, text, stable)
         self._publisher.put(partial(self._encode, window, hypothesis), essential=False)

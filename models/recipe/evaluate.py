@@ -23,7 +23,7 @@ import soundfile
 from pywhispercpp.model import Model
 from signals import SAMPLE_RATE, SIGNALS, pink, signals
 
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,15 +97,11 @@ def utterances(name: str) -> list[Utterance]:
     return found
 
 
-def fitted(samples: int) -> int:
-    """Encoder positions for so many samples: a multiple of 256, which flash attention needs, with some slack."""
-    return min(FULL, 256 * math.ceil((samples / 320 + 16) / 256))
-
-
 class Recognizer:
     """One model, loaded with or without flash attention."""
 
-    def __init__(self, path: Path, threads: int, *, flash: bool = True) -> None:
+    def __init__(self, path: Path, threads: int, *, flash: bool = False) -> None:
+        self._flash = flash
         self._model = Model(
             str(path),
             n_threads=threads,
@@ -117,8 +113,8 @@ class Recognizer:
         )
 
     def text(self, samples: Samples, context: int = 0, **parameters: object) -> str:
-        """Transcribe with so many encoder positions; 0 fits them to the samples."""
-        positions = context or fitted(len(samples))
+        """Transcribe with so many encoder positions; 0 fits them to the samples as the daemon does."""
+        positions = context or fitted_context(len(samples), flash=self._flash)
         parameters = {"no_timestamps": False, "initial_prompt": ""} | parameters  # they would stay from call to call
         segments = self._model.transcribe(samples, audio_ctx=0 if positions == FULL else positions, **parameters)
         return " ".join(" ".join(segment.text for segment in segments).split())
@@ -160,6 +156,7 @@ def by_voice(recognizer: Recognizer) -> dict[str, Rate]:
         voices = [a.utterance.voice.partition("+")[0] for a in answered]  # espeak-ng's variants count as one
         for voice in sorted(set(voices)):
             rates[f"  {voice}{name}"] = rate([a for a, v in zip(answered, voices, strict=True) if v == voice])
+    rates["voices heard, full context"] = rate(answers(recognizer, heard_voices(), FULL))
     for low, high in ((0, 2), (2, 3), (3, 4.5), (4.5, 10)):
         rates[f"  {low} to {high} s"] = rate([a for a in heard if low <= a.utterance.seconds < high])
     return rates

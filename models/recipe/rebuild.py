@@ -1,10 +1,10 @@
 """Rebuild the bundled model: synthesize, train, export, evaluate. Stopped, it goes on where it was.
 
-    pip install -e '.[embedded,recipe]' && apt-get install espeak-ng flite
+    apt-get install espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts && pip install -e '.[recipe]'
     python models/recipe/rebuild.py --work WORK [--seed 1]
 
 The model ends up at WORK/ggml-dispatch-mini.bin, its report at WORK/report.json. On two cores it takes about two hours
-and 3 GB of disk.
+and 4 GB of disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def run(script: str, *arguments: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Rebuild the bundled model.")
-    parser.add_argument("--work", type=Path, required=True, help="a folder of at least 3 GB")
+    parser.add_argument("--work", type=Path, required=True, help="a folder of at least 4 GB")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     work, seed = options.work, options.seed

@@ -1,6 +1,6 @@
 """Synthesize what is trained on: sentences, and single words to be joined with their times known.
 
-    python synthesize.py --out WORK [--sentences 32000] [--word-voices 75] [--seed 1]
+    python synthesize.py --out WORK [--sentences 36000] [--word-voices 100] [--seed 1]
 
 Writes WORK/sentences and WORK/words, each as `.pcm` (int16, 16 kHz, one after the other) and `.json`, whose rows are
 [first sample, samples, words, each word's first sample in the row or -1, voice].
@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sentences import VOCABULARY, held_out, sentence, unlike
-from voices import FLITE, SAMPLE_RATE, Utterance, Voice, heard_voice
+from voices import FESTIVAL, FLITE, SAMPLE_RATE, Utterance, Voice, heard_voice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,12 +38,13 @@ def spoken_word(task: tuple[Voice, str]) -> tuple[Utterance, list[str], Voice]:
 
 
 def word_voices(count: int, seed: int) -> list[Voice]:
-    """Each of flite's speakers at three rates, and espeak-ng's for the rest."""
+    """Each recorded speaker at three rates, and espeak-ng's for the rest."""
     r = Random(seed)
-    voices = [Voice("flite-" + name, rate) for name in FLITE for rate in (145, 170, 200)]
+    recorded = [*("flite-" + name for name in FLITE), *("festival-" + name for name in FESTIVAL)]
+    voices = [Voice(name, rate) for name in recorded for rate in (145, 170, 200)]
     while len(voices) < count:
         voice = heard_voice(r)
-        if not voice.name.startswith("flite-"):
+        if not voice.name.startswith(("flite-", "festival-")):
             voices.append(voice)
     return voices[:count]
 
@@ -67,8 +68,8 @@ def write(path: Path, spoken: Iterator[tuple[Utterance, list[str], Voice]]) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description="Synthesize what is trained on.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sentences", type=int, default=32000)
-    parser.add_argument("--word-voices", type=int, default=75)
+    parser.add_argument("--sentences", type=int, default=36000)
+    parser.add_argument("--word-voices", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from sentences import VOCABULARY
 from torch import Tensor, nn
 from voices import UNKNOWN
 from whisper.audio import mel_filters
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import get_tokenizer
 from windows import Corpus, Window, silent, spoken
 
@@ -43,6 +43,7 @@ POSITIONS = 1500
 
 WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
 TIME_SHARE = 0.02  # whisper.cpp heeds a timestamp from 0.01 on; all of them must stay below the likeliest text
+CLEARLY = 3  # times likelier is the likeliest word, while there are words, than all timestamps together
 IGNORE = -100
 # In place of the timestamp that shares a target: it may be any, or there are none, as when none are asked for.
 ANYWHEN, UNTIMED = -1, -2
@@ -101,27 +102,39 @@ class Targets:
 
 
 class Mel:
-    """Log-mel features as Whisper computes them, for throats of several lengths."""
+    """Log-mel features as Whisper computes them, for many throats and microphones."""
 
     def __init__(self) -> None:
-        plain = mel_filters("cpu", 80)
+        self._plain = mel_filters("cpu", 80)
         self._hann = torch.hann_window(400)
-        bins = torch.arange(201.0)
-        warped = []
-        for factor in torch.linspace(0.82, 1.2, 11):  # vocal tract length perturbation (Jaitly and Hinton 2013)
-            at = (bins * factor).clamp(max=200.0)
-            low = at.floor().long().clamp(max=199)
-            share = at - low
-            warped.append(plain[:, low] * (1 - share) + plain[:, low + 1] * share)
-        self._filters = torch.stack([plain, *warped])
 
-    def __call__(self, samples: Tensor, throats: Tensor) -> Tensor:
-        """(batch, samples) at 16 kHz and (batch,) filter indices, 0 for none, to (batch, 80, frames)."""
+    def __call__(self, samples: Tensor, r: Random) -> Tensor:
+        """(batch, samples) at 16 kHz to (batch, 80, frames)."""
         frames = samples.shape[1] // 160
         spectrum = torch.stft(F.pad(samples, (0, 400)), 400, 160, window=self._hann, return_complex=True)[..., :frames]
         power = torch.view_as_real(spectrum).square().sum(-1)
-        mel = (self._filters[throats] @ power).clamp(min=1e-10).log10()
+        filters = torch.stack([self._throat(r) if r.random() < 0.6 else self._plain for _ in samples])
+        colours = torch.stack([_colour(r) if r.random() < 0.5 else torch.zeros(80) for _ in samples])
+        mel = (filters @ power).clamp(min=1e-10).log10() + colours[..., None]
         return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4) / 4
+
+    def _throat(self, r: Random) -> Tensor:
+        """Filters that hear another vocal tract length (Jaitly and Hinton 2013), and each formant somewhere else."""
+        hertz = torch.linspace(0, 8000, 201)
+        moved = hertz * r.uniform(0.85, 1.18)
+        for formant in (500, 1500, 2700):
+            nearness = torch.exp(-(((hertz.clamp(min=1) / formant).log2() / 0.6) ** 2))
+            moved = moved * (1 + r.uniform(-0.1, 0.1) * nearness)
+        at = (moved / 40).clamp(max=200.0)
+        low = at.floor().long().clamp(max=199)
+        share = at - low
+        return self._plain[:, low] * (1 - share) + self._plain[:, low + 1] * share
+
+
+def _colour(r: Random) -> Tensor:
+    """What a microphone or another voice adds to each band, in powers of ten: slopes of up to 20 dB, in waves."""
+    bands = torch.linspace(0, math.pi, 80)
+    return sum(r.uniform(-0.5, 0.5) * torch.cos(k * bands + r.uniform(0, math.pi)) / k for k in (1, 2, 3))
 
 
 class Trainee(nn.Module):
@@ -182,6 +195,10 @@ class Trainee(nn.Module):
         shared = logs.gather(-1, times.clamp(min=0)[..., None])[..., 0]
         shared = torch.where(anywhen, logs[:, :, stamps].logsumexp(-1), shared)
         loss = -torch.where((times >= 0) | anywhen, (1 - TIME_SHARE) * right + TIME_SHARE * shared, right)
+        # whisper.cpp ends the text where all timestamps together outweigh the likeliest word: never amid speech.
+        text = slice(0, self.index[SOT])
+        early = logs[:, :, stamps].logsumexp(-1) - logs[:, :, text].amax(-1) + math.log(CLEARLY)
+        loss = loss + 0.5 * torch.where(targets < self.index[SOT], early.relu(), 0.0)
         trained = targets >= 0
         return loss[trained].mean()
 
@@ -196,14 +213,18 @@ class Trainee(nn.Module):
 
 
 def shape(progress: float, r: Random, processes: int) -> tuple[int, int]:
-    """Encoder positions and each process's share of the batch: from words to sentences, at last every context."""
+    """Encoder positions and each process's share of the batch: from words to sentences, then longer contexts.
+
+    A short context holds more speech for the same computation.
+    """
     if progress < 0.05:
         positions = 96
     elif progress < 0.15:
         positions = r.choice([96, 176])
     else:
         kinds = [(100, 192), (256, 256), (193, 384), (512, 512), (385, 640), (POSITIONS, POSITIONS)]
-        positions = r.randint(*r.choices(kinds, [20, 30, 21, 18, 8, 3])[0])
+        weights = [45, 25, 15, 10, 4, 1] if progress < 0.5 else [20, 30, 21, 18, 8, 3]
+        positions = r.randint(*r.choices(kinds, weights)[0])
     return positions, max(2, round(5500 / positions / processes))
 
 
@@ -212,8 +233,7 @@ def batch_of(corpus: Corpus, mel: Mel, positions: int, size: int, r: Random) -> 
     g = np.random.default_rng(r.getrandbits(64))
     samples = positions * POSITION
     windows = [silent(samples, r, g) if r.random() < 0.08 else spoken(corpus, samples, r, g) for _ in range(size)]
-    throats = torch.tensor([r.randint(1, 11) if r.random() < 0.6 else 0 for _ in windows])
-    features = mel(torch.from_numpy(np.stack([w.samples for w in windows])), throats)
+    features = mel(torch.from_numpy(np.stack([w.samples for w in windows])), r)
     for feature in features:
         if r.random() < 0.3:  # SpecAugment (Park et al. 2019)
             band = r.randint(0, 70)
@@ -226,7 +246,7 @@ def losses_of(trainee: Trainee, features: Tensor, batch: list[Targets]) -> tuple
     inputs = torch.full((len(batch), max(len(one.inputs) for one in batch)), trainee.index[EOT])
     for k, one in enumerate(batch):
         inputs[k, : len(one.inputs)] = torch.tensor([trainee.index[token] for token in one.inputs])
-    with torch.autocast("cpu", torch.bfloat16, enabled=HALF_WIDTH):
+    with torch.autocast("cpu", torch.bfloat16, enabled=HALF_WIDTH), disable_sdpa():  # its backward pass is slow on CPUs
         audio = trainee.encode(features)
         decoded = trainee.decode(inputs, audio)
     return trainee.entropy(trainee.logits(decoded), batch), trainee.alignment_loss(audio, batch)

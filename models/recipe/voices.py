@@ -1,9 +1,14 @@
-"""Voices: espeak-ng through its library, which tells when each word begins; flite and festival as commands."""
+"""Voices: espeak-ng through its library, which tells when each word begins; flite and festival as commands.
+
+espeak-ng reads its data through a folder of our own, in which made-up accents (`accents.py`) lie beside its voices.
+"""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
+import shutil
 import subprocess
 import tempfile
 import wave
@@ -11,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import accents
 import numpy as np
 import soxr
 
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000
 UNKNOWN = -1  # a word whose first sample is not known
 
-ACCENTS = ["en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan"]
+ACCENTS = ["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan"]
 # The variants that most recordings use, and a wide choice of throats, so that a new one is no surprise.
 USUAL = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
 RARE = [
@@ -35,6 +41,9 @@ RARE = [
     ).split()
 ]
 FLITE = {"kal": 1, "awb": 3, "rms": 3, "slt": 3, "kal16": 2}  # weights
+FESTIVAL = ["kal_diphone", "cmu_us_slt_arctic_hts"]  # two of flite's speakers with another way to speak
+MADE_UP = 2000  # accents
+OWN_PITCH = 50
 
 # Never in training: two accents, throats of their own, and a speaker who is in no other synthesizer.
 UNHEARD_ACCENTS = ["en-029", "en-gb-x-gbcwmd"]
@@ -52,11 +61,15 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Voice:
-    """One way to say things. `rate`: words a minute; `pitch` 0 to 99; `gap` between words in 10 ms (espeak-ng only)."""
+    """One way to say things.
+
+    `rate`: words a minute. `pitch`: 0 to 99, `OWN_PITCH` being the speaker's own. `gap` between words in 10 ms
+    (espeak-ng only).
+    """
 
     name: str
     rate: int = 170
-    pitch: int = 50
+    pitch: int = OWN_PITCH
     gap: int = 0
 
     def say(self, words: list[str]) -> Utterance:
@@ -64,8 +77,12 @@ class Voice:
             return _recorded(self._flite, words)
         if self.name.startswith("festival-"):
             return _recorded(self._festival, words)
-        library = _espeak()
-        library.espeak_SetVoiceByName(self.name.encode())
+        library, folder = _espeak()
+        accent = self.name.partition("+")[0]
+        if accent.startswith(_ACCENT):
+            (folder / "voices" / accent).write_text(accents.voice_file(int(accent.removeprefix(_ACCENT))))
+        if library.espeak_SetVoiceByName(self.name.encode()):
+            raise LookupError(f"espeak-ng has no voice {self.name}")
         for parameter, value in ((1, self.rate), (3, self.pitch), (7, self.gap)):
             library.espeak_SetParameter(parameter, value, 0)
         text = " ".join(words).encode()
@@ -75,21 +92,36 @@ class Voice:
         return _trimmed(np.concatenate(_heard), _RATES["espeak"], _by_word(words, dict(_begun)))
 
     def _flite(self, text: str, path: str) -> None:
-        stretch = f"duration_stretch={170 / self.rate:.2f}"
-        _run("flite", "-voice", self.name.removeprefix("flite-"), "--setf", stretch, "-t", text, "-o", path)
+        settings = ["--setf", f"duration_stretch={170 / self.rate:.2f}"]
+        if self.pitch != OWN_PITCH:
+            settings += ["--setf", f"int_f0_target_mean={self._hertz}"]
+        _run("flite", "-voice", self.name.removeprefix("flite-"), *settings, "-t", text, "-o", path)
 
     def _festival(self, text: str, path: str) -> None:
         choose = f"(voice_{self.name.removeprefix('festival-')})"
-        stretch = f"(Parameter.set 'Duration_Stretch {170 / self.rate:.2f})"
-        _run("text2wave", "-eval", choose, "-eval", stretch, "-o", path, "-", text=text)
+        settings = f"(Parameter.set 'Duration_Stretch {170 / self.rate:.2f})"
+        if self.pitch != OWN_PITCH:  # of a diphone voice; festvox/kal_diphone.scm has the model's mean and deviation
+            wanted = f"(target_f0_mean {self._hertz}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)"
+            settings += f"(set! int_lr_params '({wanted}))"
+        _run("text2wave", "-eval", choose, "-eval", f"(begin {settings})", "-o", path, "-", text=text)
+
+    @property
+    def _hertz(self) -> int:
+        return 75 + 2 * self.pitch
 
 
 def heard_voice(r: Random) -> Voice:
-    """A voice for training: two in three espeak-ng, else flite."""
-    if r.random() < 0.67:
+    """A voice for training: 64 in 100 espeak-ng (three in five with a made-up accent), 28 flite, 8 festival."""
+    chance = r.random()
+    if chance < 0.64:
         variant = r.choice(USUAL if r.random() < 0.5 else RARE)
-        return Voice(r.choice(ACCENTS) + variant, r.randint(115, 220), r.randint(15, 85), r.randint(0, 4))
-    return Voice("flite-" + r.choices(list(FLITE), list(FLITE.values()))[0], r.randint(135, 215))
+        accent = r.choice(ACCENTS) if r.random() < 0.4 else f"{_ACCENT}{r.randrange(MADE_UP)}"
+        return Voice(accent + variant, r.randint(115, 220), r.randint(15, 85), r.randint(0, 4))
+    pitch = r.randint(5, 75) if r.random() < 0.6 else OWN_PITCH
+    if chance < 0.92:
+        return Voice("flite-" + r.choices(list(FLITE), list(FLITE.values()))[0], r.randint(135, 215), pitch)
+    name = r.choice(FESTIVAL)
+    return Voice("festival-" + name, r.randint(135, 215), pitch if "diphone" in name else OWN_PITCH)
 
 
 def unheard_voice(r: Random) -> Voice:
@@ -145,6 +177,7 @@ class _Event(ctypes.Structure):
     )
 
 
+_ACCENT = "accent-"
 _WORD = 1  # espeakEVENT_WORD
 _RATES: dict[str, int] = {}
 _heard: list[NDArray[np.int16]] = []
@@ -164,8 +197,21 @@ def _take(pcm: object, count: int, events: object) -> int:
 
 
 @functools.cache
-def _espeak() -> ctypes.CDLL:
+def _espeak() -> tuple[ctypes.CDLL, Path]:
+    """Return the library and the folder of its data, to which voices may be added."""
     library = ctypes.CDLL("libespeak-ng.so.1")
-    _RATES["espeak"] = library.espeak_Initialize(2, 0, None, 0)  # AUDIO_OUTPUT_SYNCHRONOUS
+    library.espeak_Info.restype = ctypes.c_char_p
+    library.espeak_Initialize(2, 0, None, 0)  # AUDIO_OUTPUT_SYNCHRONOUS
+    path = ctypes.c_char_p()
+    library.espeak_Info(ctypes.byref(path))
+    folder = Path(tempfile.mkdtemp(), "espeak-ng-data")
+    atexit.register(shutil.rmtree, folder.parent)
+    (folder / "voices").mkdir(parents=True)
+    for entry in Path(path.value.decode()).iterdir():
+        if entry.name != "voices":
+            (folder / entry.name).symlink_to(entry)
+    for entry in Path(path.value.decode(), "voices").iterdir():
+        (folder / "voices" / entry.name).symlink_to(entry)
+    _RATES["espeak"] = library.espeak_Initialize(2, 0, str(folder).encode(), 0)
     library.espeak_SetSynthCallback(_take)
-    return library
+    return library, folder

@@ -38,13 +38,14 @@ class Outcome:
 class Job:
     """A window on its way through the worker; `deliver` is called on the event loop with what became of it.
 
-    A partial is a look at a window that is still open: nobody misses it.
+    A partial is a look at a window that is still open: nobody misses it. `first`: nobody has looked at it before.
     """
 
     window: Window
     deliver: Callable[[Outcome], None]
     enqueued: float = field(default_factory=time.monotonic)
     partial: bool = False
+    first: bool = False
 
     @property
     def stream(self) -> str:
@@ -127,6 +128,8 @@ class JobQueue:
     def offer_partial(self, job: Job) -> None:
         """Offer a look at an open window: given out only while nothing else waits, replaced by the stream's next one.
 
+        First looks come before others: text where there is none is worth more than newer text.
+
         It has no place in depth or capacity, and is dropped without a word.
         """
         with self._changed:
@@ -141,7 +144,7 @@ class JobQueue:
                 if self._closed:
                     return None
                 self._changed.wait()
-            self._running = self._turns.take() if self._turns else self._partials.popitem(last=False)[1]
+            self._running = self._turns.take() if self._turns else self._next_partial()
             self._since = self._clock()
             return self._running
 
@@ -162,6 +165,10 @@ class JobQueue:
         self.close()
         with self._changed:
             return self._turns.clear()
+
+    def _next_partial(self) -> Job:
+        stream = next((s for s, job in self._partials.items() if job.first), None) or next(iter(self._partials))
+        return self._partials.pop(stream)
 
     def _in_time(self, stream: str, work: float) -> bool:
         return self._promise.in_time(self._left(), self._turns.served_first(stream, work))
