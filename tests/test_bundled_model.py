@@ -32,10 +32,10 @@ def test_it_is_small() -> None:
 
 
 def test_words_by_voice(recognizer: Recognizer) -> None:
-    """At most 3 % word errors in voices heard in training; a third in voices and accents never heard."""
+    """At most 3 % word errors in voices heard in training; one in six in voices and accents never heard."""
     rates = evaluate.by_voice(recognizer)
     assert rates["voices heard in training"].wer <= 0.03
-    assert rates["voices never heard"].wer <= 0.34
+    assert rates["voices never heard"].wer <= 1 / 6
     # What fitting the encoder's context to the window costs: half a point at most.
     assert rates["voices heard in training"].wer <= rates["voices heard, full context"].wer + 0.005
 
@@ -62,14 +62,14 @@ def test_every_mode_gives_the_same_words(recognizer: Recognizer) -> None:
 
 
 def test_no_text_where_nobody_speaks(recognizer: Recognizer) -> None:
-    """Straight into the model, at most 5 of 100 signals without speech become text."""
-    assert len(evaluate.without_speech(recognizer)) <= 5
+    """Straight into the model, at most 2 of 100 signals without speech become text."""
+    assert len(evaluate.without_speech(recognizer)) <= 2
 
 
 def test_word_times() -> None:
-    """Seven words in eight are found, and begin within 0.3 s of the truth."""
+    """Five words in six are found, and begin within 0.3 s of the truth."""
     errors, words = evaluate.word_times(MODEL, THREADS)
-    assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 7 / 8 * words
+    assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 5 / 6 * words
 
 
 def test_nothing_that_is_tested_was_trained_on() -> None:
