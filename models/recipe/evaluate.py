@@ -156,10 +156,18 @@ def by_voice(recognizer: Recognizer) -> dict[str, Rate]:
         voices = [a.utterance.voice.partition("+")[0] for a in answered]  # espeak-ng's variants count as one
         for voice in sorted(set(voices)):
             rates[f"  {voice}{name}"] = rate([a for a, v in zip(answered, voices, strict=True) if v == voice])
-    rates["voices heard, full context"] = rate(answers(recognizer, heard_voices(), FULL))
     for low, high in ((0, 2), (2, 3), (3, 4.5), (4.5, 10)):
         rates[f"  {low} to {high} s"] = rate([a for a in heard if low <= a.utterance.seconds < high])
     return rates
+
+
+def by_fit(recognizer: Recognizer, most: int | None = None) -> dict[str, Rate]:
+    """Rates on (at most so many) utterances with the context fitted to each, and with the full one."""
+    spoken = heard_voices()[:most]
+    return {
+        "context fitted": rate(answers(recognizer, spoken)),
+        "context full": rate(answers(recognizer, spoken, FULL)),
+    }
 
 
 def by_noise(recognizer: Recognizer, *decibels: float) -> dict[str, Rate]:
@@ -215,7 +223,7 @@ def word_times(path: Path, threads: int) -> tuple[list[float], int]:
 
 def evaluate(path: Path, threads: int) -> Report:
     plain = Recognizer(path, threads)
-    rates = by_voice(plain) | by_noise(plain, 25, 15, 5) | by_context(path, threads) | by_mode(plain)
+    rates = by_voice(plain) | by_fit(plain) | by_noise(plain, 25, 15, 5) | by_context(path, threads) | by_mode(plain)
     return Report(rates, without_speech(plain), *word_times(path, threads))
 
 
