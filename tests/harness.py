@@ -72,10 +72,6 @@ class NatsServer:
             assert self._process.poll() is None, "nats-server ended"
             time.sleep(0.01)
 
-    def reconfigure(self, config: str) -> None:
-        """For the next start."""
-        self._config = config
-
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()  # a frozen one, too

@@ -110,27 +110,12 @@ async def two_at_once(server: NatsServer, settings: dict[str, str], _publishing:
     return 6
 
 
-async def fill_the_store(server: NatsServer, settings: dict[str, str], publishing: asyncio.Task[None]) -> int:
-    """Neither audio nor transcripts are taken any more until the server has more room."""
-    async with Daemon(server.url, **settings) as daemon:
-        await daemon.logged("a record is not taken", patience=120)
-        assert not publishing.done()
-        await asyncio.sleep(3)
-        server.kill()
-        server.reconfigure("")
-        server.start()
-        await publishing
-        assert await daemon.stop() == ExitCode.CLEAN
-    return 1
-
-
 CASES: list[tuple[str, Fault, float, dict[str, str]]] = [
     ("undisturbed", undisturbed, 0.0, {}),
     ("daemon killed (SIGKILL)", kill_the_daemon, 0.03, {}),
     ("server killed (SIGKILL)", kill_the_server, 0.012, {}),
     ("daemon frozen for 30 s", freeze_the_daemon, 0.04, {}),
     ("two daemons, one killed", two_at_once, 0.02, {}),
-    ("max_file_store reached", fill_the_store, 0.005, {"config": "jetstream { max_file_store: 6MB }"}),
     ("slow engine (RTF 0.5)", undisturbed, 0.0, {"SCRIPT": str(STUB), "STUB_SECS": "0.5"}),
 ]
 
