@@ -289,8 +289,18 @@ async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServe
     assert [json.loads(message.data) for message in heard] == printed
     assert {message.subject for message in heard} == {"replay.s1.final", "replay.s1.event"}
     assert not nothing.stdout
+    assert nothing.stderr == b"transcriber: nothing is stored for audio.s1 at that time\n"
     assert await transcript(server.url) == []
 
 
 async def _append(heard: list[Msg], message: Msg) -> None:
     heard.append(message)
+
+
+async def test_a_server_without_jetstream_is_named_as_such(nats_server: NatsServer) -> None:
+    """By the daemon, after NATS_CONNECT_TIMEOUT_SECS in which a cluster may have come up, and by `setup`."""
+    async with Daemon(nats_server.url, wait=False, **durable(NATS_CONNECT_TIMEOUT_SECS="1")) as daemon:
+        assert await daemon.ended() == ExitCode.CANNOT_START
+    assert "nats-server -js" in daemon.records[-1]["message"]
+    with pytest.raises(BrokerError, match="nats-server -js"):
+        await set_up_streams(nats_server.url)

@@ -50,7 +50,7 @@ async def connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connectio
     """A connection, with a note when it takes long."""
     connection = Connection(broker, name=name)
     patience = f"waiting for NATS at {broker.address}, up to NATS_CONNECT_TIMEOUT_SECS={broker.connect_timeout:g}"
-    notice = asyncio.get_running_loop().call_later(1.0, _note, patience)
+    notice = asyncio.get_running_loop().call_later(1.0, note, patience)
     try:
         await connection.open()
         notice.cancel()
@@ -94,7 +94,7 @@ async def _end(producer: Producer, session: str, *, away: bool) -> None:
     if not away:
         await producer.end()
     sent = f"sent {producer.seconds:.2f} s of audio to {producer.subject}, session {session}"
-    _note(f"{sent}; NATS is away, so without its end" if away else sent)
+    note(f"{sent}; NATS is away, so without its end" if away else sent)
 
 
 async def _source(options: argparse.Namespace) -> _Source:
@@ -104,13 +104,13 @@ async def _source(options: argparse.Namespace) -> _Source:
     if sys.stdin is None or sys.stdin.isatty():
         what = "is closed" if sys.stdin is None else "is a terminal"
         raise RecordingError(_STDIN, f"{what}; pipe a recording or raw PCM into it")
-    pipe = Pipe(sys.stdin.fileno(), _STDIN, _note)
+    pipe = Pipe(sys.stdin.fileno(), _STDIN, note)
     head = await pipe.read(4)
     if not head:
         raise RecordingError(_STDIN, "is empty")
     if not is_recording(head):
         raw = AudioFormat(Encoding(options.encoding), options.rate, options.channels)
-        _note(f"{_STDIN}: raw {raw.encoding}, {raw.rate} Hz, channels: {raw.channels}")
+        note(f"{_STDIN}: raw {raw.encoding}, {raw.rate} Hz, channels: {raw.channels}")
         return _Source(raw, None, pipe.chunks(raw, secs, head), _PIPE_SPEED)
     wav = wav_head(head)
     while wav is None and (more := await pipe.some()):
@@ -142,7 +142,7 @@ async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
     async with connected(broker, "transcriber listen") as connection:
         listener = Listener(connection, options.stream)
         await listener.start()
-        _note(f"listening to transcript.{options.stream} at {broker.address}; Ctrl-C ends")
+        note(f"listening to transcript.{options.stream} at {broker.address}; Ctrl-C ends")
         printing = asyncio.create_task(_print(listener, options))
         gone = _on_reader_gone(printing.cancel)
         try:
@@ -237,7 +237,7 @@ async def capacity(options: argparse.Namespace, settings: Settings) -> None:
     """Measure this machine with the configured model, and say what it carries."""
     whisper, window = settings.whisper, settings.sessions.stream.window_secs
     modelstore.verify(whisper.path, settings.model_sha256)
-    _note(f"measuring {whisper.path.name} with {_count(whisper.threads, 'thread')} ...")
+    note(f"measuring {whisper.path.name} with {_count(whisper.threads, 'thread')} ...")
     engines: list[_Watched] = []
 
     def load() -> _Watched:
@@ -265,7 +265,7 @@ async def capacity(options: argparse.Namespace, settings: Settings) -> None:
     )
     _write("\n".join(f"{name:12} {text}" for name, text in lines))
     if (share := median(engines[0].shares)) < _BUSY_SHARE and not settings.rtf:
-        _note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
+        note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
 
 
 class _Watched:
@@ -298,7 +298,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     """Tell the user beside the results: on standard error."""
     sys.stderr.write(f"transcriber: {text}\n")
     sys.stderr.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from transcriber import modelstore
 from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
-from transcriber.commands import connected
+from transcriber.commands import connected, note
 from transcriber.replay import Part, Replay
 from transcriber.subtitles import Formatter, Style
 
@@ -42,9 +42,13 @@ async def replay(options: argparse.Namespace, settings: Settings) -> None:
     formatter = Formatter(Style(options.format), name_streams=False)
     part = Part(options.stream, options.since, options.until)
     async with connected(settings.broker, "transcriber replay") as connection:
+        told = False
         async for message in Replay(connection, settings, options.to).messages(part):
+            told = True
             if (text := formatter.format(json.loads(message.payload))) is not None:
                 sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
             await connection.publish(message.subject, message.payload, dict(message.headers))
         await connection.confirm()
+        if not told:
+            note(f"nothing is stored for audio.{options.stream} at that time")

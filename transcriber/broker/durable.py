@@ -16,6 +16,7 @@ import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from transcriber.broker import wire
+from transcriber.broker.lease import NO_JETSTREAM
 from transcriber.broker.live import Refused
 from transcriber.errors import BrokerError, Rejection
 from transcriber.messages import Chunk, Cursor, Lag, Skipped
@@ -195,6 +196,9 @@ async def newest(connection: Connection, subject: str, since: datetime | None) -
     except nats.js.errors.NotFoundError as error:
         if error.err_code == wire.NO_MESSAGE:
             return 0
-        raise BrokerError(connection.options.address, f"there is no stream {wire.AUDIO_STREAM}") from error
+        reason = f"there is no stream {wire.AUDIO_STREAM}; `transcriber setup` makes it"
+        raise BrokerError(connection.options.address, reason) from error
+    except nats.js.errors.ServiceUnavailableError as error:
+        raise BrokerError(connection.options.address, NO_JETSTREAM) from error
     early = since is not None and message.time is not None and message.time < since
     return 0 if early else message.seq or 0

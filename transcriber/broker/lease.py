@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
 LEASE_SECS = 10.0  # after which one that is not renewed is free (WIRE)
 _RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
 _ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
@@ -39,8 +41,9 @@ class Lease:
         self._revision = 0
 
     async def acquire(self) -> None:
-        """Wait until the lease is ours. Raises `BrokerError` when there is no bucket."""
+        """Wait until the lease is ours. Raises `BrokerError` when there is no bucket, or no JetStream to have one."""
         standing_by = False
+        give_up = time.monotonic() + self._connection.options.connect_timeout
         while True:
             await self._connection.connected.wait()
             try:
@@ -52,6 +55,9 @@ class Lease:
             except nats.js.errors.NotFoundError as error:
                 reason = f"there is no bucket {wire.LEASES}; `transcriber setup` makes it"
                 raise BrokerError(self._connection.options.address, reason) from error
+            except nats.js.errors.ServiceUnavailableError as error:  # for good, or while a cluster starts
+                if time.monotonic() > give_up:
+                    raise BrokerError(self._connection.options.address, NO_JETSTREAM) from error
             except _AWAY as error:
                 log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
             await asyncio.sleep(_ASK_SECS)

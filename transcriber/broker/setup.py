@@ -10,7 +10,7 @@ import nats.js.errors
 from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 
 from transcriber.broker import wire
-from transcriber.broker.lease import LEASE_SECS
+from transcriber.broker.lease import LEASE_SECS, NO_JETSTREAM
 from transcriber.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ async def set_up(connection: Connection, storage: Storage) -> list[str]:
     try:
         done = [await _stream(connection, jetstream, wanted) for wanted in streams(storage)]
         return [*done, await _leases(connection, jetstream, storage)]
+    except nats.js.errors.ServiceUnavailableError as error:
+        raise BrokerError(connection.options.address, NO_JETSTREAM) from error
     except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
         raise BrokerError(connection.options.address, f"JetStream: {str(error) or type(error).__name__}") from error
 
