@@ -16,7 +16,7 @@ import jiwer
 import nats
 import pytest
 from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
-from harness import STUB, Client, Daemon, NatsServer, Speech
+from harness import STUB, Client, Daemon, NatsServer, Speech, s16
 from nats.aio.msg import Msg
 
 from transcriber.broker.connection import BrokerOptions, Connection
@@ -157,6 +157,23 @@ async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServ
         found = covered(await until_ended(server.url))
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
     assert "gap" not in {body["type"] for body in await transcript(server.url)}
+
+
+async def test_a_request_pushes_no_stored_window_out(server: NatsServer, heldout: Speech) -> None:
+    """In a full queue the window of a request takes the place of a stored one, which waits for another."""
+    await set_up_streams(server.url)
+    await publish(server.url, heldout.cut(0, 10))
+    slow = durable(STUB_SECS="0.3", STUB_WARM_SECS="0", TRANSCRIPTION_QUEUE_CAPACITY="3")
+    async with connected(server.url) as client, Daemon(server.url, script=STUB, **slow):
+        asked = heldout.cut(10, 14)
+        headers = {"Audio-Sample-Rate": str(asked.rate)}
+        for _ in range(20):
+            answer = await client.request("transcribe.x", s16(asked.samples), timeout=30, headers=headers)
+            if answer.headers is None or "Nats-Service-Error" not in answer.headers:
+                break
+        records = await until_ended(server.url)
+    assert not [body for body in records if body["type"] == "gap"]
+    assert covered(records).lost == 0
 
 
 async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: NatsServer, heldout: Speech) -> None:

@@ -113,6 +113,11 @@ class DurablePipeline(Pipeline):
             self._tallies.decodes_repeated.add(outcome.window.origin.stream)
         window, recognition, (_, span) = outcome.window, outcome.recognition, self._in_work.pop(key)
         records = self._lane(window.origin.stream).records
+        if outcome.reason is GapReason.QUEUE_FULL:  # a request's recording took its place: it waits, nothing is dropped
+            span.end(GapReason.QUEUE_FULL, failed=True)
+            self._backlog.append(window)
+            self._changed.set()
+            return
         if recognition is None:
             reason = outcome.reason or GapReason.ENGINE_ERROR
             self._tallies.jobs_dropped.add(window.origin.stream, reason)
@@ -123,9 +128,12 @@ class DurablePipeline(Pipeline):
         else:
             latency = Latency(outcome.queued, outcome.processing, time.monotonic() - outcome.enqueued)
             transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
-            records.decide(window, transcript, suppressed(window, recognition), span.traceparent)
+            held = suppressed(window, recognition)
+            records.decide(window, transcript, held, span.traceparent)
+            self._log_text(transcript, held, span)
             span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=latency.end_to_end)
         self._store(window.origin.stream)
+        self._submit()
         self._changed.set()
 
     def _lane(self, stream: str) -> _Lane:

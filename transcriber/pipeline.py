@@ -204,12 +204,17 @@ class Pipeline:
         held = suppressed(window, recognition)
         messages += self._encode([*held, *self._sessions.transcribed(window)], span.traceparent)
         self._observer.record(window.origin.stream, latency)
-        where = {"stream": window.origin.stream, "sequence": window.sequence, **span.ids}
-        log.debug("transcribed", extra={**where, "text": recognition.text, "end_to_end": round(end_to_end, 3)})
-        for text in held:
-            log.warning("text suppressed", extra={**where, "reason": text.reason, "text": text.text})
+        self._log_text(transcript, held, span)
         span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=end_to_end)
         return messages
+
+    @staticmethod
+    def _log_text(transcript: Transcript, held: Iterable[Suppressed], span: Span) -> None:
+        where = {"stream": transcript.origin.stream, "sequence": transcript.sequence, **span.ids}
+        end_to_end = round(transcript.latency.end_to_end, 3)
+        log.debug("transcribed", extra={**where, "text": transcript.recognition.text, "end_to_end": end_to_end})
+        for text in held:
+            log.warning("text suppressed", extra={**where, "reason": text.reason, "text": text.text})
 
     def _drop(self, window: Window, span: Span, reason: GapReason, detail: str) -> list[Message]:
         """Settle a window as a gap: a log line, a metric and an event."""
