@@ -11,19 +11,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import jiwer
 import nats
+import numpy as np
 import pytest
 from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
-from harness import STUB, Client, Daemon, NatsServer, Speech, s16
+from harness import STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
+from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
+from transcriber.durable import DurablePipeline
 from transcriber.ending import ExitCode
 from transcriber.errors import BrokerError
+from transcriber.measurements import Tallies
+from transcriber.messages import Cursor, Origin, Window
+from transcriber.pipeline import Parts
+from transcriber.worker.queue import Job, JobQueue
 
 
 @pytest.fixture
@@ -159,21 +167,31 @@ async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServ
     assert "gap" not in {body["type"] for body in await transcript(server.url)}
 
 
-async def test_a_request_pushes_no_stored_window_out(server: NatsServer, heldout: Speech) -> None:
+async def test_a_request_pushes_no_stored_window_out() -> None:
     """In a full queue the window of a request takes the place of a stored one, which waits for another."""
-    await set_up_streams(server.url)
-    await publish(server.url, heldout.cut(0, 10))
-    slow = durable(STUB_SECS="0.3", STUB_WARM_SECS="0", TRANSCRIPTION_QUEUE_CAPACITY="3")
-    async with connected(server.url) as client, Daemon(server.url, script=STUB, **slow):
-        asked = heldout.cut(10, 14)
-        headers = {"Audio-Sample-Rate": str(asked.rate)}
-        for _ in range(20):
-            answer = await client.request("transcribe.x", s16(asked.samples), timeout=30, headers=headers)
-            if answer.headers is None or "Nats-Service-Error" not in answer.headers:
-                break
-        records = await until_ended(server.url)
-    assert not [body for body in records if body["type"] == "gap"]
-    assert covered(records).lost == 0
+    queue = JobQueue(2)
+    span = SimpleNamespace(ids={}, traceparent=None, end=lambda *_, **__: None)  # stand-ins: no telemetry, no server
+    parts = Parts(
+        Sessions(SessionOptions(), lambda: "new", Tallies()),
+        queue,
+        SimpleNamespace(connected=False),
+        SimpleNamespace(start=lambda _: span),
+        Tallies(),
+        20.0,
+        lambda: 2**20,
+        lambda: None,
+    )
+    pipeline = DurablePipeline(parts, SimpleNamespace(), {})
+
+    def window(stream: str, sequence: int) -> Window:
+        return Window(Origin(stream, "x"), sequence, 0, 16_000, np.zeros(16_000, np.float32), cursor=Cursor(1, 0))
+
+    first, second = window("s1", 0), window("s1", 1)
+    pipeline._handle([first, second])
+    assert (queue.get(), queue.depth) == (queue._running, 2)
+    assert queue.try_put(Job(window("request", 0), lambda _: None))
+    assert list(pipeline._backlog) == [second]
+    assert pipeline._tallies.jobs_dropped.grand_total() == 0
 
 
 async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: NatsServer, heldout: Speech) -> None:

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from transcriber.errors import BrokerLost, Fenced
 
-log = logging.getLogger("transcriber.service")
+log = logging.getLogger(__name__)
 
 _MOMENT_SECS = 0.01  # for what needs only its turn
 
