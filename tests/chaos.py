@@ -73,6 +73,11 @@ async def publish(url: str, speech: Speech, stream: str = "s1", *, pace: float =
             await asyncio.sleep(pace)
 
 
+def everything(speech: Speech) -> int:
+    """Samples at 16 kHz of the recording."""
+    return round(len(speech.samples) * SAMPLE_RATE / speech.rate)
+
+
 async def transcript(url: str, stream: str = "s1") -> list[dict[str, Any]]:
     """Every record of a stream, in the order in which they are stored."""
     async with connected(url) as client:

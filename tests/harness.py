@@ -38,7 +38,7 @@ class NatsServer:
     def __init__(self, folder: Path, *arguments: str, config: str = "") -> None:
         self._folder = folder
         self._arguments = arguments
-        self._config = config
+        self.config = config
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -57,9 +57,9 @@ class NatsServer:
         ports = self._folder / f"ports-{time.monotonic_ns()}"
         ports.mkdir(parents=True)
         command = [str(find_server()), "-a", "127.0.0.1", "-p", str(self.port or -1), "--ports_file_dir", str(ports)]
-        if self._config:
+        if self.config:
             path = self._folder / "nats.conf"
-            path.write_text(self._config)
+            path.write_text(self.config)
             command += ["-c", str(path)]
         self._process = subprocess.Popen([*command, *self._arguments], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE

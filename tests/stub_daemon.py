@@ -1,7 +1,7 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_WARM_SECS is how long the very first one, the warm-up, takes instead. STUB_FAIL_EVERY=n makes every n-th window
-fail. Used where the engine's speed or failure is what a test is about.
+fail, STUB_DIES_AT=n its n-th call end the thread. Used where the engine's speed or failure is what a test is about.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ class StubEngine:
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
         self._warm_seconds = float(os.environ.get("STUB_WARM_SECS", self._seconds))
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
+        self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
         self._calls = 0
 
     def work(self, _samples, **_options):
@@ -38,6 +39,8 @@ class StubEngine:
             if stop is not None and stop():
                 raise Stopped("the stub was stopped")
             time.sleep(min(left, 0.01))  # the real engine asks some ten times a window, too
+        if self._calls == self._dies_at:
+            raise SystemExit
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
         segment = Segment(f"stub {len(samples) / SAMPLE_RATE:.3f}", 0, len(samples), 0.9)

@@ -135,6 +135,7 @@ def test_durable_compares_a_backlog_with_live_audio(tmp_path: Path) -> None:
     check_frame(found, "durable")
     live, stored = found["figures"]["live"], found["figures"]["durable"]
     assert found["ratios"]["durable_over_live_throughput"] == pytest.approx(live["wall"] / stored["wall"])
+    assert 0 < found["figures"]["resumed"]["seconds"] < 30
     assert 0 < stored["engine"] <= stored["wall"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jiwer
 import pytest
-from chaos import covered, durable, jetstream_server, publish, set_up_streams, until_ended
+from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, until_ended
 from harness import STUB, Daemon, NatsServer, Speech
 
 from transcriber.ending import ExitCode
@@ -36,7 +36,7 @@ async def run(folder: Path, speech: Speech, fault: Fault, pace: float, *, config
         async with Daemon(server.url, script=Path(environ["SCRIPT"]) if "SCRIPT" in environ else None, **settings):
             await publishing
             found = covered(await until_ended(server.url, patience=PATIENCE))
-    assert found.received == round(len(speech.samples) * 16_000 / speech.rate)
+    assert found.received == everything(speech)
     assert (found.lost, found.doubled) == (0, 0)
     wer = jiwer.wer(speech.words, found.text) if "SCRIPT" not in environ else float("nan")
     seconds = [samples / 16_000 for samples in (found.received, found.lost, found.doubled)]
@@ -110,12 +110,29 @@ async def two_at_once(server: NatsServer, settings: dict[str, str], _publishing:
     return 6
 
 
+async def fill_the_store(server: NatsServer, settings: dict[str, str], publishing: asyncio.Task[None]) -> int:
+    """Neither chunks nor records are taken any more, not even a lease, until the server comes back with more room."""
+    async with Daemon(server.url, **settings) as daemon:
+        await daemon.logged("TRANSCRIPTS takes no record", patience=PATIENCE)
+        assert not publishing.done()
+        daemon.process.kill()
+    async with Daemon(server.url, wait=False, **settings) as daemon:
+        await daemon.logged("TRANSCRIPTS takes no record", patience=PATIENCE)
+        server.kill()
+        server.config = ""
+        server.start()
+        await daemon.logged("ready")
+        assert await daemon.stop() == ExitCode.CLEAN
+    return 1
+
+
 CASES: list[tuple[str, Fault, float, dict[str, str]]] = [
     ("undisturbed", undisturbed, 0.0, {}),
     ("daemon killed (SIGKILL)", kill_the_daemon, 0.03, {}),
     ("server killed (SIGKILL)", kill_the_server, 0.012, {}),
     ("daemon frozen for 30 s", freeze_the_daemon, 0.04, {}),
     ("two daemons, one killed", two_at_once, 0.02, {}),
+    ("max_file_store reached", fill_the_store, 0.012, {"config": "jetstream { max_file_store: 4MB }"}),
     ("slow engine (RTF 0.5)", undisturbed, 0.0, {"SCRIPT": str(STUB), "STUB_SECS": "0.5"}),
 ]
 

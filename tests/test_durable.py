@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,17 @@ import jiwer
 import nats
 import numpy as np
 import pytest
-from chaos import connected, covered, durable, jetstream_server, publish, set_up_streams, transcript, until_ended
+from chaos import (
+    connected,
+    covered,
+    durable,
+    everything,
+    jetstream_server,
+    publish,
+    set_up_streams,
+    transcript,
+    until_ended,
+)
 from harness import STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
@@ -40,11 +49,6 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
         yield running
 
 
-def everything(speech: Speech) -> int:
-    """Samples at 16 kHz of the recording."""
-    return round(len(speech.samples) * 16_000 / speech.rate)
-
-
 async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, heldout: Speech) -> None:
     """Audio that was stored before the daemon started, too."""
     speech = heldout.cut(0, 6)
@@ -57,78 +61,6 @@ async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, 
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
     assert jiwer.wer(speech.words, found.text) <= 0.1
     assert records[0]["type"] == "started"
-
-
-async def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_nothing(
-    server: NatsServer, heldout: Speech
-) -> None:
-    """kill -9 in mid-speech, four times; each start goes on where the transcripts end."""
-    speech = heldout.cut(0, 12)
-    await set_up_streams(server.url)
-    settings = durable()
-    publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
-    for seconds in (0.7, 0.2, 1.1, 0.5):
-        async with Daemon(server.url, **settings) as daemon:
-            await asyncio.sleep(seconds)
-            daemon.process.kill()
-    async with Daemon(server.url, **settings):
-        await publishing
-        found = covered(await until_ended(server.url))
-    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
-    assert jiwer.wer(speech.words, found.text) <= 0.15  # windows may be cut elsewhere after a restart
-
-
-async def test_a_server_that_is_killed_comes_back_with_all_it_had(server: NatsServer, heldout: Speech) -> None:
-    """kill -9 of the server, twice; the daemon goes on by itself."""
-    speech = heldout.cut(0, 12)
-    await set_up_streams(server.url)
-    async with Daemon(server.url, **durable()) as daemon:
-        publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
-        for _ in range(2):
-            await asyncio.sleep(1.2)
-            server.kill()
-            await asyncio.sleep(0.5)
-            server.start()
-        await publishing
-        found = covered(await until_ended(server.url))
-        assert await daemon.stop() == ExitCode.CLEAN
-    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
-    assert jiwer.wer(speech.words, found.text) <= 0.15
-
-
-async def test_sigterm_leaves_the_open_window_to_the_next_start(server: NatsServer, heldout: Speech) -> None:
-    """No gap(shutdown) and no end: the session goes on, to the sample."""
-    speech = heldout.cut(0, 4)
-    await set_up_streams(server.url)
-    settings = durable()
-    publishing = asyncio.create_task(publish(server.url, speech, pace=0.05))
-    async with Daemon(server.url, **settings) as daemon:
-        await asyncio.sleep(2)
-        assert await daemon.stop() == ExitCode.CLEAN
-    types = {body["type"] for body in await transcript(server.url)}
-    assert not types & {"gap", "ended"}
-    async with Daemon(server.url, **settings):
-        await publishing
-        found = covered(await until_ended(server.url))
-    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
-
-
-async def test_of_two_daemons_one_works_and_the_other_takes_over(server: NatsServer, heldout: Speech) -> None:
-    """The standby is there within 15 s of the death of the first."""
-    speech = heldout.cut(0, 8)
-    await set_up_streams(server.url)
-    async with Daemon(server.url, **durable()) as first, Daemon(server.url, wait=False, **durable()) as second:
-        await second.logged("standing by")
-        assert await second.probe("/readyz") == 200  # or an update of the deployment would wait for ever
-        publishing = asyncio.create_task(publish(server.url, speech, pace=0.02))
-        await asyncio.sleep(1)
-        first.process.kill()
-        died = time.monotonic()
-        await second.logged("ready", patience=20)
-        assert time.monotonic() - died < 15
-        await publishing
-        found = covered(await until_ended(server.url))
-    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
 
 
 async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsServer, heldout: Speech) -> None:

@@ -1,8 +1,11 @@
-"""`bench durable`: what a backlog in JetStream takes, against the engine alone and against the same audio live."""
+"""`bench durable`: what a backlog in JetStream takes, against the same audio live; and how soon a killed daemon is back."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -32,6 +35,7 @@ MEASURED = {
     "durable": "all of it is stored; from the daemon's being ready to the last record's being stored",
     "live": "the same daemon on live audio with room for all of it; from the first chunk to the last result",
     "engine": "sum of the results' own processing times: the rest is the engine's waiting for work",
+    "resumed": "SIGKILL amid a backlog; from the next daemon's being started to the first record that it stores",
 }
 
 
@@ -57,13 +61,16 @@ async def run(options: argparse.Namespace) -> Report:
             at = environ | {"NATS_URL": url}
             for name, work in (("live", _live), ("durable", _durable)):
                 passes[name] = await unless_ended(work(at, pcm), server)
+            resumed = await unless_ended(_resumed(at, pcm), server)
     report.figures = {name: {"wall": p.wall, "engine": p.engine} for name, p in passes.items()}
+    report.figures["resumed"] = {"seconds": resumed}
     report.ratios = {
         "durable_over_live_throughput": passes["live"].wall / passes["durable"].wall,
         **{f"engine_busy_{name}": p.engine / p.wall for name, p in passes.items()},
     }
     rows = [(n, f"{p.wall:.2f}", f"{p.engine:.2f}", f"{audio / p.wall:.1f}") for n, p in passes.items()]
     report.tables = [table(("source", "seconds", "in the engine", "x real time"), rows)]
+    report.notes.append(f"killed and started again: the next record is stored {resumed:.2f} s later")
     return report
 
 
@@ -91,6 +98,32 @@ async def _durable(environ: Mapping[str, str], pcm: bytes) -> _Pass:
         await ear.start()
         async with run_daemon({**environ, "AUDIO_SOURCE": "jetstream"}, on_record=Log().add):
             return await ear.until_ended(time.monotonic())
+
+
+async def _resumed(environ: Mapping[str, str], pcm: bytes) -> float:
+    """Seconds to the first record of a daemon that is started when the one before it was killed at work."""
+    stream = f"bench-{uuid4().hex[:8]}"
+    # A daemon is known by its host and port: one that starts again need not wait for its own lease to run out.
+    again = {**environ, "AUDIO_SOURCE": "jetstream", "HEALTH_PORT": str(_free_port())}
+    async with _connected(environ) as connection:
+        await _publish(connection, stream, pcm)
+        ear = _Ear(connection, stream)
+        await ear.start()
+        async with run_daemon(again, on_record=Log().add) as (_, daemon):
+            await ear.until_final()
+            os.kill(daemon.pid, signal.SIGKILL)
+        ear = _Ear(connection, stream)
+        await ear.start()
+        began = time.monotonic()
+        async with run_daemon(again, on_record=Log().add):
+            await ear.until_final()
+            return time.monotonic() - began
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 async def _publish(connection: Connection, stream: str, pcm: bytes) -> None:
@@ -124,6 +157,11 @@ class _Ear:
 
     async def start(self) -> None:
         await self._listener.start()
+
+    async def until_final(self) -> None:
+        async for body in self._listener.messages():
+            if body["type"] == "final":
+                return
 
     async def until_ended(self, began: float) -> _Pass:
         """Hear everything; the clock's seconds count from `began`."""

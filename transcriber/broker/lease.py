@@ -24,6 +24,7 @@ NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server
 LEASE_SECS = 10.0  # after which one that is not renewed is free (WIRE)
 _RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
 _ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
+_FULL = 10023  # JSInsufficientResourcesErr: the server's store is
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 
@@ -55,10 +56,10 @@ class Lease:
             except nats.js.errors.NotFoundError as error:
                 reason = f"there is no bucket {wire.LEASES}; `transcriber setup` makes it"
                 raise BrokerError(self._connection.options.address, reason) from error
-            except nats.js.errors.ServiceUnavailableError as error:  # for good, or while a cluster starts
-                if time.monotonic() > give_up:
-                    raise BrokerError(self._connection.options.address, NO_JETSTREAM) from error
             except _AWAY as error:
+                off = isinstance(error, nats.js.errors.ServiceUnavailableError) and error.err_code != _FULL
+                if off and time.monotonic() > give_up:  # not only while a cluster starts
+                    raise BrokerError(self._connection.options.address, NO_JETSTREAM) from error
                 log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
             await asyncio.sleep(_ASK_SECS)
 
