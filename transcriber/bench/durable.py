@@ -1,4 +1,4 @@
-"""`bench durable`: what a backlog in JetStream takes, against the same audio live; and how soon a killed daemon is back."""
+"""`bench durable`: what a backlog in JetStream takes, against the same audio live; how soon a killed daemon is back."""
 
 from __future__ import annotations
 
