@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import nats
 import nats.errors
@@ -50,8 +51,11 @@ async def connected(url: str) -> AsyncIterator[nats.NATS]:
         await client.close()
 
 
-async def publish(url: str, speech: Speech, stream: str = "s1", *, pace: float = 0.0, end: bool = True) -> None:
+async def publish(  # noqa: PLR0913 - each has its default
+    url: str, speech: Speech, stream: str = "s1", *, session: str | None = "x", pace: float = 0.0, end: bool = True
+) -> None:
     """Store the recording in chunks of 100 ms, each sent until it is acknowledged; `pace`: seconds between two."""
+    run = session or uuid4().hex
     size = speech.rate // 10
     async with connected(url) as client:
         jetstream = client.jetstream(timeout=1)
@@ -59,11 +63,11 @@ async def publish(url: str, speech: Speech, stream: str = "s1", *, pace: float =
         for offset in range(0, len(speech.samples), size):
             last = offset + size >= len(speech.samples)
             headers = {
-                "Audio-Session": "x",
                 "Audio-Sample-Rate": str(speech.rate),
-                "Audio-Offset": str(offset),
-                "Nats-Msg-Id": f"{stream}/{offset}",
-            } | ({"Audio-Event": "end"} if last and end else {})
+                "Nats-Msg-Id": f"{stream}/{run}/{offset}",
+                **({"Audio-Session": session, "Audio-Offset": str(offset)} if session else {}),
+                **({"Audio-Event": "end"} if last and end else {}),
+            }
             while True:
                 with contextlib.suppress(*_AWAY):
                     payload = pcm[2 * offset : 2 * (offset + size)]

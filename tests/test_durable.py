@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jiwer
-import nats
 import numpy as np
 import pytest
 from chaos import (
@@ -29,10 +28,10 @@ from chaos import (
 )
 from harness import STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
+from otlp import Collector
 
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.broker.connection import BrokerOptions, Connection
-from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
 from transcriber.durable import DurablePipeline
 from transcriber.ending import ExitCode
@@ -78,7 +77,7 @@ async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsSer
 
 
 async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServer, heldout: Speech) -> None:
-    """The rest stays where it is, and how much that is shows in `status` and at the consumer."""
+    """The rest stays where it is, and how much that is shows in `status`, in the metrics and at the consumer."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
     await publish(server.url, speech)
@@ -88,13 +87,18 @@ async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServ
         "TRANSCRIPTION_QUEUE_CAPACITY": "1",
         "STATUS_INTERVAL_SECS": "0.2",
     }
-    async with Client(server.url) as client, Daemon(server.url, script=STUB, **durable(**slow)):
-        behind = await client.until(lambda b: b["type"] == "status" and b["lag_chunks"] > 0)
-        consumer = await client.nats.jetstream().consumer_info("AUDIO", "transcriber-=all")
-        assert consumer.num_pending > 0
-        assert behind["pending_jobs"] <= 1
-        assert behind["lag_seconds"] > 0
-        found = covered(await until_ended(server.url))
+    async with Client(server.url) as client, Collector() as collector:
+        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "200"}
+        async with Daemon(server.url, script=STUB, **durable(**slow, **exporting)):
+            behind = await client.until(lambda b: b["type"] == "status" and b["lag_chunks"] > 0)
+            consumer = await client.nats.jetstream().consumer_info("AUDIO", "transcriber-=all")
+            assert consumer.num_pending > 0
+            assert behind["pending_jobs"] <= 1
+            assert behind["lag_seconds"] > 0
+            lag = ("transcriber.lag.chunks", "transcriber.lag.seconds")
+            await collector.until(lambda c: all(c.value(name) > 0 for name in lag))
+            found = covered(await until_ended(server.url))
+            await collector.until(lambda c: c.value("transcriber.lag.chunks") == 0)
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
     assert "gap" not in {body["type"] for body in await transcript(server.url)}
 
@@ -140,6 +144,35 @@ async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: 
     assert jiwer.wer(new.words, heard.text) <= 0.1
 
 
+async def test_sessions_time_out_by_the_messages_own_time(server: NatsServer, heldout: Speech) -> None:
+    """Not by the clock of a daemon that comes later and reads faster: two seconds of silence between are two."""
+    before, after = heldout.cut(0, 2), heldout.cut(2, 4)
+    await set_up_streams(server.url)
+    await publish(server.url, before, session=None, end=False)
+    await asyncio.sleep(2)
+    await publish(server.url, after, session=None)
+    async with Daemon(server.url, **durable(SESSION_TIMEOUT_SECS="1.5")):
+        records = await until_ended(server.url)
+    first, second = (body for body in records if body["type"] == "ended")
+    assert first["session"] != second["session"]
+    assert [round(body["received"] * 16_000) for body in (first, second)] == [everything(before), everything(after)]
+
+
+async def test_time_without_a_daemon_ends_no_session(server: NatsServer, heldout: Speech) -> None:
+    """Chunks that were stored one behind the other belong together, however late the second half is read."""
+    speech = heldout.cut(0, 4)
+    await set_up_streams(server.url)
+    settings = durable(SESSION_TIMEOUT_SECS="1.5")
+    publishing = asyncio.create_task(publish(server.url, speech, session=None, pace=0.02))
+    async with Daemon(server.url, **settings) as daemon:
+        daemon.process.kill()
+    await publishing
+    await asyncio.sleep(2)
+    async with Daemon(server.url, **settings):
+        found = covered(await until_ended(server.url))
+    assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
+
+
 async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsServer, heldout: Speech) -> None:
     """The only drop that is left: its cause is the window itself."""
     await set_up_streams(server.url)
@@ -165,72 +198,6 @@ async def test_without_the_streams_the_daemon_says_what_makes_them(server: NatsS
     async with Daemon(server.url, wait=False, **durable()) as daemon:
         assert await daemon.ended() == ExitCode.CANNOT_START
     assert "transcriber setup" in daemon.records[-1]["message"]
-
-
-@pytest.fixture
-def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
-    """A server that allows what `transcriber setup` prints, and nothing else."""
-    for user in ("DAEMON", "PRODUCER", "READER", "SETUP"):
-        monkeypatch.setenv(f"TRANSCRIBER_{user}_PASSWORD", user.lower())
-    with jetstream_server(tmp_path, configuration("audio.s1")) as running:
-        yield running
-
-
-def as_user(server: NatsServer, user: str) -> str:
-    return f"nats://{user}:{user}@127.0.0.1:{server.port}"
-
-
-async def test_everything_works_with_the_printed_permissions(guarded: NatsServer, heldout: Speech) -> None:
-    speech = heldout.cut(0, 3)
-    await set_up_streams(as_user(guarded, "setup"))
-    credentials = {"NATS_USER": "daemon", "NATS_PASSWORD": "daemon", "AUDIO_SUBJECT": "audio.s1"}
-    ended = asyncio.Event()
-    async with connected(as_user(guarded, "reader")) as reader:
-
-        async def hear(message: Msg) -> None:
-            if json.loads(message.data)["type"] == "ended":
-                ended.set()
-
-        await reader.subscribe("transcript.s1.*", cb=hear)
-        async with Daemon(guarded.url, **durable(**credentials)) as daemon:
-            await publish(as_user(guarded, "producer"), speech)
-            async with asyncio.timeout(20):
-                await ended.wait()
-            assert await daemon.stop() == ExitCode.CLEAN
-        async with Daemon(guarded.url, **durable(**credentials)) as daemon:  # goes on from a checkpoint
-            assert await daemon.stop() == ExitCode.CLEAN
-    assert not [r for r in daemon.records if "permission" in r["message"].lower()]
-
-
-@pytest.mark.parametrize(
-    ("user", "subject"),
-    [
-        ("daemon", "audio.s1"),
-        ("daemon", "transcript.other.final"),
-        ("daemon", "$JS.API.STREAM.DELETE.AUDIO"),
-        ("daemon", "$JS.API.STREAM.PURGE.TRANSCRIPTS"),
-        ("daemon", "$JS.API.CONSUMER.DELETE.AUDIO.transcriber-other"),
-        ("daemon", "$KV.TRANSCRIBER_LEASES.other"),
-        ("producer", "audio.other"),
-        ("producer", "transcript.s1.final"),
-        ("producer", "$JS.API.STREAM.INFO.AUDIO"),
-        ("reader", "transcript.s1.final"),
-        ("reader", "audio.s1"),
-        ("setup", "$JS.API.STREAM.DELETE.AUDIO"),
-        ("setup", "audio.s1"),
-    ],
-)
-async def test_everything_else_is_refused(guarded: NatsServer, user: str, subject: str) -> None:
-    refused = asyncio.Event()
-
-    async def on_error(error: Exception) -> None:
-        if "permissions violation" in str(error).lower():
-            refused.set()
-
-    async with await nats.connect(as_user(guarded, user), error_cb=on_error) as client:
-        await client.publish(subject, b"{}")
-        async with asyncio.timeout(5):
-            await refused.wait()
 
 
 async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServer, heldout: Speech) -> None:
