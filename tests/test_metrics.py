@@ -37,6 +37,11 @@ WIRE = {
     "process.memory.usage": ("up-down counter", "By", set()),
 }
 OURS = {
+    "process.uptime": ("gauge", "s", set()),
+    "transcriber.audio.pending": ("gauge", "s", set()),
+    "transcriber.max_latency_ms": ("gauge", "ms", set()),
+    "transcriber.nats.connected": ("gauge", "1", set()),
+    "transcriber.nats.reconnects": ("counter", "1", set()),
     "transcriber.lag.chunks": ("gauge", "{chunk}", set()),
     "transcriber.lag.seconds": ("gauge", "s", set()),
     "transcriber.samples.repaired": ("counter", "{sample}", {"stream"}),
@@ -169,14 +174,27 @@ class Bench:
 
 
 def test_gauges_show_the_snapshot_of_the_moment() -> None:
-    """Depth, capacity, buffer, RTF and lag are read when the exporter asks, not when something happens."""
+    """They are read when the exporter asks, not when something happens."""
     bench = Bench()
-    for snapshot in (IDLE, Snapshot(3, 5, busy=1.0, rtf=0.25, buffered=7.5, lag_chunks=12, lag_seconds=1.5)):
-        bench.snapshot = snapshot
-        names = ("queue.depth", "queue.capacity", "rtf", "buffer.size", "lag.chunks", "lag.seconds")
-        s = snapshot
-        wanted = [s.queue_depth, s.queue_capacity, s.rtf, s.buffered, s.lag_chunks, s.lag_seconds]
-        assert [bench.read(f"transcriber.{name}")[0].value for name in names] == wanted
+    bench.snapshot = Snapshot(
+        3, 5, 1.0, 0.25, 7.5, 8.5, 20.0, connected=True, reconnects=2, lag_chunks=12, lag_seconds=1.5
+    )
+    wanted = {
+        "queue.depth": 3,
+        "queue.capacity": 5,
+        "rtf": 0.25,
+        "buffer.size": 7.5,
+        "audio.pending": 8.5,
+        "max_latency_ms": 20_000,
+        "nats.connected": 1,
+        "nats.reconnects": 2,
+        "lag.chunks": 12,
+        "lag.seconds": 1.5,
+    }
+    assert {name: bench.read(f"transcriber.{name}")[0].value for name in wanted} == wanted
+    bench.snapshot = IDLE
+    assert bench.read("transcriber.queue.depth")[0].value == 0
+    assert bench.read("transcriber.nats.connected")[0].value == 0
 
 
 def test_busy_is_the_engines_share_of_the_time_between_two_exports(monkeypatch: pytest.MonkeyPatch) -> None:

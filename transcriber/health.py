@@ -1,4 +1,7 @@
-"""/livez and /readyz over HTTP, answered by the event loop itself: one that hangs fails its probe by not answering."""
+"""/livez and /readyz over HTTP, answered by the event loop itself: one that hangs fails its probe by not answering.
+
+And documents that others offer, such as /metrics.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,13 @@ class HealthServer:
         """`checks`: path to a function that returns what is wrong, or None."""
         self._options = options
         self._checks = checks
+        self._documents: dict[str, tuple[str, Callable[[], str]]] = {}
         self._server: asyncio.Server | None = None
         self.port = options.port
+
+    def offer(self, path: str, content_type: str, write: Callable[[], str]) -> None:
+        """Serve a document; `write` is called in a thread of its own for every request."""
+        self._documents[path] = content_type, write
 
     async def start(self) -> None:
         """Listen. Raises `CannotStart` when the port is taken."""
@@ -59,23 +67,34 @@ class HealthServer:
                 words = (await reader.readline()).decode("latin-1").split()
                 while words and (await reader.readline()).strip():
                     pass
-                writer.write(self._response(*words[:2]) if len(words) == _REQUEST_WORDS else _BAD_REQUEST)
+                writer.write(await self._response(*words[:2]) if len(words) == _REQUEST_WORDS else _BAD_REQUEST)
                 await writer.drain()
         writer.close()
 
-    def _response(self, method: str, target: str) -> bytes:
-        check = self._checks.get(target.partition("?")[0])
-        if check is None:
-            status, body = "404 Not Found", {"error": f"no such path; try {' or '.join(self._checks)}"}
-        elif method not in {"GET", "HEAD"}:
-            status, body = "405 Method Not Allowed", {"error": "GET or HEAD"}
-        elif (problem := check()) is None:
-            status, body = "200 OK", {"status": "ok"}
-        else:
-            status, body = "503 Service Unavailable", {"status": "failing", "reason": problem}
-        payload = json.dumps(body).encode() + b"\n"
-        head = (
-            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
-            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-        ).encode()
-        return head if method == "HEAD" else head + payload
+    async def _response(self, method: str, target: str) -> bytes:
+        path = target.partition("?")[0]
+        check, document = self._checks.get(path), self._documents.get(path)
+        if check is None and document is None:
+            paths = " or ".join([*self._checks, *self._documents])
+            return _encode(method, "404 Not Found", {"error": f"no such path; try {paths}"})
+        if method not in {"GET", "HEAD"}:
+            return _encode(method, "405 Method Not Allowed", {"error": "GET or HEAD"})
+        if document is not None:
+            content_type, write = document
+            return _message(method, "200 OK", content_type, (await asyncio.to_thread(write)).encode())
+        problem = check() if check is not None else None
+        if problem is None:
+            return _encode(method, "200 OK", {"status": "ok"})
+        return _encode(method, "503 Service Unavailable", {"status": "failing", "reason": problem})
+
+
+def _encode(method: str, status: str, body: dict[str, str]) -> bytes:
+    return _message(method, status, "application/json", json.dumps(body).encode() + b"\n")
+
+
+def _message(method: str, status: str, content_type: str, payload: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(payload)}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    ).encode()
+    return head if method == "HEAD" else head + payload

@@ -63,12 +63,16 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where the worker stands at this moment. Seconds; `busy` is the engine's whole running time so far."""
+    """Where the daemon stands at this moment. Seconds; `busy` is the engine's whole running time so far."""
 
     queue_depth: int
     queue_capacity: int
     busy: float
     rtf: float
     buffered: float
+    pending: float = 0.0  # received, and without a fate yet
+    max_latency: float = 0.0  # the promise
+    connected: bool = False  # to NATS
+    reconnects: int = 0
     lag_chunks: int = 0  # stored and not taken yet
     lag_seconds: float = 0.0

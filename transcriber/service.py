@@ -26,6 +26,7 @@ from transcriber.messages import SAMPLE_RATE, Lag
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
+from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
 from transcriber.worker import capacity
 from transcriber.worker.engine import Engine, WhisperEngine
@@ -86,6 +87,8 @@ class Service:
         async with AsyncExitStack() as stack:
             telemetry = Telemetry(self._settings.telemetry, self._tallies, self._snapshot)
             stack.push_async_callback(telemetry.shutdown)
+            if telemetry.scrape is not None:
+                self._health.offer("/metrics", CONTENT_TYPE, telemetry.scrape)
             await self._health.start()
             stack.push_async_callback(self._health.stop)
             log.info("starting", extra={"version": __version__, "health_port": self._health.port})
@@ -223,11 +226,21 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        worker, queue = self._worker, self._queue
-        buffered = self._sessions.buffered / SAMPLE_RATE
+        worker, queue, sessions, connection = self._worker, self._queue, self._sessions, self._connection
         lag = self._lag() or Lag(0, 0.0)
-        pace = worker.pace.rtf
-        return Snapshot(queue.depth, queue.capacity, worker.busy_seconds, pace, buffered, lag.chunks, lag.seconds)
+        return Snapshot(
+            queue.depth,
+            queue.capacity,
+            worker.busy_seconds,
+            worker.pace.rtf,
+            buffered=sessions.buffered / SAMPLE_RATE,
+            pending=sessions.unsettled / SAMPLE_RATE,
+            max_latency=self._settings.max_latency,
+            connected=connection is not None and connection.connected.is_set(),
+            reconnects=connection.reconnects if connection is not None else 0,
+            lag_chunks=lag.chunks,
+            lag_seconds=lag.seconds,
+        )
 
     def _not_alive(self) -> str | None:
         """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""

@@ -229,7 +229,8 @@ def _telemetry(r: _Reader) -> TelemetryOptions:
 
     def exporter(signal: str) -> str:
         endpoint = r.raw(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or anywhere
-        chosen = r.choice(f"OTEL_{signal}_EXPORTER", "otlp" if endpoint else "none", "otlp", "console", "none")
+        kinds = ("otlp", "console", "none", *(("prometheus",) if signal == "METRICS" else ()))
+        chosen = r.choice(f"OTEL_{signal}_EXPORTER", "otlp" if endpoint else "none", *kinds)
         return "none" if off else chosen
 
     def spoken(signal: str) -> str:

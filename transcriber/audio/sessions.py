@@ -194,7 +194,7 @@ class Sessions:
     @property
     def unsettled(self) -> int:
         """Samples that still wait for their fate, over all sessions, ended ones included."""
-        return sum(s.ledger.pending for s in self._by_id.values())
+        return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: _Session, now: float) -> list[Output]:
         quiet = now - session.last_message

@@ -66,11 +66,20 @@ class Metrics:
             ("queue.capacity", "{job}", "Jobs that may wait or run", lambda: snapshot().queue_capacity),
             ("worker.busy", "1", "Share of the time since the last export in which the engine ran", busy),
             ("buffer.size", "s", "Audio received and not yet cut into windows", lambda: snapshot().buffered),
+            ("audio.pending", "s", "Audio received and without a fate yet", lambda: snapshot().pending),
+            ("max_latency_ms", "ms", "The promise: no result is later", lambda: 1000 * snapshot().max_latency),
+            ("nats.connected", "1", "1 while there is a connection to NATS, else 0", lambda: int(snapshot().connected)),
             ("lag.chunks", "{chunk}", "Stored and not taken yet (JetStream)", lambda: snapshot().lag_chunks),
             ("lag.seconds", "s", "Age of the newest stored audio taken (JetStream)", lambda: snapshot().lag_seconds),
             ("rtf", "1", "Smoothed real-time factor of the engine", lambda: snapshot().rtf),
         ):
             self._meter.create_observable_gauge(f"transcriber.{name}", [_observe(read)], unit, description)
+        self._meter.create_observable_counter(
+            "transcriber.nats.reconnects",
+            [_observe(lambda: snapshot().reconnects)],
+            "1",
+            "Connections lost and made anew",
+        )
 
     def _counters(self) -> None:
         t, plain = self._tallies, self._by_stream
@@ -126,10 +135,14 @@ class Metrics:
                 Observation(times.system, {"cpu.mode": "system"}),
             ]
 
+        def uptime(_options: CallbackOptions) -> Observations:
+            return [Observation(time.time() - process.create_time())]
+
         def memory(_options: CallbackOptions) -> Observations:
             return [Observation(process.memory_info().rss)]
 
         self._meter.create_observable_counter("process.cpu.time", [cpu], "s", "CPU time of this process")
+        self._meter.create_observable_gauge("process.uptime", [uptime], "s", "Since this process began")
         self._meter.create_observable_up_down_counter("process.memory.usage", [memory], "By", "Resident memory")
 
 

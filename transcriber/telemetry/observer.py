@@ -32,6 +32,11 @@ class Telemetry:
         """Take the latencies of one published window."""
         self._metrics.record(stream, latency)
 
+    @property
+    def scrape(self) -> Callable[[], str] | None:
+        """What returns all metrics for Prometheus, where that is how they are exported."""
+        return self._providers.scrape
+
     async def shutdown(self) -> bool:
         """Flush and stop within the deadline; False when that cut it short."""
         return await self._providers.shutdown()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -14,12 +15,19 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
 from transcriber.errors import CannotStart
+from transcriber.telemetry.exposition import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +43,10 @@ _SCOPE = "transcriber"
 
 @dataclass(frozen=True, slots=True)
 class TelemetryOptions:
-    """What OTEL_* asks for. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`."""
+    """What OTEL_* asks for. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`.
+
+    Metrics may also be `prometheus`: kept until they are scraped.
+    """
 
     metrics_exporter: str = "none"
     traces_exporter: str = "none"
@@ -53,6 +64,7 @@ class Providers:
 
     def __init__(self, options: TelemetryOptions) -> None:
         self._meters: MeterProvider | None = None
+        self._scraped: InMemoryMetricReader | None = None
         self._tracers: TracerProvider | None = None
         try:
             self._build(options)
@@ -64,9 +76,13 @@ class Providers:
         if "service.name" not in OTELResourceDetector().detect().attributes:
             attributes["service.name"] = _SCOPE
         resource = Resource.create(attributes)
-        if (exporter := _metric_exporter(options)) is not None:
-            readers = [PeriodicExportingMetricReader(exporter)]
-            self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+        reader: MetricReader | None = None
+        if options.metrics_exporter == "prometheus":
+            reader = self._scraped = InMemoryMetricReader()
+        elif (exporter := _metric_exporter(options)) is not None:
+            reader = PeriodicExportingMetricReader(exporter)
+        if reader is not None:
+            self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
         if (span_exporter := _span_exporter(options)) is not None:
             self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._tracers.add_span_processor(BatchSpanProcessor(span_exporter))
@@ -74,6 +90,11 @@ class Providers:
     @property
     def meter(self) -> Meter:
         return (self._meters or metrics.NoOpMeterProvider()).get_meter(_SCOPE)
+
+    @property
+    def scrape(self) -> Callable[[], str] | None:
+        """What returns all metrics for Prometheus; None where they are exported in another way, or not at all."""
+        return None if self._scraped is None else partial(exposition, self._scraped)
 
     @property
     def tracer(self) -> Tracer:
