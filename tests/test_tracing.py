@@ -28,7 +28,11 @@ def run() -> Run:
 
 def span_of(run: Run, start: float) -> Span:
     """The span of the window that starts there."""
-    return next(s for s in run.collector.spans if attributes(s.attributes)["transcriber.start"] == start)
+    return next(s for s in windows(run) if attributes(s.attributes)["transcriber.start"] == start)
+
+
+def windows(run: Run) -> list[Span]:
+    return [s for s in run.collector.spans if s.name == "window"]
 
 
 def test_a_trace_joins_producer_window_and_result(run: Run) -> None:
@@ -50,12 +54,40 @@ def test_a_trace_joins_producer_window_and_result(run: Run) -> None:
 
 def test_every_window_has_one_span_and_a_dropped_one_says_why(run: Run) -> None:
     """Finals and gaps have a span each; those of the gaps are errors that name the reason."""
-    outcomes = Counter((attributes(s.attributes)["transcriber.outcome"], s.status.code) for s in run.collector.spans)
+    outcomes = Counter((attributes(s.attributes)["transcriber.outcome"], s.status.code) for s in windows(run))
     assert outcomes == {
         ("transcribed", SpanStatus.STATUS_CODE_UNSET): len(run.client.of("final")),
         ("queue_full", SpanStatus.STATUS_CODE_ERROR): len(run.client.of("gap")),
     }
-    assert {s.trace_id.hex() for s in run.collector.spans} == {CONTEXTS[0][0], CONTEXTS[2][0]}
+    assert {s.trace_id.hex() for s in windows(run)} == {CONTEXTS[0][0], CONTEXTS[2][0]}
+
+
+def test_a_windows_span_holds_queue_decode_and_publish_one_behind_the_other(run: Run) -> None:
+    """They fill it from its begin to its end, and take the time that the final tells."""
+    body = run.client.of("final")[0]
+    span = span_of(run, body["start"])
+    parts = sorted(
+        (s for s in run.collector.spans if s.parent_span_id == span.span_id), key=lambda s: s.name != "queue"
+    )
+    queue, decode, publish = (next(s for s in parts if s.name == name) for name in ("queue", "decode", "publish"))
+    assert len(parts) == 3
+    assert {s.trace_id for s in parts} == {span.trace_id}
+    assert queue.end_time_unix_nano == decode.start_time_unix_nano
+    assert decode.end_time_unix_nano == publish.start_time_unix_nano
+    assert 0 <= queue.start_time_unix_nano - span.start_time_unix_nano < 50e6
+    assert publish.end_time_unix_nano == span.end_time_unix_nano
+    seconds = (decode.end_time_unix_nano - decode.start_time_unix_nano) / 1e9
+    assert seconds == pytest.approx(body["latency"]["processing"], abs=0.01)
+
+
+def test_a_latency_s_exemplar_is_its_windows_trace(run: Run) -> None:
+    """From a point in a histogram one finds the very window."""
+    ids = {s.span_id for s in windows(run)}
+    for name in ("queue", "processing", "end_to_end"):
+        histogram = run.collector.metrics[f"transcriber.{name}.latency_ms"].histogram
+        exemplars = [e for p in histogram.data_points for e in p.exemplars]
+        assert exemplars
+        assert {e.span_id for e in exemplars} <= ids
 
 
 def test_the_gap_line_in_the_log_names_the_windows_span(run: Run) -> None:

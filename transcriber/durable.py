@@ -166,7 +166,7 @@ class DurablePipeline(Pipeline):
         if window is None:
             return
         if isinstance(record.event, Transcript):
-            self._observer.record(window.origin.stream, record.event.latency)
+            self._observer.record(window.origin.stream, record.event.latency, record.traceparent)
             self._handle(self._sessions.transcribed(window))
         elif isinstance(record.event, Gap):
             self._handle(o for o in self._sessions.dropped(window, record.event.reason) if not isinstance(o, Gap))

@@ -59,7 +59,7 @@ class Observer(Protocol):
     """Where traces and latencies go."""
 
     def start(self, window: Window) -> Span: ...
-    def record(self, stream: str, latency: Latency) -> None: ...
+    def record(self, stream: str, latency: Latency, traceparent: str | None = None) -> None: ...
 
 
 class Source(Protocol):
@@ -203,7 +203,7 @@ class Pipeline:
         messages = [encode_final(transcript, span.traceparent, self._parts.max_payload())]
         held = suppressed(window, recognition)
         messages += self._encode([*held, *self._sessions.transcribed(window)], span.traceparent)
-        self._observer.record(window.origin.stream, latency)
+        self._observer.record(window.origin.stream, latency, span.traceparent)
         self._log_text(transcript, held, span)
         span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=end_to_end)
         return messages

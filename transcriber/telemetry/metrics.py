@@ -13,6 +13,7 @@ from transcriber.messages import SAMPLE_RATE, GapReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
+    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
 
     from transcriber.measurements import Snapshot, Tallies, Tally
@@ -43,12 +44,12 @@ class Metrics:
         self._processing = self._histogram("processing", "Time the engine took for a window")
         self._end_to_end = self._histogram("end_to_end", "Time from try-put to publish")
 
-    def record(self, stream: str, latency: Latency) -> None:
-        """Take the latencies of one published window."""
+    def record(self, stream: str, latency: Latency, context: Context | None = None) -> None:
+        """Take the latencies of one published window, in whose trace they were measured."""
         attributes = {"stream": self._tallies.audio.label(stream)}
-        self._queue.record(latency.queue * 1000, attributes)
-        self._processing.record(latency.processing * 1000, attributes)
-        self._end_to_end.record(latency.end_to_end * 1000, attributes)
+        self._queue.record(latency.queue * 1000, attributes, context)
+        self._processing.record(latency.processing * 1000, attributes, context)
+        self._end_to_end.record(latency.end_to_end * 1000, attributes, context)
 
     def _histogram(self, name: str, description: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return self._meter.create_histogram(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.telemetry.metrics import Metrics
 from transcriber.telemetry.providers import Providers, TelemetryOptions
-from transcriber.telemetry.tracing import Tracing, WindowSpan
+from transcriber.telemetry.tracing import Tracing, WindowSpan, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +28,9 @@ class Telemetry:
         """Open the span of a window that is about to be queued."""
         return self._tracing.start(window)
 
-    def record(self, stream: str, latency: Latency) -> None:
-        """Take the latencies of one published window."""
-        self._metrics.record(stream, latency)
+    def record(self, stream: str, latency: Latency, traceparent: str | None = None) -> None:
+        """Take the latencies of one published window; its trace becomes their exemplar."""
+        self._metrics.record(stream, latency, context_of(traceparent))
 
     @property
     def scrape(self) -> Callable[[], str] | None:
