@@ -125,6 +125,11 @@ class World:
             self.head = max(self.head, offset + frames)
         self.frame += frames
 
+    def look(self) -> None:
+        """As for partial text: whatever is seen, nothing is decided by it."""
+        seen, known = self.sessions.peek("s"), self.sessions.open_window("s")
+        assert seen is None or (known is not None and len(seen.samples) <= known[2])
+
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.take(self.sessions.tick(self.now))
@@ -152,6 +157,7 @@ STEPS = st.one_of(
     st.tuples(st.just("lose"), FRAMES),
     st.tuples(st.just("reject"), FRAMES),
     st.tuples(st.just("skip"), FRAMES),
+    st.tuples(st.just("look")),
     st.tuples(st.just("wait"), st.sampled_from([0.1, 6.0])),
     st.tuples(
         st.just("settle"), st.integers(0, 9), st.sampled_from([None, GapReason.QUEUE_FULL, GapReason.ENGINE_ERROR])
@@ -232,6 +238,7 @@ def test_any_split_of_the_same_pcm_gives_the_same_windows(
                 pcm = whole.pcm[begin * size : end * size]
                 chunk = Chunk("s", audio_format, pcm, "run", begin if offsets else None)
                 world.take(world.sessions.receive(chunk, 0.0))
+                world.look()
         world.take(world.sessions.end_all())
         return world.windows
 

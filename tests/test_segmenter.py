@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -164,6 +165,37 @@ def test_a_look_at_an_open_window_shows_it_so_far_and_decides_nothing(pattern: s
         shared = min(look.end, window.end) - look.start
         np.testing.assert_array_equal(look.samples[:shared], window.samples[:shared])
         np.testing.assert_array_equal(look.samples[shared:], samples[look.start + shared - 1000 : look.end - 1000])
+
+
+@given(st.text("#.", max_size=200), st.sampled_from(Segmentation), st.integers(20_000, 80_000))
+@settings(deadline=None)
+def test_who_pushes_as_seldom_as_patience_allows_misses_no_window(
+    pattern: str, mode: Segmentation, longest: int
+) -> None:
+    """A window is given out by the very push that brings the frame which decides it, not by a later one."""
+    samples = drawn(pattern)
+
+    def closed_at(pieces: Iterable[np.ndarray]) -> list[tuple[int, int, int]]:
+        segmenter = Segmenter(mode, longest, ScriptedDetector())
+        pushed, found = 0, []
+        for piece in pieces:
+            pushed += len(piece)
+            found += [(s.start, s.end, pushed) for s in segmenter.push(piece) if s.samples is not None]
+        return found
+
+    def patiently() -> Iterator[np.ndarray]:
+        segmenter, first = Segmenter(mode, longest, ScriptedDetector()), 0
+        while first < len(samples):
+            piece = samples[first : first + segmenter.patience]
+            segmenter.push(piece)
+            first += len(piece)
+            yield piece
+
+    by_frame = closed_at(samples[k : k + FRAME] for k in range(0, len(samples), FRAME))
+    seldom = closed_at(patiently())
+    assert [(start, end) for start, end, _ in seldom] == [(start, end) for start, end, _ in by_frame]
+    for (_, _, late), (_, _, early) in zip(seldom, by_frame, strict=True):
+        assert late - early <= FRAME
 
 
 def test_fixed_windows_are_not_looked_at() -> None:

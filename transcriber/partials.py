@@ -74,8 +74,9 @@ class Partials:
             known = self._open[stream] = _Open(session, sequence, first)
         if length < known.next_length or self._queue.depth or not self._publisher.connected:
             return
-        if (window := self._sessions.peek(stream)) is not None:
-            known.next_length = length + self._interval
+        window = self._sessions.peek(stream)
+        if window is not None and (seen := len(window.samples)) >= known.next_length:  # the resampler holds some back
+            known.next_length = seen + self._interval
             self._queue.offer_partial(Job(window, self._on_outcome, partial=True, first=not known.looked_at))
 
     def _forget(self) -> None:

@@ -22,6 +22,7 @@ POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants a
 END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the pause that must never be missed
 ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
 _RETAINED = PRE_ROLL + ONSET_OF  # what must be kept while nobody speaks
+_NOTICED = 8  # 240 ms within which an opening shows: the first look at a window comes 300 ms and its pre-roll later
 
 _HOP = SAMPLE_RATE // 100  # 10 ms: the grid on which a cut is placed
 _SMOOTH = 6  # hops, 60 ms: the closure inside a stop consonant is shorter, the space between two words often longer
@@ -99,6 +100,19 @@ class Segmenter:
     def open_samples(self) -> int:
         """Length of the window that is open, 0 while none is."""
         return self._buffer.framed_end - self._start if self._open else 0
+
+    @property
+    def patience(self) -> int:
+        """How many samples may gather before they are pushed, without a window's closing later for it."""
+        buffer = self._buffer
+        end = buffer.framed_end
+        if self._mode is Segmentation.FIXED:
+            left = self._start + self._max - end
+        elif self._open:
+            left = min(self._last_voiced + END_OF_SPEECH * FRAME, self._start + self._max - FRAME) - end
+        else:
+            left = _NOTICED * FRAME
+        return max(1, left - len(buffer.tail))
 
     @property
     def speaking(self) -> bool:

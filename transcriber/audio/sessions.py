@@ -98,7 +98,7 @@ class Sessions:
     def format(self, origin: Origin) -> AudioFormat | None:
         """What a session's chunks are at present; None when it is over."""
         session = self._by_id.get((origin.stream, origin.session))
-        return session.audio.format if session is not None else None
+        return session.audio.format if session else None
 
     def receive(self, chunk: Chunk, now: float) -> list[Output]:
         """Take one chunk. Raises `Rejection` when it cannot belong to any session; nothing has changed then."""
@@ -107,8 +107,6 @@ class Sessions:
             return []
         session, outputs = found
         pieces = session.audio.push(chunk, session.accept())
-        if chunk.frames and not session.audio.speaking and not any(isinstance(piece, Window) for piece in pieces):
-            self._tallies.chunks_filtered.add(chunk.stream)
         outputs += self._take(session, pieces)
         if chunk.event is ChunkEvent.FLUSH:
             outputs += self._take(session, session.audio.flush())
@@ -274,16 +272,16 @@ class Sessions:
             self._tallies.audio.add(session.origin.stream, "received", arrived)
         if repaired := session.audio.take_repaired():
             self._tallies.samples_repaired.add(session.origin.stream, amount=repaired)
+        if filtered := session.audio.take_filtered():
+            self._tallies.chunks_filtered.add(session.origin.stream, amount=filtered)
         ledger.advance(session.audio.head)
-        outputs: list[Output] = []
         for piece in pieces:
             match piece:
                 case Silence(_, start, end):
                     self._count(session, start, end, Fate.SILENT)
                 case Gap(_, start, end, reason):
                     self._count(session, start, end, reason)
-            outputs.append(piece)
-        return outputs
+        return [*pieces]
 
     def _count(self, session: _Session, start: int, end: int, fate: Fate | GapReason) -> None:
         session.ledger.settle(start, end, fate)

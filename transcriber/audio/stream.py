@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from transcriber.audio import pcm
 from transcriber.audio.resample import Resampler
 from transcriber.audio.segmenter import Segmentation, Segmenter, Span
-from transcriber.audio.timeline import Clock, Stored
+from transcriber.audio.timeline import Clock, Stored, Traces
 from transcriber.audio.vad import WebRtcDetector
 from transcriber.messages import (
     SAMPLE_RATE,
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
 Piece = Window | Silence | Gap
 
-# Chunks gather to 60 ms, two frames of the detector: a call into soxr and NumPy costs as much as 20 ms of its work.
-_BATCH_SECS = 0.06
-_MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
+# Chunks gather for as long as that delays nothing: a call into soxr and NumPy costs as much as 20 ms of its work. But
+# no more of them than this, 0.68 s of 48 kHz s16 mono, however wide the format is.
+_GATHERED_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,18 @@ class AudioStream:
         offset = first.offset or 0
         self._clock = Clock(first.format.rate, 0, 0, offset)
         self.start = self.head = self._clock.position(offset)
-        self._raw = bytearray()  # chunks in `_format` that are too short to be worth the work one by one
+        self._raw = bytearray()  # chunks in `_format` that have gathered
+        self._gathered = self._filtered = 0  # chunks: those, and those in which no speech was found
+        self._early: list[Piece] = []  # what a look has decided, to be given out with the next chunk
         self._resampler = Resampler(first.format.rate)
         self._given = 0  # samples that this resampler owes up to the head
         self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
+        self._due = 0  # bytes that may gather
+        self._plan()
         self._sequence = 0
         self._language: str | None = None
         self._stored = Stored(first.cursor)
-        self._traces: deque[tuple[int, str]] = deque()  # (where the chunk starts, its traceparent)
+        self._traces = Traces()
 
     @classmethod
     def resumed(cls, at: Checkpoint, options: StreamOptions) -> Self:
@@ -85,6 +88,7 @@ class AudioStream:
         stream._clock = Clock(at.format.rate, at.position, 0, 0)
         stream.start = stream.head = at.position
         stream._segmenter.jump(at.position)
+        stream._plan()
         stream._sequence = at.sequence
         return stream
 
@@ -104,11 +108,6 @@ class AudioStream:
         return self.head - self._segmenter.settled
 
     @property
-    def speaking(self) -> bool:
-        """Whether what is buffered holds speech."""
-        return self._segmenter.speaking
-
-    @property
     def sequence(self) -> int:
         """Number of the next window."""
         return self._sequence
@@ -116,10 +115,13 @@ class AudioStream:
     @property
     def open_samples(self) -> int:
         """Length of the window that is open, 0 while none is."""
-        return self._segmenter.open_samples
+        return self.head - self._segmenter.settled if self._segmenter.open_samples else 0
 
     def peek(self) -> Window | None:
         """Return the open window as it stands; its sequence is the one that it will have. None while none is open."""
+        if not self._segmenter.open_samples:
+            return None
+        self._early += self._digest()
         span = self._segmenter.peek()
         if span is None or span.samples is None:
             return None
@@ -129,6 +131,11 @@ class AudioStream:
         """How many float samples were NaN, infinite or out of range since the last call."""
         repaired, self._repaired = self._repaired, 0
         return repaired
+
+    def take_filtered(self) -> int:
+        """How many chunks were found to hold no speech since the last call."""
+        filtered, self._filtered = self._filtered, 0
+        return filtered
 
     def locate(self, chunk: Chunk) -> int:
         """Where the chunk's first frame lies on the timeline, in samples; the head when it does not say."""
@@ -142,22 +149,25 @@ class AudioStream:
             self._language = chunk.language
         if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
             self.origin = replace(self.origin, tenant=chunk.tenant)
-        pieces, overlap = self._place(chunk, hole)
+        pieces = self._take_early()
+        overlap = self._place(chunk, hole, pieces)
         if overlap >= chunk.frames:
             return pieces
-        if chunk.traceparent is not None and len(self._traces) < _MAX_LINKS:
-            self._traces.append((self.head, chunk.traceparent))
+        if chunk.traceparent is not None:
+            self._traces.add(self.head, chunk.traceparent)
         self._mark(chunk, overlap)
         frame_bytes = chunk.format.frame_bytes
-        self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :]
+        self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :] if overlap else chunk.pcm
+        self._gathered += 1
         self._advance(chunk.frames - overlap)
-        if len(self._raw) >= _BATCH_SECS * chunk.format.rate * frame_bytes:
+        if len(self._raw) >= self._due:
             pieces += self._digest()
         return pieces
 
     def skip(self, chunk: Chunk, frames: int, reason: GapReason, hole: GapReason) -> list[Piece]:
         """Account for `frames` frames of a chunk whose samples are not to be had; `hole` as in `push`."""
-        pieces, overlap = self._place(chunk, hole)
+        pieces = self._take_early()
+        overlap = self._place(chunk, hole, pieces)
         if overlap >= frames:
             return pieces
         pieces += self.flush()
@@ -168,14 +178,16 @@ class AudioStream:
 
     def flush(self) -> list[Piece]:
         """Settle all that is buffered: close the open window, end the resampler's run."""
+        pieces = self._take_early()
         if not self._given:
-            return []
-        pieces = self._digest()
+            return pieces
+        pieces += self._digest()
         pieces += self._wrap(self._segmenter.push(self._resampler.flush(self._given)))
         pieces += self._wrap(self._segmenter.flush())
         self._resampler = Resampler(self._format.rate)
         self._given = 0
         self._traces.clear()
+        self._plan()
         return pieces
 
     def _digest(self) -> list[Piece]:
@@ -185,7 +197,21 @@ class AudioStream:
         samples, repaired = pcm.decode(self._raw, self._format)
         self._raw = bytearray()
         self._repaired += repaired
-        return list(self._wrap(self._segmenter.push(self._resampler.push(samples))))
+        spans = self._segmenter.push(self._resampler.push(samples))
+        if not self._segmenter.speaking and all(span.samples is None for span in spans):
+            self._filtered += self._gathered
+        self._gathered = 0
+        self._plan()
+        return list(self._wrap(spans))
+
+    def _plan(self) -> None:
+        """Decide how much may gather next."""
+        of_patience = self._segmenter.patience * self._format.rate * self._format.frame_bytes // SAMPLE_RATE
+        self._due = min(_GATHERED_BYTES, of_patience)
+
+    def _take_early(self) -> list[Piece]:
+        early, self._early = self._early, []
+        return early
 
     def _mark(self, chunk: Chunk, overlap: int) -> None:
         """Note where the chunk, whose frames behind `overlap` are taken now, is stored."""
@@ -202,21 +228,21 @@ class AudioStream:
         self.head = self._clock.position(self._clock.next_frame)
         self._given += self.head - before
 
-    def _place(self, chunk: Chunk, hole: GapReason) -> tuple[list[Piece], int]:
-        """Bring the clock to the chunk's first frame. Returns what that settled and how many frames overlap."""
-        pieces: list[Piece] = []
+    def _place(self, chunk: Chunk, hole: GapReason, pieces: list[Piece]) -> int:
+        """Bring the clock to the chunk's first frame; `pieces` gets what that settles. Returns frames that overlap."""
         if chunk.format != self._format or (chunk.offset is not None and self._clock.base):
             pieces += self._change_clock(chunk)
         clock = self._clock
         if chunk.offset is None or chunk.offset == clock.next_frame:
-            return pieces, 0
+            return 0
         if chunk.offset < clock.next_frame:
-            return pieces, clock.next_frame - chunk.offset
+            return clock.next_frame - chunk.offset
         pieces += self.flush()
         before = self.head
         clock.next_frame = chunk.offset
         self.head = clock.position(chunk.offset)
-        return pieces + self._hole(before, hole), 0
+        pieces += self._hole(before, hole)
+        return 0
 
     def _change_clock(self, chunk: Chunk) -> list[Piece]:
         """Go on in the chunk's format, from the same instant of the timeline."""
@@ -237,6 +263,7 @@ class AudioStream:
             self._clock = clock
         elif not same_rate:
             self._clock = Clock(rate, self.head, 0, 0)
+        self._plan()
         return pieces
 
     def _hole(self, start: int, reason: GapReason) -> list[Piece]:
@@ -254,7 +281,7 @@ class AudioStream:
             else:
                 yield replace(self._window(span, span.samples), cursor=self._behind(span.end))
                 self._sequence += 1
-        self._forget_traces()
+        self._traces.forget(self._segmenter.settled)
 
     def _window(self, span: Span, samples: NDArray[np.float32]) -> Window:
         return Window(
@@ -265,18 +292,5 @@ class AudioStream:
             samples,
             span.voiced,
             self._language,
-            self._links(span.start, span.end),
+            self._traces.within(span.start, span.end, self.head),
         )
-
-    def _links(self, start: int, end: int) -> tuple[str, ...]:
-        """The distinct traceparents of the chunks that overlap [start, end), in order."""
-        ends = [*(position for position, _ in self._traces), self.head][1:]
-        return tuple(
-            dict.fromkeys(
-                trace for (begin, trace), stop in zip(self._traces, ends, strict=True) if begin < end and stop > start
-            )
-        )
-
-    def _forget_traces(self) -> None:
-        while len(self._traces) > 1 and self._traces[1][0] <= self._segmenter.settled:
-            self._traces.popleft()

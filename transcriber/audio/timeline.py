@@ -1,4 +1,4 @@
-"""Where source frames lie on a session's timeline, and where they are stored."""
+"""Where source frames lie on a session's timeline, where they are stored, and whose traces they belong to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from transcriber.messages import SAMPLE_RATE, Cursor
+
+_MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
 
 
 @dataclass(slots=True)
@@ -45,3 +47,30 @@ class Stored:
         if position >= head:
             return Cursor(self.marks[-1][2].seq + 1, 0)
         return Cursor(cursor.seq, cursor.frame + clock.first_frame_at(position) - frame)
+
+
+class Traces:
+    """The trace contexts of the chunks whose audio is not settled yet."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, str]] = deque()  # (where the chunk starts, its traceparent)
+
+    def add(self, position: int, traceparent: str) -> None:
+        if len(self._marks) < _MAX_LINKS:
+            self._marks.append((position, traceparent))
+
+    def within(self, start: int, end: int, head: int) -> tuple[str, ...]:
+        """The distinct traceparents of the chunks that overlap [start, end), in order; the last one ends at `head`."""
+        ends = [*(position for position, _ in self._marks), head][1:]
+        return tuple(
+            dict.fromkeys(
+                trace for (begin, trace), stop in zip(self._marks, ends, strict=True) if begin < end and stop > start
+            )
+        )
+
+    def forget(self, settled: int) -> None:
+        while len(self._marks) > 1 and self._marks[1][0] <= settled:
+            self._marks.popleft()
+
+    def clear(self) -> None:
+        self._marks.clear()
