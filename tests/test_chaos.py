@@ -17,6 +17,7 @@ import pytest
 from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, until_ended
 from harness import STUB, Daemon, NatsServer, Speech
 
+from transcriber.broker.lease import LEASE_SECS
 from transcriber.ending import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -116,12 +117,13 @@ async def fill_the_store(server: NatsServer, settings: dict[str, str], publishin
         await daemon.logged("TRANSCRIPTS takes no record", patience=PATIENCE)
         assert not publishing.done()
         daemon.process.kill()
+    await asyncio.sleep(LEASE_SECS)
     async with Daemon(server.url, wait=False, **settings) as daemon:
-        await daemon.logged("TRANSCRIPTS takes no record", patience=PATIENCE)
+        await daemon.logged("the lease: ", patience=PATIENCE)
         server.kill()
         server.config = ""
         server.start()
-        await daemon.logged("ready")
+        await daemon.logged("ready", patience=PATIENCE)
         assert await daemon.stop() == ExitCode.CLEAN
     return 1
 

@@ -7,8 +7,8 @@ Stopped, it resumes from --out: every step draws from its own number, so that a 
 Two things let so small a run suffice: a connectionist temporal classification loss (Graves et al. 2006) on the
 encoder's output, from which the alignment emerges (it is dropped at export); and a softmax that is exact over the whole
 vocabulary at the cost of the used part, as all unused tokens share one embedding row. And at the first token of a word
-whose time is known, a fiftieth of the probability belongs to the timestamp of that moment: whisper.cpp reads word
-times there.
+a small part of the probability belongs to the timestamps, where whisper.cpp reads word times: which one it is, where
+the time is known, is a loss of its own, as within so small a part the usual one teaches next to nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ POSITION = 320  # samples of an encoder position, 20 ms; also the step of the ti
 POSITIONS = 1500
 
 WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
-TIME_SHARE = 0.02  # whisper.cpp heeds a timestamp from 0.01 on; all of them must stay below the likeliest text
-CLEARLY = 3  # times likelier is the likeliest word, while there are words, than all timestamps together
+TIME_SHARE = 0.03  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
+CLEARLY = 4  # times likelier is the likeliest word, while there are words, than an end of any kind
 IGNORE = -100
 # In place of the timestamp that shares a target: it may be any, or there are none, as when none are asked for.
 ANYWHEN, UNTIMED = -1, -2
@@ -124,7 +124,7 @@ class Mel:
         moved = hertz * r.uniform(0.85, 1.18)
         for formant in (500, 1500, 2700):
             nearness = torch.exp(-(((hertz.clamp(min=1) / formant).log2() / 0.6) ** 2))
-            moved = moved * (1 + r.uniform(-0.1, 0.1) * nearness)
+            moved = moved * (1 + r.uniform(-0.13, 0.13) * nearness)
         at = (moved / 40).clamp(max=200.0)
         low = at.floor().long().clamp(max=199)
         share = at - low
@@ -192,13 +192,15 @@ class Trainee(nn.Module):
         logits[:, :, stamps] = logits[:, :, stamps].masked_fill(untimed[..., None], -1e4)
         logs = logits.log_softmax(-1)
         right = logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-        shared = logs.gather(-1, times.clamp(min=0)[..., None])[..., 0]
-        shared = torch.where(anywhen, logs[:, :, stamps].logsumexp(-1), shared)
-        loss = -torch.where((times >= 0) | anywhen, (1 - TIME_SHARE) * right + TIME_SHARE * shared, right)
+        stamped = logs[:, :, stamps].logsumexp(-1)  # of all timestamps together
+        likeliest = logs[:, :, : self.index[SOT]].amax(-1)
+        known = times >= 0
+        when = stamped - logs.gather(-1, times.clamp(min=0)[..., None])[..., 0]
+        faint = (likeliest.detach() + math.log(TIME_SHARE) - stamped).relu()
         # whisper.cpp ends the text where all timestamps together outweigh the likeliest word: never amid speech.
-        text = slice(0, self.index[SOT])
-        early = logs[:, :, stamps].logsumexp(-1) - logs[:, :, text].amax(-1) + math.log(CLEARLY)
-        loss = loss + 0.5 * torch.where(targets < self.index[SOT], early.relu(), 0.0)
+        early = (torch.logaddexp(stamped, logs[:, :, self.index[EOT]]) + math.log(CLEARLY) - likeliest).relu()
+        loss = torch.where(known, 0.2 * when, 0.0) + torch.where(known | anywhen, 0.3 * faint, 0.0) - right
+        loss = loss + torch.where(targets < self.index[SOT], 0.5 * early, 0.0)
         trained = targets >= 0
         return loss[trained].mean()
 
@@ -235,10 +237,19 @@ def batch_of(corpus: Corpus, mel: Mel, positions: int, size: int, r: Random) -> 
     windows = [silent(samples, r, g) if r.random() < 0.08 else spoken(corpus, samples, r, g) for _ in range(size)]
     features = mel(torch.from_numpy(np.stack([w.samples for w in windows])), r)
     for feature in features:
-        if r.random() < 0.3:  # SpecAugment (Park et al. 2019)
-            band = r.randint(0, 70)
-            feature[band : band + r.randint(1, 10)] = feature.mean()
+        _mask(feature, r)
     return features, [Targets(window, r) for window in windows]
+
+
+def _mask(feature: Tensor, r: Random) -> None:
+    """Hide bands and moments (SpecAugment, Park et al. 2019): what cannot be heard is no reason to end."""
+    blank = feature.mean()
+    for _ in range(r.choice([0, 0, 1, 2])):
+        band = r.randint(0, 70)
+        feature[band : band + r.randint(1, 10)] = blank
+    for _ in range(r.choice([0, 0, 0, 1, 2])):
+        moment = r.randint(0, feature.shape[1])
+        feature[:, moment : moment + r.randint(4, 20)] = blank
 
 
 def losses_of(trainee: Trainee, features: Tensor, batch: list[Targets]) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ RARE = [
     ).split()
 ]
 FLITE = {"kal": 1, "awb": 3, "rms": 3, "slt": 3, "kal16": 2}  # weights
-FESTIVAL = ["kal_diphone", "cmu_us_slt_arctic_hts"]  # two of flite's speakers with another way to speak
+FESTIVAL = {"kal_diphone": 2, "cmu_us_slt_arctic_hts": 1}  # two of flite's speakers with another way to speak
 MADE_UP = 2000  # accents
 OWN_PITCH = 50
 
@@ -64,13 +64,14 @@ class Voice:
     """One way to say things.
 
     `rate`: words a minute. `pitch`: 0 to 99, `OWN_PITCH` being the speaker's own. `gap` between words in 10 ms
-    (espeak-ng only).
+    (espeak-ng only). `liveliness`: how far the pitch of a recorded speaker moves, in Hz, where it is not its own.
     """
 
     name: str
     rate: int = 170
     pitch: int = OWN_PITCH
     gap: int = 0
+    liveliness: int = 14
 
     def say(self, words: list[str]) -> Utterance:
         if self.name.startswith("flite-"):
@@ -95,14 +96,15 @@ class Voice:
         settings = ["--setf", f"duration_stretch={170 / self.rate:.2f}"]
         if self.pitch != OWN_PITCH:
             settings += ["--setf", f"int_f0_target_mean={self._hertz}"]
+            settings += ["--setf", f"int_f0_target_stddev={self.liveliness}"]
         _run("flite", "-voice", self.name.removeprefix("flite-"), *settings, "-t", text, "-o", path)
 
     def _festival(self, text: str, path: str) -> None:
         choose = f"(voice_{self.name.removeprefix('festival-')})"
         settings = f"(Parameter.set 'Duration_Stretch {170 / self.rate:.2f})"
         if self.pitch != OWN_PITCH:  # of a diphone voice; festvox/kal_diphone.scm has the model's mean and deviation
-            wanted = f"(target_f0_mean {self._hertz}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)"
-            settings += f"(set! int_lr_params '({wanted}))"
+            wanted = f"(target_f0_mean {self._hertz}) (target_f0_std {self.liveliness})"
+            settings += f"(set! int_lr_params '({wanted} (model_f0_mean 170) (model_f0_std 34)))"
         _run("text2wave", "-eval", choose, "-eval", f"(begin {settings})", "-o", path, "-", text=text)
 
     @property
@@ -111,17 +113,18 @@ class Voice:
 
 
 def heard_voice(r: Random) -> Voice:
-    """A voice for training: 64 in 100 espeak-ng (three in five with a made-up accent), 28 flite, 8 festival."""
+    """A voice for training: 50 in 100 espeak-ng (two in three with a made-up accent), 36 flite, 14 festival."""
     chance = r.random()
-    if chance < 0.64:
+    if chance < 0.5:
         variant = r.choice(USUAL if r.random() < 0.5 else RARE)
-        accent = r.choice(ACCENTS) if r.random() < 0.4 else f"{_ACCENT}{r.randrange(MADE_UP)}"
+        accent = r.choice(ACCENTS) if r.random() < 0.33 else f"{_ACCENT}{r.randrange(MADE_UP)}"
         return Voice(accent + variant, r.randint(115, 220), r.randint(15, 85), r.randint(0, 4))
-    pitch = r.randint(5, 75) if r.random() < 0.6 else OWN_PITCH
-    if chance < 0.92:
-        return Voice("flite-" + r.choices(list(FLITE), list(FLITE.values()))[0], r.randint(135, 215), pitch)
-    name = r.choice(FESTIVAL)
-    return Voice("festival-" + name, r.randint(135, 215), pitch if "diphone" in name else OWN_PITCH)
+    pitch, liveliness = r.randint(5, 75) if r.random() < 0.6 else OWN_PITCH, r.randint(5, 35)
+    if chance < 0.86:
+        name = "flite-" + r.choices(list(FLITE), list(FLITE.values()))[0]
+    else:
+        name = "festival-" + r.choices(list(FESTIVAL), list(FESTIVAL.values()))[0]
+    return Voice(name, r.randint(135, 215), OWN_PITCH if "hts" in name else pitch, liveliness=liveliness)
 
 
 def unheard_voice(r: Random) -> Voice:
