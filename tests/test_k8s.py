@@ -313,7 +313,7 @@ def test_telemetry_says_which_pod_it_is_from(objects):
     """Metrics and traces carry the service's and the pod's name."""
     variables = environment(objects)
     assert variables["OTEL_SERVICE_NAME"] == "transcriber"
-    assert variables["OTEL_RESOURCE_ATTRIBUTES"] == "k8s.pod.name=the-pod"
+    assert variables["OTEL_RESOURCE_ATTRIBUTES"] == "k8s.pod.name=the-pod,service.instance.id=the-pod"
 
 
 def test_credentials_are_optional_and_not_in_the_manifests(objects, container):
