@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from chaos import durable, jetstream_server, publish, set_up_streams
-from harness import QUICK, Client, Daemon, NatsServer, Speech, free_port, s16
+from harness import PATIENCE, QUICK, Client, Daemon, NatsServer, Speech, free_port, s16
 from prometheus import Prometheus, needs_prometheus
 from test_metrics import OURS, WIRE
 
@@ -98,20 +98,22 @@ class Played:
                 found[label] = self.prometheus.label_values(label, substitute(series, every))
         return found
 
-    def ask(self, board: str, target: dict[str, Any], stream: str = "live") -> list[float]:
-        """The values that a panel draws over the whole run, with all daemons chosen."""
+    def ask(self, board: str, target: dict[str, Any], stream: str = "live", *, last: bool = False) -> list[float]:
+        """The values that a panel draws over the whole run (or the last of each series), with all daemons chosen."""
         chosen = {name: "|".join(values) for name, values in self.choices(board).items()} | {"stream": stream}
-        span = {"__rate_interval": "5s", "__range": f"{math.ceil(self.end - self.start)}s"}
+        span = {"__rate_interval": "10s", "__range": f"{math.ceil(self.end - self.start)}s"}
         expr = substitute(target["expr"], chosen | span)
-        if target["instant"]:
+        if last or target["instant"]:
             return self.prometheus.query(expr, self.end)
         return self.prometheus.query_range(expr, self.start, self.end)
 
-    def drawn(self, board: str, title: str, legend: str = "", stream: str = "live") -> list[float]:
+    def drawn(
+        self, board: str, title: str, legend: str = "", stream: str = "live", *, last: bool = False
+    ) -> list[float]:
         """The values of one query of the panel with that title: the first, or the one with that legend."""
         [panel] = [panel for name, panel in PANELS if (name, panel["title"]) == (board, title)]
         target = next(t for t in panel["targets"] if legend in {"", t["legendFormat"]})
-        return [value for value in self.ask(board, target, stream) if not math.isnan(value)]
+        return [value for value in self.ask(board, target, stream, last=last) if not math.isnan(value)]
 
 
 def substitute(text: str, variables: dict[str, str]) -> str:
@@ -152,7 +154,7 @@ async def play(server: NatsServer, prometheus: Prometheus, heldout: Speech, port
                 await killed.ended()
             await publish(server.url, heldout.cut(6, 30), "calls", session="after")  # nobody takes it yet
             await daemons.enter_async_context(Daemon(server.url, **stored))
-            await client.until_type("ended", stream="calls", session="after")
+            await client.until_type("ended", 3 * PATIENCE, stream="calls", session="after")
 
         await asyncio.gather(hear_live(), work_on_calls())
         await asyncio.to_thread(prometheus.until, f"min(timestamp(transcriber_audio_pending)) > {time.time()}")
@@ -197,7 +199,7 @@ def test_the_boards_tell_what_happened(played: Played) -> None:
     assert drawn("stream", "Audio that became gaps", stream="calls") == [0]
     assert max(drawn("stream", "End to end", "p95")) < min(drawn("stream", "End to end", "promise")) == 20_000
     assert max(drawn("stream", "Queue depth against capacity", "capacity of {{instance}}")) == 1
-    assert 0 < max(drawn("stream", "Chunks that the VAD filtered")) < 1
+    assert 0 < max(drawn("stream", "Chunks that the VAD filtered")) <= 1
     assert drawn("stream", "Audio without a fate yet") == [pytest.approx(0, abs=1e-6)]
 
     assert drawn("stream", "Restarts") == [0]
@@ -209,4 +211,4 @@ def test_the_boards_tell_what_happened(played: Played) -> None:
 
     assert drawn("fleet", "Daemons") == [2]
     assert drawn("fleet", "Daemons away from NATS") == [0]
-    assert drawn("fleet", "Accounting difference")[-1] == pytest.approx(0, abs=1e-6)
+    assert drawn("fleet", "Accounting difference", last=True) == [pytest.approx(0, abs=1e-6)] * 2
