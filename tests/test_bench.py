@@ -155,3 +155,13 @@ def test_bad_options_are_refused_by_their_name(
     """Nothing is measured, and the message says what was wrong."""
     _, err = bench(tmp_path, *arguments, code=code)
     assert complaint in err
+
+
+def test_recovery_tells_what_was_late_once_others_took_the_cpu(tmp_path: Path) -> None:
+    """Whatever the machine does: no final is later than L_max, and what was late is a gap."""
+    found, _ = bench(tmp_path, "recovery", "--seconds", "10", "--hogs", "2", "--threads", "1")
+    check_frame(found, "recovery")
+    assert found["settings"]["hogs"] == 2
+    assert found["figures"]["engine_before"]["n"] > 0
+    assert 0 < found["ratios"]["latest_over_max_latency"] <= 1
+    assert found["figures"]["recovered"] == 0 or found["figures"]["deadline_gaps"] > 0

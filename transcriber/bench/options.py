@@ -39,6 +39,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     fairness.add_argument("--flood", default=20.0, type=within(1, 1000), help="times real time [%(default)g]")
     fairness.add_argument("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
 
+    recovery = kinds.add_parser("recovery", parents=[file, model], help="how soon the promise holds on a slower CPU")
+    recovery.add_argument("--seconds", default=50.0, type=seconds, help="of measuring [%(default)g]")
+    recovery.add_argument("--load", default=0.8, type=within(0.01, 100), help="share of the capacity [%(default)g]")
+    recovery.add_argument("--hogs", type=whole(1, 1000), help="processes that take the CPU [two a core]")
+    recovery.add_argument("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
+
     durable = kinds.add_parser(
         "durable", parents=[file, model], help="JetStream against live, and a backlog's catch-up"
     )
