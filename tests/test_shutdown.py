@@ -228,6 +228,26 @@ async def test_with_nats_away_the_results_are_in_the_log(
     assert [body for body in heard if body["type"] == "final"] != client.of("final")
 
 
+@pytest.mark.parametrize("away", ["killed", "frozen"])
+async def test_everything_at_once_ends_within_the_grace_period_and_three_seconds(
+    nats_server: NatsServer, client: Client, heldout: Speech, away: str
+) -> None:
+    """The collector swallows everything, the broker is gone, and the engine never comes back from its window."""
+    with nobody(listening=True) as endpoint:
+        environ = STUCK | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "SHUTDOWN_GRACE_SECS": "2"}
+        async with Daemon(nats_server.url, script=STUB, **environ) as daemon:
+            async with speaking(client, heldout, "s1") as sent:
+                await published(client, sent, 100)
+            await client.until_type("started")
+            nats_server.freeze() if away == "frozen" else nats_server.kill()
+            await stopped(daemon, 2 + AFTER)
+    told = [json.loads(r["body"]) for r in daemon.records if "not published" in r["message"]]
+    heard = client.heard + [body for body in told if body not in client.heard]
+    (ended,) = [body for body in heard if body["type"] == "ended"]
+    check_tiles(heard, ended)
+    assert ended["gap"].keys() == {"shutdown"}
+
+
 async def test_a_server_that_comes_back_while_draining_gets_the_results(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
