@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Where an object keeps its selector. Its matchLabels must be there: kustomize does not make them in all three.
 SELECTORS = {"Deployment": "selector", "NetworkPolicy": "podSelector", "PodDisruptionBudget": "selector"}
@@ -38,11 +36,11 @@ def _build(folder: Path, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     resources, components, generators, patches, labels = (said.get(name, []) for name in lists)
     for path in (folder / name for name in resources):
         objects += _build(path, []) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
-    _only({it["kind"]: it for it in objects}, "ConfigMap", *SELECTORS)
+    _only({it["kind"]: it for it in objects}, "ConfigMap", "Service", *SELECTORS)
     for name in components:
         _build(folder / name, objects)
     for entry in generators:
-        _generate(entry, objects)
+        _generate(entry, folder, objects)
     for entry in patches:
         _only(entry | entry["target"], "path", "target", "kind")
         for thing in (it for it in objects if it["kind"] == entry["target"]["kind"]):
@@ -60,12 +58,16 @@ def _only(said: dict[str, Any], *known: str) -> None:
         raise NotImplementedError(f"tests/kustomize.py knows nothing of {unknown}")
 
 
-def _generate(entry: dict[str, Any], objects: list[dict[str, Any]]) -> None:
-    _only(entry, "name", "behavior", "literals")
+def _generate(entry: dict[str, Any], folder: Path, objects: list[dict[str, Any]]) -> None:
+    _only(entry, "name", "behavior", "literals", "files")
     if entry.get("behavior", "create") == "create":
         objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": entry["name"]}, "data": {}})
     (config,) = (it for it in objects if (it["kind"], it["metadata"]["name"]) == ("ConfigMap", entry["name"]))
-    config["data"] |= dict(literal.split("=", 1) for literal in entry["literals"])
+    config["data"] |= dict(literal.split("=", 1) for literal in entry.get("literals", []))
+    for name in entry.get("files", []):
+        if "=" in name:
+            raise NotImplementedError(f"tests/kustomize.py takes a file's own name as the key, not {name}")
+        config["data"][Path(name).name] = (folder / name).read_text()
 
 
 def _patch(thing: Any, step: dict[str, Any]) -> None:
@@ -83,9 +85,11 @@ def _rename(thing: dict[str, Any], suffix: str, objects: list[dict[str, Any]]) -
     old = thing["metadata"]["name"]
     thing["metadata"]["name"] += suffix
     for user in (it for it in objects if (it["kind"], thing["kind"]) == ("Deployment", "ConfigMap")):
-        for source in user["spec"]["template"]["spec"]["containers"][0]["envFrom"]:
-            if source.get("configMapRef") == {"name": old}:
-                source["configMapRef"]["name"] += suffix
+        pod = user["spec"]["template"]["spec"]
+        sources = [source.get("configMapRef") for source in pod["containers"][0].get("envFrom", [])]
+        for reference in [*sources, *(volume.get("configMap") for volume in pod.get("volumes", []))]:
+            if reference == {"name": old}:
+                reference["name"] += suffix
 
 
 def _label(thing: dict[str, Any], entry: dict[str, Any]) -> None:
@@ -93,6 +97,8 @@ def _label(thing: dict[str, Any], entry: dict[str, Any]) -> None:
     places = [thing["metadata"].setdefault("labels", {})]
     if thing["kind"] == "Deployment" and len(entry) > 1:
         places.append(thing["spec"]["template"]["metadata"].setdefault("labels", {}))
+    if thing["kind"] == "Service" and entry.get("includeSelectors"):
+        raise NotImplementedError("tests/kustomize.py puts no labels into a Service's selector")
     if thing["kind"] in SELECTORS and entry.get("includeSelectors"):
         places.append(thing["spec"][SELECTORS[thing["kind"]]]["matchLabels"])
     for place in places:

@@ -16,13 +16,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from kustomize import render
+from manifests import K8S, ROOT, by_kind, byte_count, environment, printed
 
 from transcriber import settings
 from transcriber.broker import wire
 from transcriber.errors import SettingError
 
-ROOT = Path(__file__).parent.parent
-K8S = ROOT / "k8s"
 INSTANCE = "app.kubernetes.io/instance"
 KINDS = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget"}
 STREAMS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
@@ -73,29 +72,6 @@ def container(pod):
     return only
 
 
-def by_kind(objects):
-    found = {thing["kind"]: thing for thing in objects}
-    assert len(found) == len(objects)
-    return found
-
-
-def environment(objects):
-    """The variables that the kubelet would set: the ConfigMap, then `env`, which may refer to earlier `env`."""
-    template = objects["Deployment"]["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    sources = [source["configMapRef"]["name"] for source in container["envFrom"] if "configMapRef" in source]
-    assert sources == [objects["ConfigMap"]["metadata"]["name"]]
-    fields = {f"metadata.labels['{key}']": value for key, value in template["metadata"]["labels"].items()}
-    fields["metadata.name"] = "the-pod"
-    own = {}
-    for entry in container["env"]:
-        if "value" in entry:
-            own[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda match: own[match[1]], entry["value"])
-        else:
-            own[entry["name"]] = fields.get(entry["valueFrom"]["fieldRef"]["fieldPath"], "")
-    return objects["ConfigMap"]["data"] | own
-
-
 def selectors(objects):
     return {
         "Deployment": objects["Deployment"]["spec"]["selector"],
@@ -114,11 +90,6 @@ def egress_ports(objects):
     return {(entry["port"], entry["protocol"]) for rule in rules for entry in rule["ports"]}
 
 
-def byte_count(quantity):
-    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()
-    return int(number) * {"Mi": 2**20, "Gi": 2**30}[unit]
-
-
 # Rendering and validity
 
 
@@ -132,15 +103,7 @@ def test_an_overlay_renders_one_object_of_each_kind(objects, stream):
 
 def test_the_small_renderer_and_kubectl_agree(overlays, stream):
     """What these tests check is what `kubectl apply -k` would send, to the hash in the ConfigMap's name."""
-    if kubectl := shutil.which("kubectl"):
-        command = [kubectl, "kustomize"]
-    elif kustomize := shutil.which("kustomize"):
-        command = [kustomize, "build"]
-    else:
-        pytest.skip("neither kubectl nor kustomize is installed; the small renderer alone was used")
-    done = subprocess.run([*command, overlays / stream], check=True, capture_output=True, text=True)
-    printed = list(yaml.safe_load_all(done.stdout))
-    assert by_kind(printed) == by_kind(render(overlays / stream))
+    assert by_kind(printed(overlays / stream)) == by_kind(render(overlays / stream))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +273,7 @@ def test_probes_ask_the_health_server(objects, container):
 
 
 def test_telemetry_says_which_pod_it_is_from(objects):
-    """Metrics and traces carry the service's and the pod's name."""
+    """Metrics and traces carry the service's and the pod's name, and the pod is the instance."""
     variables = environment(objects)
     assert variables["OTEL_SERVICE_NAME"] == "transcriber"
     assert variables["OTEL_RESOURCE_ATTRIBUTES"] == "k8s.pod.name=the-pod,service.instance.id=the-pod"
