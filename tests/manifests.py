@@ -14,6 +14,10 @@ import yaml
 ROOT = Path(__file__).parent.parent
 K8S = ROOT / "k8s"
 
+# What the daemon promises after SHUTDOWN_GRACE_SECS (telemetry and the last flush to NATS), and the kubelet's own time.
+FLUSH_SECS = 3
+KUBELET_SECS = 2
+
 Object = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kustomize import render
-from manifests import K8S, ROOT, by_kind, byte_count, environment, printed
+from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, byte_count, environment, printed
 
 from transcriber import settings
 from transcriber.broker import wire
@@ -29,10 +29,6 @@ STREAMS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization
 ADDED, BIG = "radio-3", "radio-big"
 DURABLE = "calls"  # the overlay with the component for stored audio
 ALL = [*STREAMS, ADDED, BIG]
-
-# What the daemon promises after SHUTDOWN_GRACE_SECS (telemetry and the last flush to NATS), and the kubelet's own time.
-FLUSH_SECS = 3
-KUBELET_SECS = 2
 
 
 @pytest.fixture(scope="module")

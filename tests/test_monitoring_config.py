@@ -1,11 +1,9 @@
-"""The collector's and Prometheus's configurations in k8s/monitoring: well formed, wired up, and in agreement."""
+"""The collector in k8s/monitoring: its configuration is well formed and wired up, and its manifests agree with it."""
 
 from __future__ import annotations
 
 import copy
 import re
-import shutil
-import subprocess
 
 import jsonschema
 import kubernetes_validate
@@ -47,11 +45,6 @@ def container(pod):
 @pytest.fixture
 def daemon():
     return by_kind(render(K8S / "overlays/radio-1"))
-
-
-@pytest.fixture
-def jobs():
-    return {job["job_name"]: job for job in read(MONITORING / "prometheus.yaml")["scrape_configs"]}
 
 
 def port_of(address):
@@ -228,54 +221,6 @@ def test_the_collector_is_confined_as_the_daemon_is(objects, pod, container, dae
     spec = objects["Deployment"]["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert re.fullmatch(r"otel/opentelemetry-collector:\d+\.\d+\.\d+", container["image"])
-
-
-# Prometheus
-
-
-def test_promtool_accepts_the_configuration():
-    """The configuration and the rules that it loads are valid for Prometheus itself."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not on PATH")
-    if not (MONITORING / "alerts.yaml").exists():
-        pytest.skip("k8s/monitoring/alerts.yaml is not there yet")
-    command = [promtool, "check", "config", MONITORING / "prometheus.yaml"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_prometheus_loads_the_rules_next_to_it():
-    """The rules are the file of the same folder."""
-    assert read(MONITORING / "prometheus.yaml")["rule_files"] == ["alerts.yaml"]
-
-
-def test_prometheus_scrapes_the_collector_and_believes_its_labels(objects, jobs):
-    """The target is the Service's metrics port; job and instance stay those of the daemon."""
-    job = jobs["otel-collector"]
-    ports = {port["name"]: port["port"] for port in objects["Service"]["spec"]["ports"]}
-    assert job["static_configs"] == [{"targets": [f"{objects['Service']['metadata']['name']}:{ports['metrics']}"]}]
-    assert job["honor_labels"] is True
-
-
-def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
-    """The name that it looks up is the example's headless Service, which selects every daemon at its health port."""
-    service = read(K8S / "examples/scraped-daemons.yaml")
-    (lookup,) = jobs["transcriber"]["dns_sd_configs"]
-    (port,) = service["spec"]["ports"]
-    assert lookup == {"names": [service["metadata"]["name"]], "type": "A", "port": port["port"]}
-    assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"] is True
-    template = daemon["Deployment"]["spec"]["template"]
-    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
-    assert [it["name"] for it in template["spec"]["containers"][0]["ports"]] == [port["targetPort"]]
-    assert str(port["port"]) == environment(daemon)["HEALTH_PORT"]
-
-
-def test_both_ways_give_the_same_job(jobs, daemon):
-    """A rule that selects job="transcriber" sees pushed and scraped daemons alike."""
-    assert environment(daemon)["OTEL_SERVICE_NAME"] in jobs
-    assert jobs["transcriber"].get("honor_labels") is None
 
 
 def test_the_schema_check_of_kubernetes_bites(objects):
