@@ -26,8 +26,8 @@ from transcriber.health import HealthOptions, HealthServer
 COMPOSE = K8S / "compose.yaml"
 SCHEMA = yaml.safe_load((ROOT / "tests/data/compose.schema.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Rules and dashboards are written beside this stack; where they are not there yet, the rest is checked all the same.
-BESIDE = {"alerts.yaml", "dashboards"}
+# Rules are written beside this stack; where they are not there yet, the rest is checked all the same.
+BESIDE = {"alerts.yaml"}
 
 
 def read(path):
@@ -186,7 +186,9 @@ def test_grafana_is_given_its_datasource_and_its_dashboards(services):
     """The provider looks where the dashboards are mounted."""
     found = mounts(services["grafana"], "bind")
     (provider,) = read(K8S / "monitoring/grafana/dashboards.yaml")["providers"]
-    assert found[provider["options"]["path"]]["source"] == "./monitoring/dashboards"
+    folder = found[provider["options"]["path"]]["source"]
+    assert folder == "./monitoring/dashboards"
+    assert {path.suffix for path in (K8S / folder).iterdir()} == {".json"}
     folders = {target.split("/")[4] for target in found if target.startswith("/etc/grafana/provisioning/")}
     assert folders == {"datasources", "dashboards"}
 

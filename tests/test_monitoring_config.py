@@ -130,6 +130,7 @@ def test_metric_names_reach_prometheus_without_suffixes(collector):
     """The alert rules read transcriber_jobs_dropped, not transcriber_jobs_dropped_total; labels outlive a version."""
     exporter = collector["exporters"]["prometheus"]
     assert exporter["add_metric_suffixes"] is False
+    assert not exporter.get("enable_open_metrics", False)
     assert exporter["resource_to_telemetry_conversion"] == {"enabled": False}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -16,6 +17,8 @@ import yaml
 from harness import PATIENCE, free_port
 from kustomize import render
 from manifests import K8S, by_kind, environment
+
+from transcriber import settings
 
 MONITORING = K8S / "monitoring"
 CONFIG = MONITORING / "prometheus.yaml"
@@ -82,6 +85,14 @@ def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert [it["name"] for it in template["spec"]["containers"][0]["ports"]] == [port["targetPort"]]
     assert str(port["port"]) == environment(daemon)["HEALTH_PORT"]
+
+
+def test_a_daemon_answers_when_it_is_told_so_by_the_example(daemon):
+    """The variable that the example's comment names makes a daemon of these manifests offer its metrics."""
+    (variable,) = re.findall(r"Set (OTEL_\w+=\w+)", (K8S / "examples/scraped-daemons.yaml").read_text())
+    name, _, value = variable.partition("=")
+    assert settings.load(environment(daemon)).telemetry.metrics_exporter == "otlp"
+    assert settings.load(environment(daemon) | {name: value}).telemetry.metrics_exporter == "prometheus"
 
 
 def test_both_ways_give_the_same_job(jobs, daemon):
