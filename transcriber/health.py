@@ -1,6 +1,6 @@
 """/livez and /readyz over HTTP, answered by the event loop itself: one that hangs fails its probe by not answering.
 
-And documents that others offer, such as /metrics.
+And documents that others offer, such as /metrics; other paths on the same port belong to a `Site`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from transcriber.answers import answer
 from transcriber.errors import CannotStart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _REQUEST_SECS = 5.0  # for a client to say what it wants; a probe needs milliseconds
 _LINE_BYTES = 4096
 _REQUEST_WORDS = 3  # method, path, version
+_METHODS = frozenset({"GET", "HEAD"})
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -30,13 +32,28 @@ class HealthOptions:
     port: int = 8080
 
 
+class Site(Protocol):
+    """What else is to be had on this port, by GET and HEAD. `serve` may last; `close` ends it at once."""
+
+    @property
+    def paths(self) -> Collection[str]: ...
+    async def serve(
+        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool
+    ) -> None: ...
+    def close(self) -> None: ...
+
+
 class HealthServer:
     """Answers GET and HEAD: 200 when the check finds nothing, 503 with what it found."""
 
-    def __init__(self, options: HealthOptions, checks: dict[str, Callable[[], str | None]]) -> None:
+    def __init__(
+        self, options: HealthOptions, checks: dict[str, Callable[[], str | None]], site: Site | None = None
+    ) -> None:
         """`checks`: path to a function that returns what is wrong, or None."""
         self._options = options
         self._checks = checks
+        self._site = site
+        self._site_paths = frozenset(site.paths if site is not None else ())
         self._documents: dict[str, tuple[str, Callable[[], str]]] = {}
         self._server: asyncio.Server | None = None
         self.port = options.port
@@ -60,6 +77,8 @@ class HealthServer:
         """Stop to listen; open connections are cut."""
         if self._server is not None:
             self._server.close()
+        if self._site is not None:
+            self._site.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
@@ -67,21 +86,26 @@ class HealthServer:
                 words = (await reader.readline()).decode("latin-1").split()
                 while words and (await reader.readline()).strip():
                     pass
-                writer.write(await self._response(*words[:2]) if len(words) == _REQUEST_WORDS else _BAD_REQUEST)
-                await writer.drain()
+                method, path = (words[0], words[1].partition("?")[0]) if len(words) == _REQUEST_WORDS else ("", "")
+                visited = self._site is not None and method in _METHODS and path in self._site_paths
+                if not visited:
+                    writer.write(await self._response(method, path) if method else _BAD_REQUEST)
+                    await writer.drain()
+            if visited and self._site is not None:
+                await self._site.serve(path, reader, writer, head=method == "HEAD")
         writer.close()
 
-    async def _response(self, method: str, target: str) -> bytes:
-        path = target.partition("?")[0]
+    async def _response(self, method: str, path: str) -> bytes:
         check, document = self._checks.get(path), self._documents.get(path)
-        if check is None and document is None:
-            paths = " or ".join([*self._checks, *self._documents])
-            return _encode(method, "404 Not Found", {"error": f"no such path; try {paths}"})
-        if method not in {"GET", "HEAD"}:
+        paths = [*self._checks, *self._documents, *sorted(self._site_paths)]
+        if path not in paths:
+            return _encode(method, "404 Not Found", {"error": f"no such path; try {' or '.join(paths)}"})
+        if method not in _METHODS:
             return _encode(method, "405 Method Not Allowed", {"error": "GET or HEAD"})
         if document is not None:
             content_type, write = document
-            return _message(method, "200 OK", content_type, (await asyncio.to_thread(write)).encode())
+            payload = (await asyncio.to_thread(write)).encode()
+            return answer("200 OK", content_type, payload, head=method == "HEAD")
         problem = check() if check is not None else None
         if problem is None:
             return _encode(method, "200 OK", {"status": "ok"})
@@ -89,12 +113,4 @@ class HealthServer:
 
 
 def _encode(method: str, status: str, body: dict[str, str]) -> bytes:
-    return _message(method, status, "application/json", json.dumps(body).encode() + b"\n")
-
-
-def _message(method: str, status: str, content_type: str, payload: bytes) -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(payload)}\r\n"
-        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-    ).encode()
-    return head if method == "HEAD" else head + payload
+    return answer(status, "application/json", json.dumps(body).encode() + b"\n", head=method == "HEAD")

@@ -1,0 +1,185 @@
+"""The status page's figures: made of what was told and of the tallies, and never more than a page full."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcriber.audio.ledger import Fate
+from transcriber.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
+from transcriber.messages import SAMPLE_RATE, Gap, GapReason, Origin, Suppressed
+from transcriber.page.overview import Overview, Standing, percentile
+from transcriber.results import Latency, Recognition, Segment, Transcript
+
+SECOND = SAMPLE_RATE
+
+
+def transcript(text: str, start: int = 0, took: float = 0.5, stream: str = "s1") -> Transcript:
+    recognition = Recognition((Segment(text, 0, SECOND, 0.9),), "en", "stub")
+    return Transcript(Origin(stream, "x"), 0, start, start + SECOND, recognition, Latency(0.1, took - 0.1, took))
+
+
+def standing(busy: float = 0.0, pending: int = 0, **more: Any) -> Standing:
+    snapshot = Snapshot(3, 8, busy, 0.1, 0.0, lag_chunks=7, lag_seconds=1.5)
+    return Standing("ready", "1.0", "stub", 20.0, snapshot, streams=1, pending=pending, **more)
+
+
+def view(overview: Overview, now: float = 0.0, **more: Any) -> dict[str, Any]:
+    """What a browser gets."""
+    seen: dict[str, Any] = json.loads(json.dumps(overview.view(standing(**more), now)))
+    return seen
+
+
+@pytest.fixture
+def tallies() -> Tallies:
+    return Tallies()
+
+
+@pytest.fixture
+def overview(tallies: Tallies) -> Overview:
+    return Overview(tallies)
+
+
+def test_at_the_start_there_is_nothing_to_show_and_nothing_fails(overview: Overview) -> None:
+    """No division by nothing: latencies and the worker's share are not known yet."""
+    seen = view(overview)
+    assert seen["latency"] == {
+        "queue": [None, None],
+        "processing": [None, None],
+        "end_to_end": [None, None],
+        "windows": 0,
+        "limit": 20.0,
+    }
+    assert (seen["busy"], seen["lines"], seen["streams"], seen["drops"], seen["lag"]) == (None, [], [], [], None)
+    assert seen["audio"] == {"received": 0, "transcribed": 0, "silent": 0, "gap": {}, "pending": 0}
+
+
+def test_what_was_told_is_shown_newest_first_with_its_bounds_in_seconds(overview: Overview) -> None:
+    """A final with its latency, suppressed text and a gap with their reasons."""
+    overview.tell(transcript("train four", SECOND), at=100.0)
+    overview.tell(Suppressed(Origin("s1", "x"), 2 * SECOND, 3 * SECOND, "looped", "the the the"), at=101.0)
+    overview.tell(Gap(Origin("s2", "y"), 0, SECOND // 2, GapReason.DEADLINE), at=102.0)
+    gap, suppressed, final = view(overview)["lines"]
+    assert final == {
+        "number": 0,
+        "at": 100.0,
+        "kind": "final",
+        "stream": "s1",
+        "start": 1.0,
+        "end": 2.0,
+        "text": "train four",
+        "reason": "",
+        "latency": 0.5,
+    }
+    assert [suppressed[k] for k in ("kind", "text", "reason", "latency")] == [
+        "suppressed",
+        "the the the",
+        "looped",
+        None,
+    ]
+    assert [gap[k] for k in ("kind", "stream", "start", "end", "reason")] == ["gap", "s2", 0.0, 0.5, "deadline"]
+
+
+def test_a_storm_of_gaps_leaves_the_texts_and_stays_a_page(overview: Overview) -> None:
+    """Twenty of each, however many there were."""
+    for number in range(1000):
+        overview.tell(transcript(f"text {number}"), at=0.0)
+    for _ in range(1000):
+        overview.tell(Gap(Origin("s1", "x"), 0, SECOND, GapReason.QUEUE_FULL), at=0.0)
+    lines = view(overview)["lines"]
+    assert [line["text"] for line in lines if line["kind"] == "final"] == [f"text {n}" for n in range(999, 979, -1)]
+    assert sum(line["kind"] == "gap" for line in lines) == 20
+
+
+def test_a_message_to_a_viewer_is_bounded(overview: Overview, tallies: Tallies) -> None:
+    """With as many streams and as long texts as there can be, a message fits what the kernel holds for a viewer."""
+    for number in range(10 * NAMED_STREAMS):
+        for fate in ("received", *Fate, *GapReason):
+            tallies.audio.add(f"{number:064}", fate, 10**9)
+    for _ in range(50):
+        overview.tell(transcript("字" * 10_000, stream="s" * 64), at=1e9)
+        overview.tell(Suppressed(Origin("s" * 64, "x"), 0, SECOND, "looped", "字" * 10_000), at=1e9)
+    seen = overview.view(standing(), 0.0)
+    assert len(seen["streams"]) == NAMED_STREAMS + 1
+    assert seen["streams"][-1]["name"] == OTHERS
+    assert {len(line["text"]) for line in seen["lines"]} == {600}
+    assert len(json.dumps(seen, ensure_ascii=False).encode()) < 128 * 1024
+
+
+fates = st.sampled_from([*Fate, *GapReason])
+spans = st.lists(st.tuples(st.sampled_from(["s1", "s2", "s3"]), fates, st.integers(1, 10**7)), max_size=40)
+
+
+@given(spans, st.integers(0, 10**6))
+def test_fates_add_up_for_every_stream_and_for_all(
+    settled: list[tuple[str, Fate | GapReason, int]], open_: int
+) -> None:
+    """received = transcribed + silent + gap + pending, whatever was counted."""
+    tallies = Tallies()
+    for stream, fate, samples in settled:
+        tallies.audio.add(stream, "received", samples)
+        tallies.audio.add(stream, fate, samples)
+    tallies.audio.add("s1", "received", open_)
+    seen = view(Overview(tallies), pending=open_)
+    for row in (seen["audio"], *seen["streams"]):
+        told = row["transcribed"] + row["silent"] + sum(row["gap"].values()) + row["pending"]
+        assert told == pytest.approx(row["received"], abs=1e-6)
+    assert sum(row["pending"] for row in seen["streams"]) == pytest.approx(seen["audio"]["pending"], abs=1e-6)
+
+
+def test_drops_are_told_by_reason_with_the_worst_first(overview: Overview, tallies: Tallies) -> None:
+    """Seconds of audio, windows and chunks of one reason stand in one row, over all streams."""
+    for stream in ("s1", "s2"):
+        tallies.audio.add(stream, GapReason.QUEUE_FULL, 3 * SECOND)
+        tallies.jobs_dropped.add(stream, GapReason.QUEUE_FULL)
+        tallies.chunks_dropped.add(stream, "partial_frame", 2)
+        tallies.audio.add(stream, GapReason.LAG, SECOND)
+        tallies.chunks_dropped.add(stream, GapReason.LAG, 5)
+        tallies.audio.add(stream, Fate.SILENT, SECOND)
+    assert view(overview)["drops"] == [
+        {"reason": "queue_full", "seconds": 6.0, "windows": 2, "chunks": 0},
+        {"reason": "lag", "seconds": 2.0, "windows": 0, "chunks": 10},
+        {"reason": "partial_frame", "seconds": 0, "windows": 0, "chunks": 4},
+    ]
+
+
+def test_latencies_are_those_of_the_last_windows(overview: Overview) -> None:
+    """Median and 95th percentile of at most two hundred; older ones are forgotten."""
+    for _ in range(300):
+        overview.tell(transcript("old", took=9.0), at=0.0)
+    for number in range(200):
+        overview.tell(transcript("new", took=1.0 + number / 100), at=0.0)
+    latency = view(overview)["latency"]
+    assert latency["windows"] == 200
+    assert latency["end_to_end"] == pytest.approx([1.99, 2.89])
+    assert latency["queue"] == pytest.approx([0.1, 0.1])
+    assert latency["processing"] == pytest.approx([1.89, 2.79])
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))
+def test_a_percentile_has_that_share_at_or_below_it(values: list[float], share: float) -> None:
+    """And no smaller value does."""
+    found = percentile(values, share)
+    assert found is not None
+    assert sum(v <= found for v in values) >= share * len(values) - 1e-9
+    assert sum(v < found for v in values) < share * len(values) + 1e-9
+
+
+def test_the_workers_share_is_that_of_the_last_ten_seconds(overview: Overview) -> None:
+    """Not known at the first look, nor at the first after nobody looked for a while."""
+    assert view(overview, 100.0, busy=50.0)["busy"] is None
+    assert view(overview, 101.0, busy=51.0)["busy"] == 1.0
+    for second in range(2, 30):
+        seen = view(overview, 100.0 + second, busy=51.0 + (second - 1) / 4)
+    assert seen["busy"] == pytest.approx(0.25)
+    assert view(overview, 900.0, busy=100.0)["busy"] is None
+
+
+def test_lag_is_shown_where_audio_is_stored(overview: Overview) -> None:
+    """In live mode there is none to show."""
+    assert view(overview)["lag"] is None
+    assert view(overview, lags=True)["lag"] == {"chunks": 7, "seconds": 1.5}

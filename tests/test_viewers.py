@@ -1,0 +1,167 @@
+"""Server-sent events: shared, bounded, free while nobody looks, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from viewer import Viewer
+
+from transcriber.page import viewers
+from transcriber.page.viewers import MOST, Viewers
+
+
+class Stand:
+    """Viewers on a port of their own. `reads` counts how often the figures were read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.body = b"x"
+        self.viewers = Viewers(self._read)
+        self.ended = asyncio.Event()
+
+    def _read(self) -> bytes:
+        self.reads += 1
+        return b"%d %s" % (self.reads, self.body)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            await self.viewers.serve(reader, writer, head=False)
+        writer.close()
+        self.ended.set()
+
+    @property
+    def port(self) -> int:
+        return int(self.server.sockets[0].getsockname()[1])
+
+
+@pytest.fixture
+async def stand(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
+    monkeypatch.setattr(viewers, "_INTERVAL_SECS", 0.01)
+    made = Stand()
+    made.server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    yield made
+    made.viewers.close()
+    made.server.close()
+
+
+async def test_a_viewer_gets_events_that_follow_each_other(stand: Stand) -> None:
+    """The first one at once, then one an interval, as an event stream that nobody may keep."""
+    async with Viewer(stand.port) as viewer:
+        assert viewer.status == "HTTP/1.1 200 OK"
+        assert viewer.headers["Content-Type"] == "text/event-stream"
+        assert viewer.headers["Cache-Control"] == "no-store"
+        assert [await viewer.data() for _ in range(3)] == [b"1 x", b"2 x", b"3 x"]
+
+
+async def test_one_message_is_made_for_all(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes between two messages gets the newest one again; all get the same."""
+    monkeypatch.setattr(viewers, "_INTERVAL_SECS", 0.2)
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(Viewer(stand.port))
+        assert await first.data() == b"1 x"
+        others = [await stack.enter_async_context(Viewer(stand.port)) for _ in range(MOST - 1)]
+        got = [await viewer.data() for viewer in (*others, first)]
+        assert set(got) <= {b"1 x", b"2 x"}
+        assert stand.reads <= 2
+
+
+async def test_while_nobody_looks_nothing_is_read(stand: Stand) -> None:
+    """The task ends with the last viewer and begins anew with the next."""
+    assert stand.reads == 0
+    async with Viewer(stand.port) as viewer:
+        await viewer.data()
+        sending = stand.viewers._sending
+    assert sending is not None
+    async with asyncio.timeout(5):
+        await sending
+    assert len(stand.viewers) == 0
+    reads = stand.reads
+    async with Viewer(stand.port) as viewer:
+        assert await viewer.data() == b"%d x" % (reads + 1)
+
+
+async def test_one_viewer_too_many_is_told_so(stand: Stand) -> None:
+    """503, and when to come back; there is room again when somebody has gone."""
+    async with contextlib.AsyncExitStack() as stack:
+        looking = [await stack.enter_async_context(Viewer(stand.port)) for _ in range(MOST)]
+        async with Viewer(stand.port) as refused:
+            assert refused.status == "HTTP/1.1 503 Service Unavailable"
+            assert refused.headers["Retry-After"] == "5"
+            assert await refused.rest() == b"16 viewers are looking already\n"
+        stand.ended.clear()
+        await looking[0].__aexit__()
+        async with asyncio.timeout(5):
+            await stand.ended.wait()
+        async with Viewer(stand.port) as welcome:
+            assert welcome.status == "HTTP/1.1 200 OK"
+
+
+async def test_a_viewer_that_takes_nothing_is_dropped_and_holds_one_message_at_most(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old figures are of no use: none is queued behind the one that is on its way. The others see no difference."""
+    monkeypatch.setattr(viewers, "_SLOW_SECS", 0.3)
+    stand.body = b"x" * 50_000
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", stand.port))
+        slow.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+        async with Viewer(stand.port) as viewer, asyncio.timeout(20):
+            await viewer.data()
+            while len(stand.viewers) < 2:
+                await viewer.data()
+            held = []
+            while len(stand.viewers) == 2:
+                held.append(max(w.transport.get_write_buffer_size() for w in stand.viewers._waiting))
+                await viewer.data()
+            assert 0 < max(held) <= 51_000
+            await viewer.data()
+
+
+async def test_who_comes_back_in_time_stays(stand: Stand) -> None:
+    """A viewer that was away for less than the limit goes on with the newest figures, the ones between left out."""
+    stand.body = b"x" * 50_000
+    async with Viewer(stand.port) as dozing, Viewer(stand.port) as viewer, asyncio.timeout(20):
+        while not any(stand.viewers._waiting.values()):
+            await viewer.data()
+        reached = stand.reads
+        while True:
+            number = int((await dozing.data()).split()[0])
+            if number > reached:
+                break
+        assert len(stand.viewers) == 2
+
+
+async def test_closing_waits_for_nobody(stand: Stand) -> None:
+    """Every viewer is cut off at once."""
+    async with Viewer(stand.port) as viewer:
+        await viewer.data()
+        stand.viewers.close()
+        await viewer.rest()
+        assert viewer.reader.at_eof() or viewer.reader.exception() is not None
+
+
+async def test_a_page_that_fails_is_no_more_than_that(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    """An error while the figures are read ends up in the log, not in the daemon; the viewers are let go."""
+
+    def fail() -> bytes:
+        raise RuntimeError("no figures")
+
+    stand.viewers._read = fail
+    async with Viewer(stand.port) as viewer:
+        assert b"data" not in await viewer.rest()
+    assert "the status page failed" in caplog.text
+
+
+async def test_a_viewer_that_goes_on_talking_is_hung_up_on(stand: Stand) -> None:
+    """It has said what it wants; nothing of what follows is kept."""
+    async with Viewer(stand.port) as viewer:
+        await viewer.data()
+        viewer._writer.write(b"x" * 100_000)
+        await viewer.rest()
+        assert len(stand.viewers) == 0

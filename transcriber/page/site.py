@@ -1,0 +1,88 @@
+"""The status page's two paths: the page itself, and the figures as server-sent events."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transcriber.answers import answer
+from transcriber.page.overview import Overview
+from transcriber.page.viewers import Viewers
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from transcriber.measurements import Tallies
+    from transcriber.page.overview import Standing, Told
+
+PAGE, EVENTS = "/", "/events"
+_FILE = Path(__file__).with_name("index.html")
+
+
+class StatusPage:
+    """Keeps the last texts and shows them, with the daemon's figures, to whoever asks on the health port."""
+
+    paths = frozenset({PAGE, EVENTS})
+
+    def __init__(self, tallies: Tallies, standing: Callable[[], Standing]) -> None:
+        self._overview = Overview(tallies)
+        self._standing = standing
+        self._viewers = Viewers(self._read)
+        self._html = _FILE.read_bytes()
+        self._headers = (
+            f"Content-Security-Policy: {policy(self._html.decode())}",
+            "X-Content-Type-Options: nosniff",
+            "Referrer-Policy: no-referrer",
+        )
+
+    def tell(self, told: Told) -> None:
+        """Take what has become of a window, or of audio that was never in one."""
+        self._overview.tell(told, time.time())
+
+    async def serve(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool) -> None:
+        """Answer one request for one of `paths`; for the events, as long as the viewer stays."""
+        if path == EVENTS:
+            await self._viewers.serve(reader, writer, head=head)
+        else:
+            writer.write(answer("200 OK", "text/html; charset=utf-8", self._html, *self._headers, head=head))
+
+    def close(self) -> None:
+        """Drop every viewer at once."""
+        self._viewers.close()
+
+    def _read(self) -> bytes:
+        view = self._overview.view(self._standing(), time.monotonic()) | {"now": time.time()}
+        return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def policy(html: str) -> str:
+    """What a browser may run and load for this page: the one style and the one script in it, and our own events.
+
+    Transcripts are foreign text. Trusted types forbid a script to turn any text into markup, by whatever way.
+    """
+    style, script = (re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL) for tag in ("style", "script"))
+    sources = {
+        "default-src": "'none'",
+        "style-src": _hashed(style),
+        "script-src": _hashed(script),
+        "connect-src": "'self'",
+        "img-src": "data:",  # the empty icon
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    return "; ".join(f"{name} {source}" for name, source in sources.items())
+
+
+def _hashed(found: re.Match[str] | None) -> str:
+    if found is None:
+        return "'none'"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
