@@ -46,6 +46,7 @@ BAD = [
     ("TRANSCRIPTION_QUEUE_CAPACITY", "1.5", "1 to"),
     ("SHUTDOWN_GRACE_SECS", "-1", "0 to"),
     ("HEALTH_PORT", "65536", "0 to 65535"),
+    ("STATUS_PAGE", "maybe", "on or off"),
     ("LOG_LEVEL", "LOUD", "DEBUG or INFO"),
     ("LOG_FORMAT", "xml", "json or text"),
     ("NATS_CONNECT_TIMEOUT_SECS", "soon", "0.1 to"),
@@ -98,6 +99,7 @@ def test_the_defaults_are_those_of_the_wire_protocol() -> None:
     assert (plain.rtf, plain.queue_capacity, plain.model_sha256) == (None, None, None)
     assert (plain.broker.connect_timeout, plain.broker.reconnect_timeout) == (30, 120)
     assert (plain.health.host, plain.health.port) == ("0.0.0.0", 8080)
+    assert plain.status_page
     assert (plain.log_level, plain.log_format) == ("INFO", LogFormat.JSON)
     assert (plain.telemetry.metrics_exporter, plain.telemetry.traces_exporter) == ("none", "none")
 

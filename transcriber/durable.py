@@ -87,7 +87,7 @@ class DurablePipeline(Pipeline):
     def _handle(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, Gap):
-                self._log_gap(output, {})
+                self._report_gap(output, {})
             if isinstance(output, Window):
                 self._backlog.append(output)
             stream = output.stream if isinstance(output, Rejected | Lost) else output.origin.stream
@@ -122,7 +122,7 @@ class DurablePipeline(Pipeline):
             reason = outcome.reason or GapReason.ENGINE_ERROR
             self._tallies.jobs_dropped.add(window.origin.stream, reason)
             gap = Gap(window.origin, window.start, window.end, reason, window.cursor)
-            self._log_gap(gap, {"detail": outcome.detail, **span.ids})
+            self._report_gap(gap, {"detail": outcome.detail, **span.ids})
             records.decide(window, gap, traceparent=span.traceparent)
             span.end(reason, failed=True)
         else:
@@ -130,7 +130,7 @@ class DurablePipeline(Pipeline):
             transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
             held = suppressed(window, recognition)
             records.decide(window, transcript, held, span.traceparent)
-            self._log_text(transcript, held, span)
+            self._report_text(transcript, held, span)
             span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=latency.end_to_end)
         self._store(window.origin.stream)
         self._submit()

@@ -68,6 +68,11 @@ class DurableService(Service):
         """A standby is as ready as it can be: updates must not wait for it to work."""
         return None if self._standing_by and not self._stop.is_set() else super()._not_ready()
 
+    @property
+    def _state(self) -> str:
+        state = super()._state
+        return "standing by" if self._standing_by and state == "ready" else state
+
     def _name(self) -> str:
         """Who we are, the same after a restart: nobody else on this host has our port."""
         port = self._settings.health.port

@@ -74,7 +74,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pipeline connects. `look` is called with a stream's name after each of its chunks."""
+    """What a pipeline connects.
+
+    `look` is called with a stream's name after each of its chunks, `tell` with each transcript, held-back text and gap.
+    """
 
     sessions: Sessions
     queue: JobQueue
@@ -85,6 +88,7 @@ class Parts:
     max_payload: Callable[[], int]
     pace: Callable[[], Pace]
     look: Callable[[str], object] | None = None
+    tell: Callable[[Transcript | Suppressed | Gap], object] | None = None
 
 
 class Pipeline:
@@ -168,7 +172,7 @@ class Pipeline:
                 self._try(output)
                 continue
             if isinstance(output, Gap):
-                self._log_gap(output, {})
+                self._report_gap(output, {})
             essential = not isinstance(output, Rejected | Lost)
             self._publisher.put(partial(self._encode, [output]), essential=essential)
 
@@ -204,23 +208,23 @@ class Pipeline:
         held = suppressed(window, recognition)
         messages += self._encode([*held, *self._sessions.transcribed(window)], span.traceparent)
         self._observer.record(window.origin.stream, latency, span.traceparent)
-        self._log_text(transcript, held, span)
+        self._report_text(transcript, held, span)
         span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=end_to_end)
         return messages
 
-    @staticmethod
-    def _log_text(transcript: Transcript, held: Iterable[Suppressed], span: Span) -> None:
+    def _report_text(self, transcript: Transcript, held: Iterable[Suppressed], span: Span) -> None:
         where = {"stream": transcript.origin.stream, "sequence": transcript.sequence, **span.ids}
         end_to_end = round(transcript.latency.end_to_end, 3)
         log.debug("transcribed", extra={**where, "text": transcript.recognition.text, "end_to_end": end_to_end})
         for text in held:
             log.warning("text suppressed", extra={**where, "reason": text.reason, "text": text.text})
+        self._tell(transcript, *held)
 
     def _drop(self, window: Window, span: Span, reason: GapReason, detail: str) -> list[Message]:
         """Settle a window as a gap: a log line, a metric and an event."""
         self._tallies.jobs_dropped.add(window.origin.stream, reason)
         outputs = self._sessions.dropped(window, reason)
-        self._log_gap(Gap(window.origin, window.start, window.end, reason), {"detail": detail, **span.ids})
+        self._report_gap(Gap(window.origin, window.start, window.end, reason), {"detail": detail, **span.ids})
         span.end(reason, failed=True)
         return self._encode(outputs, span.traceparent)
 
@@ -231,7 +235,7 @@ class Pipeline:
         if stream is not None:
             self._handle(self._sessions.reject(stream, session, rejection, cursor))
 
-    def _log_gap(self, gap: Gap, more: dict[str, str]) -> None:
+    def _report_gap(self, gap: Gap, more: dict[str, str]) -> None:
         extra = {
             "stream": gap.origin.stream,
             "session": gap.origin.session,
@@ -242,6 +246,12 @@ class Pipeline:
             **more,
         }
         log.warning("audio dropped", extra=extra)
+        self._tell(gap)
+
+    def _tell(self, *told: Transcript | Suppressed | Gap) -> None:
+        if self._parts.tell is not None:
+            for one in told:
+                self._parts.tell(one)
 
     def _publish_status(self, lag: Lag | None) -> None:
         """Tell where every session stands; while NATS is away nobody would hear it, and it is stale when it is back."""

@@ -23,6 +23,8 @@ from transcriber.ending import ExitCode, signals, why, within
 from transcriber.health import HealthServer
 from transcriber.measurements import Snapshot, Tallies
 from transcriber.messages import SAMPLE_RATE, Lag
+from transcriber.page.overview import Standing
+from transcriber.page.site import StatusPage
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
@@ -67,7 +69,9 @@ class Service:
         self._drain_until = self._publish_until = 0.0
         self._stop = asyncio.Event()
         self._worker = WhisperThread(self._load_engine, self._longest_wait)
-        self._health = HealthServer(settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready})
+        self._page = StatusPage(self._tallies, self._shown) if settings.status_page else None
+        checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
+        self._health = HealthServer(settings.health, checks, self._page)
 
     @property
     def _longest_wait(self) -> float:
@@ -156,6 +160,7 @@ class Service:
             max_latency=settings.max_latency,
             pace=lambda: self._worker.pace,
             look=partials.look if interval else None,
+            tell=self._page.tell if self._page is not None else None,
             **fitting,
         )
 
@@ -240,6 +245,23 @@ class Service:
             reconnects=connection.reconnects if connection is not None else 0,
             lag_chunks=lag.chunks,
             lag_seconds=lag.seconds,
+        )
+
+    @property
+    def _state(self) -> str:
+        """What the status page says first."""
+        return self._not_alive() or self._not_ready() or "ready"
+
+    def _shown(self) -> Standing:
+        return Standing(
+            self._state,
+            __version__,
+            self._worker.model,
+            self._settings.max_latency if not self._settings.durable else None,
+            self._snapshot(),
+            self._sessions.active,
+            self._sessions.unsettled,
+            lags=self._settings.durable,
         )
 
     def _not_alive(self) -> str | None:

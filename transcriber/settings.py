@@ -51,6 +51,7 @@ class Settings:
     status_interval: float
     partial_interval: float  # 0: no partials
     health: HealthOptions
+    status_page: bool
     telemetry: TelemetryOptions
     log_level: str
     log_format: LogFormat
@@ -155,6 +156,7 @@ def _read(r: _Reader) -> Settings:
         status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
         partial_interval=r.number("PARTIAL_INTERVAL_SECS", 1.0, 0, 30),
         health=HealthOptions(r.text("HEALTH_HOST", "0.0.0.0"), r.whole("HEALTH_PORT", 8080, 0, 65_535)),  # noqa: S104
+        status_page=r.choice("STATUS_PAGE", "on", "on", "off") == "on",
         telemetry=_telemetry(r),
         log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),
         log_format=LogFormat(r.choice("LOG_FORMAT", "json", *LogFormat)),
