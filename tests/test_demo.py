@@ -23,6 +23,7 @@ import psutil
 import pytest
 from command import Command
 from harness import PATIENCE, Speech
+from viewer import Viewer
 
 from transcriber import demo, programs
 from transcriber.cli import main
@@ -152,6 +153,9 @@ async def test_demo_serves_the_users_own_audio_until_ctrl_c(folder: Path) -> Non
     async with running(folder, "--serve", **options) as (command, _):
         await command.printed("Still up")
         url = (await command.printed("export NATS_URL=")).partition("=")[2]
+        page = (await command.printed("What the daemon does")).partition(": ")[2]
+        async with Viewer(int(page.rstrip("/").rpartition(":")[2]), "/") as viewer:
+            assert b"<title>transcriber</title>" in await viewer.rest()
         async with Command("listen", "--stream", "mine", "--until-end", NATS_URL=url) as listen:
             await listen.printed("listening")
             async with Command("publish", "-", "--stream", "mine", "--speed", "0", NATS_URL=url) as publish:

@@ -34,13 +34,20 @@ async def run(*, serve: bool) -> None:
     Raises `SettingError` for a bad setting in the environment, `CannotStart` when a program is missing or ends.
     """
     environ = environment(os.environ)
-    settings.load(environ)
+    shows = settings.load(environ).status_page
     binary = find_server()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
         url, server = await stack.enter_async_context(run_server(binary, folder))
         _say(f"NATS server     {url}")
-        model, daemon = await stack.enter_async_context(run_daemon(environ | {"NATS_URL": url}, on_record=_on_record))
+        ports: list[int] = []
+
+        def on_record(record: Record) -> None:
+            if "health_port" in record:
+                ports.append(record["health_port"])
+            _on_record(record)
+
+        model, daemon = await stack.enter_async_context(run_daemon(environ | {"NATS_URL": url}, on_record=on_record))
         _say(f"daemon          {model}")
         connection = Connection(BrokerOptions(url=url), name="transcriber demo")
         stack.push_async_callback(connection.close)
@@ -49,6 +56,8 @@ async def run(*, serve: bool) -> None:
         if serve:
             _say(f"\nStill up; Ctrl-C ends it. Your own audio, in another terminal:\n  export NATS_URL={url}")
             _say("  transcriber listen &\n  transcriber publish FILE.wav --stream mine")
+            if shows and ports:
+                _say(f"What the daemon does, in a browser: http://127.0.0.1:{ports[-1]}/")
             await unless_ended(asyncio.Event().wait(), server, daemon)
 
 
