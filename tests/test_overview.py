@@ -23,9 +23,9 @@ def transcript(text: str, start: int = 0, took: float = 0.5, stream: str = "s1")
     return Transcript(Origin(stream, "x"), 0, start, start + SECOND, recognition, Latency(0.1, took - 0.1, took))
 
 
-def standing(busy: float = 0.0, pending: int = 0, **more: Any) -> Standing:
-    snapshot = Snapshot(3, 8, busy, 0.1, 0.0, lag_chunks=7, lag_seconds=1.5)
-    return Standing("ready", "1.0", "stub", 20.0, snapshot, streams=1, pending=pending, **more)
+def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> Standing:
+    snapshot = Snapshot(3, 8, busy, 0.1, 0.0, pending, lag_chunks=7, lag_seconds=1.5)
+    return Standing("ready", "1.0", "stub", 20.0, snapshot, streams=1, **more)
 
 
 def view(overview: Overview, now: float = 0.0, **more: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def test_fates_add_up_for_every_stream_and_for_all(
         tallies.audio.add(stream, "received", samples)
         tallies.audio.add(stream, fate, samples)
     tallies.audio.add("s1", "received", open_)
-    seen = view(Overview(tallies), pending=open_)
+    seen = view(Overview(tallies), pending=open_ / SECOND)
     for row in (seen["audio"], *seen["streams"]):
         told = row["transcribed"] + row["silent"] + sum(row["gap"].values()) + row["pending"]
         assert told == pytest.approx(row["received"], abs=1e-6)

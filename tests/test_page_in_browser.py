@@ -37,7 +37,8 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
 async def shown() -> AsyncIterator[SimpleNamespace]:
     """The page with figures of the test's own making."""
     tallies = Tallies()
-    standing = Standing("ready", "1.0", NASTY, 20.0, Snapshot(3, 8, 0.0, 0.1, 0.0, 5, 2.0), 1, SECOND, lags=True)
+    snapshot = Snapshot(3, 8, 0.0, 0.1, 0.0, pending=1.0, lag_chunks=5, lag_seconds=2.0)
+    standing = Standing("ready", "1.0", NASTY, 20.0, snapshot, streams=1, lags=True)
     page = StatusPage(tallies, lambda: standing)
     server = HealthServer(HealthOptions("127.0.0.1", 0), {}, page)
     await server.start()

@@ -19,7 +19,7 @@ from transcriber.page.site import StatusPage
 
 
 def standing() -> Standing:
-    return Standing("ready", "1.0", "stub", 20.0, Snapshot(0, 8, 0.0, 0.1, 0.0), streams=0, pending=0)
+    return Standing("ready", "1.0", "stub", 20.0, Snapshot(0, 8, 0.0, 0.1, 0.0), streams=0)
 
 
 @pytest.fixture

@@ -260,7 +260,6 @@ class Service:
             self._settings.max_latency if not self._settings.durable else None,
             self._snapshot(),
             self._sessions.active,
-            self._sessions.unsettled,
             lags=self._settings.durable,
         )
 

@@ -26,15 +26,14 @@ _BUSY_SECS = 10.0  # over which the worker's share is taken: a few windows, so t
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the daemon stands at this moment, beside what is counted. Seconds; `pending` in samples."""
+    """Where the daemon stands at this moment, beside what is counted."""
 
     state: str  # "ready", or what /readyz says instead
     version: str
     model: str
-    max_latency: float | None  # None: nothing is promised
+    max_latency: float | None  # seconds; None: nothing is promised
     snapshot: Snapshot
     streams: int  # with a session that has not ended
-    pending: int
     lags: bool = False  # audio is stored, so there is a lag to show
 
 
@@ -96,7 +95,7 @@ class Overview:
             "busy": self._share(now, snapshot.busy),
             "lag": lag if standing.lags else None,
             "latency": self._latency() | {"windows": len(self._latencies), "limit": standing.max_latency},
-            "audio": _seconds(total, standing.pending),
+            "audio": _seconds(total) | {"pending": snapshot.pending},
             "drops": self._drops(),
             "active": standing.streams,
             "streams": [{"name": name, **_seconds(streams[name])} for name in sorted(streams)],
@@ -142,11 +141,10 @@ class Overview:
         return min(1.0, max(0.0, (busy - before) / (now - then))) if now > then else None
 
 
-def _seconds(samples: Counter[Hashable], pending: int | None = None) -> dict[str, Any]:
-    """Seconds by fate. What is pending is known of the whole; of one stream it is what has no other fate."""
+def _seconds(samples: Counter[Hashable]) -> dict[str, Any]:
+    """Seconds by fate; what has no other is pending."""
     gap = {fate.value: n for fate, n in samples.items() if isinstance(fate, GapReason)}
-    if pending is None:
-        pending = samples["received"] - samples[Fate.TRANSCRIBED] - samples[Fate.SILENT] - sum(gap.values())
+    pending = samples["received"] - samples[Fate.TRANSCRIBED] - samples[Fate.SILENT] - sum(gap.values())
     return {
         "received": samples["received"] / SAMPLE_RATE,
         "transcribed": samples[Fate.TRANSCRIBED] / SAMPLE_RATE,
