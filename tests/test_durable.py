@@ -177,7 +177,7 @@ async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsSe
     """The only drop that is left: its cause is the window itself."""
     await set_up_streams(server.url)
     await publish(server.url, heldout.cut(0, 6))
-    async with Daemon(server.url, script=STUB, **durable(STUB_FAIL_EVERY="3")):
+    async with Daemon(server.url, script=STUB, **durable(STUB_FAIL_EVERY="3", PARTIAL_INTERVAL_SECS="0")):
         records = await until_ended(server.url)
     assert {body["reason"] for body in records if body["type"] == "gap"} == {"engine_error"}
     assert covered(records).lost == 0
