@@ -280,6 +280,9 @@ class _Watched:
     def work(self, samples: int, *, whole: bool = False) -> float:
         return self._engine.work(samples, whole=whole)
 
+    def close(self) -> None:
+        self._engine.close()
+
     def transcribe(
         self,
         samples: NDArray[np.float32],

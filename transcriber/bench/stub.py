@@ -52,6 +52,9 @@ class NullEngine:
     def work(self, samples: int, *, whole: bool = False) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE
 
+    def close(self) -> None:
+        """There is nothing to free."""
+
 
 class LagProbe:
     """Begins on the first call of `toggle`, ends and logs on the second."""
