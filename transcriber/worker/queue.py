@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.messages import GapReason
-from transcriber.worker.promise import Promise
+from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from transcriber.messages import Window
     from transcriber.results import Recognition
@@ -56,6 +56,16 @@ class Job:
         return self.window.end - self.window.start
 
 
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What changes when another engine takes over; `take_over` is called at that moment, between two jobs."""
+
+    capacity: int
+    pace: Pace
+    weigh: Callable[[int], float]
+    take_over: Callable[[], object]
+
+
 class JobQueue:
     """Fair between streams, first in, first out inside one. Capacity counts jobs waiting and the one running.
 
@@ -78,6 +88,8 @@ class JobQueue:
         self._running: Job | None = None
         self._since = 0.0  # when the running job began
         self._closed = False
+        self._succession: Succession | None = None
+        self._announced = 0.0  # when
         self._changed = threading.Condition()
 
     @property
@@ -108,7 +120,7 @@ class JobQueue:
         with self._changed:
             self._partials.pop(job.stream, None)  # the window has closed: nobody needs a look at it any more
             work = self._weigh(job.samples)
-            if self._closed or (self.depth and not self._in_time(job.stream, work)):
+            if self._closed or (self.depth and not self._in_time(job, work)):
                 return False
             fullest = None
             if self.depth >= self.capacity:
@@ -152,11 +164,26 @@ class JobQueue:
         """The job that was got is finished; its place is free."""
         with self._changed:
             self._running = None
+            self._succeed()
+
+    def announce(self, succession: Succession | None) -> bool:
+        """Let another engine take over when everything is done that was put before; None takes that back.
+
+        What was put before was promised at the speed of the engine so far; what comes meanwhile must be in time with
+        the rest of that and at the other one's speed. False when the queue is closed: what it holds ends as it began.
+        """
+        with self._changed:
+            if self._closed:
+                return False
+            self._succession, self._announced = succession, self._clock()
+            self._succeed()
+            return True
 
     def close(self) -> None:
         """Take no more jobs; those waiting are still given out, except partials."""
         with self._changed:
             self._closed = True
+            self._succession = None
             self._partials.clear()
             self._changed.notify_all()
 
@@ -170,8 +197,30 @@ class JobQueue:
         stream = next((s for s, job in self._partials.items() if job.first), None) or next(iter(self._partials))
         return self._partials.pop(stream)
 
-    def _in_time(self, stream: str, work: float) -> bool:
-        return self._promise.in_time(self._left(), self._turns.served_first(stream, work))
+    def _succeed(self) -> None:
+        """Let the announced engine take over if its time has come."""
+        after = self._succession
+        if after is None or self._running is not None or any(self._older()):
+            return
+        self._succession = None
+        self.capacity, self._weigh = after.capacity, after.weigh
+        self._turns.reweigh(after.weigh)
+        after.take_over()
+
+    def _older(self) -> Iterator[float]:
+        """The work of each job that waits since before the announcement."""
+        return (work for job, work in self._turns.jobs() if job.enqueued < self._announced)
+
+    def _in_time(self, job: Job, work: float) -> bool:
+        left, ahead = self._left(), self._turns.served_first(job.stream, work)
+        if not self._promise.in_time(left, ahead):
+            return False
+        if self._succession is None:
+            return True
+        before = min(ahead, sum(self._older()))
+        after = (ahead - before) * self._succession.weigh(job.samples) / work
+        promise = Promise(self._promise.max_latency, self._succession.pace)
+        return promise.in_time(left + self._promise.pace.at_most(before), after)
 
     def _left(self) -> float:
         """Seconds that the running job will still need."""

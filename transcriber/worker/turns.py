@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from transcriber.worker.queue import Job
 
 _SMOOTHING = 0.1  # weight of the newest round: a stream that leans on the others has ten turns within some seconds
@@ -87,6 +89,19 @@ class Turns:
         self._work.clear()
         self._count, self._round = 0, 0.0
         return left
+
+    def jobs(self) -> Iterator[tuple[Job, float]]:
+        """All that waits, with its work, in no particular order."""
+        return (entry for line in self._lines.values() for entry in line.jobs)
+
+    def reweigh(self, weigh: Callable[[int], float]) -> None:
+        """Count the work of what waits anew; streams keep their order and begin a fresh turn."""
+        lines = [[job for job, _ in line.jobs] for line in self._lines.values()]
+        self.clear()
+        self._quantum = max((weigh(job.samples) for line in lines for job in line), default=0.0)
+        for line in lines:
+            for job in line:
+                self.put(job, weigh(job.samples))
 
     def held(self) -> dict[str, float]:
         """The work that waits, by stream."""

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from transcriber.errors import EngineError, Stopped, TranscriberError
-from transcriber.messages import SAMPLE_RATE, GapReason
-from transcriber.worker import guards
+from transcriber.messages import GapReason
+from transcriber.worker import guards, warmup
 from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Outcome
 
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
     from transcriber.worker.engine import Decoded, Engine
     from transcriber.worker.queue import Job, JobQueue
+    from transcriber.worker.warmup import Warm
 
 log = logging.getLogger(__name__)
 
-_MEASURED_PASSES = 3  # their median is the RTF; one pass more is the warm-up (first-touch memory, lazy tables)
-_MEASURING_BUDGET = 10.0  # seconds: with a model this slow one pass says enough
-
 
 class WhisperThread:
-    """Loads the engine, measures it, then works through a queue.
+    """Loads the engine, measures it, then works through a queue; `exchange` gives it another one.
 
     `load` runs on the thread, so that the model belongs to it from the first byte. The `deliver` of each job that was
     got is called once, on the event loop. A window still in the engine L_max after it was put is stopped: nobody may
@@ -41,6 +39,7 @@ class WhisperThread:
         self._load = load
         self._loop = asyncio.get_running_loop()
         self._queue: JobQueue | None = None
+        self._engine: Engine | None = None
         self._serve = threading.Event()
         self._thread = threading.Thread(target=self._run, name="whisper", daemon=True)
         self._measured: asyncio.Future[float] = self._loop.create_future()
@@ -66,6 +65,17 @@ class WhisperThread:
         """Start to work; the thread ends when the queue is closed and empty, and `finished` is set."""
         self._queue = queue
         self._serve.set()
+
+    def exchange(self, successor: Warm) -> Engine | None:
+        """Work with another engine from the next job on; returns the one so far, which is the caller's to close.
+
+        To be called by the queue alone, between two jobs.
+        """
+        engine, before = successor.engine, self._engine
+        self._engine = engine
+        self.model, self.weigh = engine.model, engine.work
+        self.partial_pace = self.promise.pace = successor.pace
+        return before
 
     @property
     def pace(self) -> Pace:
@@ -102,36 +112,30 @@ class WhisperThread:
     def _run(self) -> None:
         try:
             engine = self._load()
-            self.model, self.weigh = engine.model, engine.work
-            rtf = self._measure(engine)
+            warm = self._measure(engine)
+            self.exchange(warm)
         except Exception as error:  # noqa: BLE001 - whatever stops the start is reported there, as its cause
             cause = error if isinstance(error, TranscriberError) else EngineError(f"{type(error).__name__}: {error}")
             self._post(self._report, cause)
             return
-        self._post(self._report, rtf)
+        self._post(self._report, warm.rtf)
+        del engine, warm  # another one may take its place: nothing here must keep it alive
         self._serve.wait()
         assert self._queue is not None  # noqa: S101 - serve() set it
         while (job := self._queue.get()) is not None:
-            outcome = self._work(engine, job, self._queue)
+            assert self._engine is not None  # noqa: S101 - exchange() set it
+            outcome = self._work(self._engine, job, self._queue)
             self._queue.done()
             self._post(job.deliver, outcome)
             del job, outcome  # or the next wait would keep their audio alive
         self._post(self.finished.set)
 
-    def _measure(self, engine: Engine) -> float:
-        seconds = len(self._speech) / SAMPLE_RATE
-        passes: list[float] = []
-        begin = time.monotonic()
-        for _ in range(1 + (0 if self._given_rtf else _MEASURED_PASSES)):
-            before = time.monotonic()
-            engine.transcribe(self._speech, None)
-            passes.append(time.monotonic() - before)
-            if time.monotonic() - begin > _MEASURING_BUDGET:
-                break
-        warm = sorted(passes[1:] or passes)
-        rtf = self._given_rtf or max(warm[len(warm) // 2] / seconds, 1e-6)
-        self.partial_pace = self.promise.pace = Pace(rtf * seconds, self.weigh(len(self._speech)), seconds)
-        return rtf
+    def _measure(self, engine: Engine) -> Warm:
+        """Run it on the speech; the median pass tells its RTF unless that is given."""
+        passes = 0 if self._given_rtf else warmup.PASSES
+        took = warmup.measure(lambda: warmup.timed(engine, self._speech), passes)
+        rtf = self._given_rtf or warmup.rtf_of(took[len(took) // 2], self._speech)
+        return warmup.warm(engine, self._speech, rtf)
 
     def _work(self, engine: Engine, job: Job, queue: JobQueue) -> Outcome:
         begin = time.monotonic()
