@@ -1,7 +1,9 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_WARM_SECS is how long the very first one, the warm-up, takes instead. STUB_FAIL_EVERY=n makes every n-th window
-fail, STUB_DIES_AT=n its n-th call end the thread. Used where the engine's speed or failure is what a test is about.
+fail, STUB_DIES_AT=n its n-th call end the thread; the warm-up of the model STUB_SLOW never ends.
+
+Used where the engine's speed or failure is what a test is about.
 """
 
 import asyncio
@@ -9,28 +11,32 @@ import os
 import sys
 import time
 
-from transcriber import settings
+from transcriber import modelstore, settings
 from transcriber.durable_service import DurableService
 from transcriber.errors import EngineError, Stopped
 from transcriber.messages import SAMPLE_RATE
 from transcriber.results import Segment
 from transcriber.service import Service
 from transcriber.telemetry import logs
-from transcriber.worker.engine import Decoded
+from transcriber.worker.engine import Decoded, WhisperOptions
 
 
 class StubEngine:
-    model = "stub"
-
-    def __init__(self) -> None:
+    def __init__(self, options: WhisperOptions) -> None:
+        self.model = "stub" if options.path == modelstore.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
         self._warm_seconds = float(os.environ.get("STUB_WARM_SECS", self._seconds))
+        if self.model == os.environ.get("STUB_SLOW"):
+            self._warm_seconds = 3600.0
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
         self._calls = 0
 
     def work(self, _samples, **_options):
         return 1.0
+
+    def close(self):
+        pass
 
     def transcribe(self, samples, language, stop=None, **_options):
         self._calls += 1

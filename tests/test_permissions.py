@@ -20,7 +20,7 @@ from transcriber.ending import ExitCode
 @pytest.fixture
 def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
     """A server that allows what `transcriber setup` prints, and nothing else."""
-    for user in ("DAEMON", "PRODUCER", "READER", "SETUP"):
+    for user in ("DAEMON", "PRODUCER", "READER", "SETUP", "OPERATOR"):
         monkeypatch.setenv(f"TRANSCRIBER_{user}_PASSWORD", user.lower())
     with jetstream_server(tmp_path, configuration("audio.s1")) as running:
         yield running
@@ -48,6 +48,9 @@ async def test_everything_works_with_the_printed_permissions(guarded: NatsServer
                 await ended.wait()
             assert await daemon.stop() == ExitCode.CLEAN
         async with Daemon(guarded.url, **durable(**credentials)) as daemon:  # goes on from a checkpoint
+            async with connected(as_user(guarded, "operator")) as operator:
+                answer = await operator.request("transcriber.control.model.s1", b"", timeout=30)
+            assert json.loads(answer.data)["model"] == "ggml-dispatch-mini"
             assert await daemon.stop() == ExitCode.CLEAN
     assert not [r for r in daemon.records if "permission" in r["message"].lower()]
 
@@ -56,18 +59,24 @@ async def test_everything_works_with_the_printed_permissions(guarded: NatsServer
     ("user", "subject"),
     [
         ("daemon", "audio.s1"),
+        ("daemon", "transcriber.control.model.s1"),
         ("daemon", "transcript.other.final"),
         ("daemon", "$JS.API.STREAM.DELETE.AUDIO"),
         ("daemon", "$JS.API.STREAM.PURGE.TRANSCRIPTS"),
         ("daemon", "$JS.API.CONSUMER.DELETE.AUDIO.transcriber-other"),
         ("daemon", "$KV.TRANSCRIBER_LEASES.other"),
         ("producer", "audio.other"),
+        ("producer", "transcriber.control.model.s1"),
         ("producer", "transcript.s1.final"),
         ("producer", "$JS.API.STREAM.INFO.AUDIO"),
         ("reader", "transcript.s1.final"),
         ("reader", "audio.s1"),
+        ("reader", "transcriber.control.model.s1"),
         ("setup", "$JS.API.STREAM.DELETE.AUDIO"),
         ("setup", "audio.s1"),
+        ("operator", "audio.s1"),
+        ("operator", "transcribe.s1"),
+        ("operator", "transcriber.control.model.other"),
     ],
 )
 async def test_everything_else_is_refused(guarded: NatsServer, user: str, subject: str) -> None:

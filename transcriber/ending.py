@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from enum import IntEnum
 
 from transcriber.errors import BrokerLost, Fenced
@@ -53,8 +53,8 @@ async def within(seconds: float, awaitable: Awaitable[object]) -> None:
 
 
 @contextlib.contextmanager
-def signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once."""
+def signals(stop: asyncio.Event, hang_up: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once. SIGHUP calls `hang_up`."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
@@ -67,8 +67,9 @@ def signals(stop: asyncio.Event) -> Iterator[None]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)

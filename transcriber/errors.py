@@ -7,6 +7,7 @@ TranscriberError
 │   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
 ├── BrokerLost          NATS went away in mid-run and did not come back in time     (exit 4)
 ├── Fenced              somebody else writes this stream's transcript               (exit 5)
+├── NotEnoughMemory     a second model does not fit beside the one at work, which goes on
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
@@ -69,6 +70,19 @@ class Fenced(TranscriberError):  # noqa: N818 - the outcome, as the exit code na
         super().__init__(f"{what}: {reason}")
         self.what = what
         self.reason = reason
+
+
+class NotEnoughMemory(TranscriberError):  # noqa: N818 - the outcome: the model at work goes on
+    """A second model does not fit beside the one at work. Bytes."""
+
+    def __init__(self, path: str, needed: int, available: int) -> None:
+        super().__init__(
+            f"model {path}: needs {needed / 1e6:.0f} MB of memory beside the one at work; "
+            f"{available / 1e6:.0f} MB are available"
+        )
+        self.path = path
+        self.needed = needed
+        self.available = available
 
 
 class Rejection(TranscriberError):  # noqa: N818 - the wire protocol's word

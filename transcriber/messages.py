@@ -214,6 +214,20 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Swapped:
+    """Another model is at work: its file's sha256 and bytes, what it was measured at, and what was before."""
+
+    model: str
+    sha256: str
+    size: int
+    rtf: float
+    queue_capacity: int
+    before: str
+    before_rtf: float
+    before_queue_capacity: int
+
+
+@dataclass(frozen=True, slots=True)
 class Suppressed:
     """Recognised text held back as a hallucination. Bounds in samples on the session's timeline."""
 

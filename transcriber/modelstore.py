@@ -158,7 +158,7 @@ def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, 
         expected, origin = known.sha256, f"published for {known.name}"
     elif len(expected) != hashlib.sha256().digest_size * 2 or not set(expected) <= set(hexdigits):
         raise ModelError(str(path), f"the expected sha256 must be 64 hex digits, not {expected!r}")
-    found = _sha256(path)
+    found = digest(path)
     if found != expected.lower():
         raise ModelError(str(path), f"its sha256 is {found}, {origin} is {expected.lower()}")
     return Verified(path, header, found)
@@ -192,7 +192,7 @@ def pull(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _Download(f"{base_url}/{model.filename}", model, target, part, progress).run()
-        found = _sha256(part)
+        found = digest(part)
         if found != model.sha256:
             part.unlink()
             reason = f"the download's sha256 is {found}, published is {model.sha256}; it was deleted, pull again"
@@ -278,7 +278,8 @@ def _unknown(name: str, models: Mapping[str, Published]) -> ModelError:
     return ModelError(name, f"neither a file nor a known name; known are {', '.join(models)}")
 
 
-def _sha256(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the file's sha256 in lower-case hex. Raises ModelError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -95,7 +95,9 @@ class Recordings:
                 if isinstance(piece, Window):
                     outcomes.append(await self._transcribe(piece, first=not outcomes))
         end = audio.head if audio else 0
-        transcript = _joined(origin, end, outcomes, self._model(), time.monotonic() - begin)
+        decoded_by = {o.recognition.model: None for o in outcomes if o.recognition is not None}  # in order, each once
+        model = ", ".join(decoded_by) or self._model()
+        transcript = _joined(origin, end, outcomes, model, time.monotonic() - begin)
         return encode_reply(transcript, self._max_payload())
 
     async def _transcribe(self, window: Window, *, first: bool) -> Outcome:

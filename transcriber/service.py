@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,10 +17,11 @@ import numpy as np
 from transcriber import __version__, modelstore
 from transcriber.audio.recording import read_16k
 from transcriber.audio.sessions import Sessions
+from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.live import LiveSource
 from transcriber.broker.publisher import Publisher
-from transcriber.broker.requests import RequestService
+from transcriber.broker.requests import Control, RequestService
 from transcriber.ending import ExitCode, signals, why, within
 from transcriber.health import HealthServer
 from transcriber.measurements import Snapshot, Tallies
@@ -28,14 +31,17 @@ from transcriber.page.site import StatusPage
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
+from transcriber.swap import Models, ModelSwap, behind, pulled
 from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
 from transcriber.worker import capacity
-from transcriber.worker.engine import Engine, WhisperEngine
+from transcriber.worker.engine import Engine, WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from transcriber.settings import Settings
@@ -54,12 +60,14 @@ _PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it 
 class Service:
     """One daemon. `run` starts it, waits for a signal or the loss of the broker, and stops it.
 
-    `load_engine` makes the engine; it runs on the Whisper thread.
+    `load_engine` makes an engine; it runs on the thread that has it.
     """
 
-    def __init__(self, settings: Settings, load_engine: Callable[[], Engine] | None = None) -> None:
+    def __init__(self, settings: Settings, load_engine: Callable[[WhisperOptions], Engine] = WhisperEngine) -> None:
         self._settings = settings
-        self._load_engine = load_engine or (lambda: WhisperEngine(settings.whisper))
+        self._load_engine = load_engine
+        self._model_path = behind(settings.whisper.path)
+        self._swap: ModelSwap | None = None
         self._tallies = Tallies()
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._queue = JobQueue(1)
@@ -68,7 +76,7 @@ class Service:
         self._ready = False
         self._drain_until = self._publish_until = 0.0
         self._stop = asyncio.Event()
-        self._worker = WhisperThread(self._load_engine, self._longest_wait)
+        self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._longest_wait)
         self._page = StatusPage(self._tallies, self._shown) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
@@ -80,7 +88,7 @@ class Service:
 
     async def run(self) -> ExitCode:
         """Live until a signal (0) or until the broker is lost for good (4). Raises `CannotStart`."""
-        with signals(self._stop):
+        with signals(self._stop, self._on_hang_up):
             try:
                 return await self._live()
             finally:
@@ -107,6 +115,8 @@ class Service:
             watched: set[asyncio.Future[None]] = {connection.lost, *starting.result()}
             await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
             self._ready = False
+            if self._swap is not None:
+                self._swap.give_up()
             grace = self._settings.shutdown_grace
             self._publish_until = asyncio.get_running_loop().time() + grace
             self._drain_until = self._publish_until - min(_PUBLISH_SECS, grace / 2)
@@ -124,7 +134,8 @@ class Service:
         publisher = Publisher(connection, self._queue.capacity + 4 * settings.sessions.max_streams)
         publishing = asyncio.create_task(publisher.run())
         stack.push_async_callback(self._publish_rest, connection, publisher, publishing)
-        requests = RequestService(connection, self._recordings(telemetry, connection), __version__)
+        control = Control(wire.model_control_of(settings.subject), self._swap) if self._swap is not None else None
+        requests = RequestService(connection, self._recordings(telemetry, connection), __version__, control)
         tasks = await self._serve(connection, self._parts(connection, publisher, telemetry), requests, stack)
         self._ready = True
         where = {"subject": settings.subject, "nats": settings.broker.address, "health_port": self._health.port}
@@ -167,18 +178,39 @@ class Service:
     async def _load(self) -> None:
         """Verify the model before native code sees it, load and measure it, derive the capacity."""
         settings = self._settings
-        verified = modelstore.verify(settings.whisper.path, settings.model_sha256)
+        verified = modelstore.verify(self._model_path, settings.model_sha256)
         window = settings.sessions.stream.window_secs
         rtf = await self._worker.start(speech(window), settings.rtf)
-        derived = capacity.derive(settings.max_latency, window, rtf)
-        if settings.queue_capacity is not None:
-            derived = capacity.given(settings.queue_capacity, derived)
+        derived = self._derived(rtf)
         self._queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
         self._worker.serve(self._queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
         log.info("model ready: %s", derived, extra=extra)
         if verified.path == modelstore.bundled_model_path():
             log.warning(modelstore.BUNDLED_NOTE)
+        self._swap = ModelSwap(
+            self._worker,
+            self._queue,
+            Models(settings.whisper.path, settings.model_sha256, pulled()),
+            self._make_engine,
+            speech=partial(speech, window),
+            derive=self._derived,
+        )
+
+    def _make_engine(self, path: Path) -> Engine:
+        return self._load_engine(dataclasses.replace(self._settings.whisper, path=path))
+
+    def _derived(self, rtf: float) -> capacity.Capacity:
+        """The queue's capacity, as the settings give it or the promise allows."""
+        settings = self._settings
+        derived = capacity.derive(settings.max_latency, settings.sessions.stream.window_secs, rtf)
+        return derived if settings.queue_capacity is None else capacity.given(settings.queue_capacity, derived)
+
+    def _on_hang_up(self) -> None:
+        if self._swap is not None:
+            self._swap.reload()
+        else:
+            log.warning("SIGHUP: there is no model yet that could be swapped")
 
     async def _end_streams(
         self, source: LiveSource, requests: RequestService, pipeline: Pipeline, ingesting: asyncio.Task[None]

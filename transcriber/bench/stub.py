@@ -86,7 +86,7 @@ async def _main() -> int:
     logs.configure(chosen.log_level, chosen.log_format)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LagProbe().toggle)
     try:
-        return await Service(chosen, NullEngine).run()
+        return await Service(chosen, lambda _: NullEngine()).run()
     except CannotStart as error:
         log.critical("cannot start: %s", error)
         return ExitCode.CANNOT_START

@@ -19,6 +19,7 @@ from transcriber.messages import (
     Started,
     Status,
     Suppressed,
+    Swapped,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +125,25 @@ def encode_reply(transcript: Transcript, max_payload: int) -> Message:
         return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, body))
 
     return _fitted(_final(transcript), build, max_payload)
+
+
+def encode_swapped(swapped: Swapped) -> Message:
+    """Encode the answer to who asked for another model."""
+    body = {
+        "v": VERSION,
+        "type": "swapped",
+        "model": swapped.model,
+        "sha256": swapped.sha256,
+        "size": swapped.size,
+        "rtf": swapped.rtf,
+        "queue_capacity": swapped.queue_capacity,
+        "before": {
+            "model": swapped.before,
+            "rtf": swapped.before_rtf,
+            "queue_capacity": swapped.before_queue_capacity,
+        },
+    }
+    return Message("", {"Content-Type": "application/json"}, json.dumps(body, ensure_ascii=False).encode())
 
 
 def _fitted(body: dict[str, Any], build: Callable[[Mapping[str, Any]], Message], max_payload: int) -> Message:

@@ -34,7 +34,10 @@ def _list(subjects: tuple[str, ...]) -> str:
 
 
 def of_subject(subject: str) -> list[Permissions]:
-    """For `audio.<stream>` or `audio.*`: daemon, producer, reader, and who sets up the streams."""
+    """For `audio.<stream>` or `audio.*`: daemon, producer, reader, who sets up the streams, and who swaps models.
+
+    What else nobody is given, nobody may: to swap models is the operator's alone.
+    """
     stream = subject.partition(".")[2]
     consumer = wire.consumer_of(subject)
     audio, transcripts = wire.AUDIO_STREAM, wire.TRANSCRIPT_STREAM
@@ -49,7 +52,7 @@ def of_subject(subject: str) -> list[Permissions]:
             *(f"{_API}.CONSUMER.{verb}.{audio}.{consumer}" for verb in ("DELETE", "INFO", "MSG.NEXT")),
             f"$KV.{wire.LEASES}.{wire.key_of(subject)}",
         ),
-        (*_ANSWERS, f"{wire.TRANSCRIBE}.*", "$SRV.>"),
+        (*_ANSWERS, f"{wire.TRANSCRIBE}.*", wire.model_control_of(subject), "$SRV.>"),
         answers=True,
     )
     producer = Permissions("producer", (subject,), _ANSWERS)
@@ -59,7 +62,8 @@ def of_subject(subject: str) -> list[Permissions]:
         tuple(f"{_API}.STREAM.{verb}.{n}" for n in (audio, transcripts, _BUCKET) for verb in ("INFO", "CREATE")),
         _ANSWERS,
     )
-    return [daemon, producer, reader, setup]
+    operator = Permissions("operator", (wire.model_control_of(subject), "$SRV.>"), _ANSWERS)
+    return [daemon, producer, reader, setup, operator]
 
 
 def configuration(subject: str) -> str:

@@ -1,9 +1,11 @@
-"""Request/reply on `transcribe.<name>`, registered with NATS's services API."""
+"""Request/reply, registered with NATS's services API: recordings on `transcribe.<name>`, and control."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import nats.errors
@@ -15,7 +17,7 @@ from transcriber.broker import wire
 from transcriber.errors import BrokerError, Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from transcriber.broker.connection import Connection
     from transcriber.broker.encoding import Message
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Answerer(Protocol):
-    """Turns a recording into a transcript."""
+    """Turns a recording into a transcript, or does what else a request asks for."""
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
         """Check the request and start on it without waiting; the coroutine gives the answer.
@@ -34,33 +36,55 @@ class Answerer(Protocol):
         ...
 
 
-class RequestService:
-    """Answers requests side by side. What is refused at once counts as an error in `nats micro stats`."""
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What an operator may ask of this daemon, and on which subject."""
 
-    def __init__(self, connection: Connection, answerer: Answerer, version: str) -> None:
+    subject: str
+    answerer: Answerer
+
+
+class RequestService:
+    """Answers requests side by side. What is refused at once counts as an error in `nats micro stats`.
+
+    Control is a service of its own: the counts of `nats micro stats transcriber` are those of recordings.
+    """
+
+    def __init__(
+        self, connection: Connection, answerer: Answerer, version: str, control: Control | None = None
+    ) -> None:
         self._connection = connection
         self._answerer = answerer
         self._version = version
+        self._control = control
         self._answering: set[asyncio.Task[None]] = set()
-        self._service: Service | None = None
+        self._services: list[Service] = []
 
     async def start(self) -> None:
         """Register. Raises `BrokerError` when the server forbids it."""
-        config = ServiceConfig(name="transcriber", version=self._version, description="Speech to text")
+        handler = partial(self._on_request, self._answerer, wire.stream_of)
+        endpoint = EndpointConfig(name="transcribe", subject=f"{wire.TRANSCRIBE}.*", handler=handler)
+        await self._add("transcriber", "Speech to text", endpoint)
+        if self._control is not None:
+            handler = partial(self._on_request, self._control.answerer, str)
+            endpoint = EndpointConfig(name="model", subject=self._control.subject, handler=handler)
+            await self._add("transcriber-control", "Another model for the speech to text service", endpoint)
+        await self._connection.confirm()
+
+    async def _add(self, name: str, description: str, endpoint: EndpointConfig) -> None:
+        config = ServiceConfig(name=name, version=self._version, description=description)
         try:
-            self._service = await add_service(self._connection.client, config)
+            service = await add_service(self._connection.client, config)
         except nats.errors.Error as error:
             raise BrokerError(self._connection.options.address, str(error)) from error
-        await self._service.add_endpoint(
-            EndpointConfig(name="transcribe", subject=f"{wire.TRANSCRIBE}.*", handler=self._on_request)
-        )
-        await self._connection.confirm()
+        self._services.append(service)
+        await service.add_endpoint(endpoint)
 
     async def stop(self) -> None:
         """Take no more requests."""
-        if self._service is not None and self._connection.up:
+        for service in self._services if self._connection.up else ():
             try:
-                await self._service.stop()
+                await service.stop()
             except nats.errors.Error as error:
                 log.debug("the request service did not stop cleanly: %s", error)
 
@@ -72,13 +96,12 @@ class RequestService:
         if answering:
             await asyncio.wait(answering)
 
-    async def _on_request(self, request: Request) -> None:
+    async def _on_request(self, answerer: Answerer, name_of: Callable[[str], str], request: Request) -> None:
         if not request._msg.reply:  # noqa: SLF001 - nats-py's Request does not tell, and fails when it answers
             log.warning("a request without a reply subject", extra={"subject": request.subject, "limited": True})
             return
         try:
-            name = wire.stream_of(request.subject)
-            answer = self._answerer.admit(name, request.headers or {}, request.data)
+            answer = answerer.admit(name_of(request.subject), request.headers or {}, request.data)
         except Rejection as rejection:
             code = rejection.reason if rejection.reason.isdigit() else "400"
             raise ServiceError(code, rejection.detail) from None
@@ -107,7 +130,7 @@ class RequestService:
             log.exception("a request failed")
             raise Rejection("500", "internal error; see the daemon's log") from error
         if message.size > self._connection.max_payload:
-            raise Rejection("500", "the transcript is larger than the server's max_payload")
+            raise Rejection("500", "the answer is larger than the server's max_payload")
         return message
 
     async def _refuse(self, request: Request, rejection: Rejection) -> None:

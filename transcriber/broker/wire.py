@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AUDIO = "audio"  # audio.<stream>
 TRANSCRIBE = "transcribe"  # transcribe.<name>
+CONTROL_MODEL = "transcriber.control.model"  # and which daemon: `key_of` its audio subject
 
 AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
 TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
@@ -68,6 +69,11 @@ def key_of(subject: str) -> str:
 def consumer_of(subject: str) -> str:
     """The consumer that reads a subject's stored audio."""
     return f"transcriber-{key_of(subject)}"
+
+
+def model_control_of(subject: str) -> str:
+    """Where the daemon of `audio.<stream>` or `audio.*` is asked for another model."""
+    return f"{CONTROL_MODEL}.{key_of(subject)}"
 
 
 def stream_of(subject: str) -> str:
