@@ -16,6 +16,7 @@ from transcriber.errors import BrokerLost, Fenced
 log = logging.getLogger(__name__)
 
 _MOMENT_SECS = 0.01  # for what needs only its turn
+_STDIN = 0
 
 
 class ExitCode(IntEnum):
@@ -54,8 +55,13 @@ async def within(seconds: float, awaitable: Awaitable[object]) -> None:
 
 @contextlib.contextmanager
 def signals(stop: asyncio.Event, hang_up: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once. SIGHUP calls `hang_up`."""
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once.
+
+    SIGHUP calls `hang_up`, as daemons take it; but when it says that the terminal is closed in whose foreground the
+    process runs, it stops like the others.
+    """
     loop = asyncio.get_running_loop()
+    interactive = _in_foreground() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # not under nohup
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
@@ -65,11 +71,25 @@ def signals(stop: asyncio.Event, hang_up: Callable[[], object] = lambda: None) -
         log.info("%s: stopping", number.name)
         stop.set()
 
+    def on_hang_up() -> None:
+        if interactive and not os.isatty(_STDIN):
+            on_signal(signal.SIGHUP)
+        else:
+            hang_up()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    loop.add_signal_handler(signal.SIGHUP, on_hang_up)
     try:
         yield
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+def _in_foreground() -> bool:
+    """Whether somebody sits in front of this process."""
+    try:
+        return os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) == os.getpgrp()
+    except OSError:  # a terminal, but not ours
+        return False

@@ -1,0 +1,74 @@
+"""SIGHUP: a daemon's sign to look again, and a terminal's way to say that it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+SCRIPT = """
+import asyncio
+from transcriber.ending import signals
+
+async def main():
+    stop = asyncio.Event()
+    with signals(stop, lambda: print("hang up", flush=True)):
+        print("up", flush=True)
+        async with asyncio.timeout(20):
+            await stop.wait()
+    print("stopped", flush=True)
+
+asyncio.run(main())
+"""
+AT_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def run_at_terminal(*prefix: str) -> tuple[subprocess.Popen[str], int]:
+    """The script in the foreground of a terminal of its own; closing the descriptor closes the terminal."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_TERMINAL, *prefix, sys.executable, "-c", SCRIPT],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    os.close(slave)
+    return process, master
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_sighup_means_look_again_and_a_closed_terminal_means_stop() -> None:
+    """Both come as the same signal; which it is, the terminal tells."""
+    process, master = run_at_terminal()
+    with process:
+        assert line(process) == "up"
+        process.send_signal(signal.SIGHUP)
+        assert line(process) == "hang up"
+        os.close(master)
+        assert line(process) == "stopped"
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    """Who starts it so wants it to stay."""
+    process, master = run_at_terminal("nohup")
+    with process:
+        assert line(process) == "up"
+        os.close(master)
+        assert line(process) == "hang up"
+        process.terminate()
+        assert line(process) == "stopped"
+    with contextlib.suppress(OSError):
+        os.close(master)
