@@ -19,6 +19,7 @@ from transcriber.audio.stream import StreamOptions
 from transcriber.broker.wire import InputOptions
 from transcriber.messages import GapReason
 from transcriber.recordings import Recordings
+from transcriber.results import Recognition
 from transcriber.worker.queue import JobQueue, Outcome
 
 RAW = {"Audio-Sample-Rate": "16000"}
@@ -247,3 +248,19 @@ async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldo
         await answering
     job.deliver(Outcome(job.window, None, GapReason.ENGINE_ERROR, "late", job.enqueued, 0.0, 0.0))
     observer.start.return_value.end.assert_called_once_with(GapReason.SHUTDOWN, failed=True)
+
+
+async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None:
+    """A recording of several windows may begin with one model and end with its successor."""
+    queue = JobQueue(1)
+    recordings = Recordings(
+        queue, Mock(), StreamOptions(), InputOptions(), max_latency=20, max_payload=lambda: 10**6, model=lambda: "two"
+    )
+    answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 7).samples)))
+    for model in ("one", "one", "two"):
+        job = await asyncio.to_thread(queue.get)
+        assert job is not None
+        queue.done()
+        recognition = Recognition((), "en", model)
+        job.deliver(Outcome(job.window, recognition, None, "", job.enqueued, 0.0, 0.0))
+    assert json.loads((await answering).payload)["model"] == "one, two"
