@@ -31,6 +31,7 @@ from transcriber.page.site import StatusPage
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
+from transcriber.standing import snapshot, summarise
 from transcriber.swap import Models, ModelSwap, behind, pulled
 from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from transcriber.settings import Settings
 
 log = logging.getLogger(__name__)
-
 
 _WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
@@ -92,7 +92,7 @@ class Service:
             try:
                 return await self._live()
             finally:
-                self._summarise()
+                summarise(self._tallies, self._queue, self._sessions)
 
     async def _live(self) -> ExitCode:
         # What is entered first is left last: telemetry hears of everything, and NATS takes the last results.
@@ -263,21 +263,8 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        worker, queue, sessions, connection = self._worker, self._queue, self._sessions, self._connection
-        lag = self._lag() or Lag(0, 0.0)
-        return Snapshot(
-            queue.depth,
-            queue.capacity,
-            worker.busy_seconds,
-            worker.pace.rtf,
-            buffered=sessions.buffered / SAMPLE_RATE,
-            pending=sessions.unsettled / SAMPLE_RATE,
-            max_latency=self._settings.max_latency,
-            connected=connection is not None and connection.connected.is_set(),
-            reconnects=connection.reconnects if connection is not None else 0,
-            lag_chunks=lag.chunks,
-            lag_seconds=lag.seconds,
-        )
+        lag, limit = self._lag(), self._settings.max_latency
+        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=limit)
 
     @property
     def _state(self) -> str:
@@ -308,20 +295,6 @@ class Service:
         if not self._ready:
             return "starting" if not self._drain_until else "draining"
         return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
-
-    def _summarise(self) -> None:
-        """One line that says what this run did."""
-        tallies = self._tallies
-        seconds = {str(fate): round(tallies.audio.total(fate) / SAMPLE_RATE, 3) for fate in tallies.audio.kinds()}
-        log.info(
-            "stopped",
-            extra={
-                "jobs_enqueued": tallies.jobs_enqueued.grand_total(),
-                "jobs_dropped": tallies.jobs_dropped.grand_total(),
-                "queue_depth": self._queue.depth,
-                "seconds": seconds | {"pending": round(self._sessions.unsettled / SAMPLE_RATE, 3)},
-            },
-        )
 
 
 def speech(seconds: float) -> NDArray[np.float32]:
