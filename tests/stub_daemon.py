@@ -1,7 +1,8 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_WARM_SECS is how long the very first one, the warm-up, takes instead. STUB_FAIL_EVERY=n makes every n-th window
-fail, STUB_DIES_AT=n its n-th call end the thread. Used where the engine's speed or failure is what a test is about.
+fail, STUB_DIES_AT=n its n-th call end the thread, STUB_HANGS_AT=n its n-th call never return, whatever it is asked.
+Used where the engine's speed or failure is what a test is about.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ class StubEngine:
         self._warm_seconds = float(os.environ.get("STUB_WARM_SECS", self._seconds))
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
+        self._hangs_at = int(os.environ.get("STUB_HANGS_AT", "0"))
         self._calls = 0
 
     def work(self, _samples, **_options):
@@ -34,6 +36,8 @@ class StubEngine:
 
     def transcribe(self, samples, language, stop=None, **_options):
         self._calls += 1
+        while self._calls == self._hangs_at:
+            time.sleep(1)
         until = time.monotonic() + (self._seconds if self._calls > 1 else self._warm_seconds)
         while (left := until - time.monotonic()) > 0:
             if stop is not None and stop():
