@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback that scrapes a daemon with the alert rules, sixty times as fast as in real life."""
+"""A real Prometheus on loopback that scrapes a daemon with the alert rules, faster than in real life."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from harness import PATIENCE, free_port
 ALERTS = Path(__file__).parent.parent / "k8s" / "monitoring" / "alerts.yaml"
 
 
-def sped_up(rules: dict[str, Any]) -> dict[str, Any]:
-    """The rules with every minute made a second, in `for` and in windows alike; thresholds stay.
+def sped_up(rules: dict[str, Any], minute: int = 1) -> dict[str, Any]:
+    """The rules with every minute made so many seconds, in `for` and in windows alike; thresholds stay.
 
-    Scraped once a second instead of once a minute, each window holds as many samples as in real life.
+    Scraped once a second instead of once a minute, each window holds as many samples as in real life, or more.
     """
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert not re.search(r"\b\d+[shd]\b", rule["expr"] + rule["for"]), "a duration that is not in minutes"
         for key in ("expr", "for"):
-            rule[key] = re.sub(r"\b(\d+)m\b", r"\1s", rule[key])
+            rule[key] = re.sub(r"\b(\d+)m\b", lambda found: f"{minute * int(found[1])}s", rule[key])
     return rules
 
 
 class Prometheus:
     """Scrapes 127.0.0.1:`target` once a second; skips the test where there is no `prometheus` on PATH."""
 
-    def __init__(self, folder: Path, target: int) -> None:
+    def __init__(self, folder: Path, target: int, minute: int = 1) -> None:
         self._command = shutil.which("prometheus")
         if self._command is None:
             pytest.skip("prometheus is not on PATH (Debian's package `prometheus` has it)")
         self._folder = folder
         self._port = free_port()
+        self._minute = minute
         folder.mkdir()
-        (folder / "alerts.yaml").write_text(yaml.safe_dump(sped_up(yaml.safe_load(ALERTS.read_text()))))
+        (folder / "alerts.yaml").write_text(yaml.safe_dump(sped_up(yaml.safe_load(ALERTS.read_text()), minute)))
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": ["alerts.yaml"],
@@ -82,6 +83,10 @@ class Prometheus:
     async def _get(self, path: str, **parameters: str) -> bytes:
         query = urllib.parse.urlencode(parameters)
         return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self._port}{path}?{query}")
+
+    def seconds(self, minutes: int) -> int:
+        """What so many minutes of the rules take here."""
+        return minutes * self._minute
 
     async def alerts(self) -> dict[str, str]:
         """Name to `pending` or `firing`, at this moment."""
