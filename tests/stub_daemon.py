@@ -1,7 +1,8 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_WARM_SECS is how long the very first one, the warm-up, takes instead. STUB_FAIL_EVERY=n makes every n-th window
-fail, STUB_DIES_AT=n its n-th call end the thread; the warm-up of the model STUB_SLOW never ends.
+fail, STUB_DIES_AT=n its n-th call end the thread, STUB_HANGS_AT=n its n-th call never return, whatever it is asked; the
+warm-up of the model STUB_SLOW never ends.
 
 Used where the engine's speed or failure is what a test is about.
 """
@@ -30,6 +31,7 @@ class StubEngine:
             self._warm_seconds = 3600.0
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
+        self._hangs_at = int(os.environ.get("STUB_HANGS_AT", "0"))
         self._calls = 0
 
     def work(self, _samples, **_options):
@@ -40,6 +42,8 @@ class StubEngine:
 
     def transcribe(self, samples, language, stop=None, **_options):
         self._calls += 1
+        while self._calls == self._hangs_at:
+            time.sleep(1)
         until = time.monotonic() + (self._seconds if self._calls > 1 else self._warm_seconds)
         while (left := until - time.monotonic()) > 0:
             if stop is not None and stop():

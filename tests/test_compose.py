@@ -26,8 +26,6 @@ from transcriber.health import HealthOptions, HealthServer
 COMPOSE = K8S / "compose.yaml"
 SCHEMA = yaml.safe_load((ROOT / "tests/data/compose.schema.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Rules are written beside this stack; where they are not there yet, the rest is checked all the same.
-BESIDE = {"alerts.yaml"}
 
 
 def read(path):
@@ -147,9 +145,7 @@ def test_images_are_pinned(services):
 def test_every_mounted_file_is_there(services):
     """What a container is given exists in this repository."""
     missing = {path.name for path in files(services) if not path.exists()}
-    assert missing <= BESIDE
-    if missing:
-        pytest.skip(f"not there yet, all else is: {', '.join(sorted(missing))}")
+    assert missing == set()
 
 
 def test_the_monitoring_is_that_of_the_cluster(services):

@@ -75,7 +75,8 @@ def test_a_metric_has_its_kind_unit_temporality_and_attributes(run: Run, name: s
     if metric.HasField("sum"):
         assert metric.sum.is_monotonic == (kind == "counter")
     if kind == "histogram":
-        assert [list(p.explicit_bounds) for p in metric.histogram.data_points] == [BUCKETS]
+        promise = [120_000, 240_000] if name == "transcriber.end_to_end.latency_ms" else []  # that of this run
+        assert [list(p.explicit_bounds) for p in metric.histogram.data_points] == [BUCKETS + promise]
     assert points(metric)
     for found, _ in points(metric):
         gap = {"reason"} if ("fate", "gap") in found else set()
@@ -159,9 +160,9 @@ IDLE = Snapshot(queue_depth=0, queue_capacity=4, busy=0.0, rtf=0.1, buffered=0.0
 class Bench:
     """`Metrics` on a reader in memory, with figures that a test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Snapshot = IDLE) -> None:
         self.tallies = Tallies()
-        self.snapshot = IDLE
+        self.snapshot = snapshot
         self._reader = InMemoryMetricReader()
         meters = MeterProvider([self._reader], shutdown_on_exit=False)
         self.metrics = Metrics(meters.get_meter("test"), self.tallies, lambda: self.snapshot)
@@ -219,6 +220,15 @@ def test_a_latency_lands_in_the_bucket_that_ends_at_or_above_it() -> None:
     assert counts == [1, *[0] * (len(BUCKETS) - 2), 1, 1]
     assert bench.read("transcriber.processing.latency_ms")[0].sum == pytest.approx(60)
     assert bench.read("transcriber.end_to_end.latency_ms")[0].sum == pytest.approx(900)
+
+
+@pytest.mark.parametrize(("seconds", "more"), [(20, []), (3, [3000]), (60, [120_000]), (90, [90_000, 180_000])])
+def test_a_bucket_ends_at_the_promise_and_another_one_above_it(seconds: float, more: list[float]) -> None:
+    """So a quantile says exactly whether the promise was kept, whatever it is."""
+    bench = Bench(replace(IDLE, max_latency=seconds))
+    bench.metrics.record("radio", Latency(0.1, 0.2, 0.3))
+    assert list(bench.read("transcriber.end_to_end.latency_ms")[0].explicit_bounds) == sorted(BUCKETS + more)
+    assert list(bench.read("transcriber.queue.latency_ms")[0].explicit_bounds) == BUCKETS
 
 
 def test_drops_are_zero_before_the_first_one() -> None:

@@ -11,7 +11,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from transcriber.messages import SAMPLE_RATE, GapReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
@@ -42,7 +42,8 @@ class Metrics:
         self._process()
         self._queue = self._histogram("queue", "Time a window waited for the worker")
         self._processing = self._histogram("processing", "Time the engine took for a window")
-        self._end_to_end = self._histogram("end_to_end", "Time from try-put to publish")
+        buckets = _buckets_around(1000 * snapshot().max_latency)
+        self._end_to_end = self._histogram("end_to_end", "Time from try-put to publish", buckets)
 
     def record(self, stream: str, latency: Latency, context: Context | None = None) -> None:
         """Take the latencies of one published window, in whose trace they were measured."""
@@ -51,12 +52,12 @@ class Metrics:
         self._processing.record(latency.processing * 1000, attributes, context)
         self._end_to_end.record(latency.end_to_end * 1000, attributes, context)
 
-    def _histogram(self, name: str, description: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _histogram(self, name: str, description: str, buckets: Sequence[float] = BUCKETS_MS):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return self._meter.create_histogram(
             f"transcriber.{name}.latency_ms",
             unit="ms",
             description=description,
-            explicit_bucket_boundaries_advisory=BUCKETS_MS,
+            explicit_bucket_boundaries_advisory=buckets,
         )
 
     def _gauges(self) -> None:
@@ -159,6 +160,15 @@ class _BusyShare:
         then, before = self._last
         self._last = (now, running)
         return min(1.0, max(0.0, (running - before) / (now - then))) if now > then else 0.0
+
+
+def _buckets_around(promise: float) -> list[float]:
+    """One bucket ends at the promise (ms), or a quantile between two bounds would read as late what was in time.
+
+    Above it there must be another one: a quantile beyond the last bound reads as that bound.
+    """
+    bounds = {*BUCKETS_MS, promise} if promise else set(BUCKETS_MS)
+    return sorted(bounds | {2 * promise} if promise >= BUCKETS_MS[-1] else bounds)
 
 
 def _observe(read: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:
