@@ -73,7 +73,7 @@ def test_no_text_where_nobody_speaks(recognizer: Recognizer) -> None:
 def test_word_times() -> None:
     """Five words in six are found, and begin within 0.3 s of the truth."""
     errors, words = evaluate.word_times(MODEL, THREADS)
-    assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 5 / 6 * words
+    assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 0.9 * words
 
 
 def test_nothing_that_is_tested_was_trained_on() -> None:
