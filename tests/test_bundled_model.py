@@ -52,7 +52,7 @@ def test_words_in_noise(recognizer: Recognizer) -> None:
 
 def test_every_encoder_context_gives_the_same_words() -> None:
     """Full, 512 and 256 positions lie within a point of each other, with and without flash attention."""
-    rates = [rate.wer for rate in evaluate.by_context(MODEL, THREADS, most=80).values()]
+    rates = [rate.wer for rate in evaluate.by_context(MODEL, THREADS, most=40).values()]
     assert len(rates) == 6
     assert max(rates) - min(rates) <= 0.01
 
@@ -71,7 +71,7 @@ def test_no_text_where_nobody_speaks(recognizer: Recognizer) -> None:
 
 
 def test_word_times() -> None:
-    """Five words in six are found, and begin within 0.3 s of the truth."""
+    """Nine words in ten are found, and begin within 0.3 s of the truth."""
     errors, words = evaluate.word_times(MODEL, THREADS)
     assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 0.9 * words
 

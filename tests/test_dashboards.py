@@ -157,7 +157,8 @@ async def play(server: NatsServer, prometheus: Prometheus, heldout: Speech, port
             await client.until_type("ended", 3 * PATIENCE, stream="calls", session="after")
 
         await asyncio.gather(hear_live(), work_on_calls())
-        await asyncio.to_thread(prometheus.until, f"min(timestamp(transcriber_audio_pending)) > {time.time()}")
+        # Two scrapes more: the last step of a range lies up to a second before its end.
+        await asyncio.to_thread(prometheus.until, f"min(timestamp(transcriber_audio_pending)) > {time.time() + 2}")
         return time.time()
 
 
