@@ -96,7 +96,7 @@ def test_resolve_says_what_is_missing_and_how_to_get_it(tmp_path, asked, sentenc
 def test_verify_hashes_only_when_a_checksum_is_known(tmp_path, monkeypatch):
     """A model of one's own, under a name of its own, is checked for completeness and not hashed."""
     own = shutil.copy(bundled_model_path(), tmp_path / "own.bin")
-    monkeypatch.setattr(modelstore, "_sha256", pytest.fail)
+    monkeypatch.setattr(modelstore, "digest", pytest.fail)
     assert verify(own).sha256 is None
 
 
