@@ -55,6 +55,7 @@ def test_engine_compares_three_ways_on_two_recordings(tmp_path: Path) -> None:
     assert "plain cuts over daemon half silence" in out
 
 
+@pytest.mark.slow
 def test_engine_with_random_weights_says_so_and_knows_no_words(tmp_path: Path) -> None:
     """Nobody takes its figures for a real model's, and there is no error rate."""
     found, out = bench(tmp_path, "engine", "--random-weights", "tiny", "--seconds", "1", "--threads", "1")
@@ -118,6 +119,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
     assert "400%" in out
 
 
+@pytest.mark.slow
 def test_fairness_plays_the_ordinary_streams_with_and_without_a_flood(tmp_path: Path) -> None:
     """Every utterance of theirs has its text both times, and the flood was one."""
     found, _ = bench(tmp_path, "fairness", "--seconds", "14", "--streams", "2", "--flood", "10", "--threads", "1")
@@ -157,6 +159,7 @@ def test_bad_options_are_refused_by_their_name(
     assert complaint in err
 
 
+@pytest.mark.slow
 def test_recovery_tells_what_was_late_once_others_took_the_cpu(tmp_path: Path) -> None:
     """Whatever the machine does: no final is later than L_max, and what was late is a gap."""
     found, _ = bench(tmp_path, "recovery", "--seconds", "10", "--hogs", "2", "--threads", "1")
