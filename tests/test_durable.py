@@ -28,6 +28,7 @@ from chaos import (
 )
 from harness import STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
 
 from transcriber.audio.sessions import SessionOptions, Sessions
@@ -191,6 +192,26 @@ async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> Non
     assert all("is there" in line for line in await set_up(connection, Storage()))
     with pytest.raises(BrokerError, match="AUDIO exists with other settings: max_age is 86400, not 60"):
         await set_up(connection, Storage(audio_age=60))
+    await connection.close()
+
+
+async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> None:
+    """One of our names that somebody else has taken; the daemon's own is known for what it is."""
+    await set_up_streams(server.url)
+    connection = Connection(BrokerOptions(server.url))
+    await connection.open()
+    async with Daemon(server.url, **durable(AUDIO_SUBJECT="audio.s1")) as daemon:
+        assert "transcriber-s1: is there" in await set_up(connection, Storage())
+        assert await daemon.stop() == ExitCode.CLEAN
+    jetstream = connection.client.jetstream()
+    await jetstream.add_consumer("AUDIO", ConsumerConfig(durable_name="other", ack_policy=AckPolicy.EXPLICIT))
+    assert "other: is there" not in await set_up(connection, Storage())
+    foreign = ConsumerConfig(durable_name="transcriber-s2", ack_policy=AckPolicy.EXPLICIT, filter_subject="audio.s1")
+    await jetstream.add_consumer("AUDIO", foreign)
+    with pytest.raises(
+        BrokerError, match=r"transcriber-s2 exists with other settings: ack_policy is explicit, not none; "
+    ):
+        await set_up(connection, Storage())
     await connection.close()
 
 

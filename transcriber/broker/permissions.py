@@ -59,7 +59,10 @@ def of_subject(subject: str) -> list[Permissions]:
     reader = Permissions("reader", (), (f"transcript.{stream}.*",))
     setup = Permissions(
         "setup",
-        tuple(f"{_API}.STREAM.{verb}.{n}" for n in (audio, transcripts, _BUCKET) for verb in ("INFO", "CREATE")),
+        (
+            *(f"{_API}.STREAM.{verb}.{n}" for n in (audio, transcripts, _BUCKET) for verb in ("INFO", "CREATE")),
+            f"{_API}.CONSUMER.LIST.{audio}",
+        ),
         _ANSWERS,
     )
     operator = Permissions("operator", (wire.model_control_of(subject), "$SRV.>"), _ANSWERS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 
 from transcriber.broker import wire
 from transcriber.broker.lease import LEASE_SECS, NO_JETSTREAM
@@ -66,7 +66,7 @@ async def set_up(connection: Connection, storage: Storage) -> list[str]:
     jetstream = connection.client.jetstream(timeout=_ANSWER_SECS)
     try:
         done = [await _stream(connection, jetstream, wanted) for wanted in streams(storage)]
-        return [*done, await _leases(connection, jetstream, storage)]
+        return [*done, *await _consumers(connection, jetstream), await _leases(connection, jetstream, storage)]
     except nats.js.errors.ServiceUnavailableError as error:
         raise BrokerError(connection.options.address, NO_JETSTREAM) from error
     except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
@@ -90,6 +90,24 @@ async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: S
             connection.options.address, f"stream {name} exists with other settings: {'; '.join(different)}"
         )
     return f"{name}: is there"
+
+
+async def _consumers(connection: Connection, jetstream: JetStreamContext) -> list[str]:
+    """Check those that bear our names. Daemons make them, anew at each start, from where their transcripts end."""
+    lines = []
+    for info in await jetstream.consumers_info(wire.AUDIO_STREAM):
+        if not info.name.startswith(wire.consumer_of("audio.")):
+            continue
+        found, different = info.config, []
+        if found.ack_policy != AckPolicy.NONE:
+            different.append(f"ack_policy is {_shown(found.ack_policy)}, not none")
+        if wire.consumer_of(found.filter_subject or "") != info.name:
+            different.append(f"filter_subject is {found.filter_subject}, which another name stands for")
+        if different:
+            reason = f"consumer {info.name} exists with other settings: {'; '.join(different)}"
+            raise BrokerError(connection.options.address, reason)
+        lines.append(f"{info.name}: is there")
+    return lines
 
 
 async def _leases(connection: Connection, jetstream: JetStreamContext, storage: Storage) -> str:
