@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -62,3 +63,15 @@ def more_heldout() -> Speech:
 def words_apart() -> Speech:
     """Single words with exactly half a second of silence between them."""
     return Speech.load(DATA / "words_apart")
+
+
+@pytest.fixture
+def pod(objects: dict[str, Any]) -> dict[str, Any]:
+    """The pod of the one Deployment among the `objects` that the test's own file renders."""
+    return dict(objects["Deployment"]["spec"]["template"]["spec"])
+
+
+@pytest.fixture
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    (only,) = pod["containers"]
+    return dict(only)

@@ -57,17 +57,6 @@ def objects(overlays, stream):
     return by_kind(render(overlays / stream))
 
 
-@pytest.fixture
-def pod(objects):
-    return objects["Deployment"]["spec"]["template"]["spec"]
-
-
-@pytest.fixture
-def container(pod):
-    (only,) = pod["containers"]
-    return only
-
-
 def selectors(objects):
     return {
         "Deployment": objects["Deployment"]["spec"]["selector"],

@@ -32,17 +32,6 @@ def objects():
 
 
 @pytest.fixture
-def pod(objects):
-    return objects["Deployment"]["spec"]["template"]["spec"]
-
-
-@pytest.fixture
-def container(pod):
-    (only,) = pod["containers"]
-    return only
-
-
-@pytest.fixture
 def daemon():
     return by_kind(render(K8S / "overlays/radio-1"))
 

@@ -51,6 +51,12 @@ async def run(options: argparse.Namespace) -> Report:
     async with rig(environ) as bench:
         plan = Plan.new(streams, options.seconds, 100, cycle)
         played, since = await bench.guard(_disturbed(bench, plan, hogs))
+    _tell(report, played, since, options.max_latency)
+    return report
+
+
+def _tell(report: Report, played: Played, since: float, max_latency: float) -> None:
+    """Fill in what came of the load before and after `since`."""
     finals = [(at, body["latency"]) for at, body in played.decided("final")]
     before = [latency["processing"] for at, latency in finals if at < since]
     after = [latency["processing"] for at, latency in finals if at >= since]
@@ -63,12 +69,11 @@ async def run(options: argparse.Namespace) -> Report:
         "recovered": max(late, default=0.0),
         "latest": latest,
     }
-    report.ratios = {"latest_over_max_latency": latest / options.max_latency}
+    report.ratios = {"latest_over_max_latency": latest / max_latency}
     if before and after:
         report.ratios["engine_slower"] = _median(after) / _median(before)
     report.tables = [_table(played, since), f"recovered after {max(late, default=0.0):.1f} s"]
     report.notes += kept_up([("the load", played.publisher["late"]["p99"])])
-    return report
 
 
 async def _disturbed(bench: Rig, plan: Plan, hogs: int) -> tuple[Played, float]:
