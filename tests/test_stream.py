@@ -18,11 +18,11 @@ def trace(n: int) -> str:
 
 
 def stream_of(speech: Speech, *, chunk_secs: float = 0.1, **fields: str) -> list[Piece]:
-    """Push the recording; chunk n carries trace n + 1."""
+    """Push the recording at a frame a second; chunk n carries trace n + 1."""
     size = int(chunk_secs * 16_000) * 2
     pcm = s16(speech.samples)
     chunks = [
-        Chunk("s", FORMAT, pcm[i : i + size], "x", i // 2, traceparent=trace(i // size + 1), **fields)  # type: ignore[arg-type]
+        Chunk("s", FORMAT, pcm[i : i + size], "x", i // 2, arrived=i / 2, traceparent=trace(i // size + 1), **fields)  # type: ignore[arg-type]
         for i in range(0, len(pcm), size)
     ]
     audio = AudioStream(Origin("s", "x"), StreamOptions(), chunks[0])
@@ -36,6 +36,15 @@ def test_a_window_is_linked_to_exactly_the_chunks_that_it_overlaps(heldout: Spee
     for window in windows:
         first, last = window.start // 1600, (window.end - 1) // 1600
         assert window.traceparents == tuple(trace(n + 1) for n in range(first, last + 1))
+
+
+@pytest.mark.parametrize("chunk_secs", [0.02, 0.1, 0.5])
+def test_a_window_knows_when_its_first_audio_came(heldout: Speech, chunk_secs: float) -> None:
+    """It is the arrival of the chunk with its first sample; of smaller chunks, of one up to 0.1 s before that."""
+    windows = [p for p in stream_of(heldout.cut(0, 6), chunk_secs=chunk_secs) if isinstance(p, Window)]
+    assert len(windows) >= 5
+    for window in windows:
+        assert 0 <= window.start - window.arrived < max(chunk_secs, 0.1) * 16_000
 
 
 def test_pieces_tile_the_timeline_in_order(heldout: Speech) -> None:

@@ -74,6 +74,7 @@ class Chunk:
     tenant: str | None = None
     traceparent: str | None = None
     cursor: Cursor | None = None  # of its first frame, where the audio is stored
+    arrived: float | None = field(default=None, compare=False)  # on the monotonic clock, in seconds
 
     @property
     def frames(self) -> int:
@@ -122,6 +123,7 @@ class Window:
     language: str | None = None  # ISO 639-1 hint or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
     cursor: Cursor | None = None  # of what follows it
+    arrived: float | None = field(default=None, compare=False)  # when its first audio did, as in `Chunk`
 
     @property
     def seconds(self) -> float:

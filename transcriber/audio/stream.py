@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from transcriber.audio import pcm
 from transcriber.audio.resample import Resampler
 from transcriber.audio.segmenter import Segmentation, Segmenter, Span
-from transcriber.audio.timeline import Clock, Stored, Traces
+from transcriber.audio.timeline import Arrivals, Clock, Stored, Traces
 from transcriber.audio.vad import WebRtcDetector
 from transcriber.messages import (
     SAMPLE_RATE,
@@ -80,6 +80,7 @@ class AudioStream:
         self._language: str | None = None
         self._stored = Stored(first.cursor)
         self._traces = Traces()
+        self._arrivals = Arrivals()
 
     @classmethod
     def resumed(cls, at: Checkpoint, options: StreamOptions) -> Self:
@@ -153,6 +154,7 @@ class AudioStream:
         overlap = self._place(chunk, hole, pieces)
         if overlap >= chunk.frames:
             return pieces
+        self._arrivals.add(self.head, chunk.arrived)
         if chunk.traceparent is not None:
             self._traces.add(self.head, chunk.traceparent)
         self._mark(chunk, overlap)
@@ -282,6 +284,7 @@ class AudioStream:
                 yield replace(self._window(span, span.samples), cursor=self._behind(span.end))
                 self._sequence += 1
         self._traces.forget(self._segmenter.settled)
+        self._arrivals.forget(self._segmenter.settled)
 
     def _window(self, span: Span, samples: NDArray[np.float32]) -> Window:
         return Window(
@@ -293,4 +296,5 @@ class AudioStream:
             span.voiced,
             self._language,
             self._traces.within(span.start, span.end, self.head),
+            arrived=self._arrivals.of(span.start),
         )

@@ -1,4 +1,4 @@
-"""Where source frames lie on a session's timeline, where they are stored, and whose traces they belong to."""
+"""Where source frames lie on a session's timeline, where they are stored, when they came and in whose traces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from transcriber.messages import SAMPLE_RATE, Cursor
 
 _MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
+_ARRIVALS = SAMPLE_RATE // 10  # how finely arrivals are known: 300 marks in 30 s, however small the chunks are
 
 
 @dataclass(slots=True)
@@ -47,6 +48,25 @@ class Stored:
         if position >= head:
             return Cursor(self.marks[-1][2].seq + 1, 0)
         return Cursor(cursor.seq, cursor.frame + clock.first_frame_at(position) - frame)
+
+
+class Arrivals:
+    """When the audio that is not settled yet came, to a tenth of a second of audio."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, float]] = deque()  # (where a chunk starts, when it came)
+
+    def add(self, position: int, arrived: float | None) -> None:
+        if arrived is not None and (not self._marks or position >= self._marks[-1][0] + _ARRIVALS):
+            self._marks.append((position, arrived))
+
+    def of(self, position: int) -> float | None:
+        """When the audio at `position` came."""
+        return next((arrived for begin, arrived in reversed(self._marks) if begin <= position), None)
+
+    def forget(self, settled: int) -> None:
+        while len(self._marks) > 1 and self._marks[1][0] <= settled:
+            self._marks.popleft()
 
 
 class Traces:

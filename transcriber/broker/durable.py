@@ -162,11 +162,11 @@ class DurableSource:
         self._expected += 1
         self._next = meta.sequence.stream + 1
         stored = meta.timestamp.timestamp()
-        self._last = (stored, time.monotonic())
+        self._last = (stored, arrived := time.monotonic())
         self.lag = Lag(meta.num_pending, max(0.0, time.time() - stored))
-        return self._parse(message, meta.sequence.stream)
+        return self._parse(message, meta.sequence.stream, arrived)
 
-    def _parse(self, message: Msg, seq: int) -> Arrival | None:
+    def _parse(self, message: Msg, seq: int, arrived: float) -> Arrival | None:
         subject, headers, payload = message.subject, message.headers, message.data
         stream = subject.partition(".")[2]
         start = self._done.get(stream, Cursor(1, 0))
@@ -175,7 +175,7 @@ class DurableSource:
         at = Cursor(seq, start.frame if seq == start.seq else 0)
         try:
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
-                return behind(wire.parse(subject, headers, payload, self._options), at)
+                return behind(wire.parse(subject, headers, payload, self._options, arrived), at)
             skipped = wire.parse_skipped(subject, headers, payload, self._options)
             return Skipped(behind(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:

@@ -66,7 +66,7 @@ class LiveSource:
         self._subject = subject
         self._options = options
         self._limit = buffer_bytes
-        self._waiting: deque[tuple[str, Mapping[str, str] | None, bytes] | Skipped | Refused] = deque()
+        self._waiting: deque[tuple[str, Mapping[str, str] | None, bytes, float] | Skipped | Refused] = deque()
         self._bytes = 0
         self._missed: Counter[str] = Counter()
         self._news = asyncio.Event()
@@ -106,7 +106,7 @@ class LiveSource:
         """What is still here, its audio given up: for when there is no time left to take it in."""
         while self._waiting:
             item = self._waiting.popleft()
-            yield self._skipped(*item) if isinstance(item, tuple) else item
+            yield self._skipped(*item[:3]) if isinstance(item, tuple) else item
         self._bytes = 0
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
@@ -129,10 +129,10 @@ class LiveSource:
         item = self._waiting.popleft()
         if not isinstance(item, tuple):
             return item
-        subject, headers, payload = item
+        subject, headers, payload, arrived = item
         self._bytes -= len(payload)
         try:
-            return wire.parse(subject, headers, payload, self._options)
+            return wire.parse(subject, headers, payload, self._options, arrived)
         except Rejection as rejection:
             return _refused(subject, headers, rejection)
 
@@ -140,7 +140,7 @@ class LiveSource:
         payload = message.data
         if self._bytes + len(payload) <= self._limit:
             self._bytes += len(payload)
-            self._waiting.append((message.subject, message.headers, payload))
+            self._waiting.append((message.subject, message.headers, payload, time.monotonic()))
         else:
             self._waiting.append(self._skipped(message.subject, message.headers, payload))
         self._news.set()

@@ -130,12 +130,18 @@ def _number(reason: str, header: str, value: str, allowed: range | None = None) 
     return number
 
 
-def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes, options: InputOptions) -> Chunk:
+def parse(
+    subject: str,
+    headers: Mapping[str, str] | None,
+    payload: bytes,
+    options: InputOptions,
+    arrived: float | None = None,
+) -> Chunk:
     """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
     stream = stream_of(subject)
     if headers is None:
         _check_payload(payload, options.format, None, options)
-        return Chunk(stream, options.format, payload)
+        return Chunk(stream, options.format, payload, arrived=arrived)
     if UNREADABLE in headers:
         raise Rejection("headers", "the header block cannot be read; allowed: NATS/1.0 and lines of Name: value")
     event = _event(headers.get(EVENT))
@@ -154,6 +160,7 @@ def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes, optio
         language_of(headers),
         tenant_of(headers),
         traceparent_of(headers),
+        arrived=arrived,
     )
 
 

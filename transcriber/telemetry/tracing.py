@@ -21,12 +21,17 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class WindowSpan:
-    """The span of one window, from the try-put to the publish. Inside: `queue`, `decode`, `publish`."""
+    """The span of one window, from its first audio's arrival to the publish.
 
-    def __init__(self, span: Span, tracer: Tracer) -> None:
+    Inside: `ingest` until it is queued, `queue`, `decode`, `publish`.
+    """
+
+    def __init__(self, span: Span, tracer: Tracer, arrived: int, queued: int) -> None:
+        """`arrived` and `queued` in nanoseconds since 1970."""
         self._span = span
         self._tracer = tracer
-        self._begun = time.time_ns()
+        self._queued = queued
+        self._part("ingest", arrived, queued)
 
     @property
     def traceparent(self) -> str | None:
@@ -57,15 +62,14 @@ class WindowSpan:
 
     def _parts(self, queue: float, processing: float, ended: int) -> None:
         """Tell the parts' times; they are known only now, measured by another clock, and must lie inside."""
-        decode = min(ended, self._begun + round(queue * 1e9))
+        decode = min(ended, self._queued + round(queue * 1e9))
         publish = min(ended, decode + round(processing * 1e9))
-        inside = trace.set_span_in_context(self._span)
-        for name, begin, end in (
-            ("queue", self._begun, decode),
-            ("decode", decode, publish),
-            ("publish", publish, ended),
-        ):
-            self._tracer.start_span(name, context=inside, start_time=begin).end(end)
+        self._part("queue", self._queued, decode)
+        self._part("decode", decode, publish)
+        self._part("publish", publish, ended)
+
+    def _part(self, name: str, begin: int, end: int) -> None:
+        self._tracer.start_span(name, context=trace.set_span_in_context(self._span), start_time=begin).end(end)
 
 
 class Tracing:
@@ -78,12 +82,15 @@ class Tracing:
         """Open the span of a window that is about to be queued."""
         parents = [context_of(traceparent) for traceparent in window.traceparents]
         links = [Link(trace.get_current_span(parent).get_span_context()) for parent in parents]
-        origin = window.origin
+        origin, queued = window.origin, time.time_ns()
+        waited = 0.0 if window.arrived is None else time.monotonic() - window.arrived
+        arrived = queued - round(waited * 1e9)
         span = self._tracer.start_span(
             "window",
             context=parents[0] if parents else None,
             kind=SpanKind.CONSUMER,
             links=links,
+            start_time=arrived,
             attributes={
                 "transcriber.stream": origin.stream,
                 "transcriber.session": origin.session,
@@ -92,7 +99,7 @@ class Tracing:
                 "transcriber.end": window.end / SAMPLE_RATE,
             },
         )
-        return WindowSpan(span, self._tracer)
+        return WindowSpan(span, self._tracer, arrived, queued)
 
 
 def context_of(traceparent: str | None) -> Context:
