@@ -97,6 +97,34 @@ async def test_every_request_gets_its_status(server: HealthServer, method: str, 
     assert (body == b"") == (method == "HEAD")
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", "200 OK"),
+        ("127.0.0.1:8080", "200 OK"),
+        ("[::1]:8080", "200 OK"),
+        ("transcriber-radio-1", "200 OK"),
+        ("transcriber.media.svc.cluster.local", "200 OK"),
+        ("rebound.example.com:8080", "421 Misdirected Request"),
+        ("127.0.0.1.example.com", "421 Misdirected Request"),
+        ("localhost.example.com.", "421 Misdirected Request"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/events"])
+async def test_a_name_that_a_stranger_may_own_gets_nothing(
+    server: HealthServer, path: str, host: str, status: str
+) -> None:
+    """A web page that points its own name at this machine reads no transcripts."""
+    async with Viewer(server.port, path, host=host) as viewer:
+        assert viewer.status == f"HTTP/1.1 {status}"
+
+
+async def test_the_probes_answer_to_any_name(server: HealthServer) -> None:
+    """They say nothing that is not for everybody."""
+    async with Viewer(server.port, "/livez", host="rebound.example.com") as probe:
+        assert probe.status == "HTTP/1.1 200 OK"
+
+
 async def test_a_viewer_may_stay_longer_than_a_request_may_take(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,9 +13,9 @@ PATIENCE = 30.0  # seconds until a viewer gives up waiting for a message that mu
 class Viewer:
     """One connection to the health port. `status` and `headers` are there when it is entered."""
 
-    def __init__(self, port: int, path: str = "/events", method: str = "GET") -> None:
+    def __init__(self, port: int, path: str = "/events", method: str = "GET", host: str = "x") -> None:
         self._port = port
-        self._request = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"
+        self._request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
     async def __aenter__(self) -> Self:
         self.reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)

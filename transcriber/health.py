@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,10 +34,14 @@ class HealthOptions:
 
 
 class Site(Protocol):
-    """What else is to be had on this port, by GET and HEAD. `serve` may last; `close` ends it at once."""
+    """What else is to be had on this port, by GET and HEAD, under the host names that it admits.
+
+    `serve` may last; `close` ends it at once.
+    """
 
     @property
     def paths(self) -> Collection[str]: ...
+    def admits(self, host: str) -> bool: ...
     async def serve(
         self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool
     ) -> None: ...
@@ -84,24 +89,26 @@ class HealthServer:
         with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
             async with asyncio.timeout(_REQUEST_SECS):
                 words = (await reader.readline()).decode("latin-1").split()
-                while words and (await reader.readline()).strip():
-                    pass
+                host = await _read_host(reader) if words else ""
                 method, path = (words[0], words[1].partition("?")[0]) if len(words) == _REQUEST_WORDS else ("", "")
-                visited = self._site is not None and method in _METHODS and path in self._site_paths
-                if not visited:
-                    writer.write(await self._response(method, path) if method else _BAD_REQUEST)
+                site = self._site if method in _METHODS and path in self._site_paths else None
+                site = site if site is not None and site.admits(host) else None
+                if site is None:
+                    writer.write(await self._response(method, path, host) if method else _BAD_REQUEST)
                     await writer.drain()
-            if visited and self._site is not None:
-                await self._site.serve(path, reader, writer, head=method == "HEAD")
+            if site is not None:
+                await site.serve(path, reader, writer, head=method == "HEAD")
         writer.close()
 
-    async def _response(self, method: str, path: str) -> bytes:
+    async def _response(self, method: str, path: str, host: str) -> bytes:
         check, document = self._checks.get(path), self._documents.get(path)
         paths = [*self._checks, *self._documents, *sorted(self._site_paths)]
         if path not in paths:
             return _encode(method, "404 Not Found", {"error": f"no such path; try {' or '.join(paths)}"})
         if method not in _METHODS:
             return _encode(method, "405 Method Not Allowed", {"error": "GET or HEAD"})
+        if path in self._site_paths:
+            return _encode(method, "421 Misdirected Request", {"error": f"not to be had under the name {host}"})
         if document is not None:
             content_type, write = document
             payload = (await asyncio.to_thread(write)).encode()
@@ -110,6 +117,16 @@ class HealthServer:
         if problem is None:
             return _encode(method, "200 OK", {"status": "ok"})
         return _encode(method, "503 Service Unavailable", {"status": "failing", "reason": problem})
+
+
+async def _read_host(reader: asyncio.StreamReader) -> str:
+    """Take all headers, return what the `Host` header says, without the port; empty without one."""
+    host = ""
+    while line := (await reader.readline()).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        if name.lower() == "host":
+            host = re.sub(r":\d*$", "", value.strip())
+    return host
 
 
 def _encode(method: str, status: str, body: dict[str, str]) -> bytes:

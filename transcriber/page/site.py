@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transcriber.page.overview import Standing, Told
 
 PAGE, EVENTS = "/", "/events"
+# RFC 6761, RFC 6762, and what ICANN has set aside in 2024; "svc" as services are called inside a cluster.
+_PRIVATE = frozenset({"localhost", "local", "internal", "svc"})
 _FILE = Path(__file__).with_name("index.html")
 
 
@@ -45,6 +48,16 @@ class StatusPage:
         """Take what has become of a window, or of audio that was never in one."""
         self._overview.tell(told, time.time())
 
+    @staticmethod
+    def admits(host: str) -> bool:
+        """Whether no stranger can own this name.
+
+        Any web page may point a name of its own at this machine and read, as the same origin, what is served under it
+        (DNS rebinding). Addresses, names without a dot, and the endings that public DNS does not have are safe.
+        """
+        name = host.lower().rstrip(".")
+        return "." not in name or name.rpartition(".")[2] in _PRIVATE or _is_address(name)
+
     async def serve(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool) -> None:
         """Answer one request for one of `paths`; for the events, as long as the viewer stays."""
         if path == EVENTS:
@@ -59,6 +72,14 @@ class StatusPage:
     def _read(self) -> bytes:
         view = self._overview.view(self._standing(), time.monotonic()) | {"now": time.time()}
         return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def policy(html: str) -> str:
