@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command import Command
 
-from transcriber import __version__, cli, commands, modelstore
+from transcriber import __version__, cli, commands, interrupts, modelstore
 from transcriber.errors import (
     BrokerError,
     BrokerLost,
@@ -30,7 +30,7 @@ COMMANDS = ("run", "demo", "publish", "listen", "models", "capacity")
 @pytest.fixture(autouse=True)
 def handlers():
     """The signal handlers are afterwards as they were, and the log is switched on again."""
-    before = {number: signal.getsignal(number) for number in cli._SIGNALS}
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     yield before
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -185,7 +185,7 @@ async def test_ctrl_c_while_modules_load_is_quiet():
     assert (command.out, command.err) == (["loading"], [])
 
 
-@pytest.mark.parametrize("number", cli._SIGNALS)
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_each_signal_cancels_the_work_and_gives_its_code(handlers, number):
     """128 + its number, as shells report it; the work gets to clean up, and no later signal disturbs the exit."""
     steps = []
@@ -198,7 +198,7 @@ def test_each_signal_cancels_the_work_and_gives_its_code(handlers, number):
             await asyncio.sleep(0)
             steps.append("cleaned up")
 
-    assert cli._interruptible(work()) == 128 + number
+    assert interrupts.interruptible(work()) == 128 + number
     assert steps == ["cleaned up"]
     assert signal.getsignal(number) is signal.SIG_IGN
 
@@ -221,7 +221,7 @@ def test_a_second_signal_ends_the_clean_up_and_more_are_ignored(handlers):
                     await asyncio.sleep(0)
                 steps.append("cleaned up")
 
-    assert cli._interruptible(work()) == 130
+    assert interrupts.interruptible(work()) == 130
     assert steps == ["cleaned up"]
 
 
@@ -234,10 +234,10 @@ def test_work_that_ends_by_itself_leaves_the_handlers_as_they_were(handlers):
     async def fails() -> None:
         raise BrokerLost("nats://x", 1)
 
-    assert cli._interruptible(fine()) == 0
+    assert interrupts.interruptible(fine()) == 0
     with pytest.raises(BrokerLost):
-        cli._interruptible(fails())
-    assert {number: signal.getsignal(number) for number in cli._SIGNALS} == handlers
+        interrupts.interruptible(fails())
+    assert {number: signal.getsignal(number) for number in interrupts.SIGNALS} == handlers
 
 
 def test_an_ignored_signal_stays_ignored(handlers):
@@ -248,7 +248,7 @@ def test_an_ignored_signal_stays_ignored(handlers):
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0)
 
-    assert cli._interruptible(work()) == 0
+    assert interrupts.interruptible(work()) == 0
 
 
 @pytest.mark.parametrize(

@@ -6,29 +6,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import io
 import logging
-import math
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from transcriber import __version__
 from transcriber.arguments import checked, moment, whole, within
 from transcriber.bench import options as bench
 from transcriber.broker import wire
 from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
+from transcriber.interrupts import discard_output, interruptible, leave
 from transcriber.messages import Encoding
 from transcriber.subtitles import Style
-
-_NOTICE_SECS = 1.0  # an event loop that has not noticed a signal by then does not run
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a terminal window that is closed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.call(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output is gone: `listen | head`
-        _discard_output()
+        discard_output()
         return 0
     except TranscriberError as error:
         sys.stderr.write(f"transcriber: {error}\n")
         return _exit_code(error)
     except OSError as error:  # of our output; everything else that can fail so has an error of its own
-        _discard_output()
+        discard_output()
         sys.stderr.write(f"transcriber: {error or type(error).__name__}\n")
         return 1
     return code
@@ -57,12 +51,6 @@ def _quit(number: int, _frame: FrameType | None) -> NoReturn:
     if sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps behind a progress bar
     os._exit(128 + number)
-
-
-def _discard_output() -> None:
-    """Let the interpreter flush what is left into nothing, or it would complain at its end."""
-    with contextlib.suppress(io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(error: TranscriberError) -> int:
@@ -76,76 +64,6 @@ def _exit_code(error: TranscriberError) -> int:
         case BrokerLost():
             return ExitCode.BROKER_LOST
     return ExitCode.DEFECT
-
-
-def _interruptible(work: Coroutine[Any, Any, None]) -> int:
-    """Run until done; a first signal cancels the work, a second one also its cleaning up. Returns the exit code."""
-    _log_to_stderr()
-    signals = _Signals()
-
-    async def interrupted() -> None:
-        signals.cancel(asyncio.current_task())
-        await work
-
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    try:
-        asyncio.run(interrupted())
-    except asyncio.CancelledError:
-        if not signals.caught:
-            raise
-    except KeyboardInterrupt:  # see `_Signals`
-        _discard_output()
-    finally:
-        for number, handler in before.items():  # once interrupted we are leaving: no signal may disturb that
-            signal.signal(number, signal.SIG_IGN if signals.caught else handler)
-    return 128 + signals.caught[0] if signals.caught else 0
-
-
-class _Signals:
-    """Cancels a task, once for the first signal and once for the second.
-
-    Raises `KeyboardInterrupt` instead where the event loop does not run: in a write, say, into a pager that waits for
-    its user. Anywhere else that could tear a callback of asyncio's in two and lose the news of a child's end.
-    """
-
-    def __init__(self) -> None:
-        self.caught: list[int] = []
-        self._stuck_from = math.inf
-
-    def cancel(self, task: asyncio.Task[Any] | None) -> None:
-        """Take over the signals, all but those that are ignored: under nohup, or in a job in the background."""
-        assert task is not None  # noqa: S101 - only code outside of a task finds none
-        self._loop, self._task = asyncio.get_running_loop(), task
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.caught.append(number)
-        logging.disable()  # what closing down brings about is no news
-        if time.monotonic() > self._stuck_from:
-            raise KeyboardInterrupt
-        if len(self.caught) <= 2:  # noqa: PLR2004 - more of them find everything on its way out
-            self._stuck_from = min(self._stuck_from, time.monotonic() + _NOTICE_SECS)
-            self._loop.call_soon_threadsafe(self._noticed)
-
-    def _noticed(self) -> None:
-        self._stuck_from = math.inf
-        self._task.cancel()
-
-
-def _log_to_stderr() -> None:
-    """Show warnings, and the same one in a row once: a connection is retried every half second."""
-    last = ""
-
-    def news(record: logging.LogRecord) -> bool:
-        nonlocal last
-        before, last = last, record.getMessage()
-        return last != before
-
-    handler = logging.StreamHandler()
-    handler.addFilter(news)
-    logging.basicConfig(level=logging.WARNING, format="transcriber: %(message)s", handlers=[handler])
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
@@ -165,52 +83,40 @@ def _run(_options: argparse.Namespace) -> NoReturn:
         except CannotStart as error:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
             code = ExitCode.CANNOT_START
-        _leave(code)  # from in here: asyncio.run would first wait for a name server that does not answer
+        leave(code)  # from in here: asyncio.run would first wait for a name server that does not answer
 
     asyncio.run(live())
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process where everything has been flushed but native threads may still run.
-
-    The Whisper thread may be in a window beyond the grace period, an exporter's in a call that nobody answers; the
-    interpreter, torn down under them, now and then aborts, and the exit code would be that of a crash.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _demo(options: argparse.Namespace) -> int:
     from transcriber import demo
 
-    return _interruptible(demo.run(serve=options.serve))
+    return interruptible(demo.run(serve=options.serve))
 
 
 def _publish(options: argparse.Namespace) -> int:
     from transcriber import commands, settings
 
-    return _interruptible(commands.publish(options, settings.load().broker))
+    return interruptible(commands.publish(options, settings.load().broker))
 
 
 def _listen(options: argparse.Namespace) -> int:
     from transcriber import commands, settings
 
-    _interruptible(commands.listen(options, settings.load().broker))
+    interruptible(commands.listen(options, settings.load().broker))
     return 0  # Ctrl-C is the normal way to end it
 
 
 def _setup(options: argparse.Namespace) -> int:
     from transcriber import settings, stored
 
-    return _interruptible(stored.setup(options, settings.load()))
+    return interruptible(stored.setup(options, settings.load()))
 
 
 def _replay(options: argparse.Namespace) -> NoReturn:
     from transcriber import settings, stored
 
-    _leave(_interruptible(stored.replay(options, settings.load())))
+    leave(interruptible(stored.replay(options, settings.load())))
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -221,9 +127,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _capacity(options: argparse.Namespace) -> NoReturn:
-    from transcriber import commands, settings
+    from transcriber import capacity, settings
 
-    _leave(_interruptible(commands.capacity(options, settings.load())))
+    leave(interruptible(capacity.measure(options, settings.load())))
 
 
 _stream = checked("a stream id", "[A-Za-z0-9_-]{1,64} is", wire.is_stream)
@@ -234,7 +140,7 @@ _language = checked("a language", "an ISO 639-1 code or auto is", lambda s: wire
 def _bench(options: argparse.Namespace) -> NoReturn:
     from transcriber.bench.run import run
 
-    _leave(_interruptible(run(options)))
+    leave(interruptible(run(options)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,18 +8,16 @@ import io
 import os
 import stat
 import sys
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from tqdm import tqdm
 
-from transcriber import modelstore, service
+from transcriber import modelstore
 from transcriber.audio.recording import Recording, is_recording, wav_head
 from transcriber.broker import wire
 from transcriber.broker.connection import BrokerOptions, Connection
@@ -28,21 +26,10 @@ from transcriber.broker.producer import Delivery, Pipe, Producer
 from transcriber.errors import RecordingError, SettingError
 from transcriber.messages import AudioFormat, Encoding
 from transcriber.subtitles import Formatter, Style
-from transcriber.worker import capacity as queue_capacity
-from transcriber.worker.engine import Decoded, WhisperEngine, WhisperOptions
-from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from transcriber.settings import Settings
 
 _STDIN = "standard input"
 # A recorder's clock may run faster than ours by some parts per million; with 1 % more its pipe never fills up.
 _PIPE_SPEED = 1.01
-_BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.74 with one of two cores taken
 
 
 @asynccontextmanager
@@ -161,16 +148,16 @@ async def _print(listener: Listener, options: argparse.Namespace) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # files are UTF-8; a word that a terminal cannot show must end nothing
         sys.stdout.reconfigure(errors="replace", encoding=None if style is Style.TEXT else "utf-8")
     if formatter.head:
-        _write(formatter.head)
+        write(formatter.head)
     subtitles = style in {Style.SRT, Style.VTT}
     async for message in listener.messages():
         if (text := formatter.format(message)) is not None:
-            _write(text)
+            write(text)
         if formatter.complete(message) if subtitles else options.until_end and message["type"] == "ended":
             return
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
     """One line at once: who reads it may be watching for lines."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -197,19 +184,19 @@ def models(options: argparse.Namespace) -> None:
     if options.action == "list":
         for entry in modelstore.listing(directory):
             state = str(entry.path) if entry.present else "-"
-            _write(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")
-        _write(modelstore.BUNDLED_NOTE)
+            write(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")
+        write(modelstore.BUNDLED_NOTE)
     elif options.action == "pull":
         path = _pull(options.name, directory)
-        _write(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")
+        write(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")
     else:
         verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
         digest = (
             f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
         )
-        _write(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")
+        write(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")
         if verified.path == modelstore.bundled_model_path():
-            _write(modelstore.BUNDLED_NOTE)
+            write(modelstore.BUNDLED_NOTE)
 
 
 def _pull(name: str, directory: Path) -> Path:
@@ -231,74 +218,6 @@ def _models_dir() -> Path:
         return modelstore.models_dir()
     except RuntimeError:  # a user without a home, as in a container
         raise SettingError("HOME", "", "there is no home directory to keep models in; say where with --dir") from None
-
-
-async def capacity(options: argparse.Namespace, settings: Settings) -> None:
-    """Measure this machine with the configured model, and say what it carries."""
-    whisper, window = settings.whisper, settings.sessions.stream.window_secs
-    modelstore.verify(whisper.path, settings.model_sha256)
-    note(f"measuring {whisper.path.name} with {_count(whisper.threads, 'thread')} ...")
-    engines: list[_Watched] = []
-
-    def load() -> _Watched:
-        engines.append(_Watched(whisper))
-        return engines[0]
-
-    worker = WhisperThread(load, settings.max_latency)
-    rtf = await worker.start(service.speech(window), settings.rtf)
-    served = JobQueue(1)
-    served.close()
-    worker.serve(served)  # the thread ends, so that the interpreter does not end under it
-    await worker.finished.wait()
-    derived = queue_capacity.derive(settings.max_latency, window, rtf)
-    if settings.queue_capacity is not None:
-        derived = queue_capacity.given(settings.queue_capacity, derived)
-    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window"
-    used, count = options.utilisation, options.streams
-    carried, needed = queue_capacity.streams(rtf, used), queue_capacity.workers(count, rtf, used)
-    lines = (
-        ("model", f"{worker.model}, {_count(whisper.threads, 'thread')}, windows of {window:g} s"),
-        ("RTF", f"{rtf:.4f} ({source})"),
-        ("queue", str(derived)),
-        ("one worker", f"{_count(carried, 'stream')} of speech without pauses at {used:.0%} utilisation"),
-        (_count(count, "stream"), f"{_count(needed, 'worker')} = ceil({count} x {rtf:.4f} / {used:g})"),
-    )
-    _write("\n".join(f"{name:12} {text}" for name, text in lines))
-    if (share := median(engines[0].shares)) < _BUSY_SHARE and not settings.rtf:
-        note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
-
-
-class _Watched:
-    """The engine, and for each pass the share that it got of its threads' time."""
-
-    def __init__(self, options: WhisperOptions) -> None:
-        self._engine = WhisperEngine(options)
-        self._threads = options.threads
-        self.model = self._engine.model
-        self.shares: list[float] = []
-
-    def work(self, samples: int, *, whole: bool = False) -> float:
-        return self._engine.work(samples, whole=whole)
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def transcribe(
-        self,
-        samples: NDArray[np.float32],
-        language: str | None,
-        stop: Callable[[], bool] | None = None,
-        *,
-        whole: bool = False,
-    ) -> Decoded:
-        began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(samples, language, stop, whole=whole)
-        self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
-        return decoded
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def note(text: str) -> None:

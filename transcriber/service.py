@@ -31,7 +31,7 @@ from transcriber.page.site import StatusPage
 from transcriber.partials import Partials
 from transcriber.pipeline import Parts, Pipeline
 from transcriber.recordings import Recordings
-from transcriber.standing import snapshot, summarise
+from transcriber.standing import snapshot, summarise, wedged
 from transcriber.swap import Models, ModelSwap, behind, pulled
 from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
 _LEAST_PUBLISH_SECS = 0.25  # even when the grace period is over: a working server needs milliseconds
@@ -286,10 +285,7 @@ class Service:
         """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""
         if self._ready and not self._worker.alive:
             return "the Whisper thread is dead"
-        since, limit = self._worker.busy_since, max(_WEDGED_SECS, 3 * self._settings.max_latency)
-        if since is not None and time.monotonic() - since > limit:
-            return f"the engine has been at one window for more than {limit:g} s"
-        return None
+        return wedged(self._worker, self._settings.max_latency)
 
     def _not_ready(self) -> str | None:
         if not self._ready:

@@ -1,8 +1,9 @@
-"""Where the daemon stands, for those who ask: metrics, the status page, and the last line of its log."""
+"""Where the daemon stands, for those who ask: metrics, probes, the status page, and the last line of its log."""
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from transcriber.measurements import Snapshot, Tallies
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transcriber.worker.whisper import WhisperThread
 
 log = logging.getLogger(__name__)
+
+_WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
 
 
 def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
@@ -55,3 +58,11 @@ def summarise(tallies: Tallies, queue: JobQueue, sessions: Sessions) -> None:
             "seconds": seconds | {"pending": round(sessions.unsettled / SAMPLE_RATE, 3)},
         },
     )
+
+
+def wedged(worker: WhisperThread, max_latency: float) -> str | None:
+    """What is wrong with an engine that has been at one window for far too long."""
+    since, limit = worker.busy_since, max(_WEDGED_SECS, 3 * max_latency)
+    if since is not None and time.monotonic() - since > limit:
+        return f"the engine has been at one window for more than {limit:g} s"
+    return None
