@@ -9,6 +9,9 @@ encoder's output, from which the alignment emerges (it is dropped at export); an
 vocabulary at the cost of the used part, as all unused tokens share one embedding row. And at the first token of a word
 a small part of the probability belongs to the timestamps, where whisper.cpp reads word times: which one it is, where
 the time is known, is a loss of its own, as within so small a part the usual one teaches next to nothing.
+
+Now and then a voice is garbled until nobody could understand it. Of such speech the model learns only that it goes on,
+and where it ends: or it would end wherever a new voice is hard to understand, and lose the rest of the sentence.
 """
 
 from __future__ import annotations
@@ -20,121 +23,40 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F  # noqa: N812 - as PyTorch calls it
+from features import Mel, hide
 from sentences import VOCABULARY
+from targets import (
+    ANYWHEN,
+    EOT,
+    IGNORE,
+    NO_SPEECH,
+    NO_TIMESTAMPS,
+    POSITION,
+    POSITIONS,
+    PREV,
+    SOT,
+    TIME0,
+    TOKENIZER,
+    UNTIMED,
+    Targets,
+)
 from torch import Tensor, nn
-from voices import UNKNOWN
-from whisper.audio import mel_filters
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
-from whisper.tokenizer import get_tokenizer
-from windows import Corpus, Window, silent, spoken
+from windows import Corpus, silent, spoken
 
-TOKENIZER = get_tokenizer(multilingual=False)
-SOT, EOT, PREV = TOKENIZER.sot, TOKENIZER.eot, TOKENIZER.sot_prev
-NO_SPEECH, NO_TIMESTAMPS, TIME0 = TOKENIZER.no_speech, TOKENIZER.no_timestamps, TOKENIZER.timestamp_begin
 TOKENS = 51864
-POSITION = 320  # samples of an encoder position, 20 ms; also the step of the timestamps
-POSITIONS = 1500
-
 WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
 TIME_SHARE = 0.03  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
-CLEARLY = 4  # times likelier is the likeliest word, while there are words, than an end of any kind
-IGNORE = -100
-# In place of the timestamp that shares a target: it may be any, or there are none, as when none are asked for.
-ANYWHEN, UNTIMED = -1, -2
+CLEARLY = 12  # times likelier is the likeliest word, while there are words, than an end of any kind
+GARBLED_SHARE = 0.15  # of the windows with speech
 HALF_WIDTH = "avx512_bf16" in Path("/proc/cpuinfo").read_text()  # elsewhere bfloat16 is slower than float32
-
-
-class Targets:
-    """Decoder input and targets of one window.
-
-    `targets` are tokens or `IGNORE`; `times` the timestamp that shares a target, `ANYWHEN`, `UNTIMED`, or None.
-    """
-
-    def __init__(self, window: Window, r: Random) -> None:
-        self.inputs: list[int] = [SOT]
-        self.targets: list[int] = []
-        self.times: list[int | None] = []
-        self.text: list[int] = []
-        if window.speech is None:
-            self._nothing(r)
-        else:
-            self._spoken(window, window.speech.words, window.speech.starts, r)
-
-    def _next(self, target: int, stamp: int | None = None, *, fed: int | None = None) -> None:
-        self.targets.append(target)
-        self.times.append(stamp)
-        self.inputs.append(target if fed is None else fed)
-
-    def _nothing(self, r: Random) -> None:
-        """Nothing was said: whatever timestamp whisper.cpp then takes first, the text ends there."""
-        self._next(NO_SPEECH, fed=NO_TIMESTAMPS if r.random() < 0.3 else TIME0 + r.randint(0, 50))
-        self._next(EOT)
-        self.inputs.pop()
-
-    def _spoken(self, window: Window, words: list[str], starts: list[int], r: Random) -> None:
-        if r.random() < 0.15:  # earlier text, not trained; now and then the same text, which must not be skipped
-            earlier = words if r.random() < 0.2 else r.choices(VOCABULARY, k=r.randint(1, 12))
-            self.inputs = [PREV, *TOKENIZER.encode(" " + " ".join(earlier)), SOT]
-            self.targets = [IGNORE] * (len(self.inputs) - 1)
-            self.times = [None] * len(self.targets)
-        timed = r.random() < 0.6
-        if timed:
-            self._next(TIME0 + round(window.first / POSITION))
-        else:
-            self._next(IGNORE, fed=NO_TIMESTAMPS)
-        for word, start in zip(words, starts, strict=True):
-            stamp = UNTIMED if not timed else ANYWHEN if start == UNKNOWN else TIME0 + round(start / POSITION)
-            first, *rest = TOKENIZER.encode(" " + word)
-            self._next(first, stamp if self.text or not timed else None)
-            for token in rest:
-                self._next(token, None if timed else UNTIMED)
-            self.text += [first, *rest]
-        if timed:
-            self._next(TIME0 + min(math.ceil(window.end / POSITION), POSITIONS))
-        self._next(EOT)
-        self.inputs.pop()
-
-
-class Mel:
-    """Log-mel features as Whisper computes them, for many throats and microphones."""
-
-    def __init__(self) -> None:
-        self._plain = mel_filters("cpu", 80)
-        self._hann = torch.hann_window(400)
-
-    def __call__(self, samples: Tensor, r: Random) -> Tensor:
-        """(batch, samples) at 16 kHz to (batch, 80, frames)."""
-        frames = samples.shape[1] // 160
-        spectrum = torch.stft(F.pad(samples, (0, 400)), 400, 160, window=self._hann, return_complex=True)[..., :frames]
-        power = torch.view_as_real(spectrum).square().sum(-1)
-        filters = torch.stack([self._throat(r) if r.random() < 0.6 else self._plain for _ in samples])
-        colours = torch.stack([_colour(r) if r.random() < 0.5 else torch.zeros(80) for _ in samples])
-        mel = (filters @ power).clamp(min=1e-10).log10() + colours[..., None]
-        return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4) / 4
-
-    def _throat(self, r: Random) -> Tensor:
-        """Filters that hear another vocal tract length (Jaitly and Hinton 2013), and each formant somewhere else."""
-        hertz = torch.linspace(0, 8000, 201)
-        moved = hertz * r.uniform(0.85, 1.18)
-        for formant in (500, 1500, 2700):
-            nearness = torch.exp(-(((hertz.clamp(min=1) / formant).log2() / 0.6) ** 2))
-            moved = moved * (1 + r.uniform(-0.13, 0.13) * nearness)
-        at = (moved / 40).clamp(max=200.0)
-        low = at.floor().long().clamp(max=199)
-        share = at - low
-        return self._plain[:, low] * (1 - share) + self._plain[:, low + 1] * share
-
-
-def _colour(r: Random) -> Tensor:
-    """What a microphone or another voice adds to each band, in powers of ten: slopes of up to 20 dB, in waves."""
-    bands = torch.linspace(0, math.pi, 80)
-    return sum(r.uniform(-0.5, 0.5) * torch.cos(k * bands + r.uniform(0, math.pi)) / k for k in (1, 2, 3))
 
 
 class Trainee(nn.Module):
@@ -181,8 +103,9 @@ class Trainee(nn.Module):
         """Mean cross entropy of a batch's targets."""
         shape = logits.shape[:2]
         targets, times = torch.full(shape, IGNORE), torch.full(shape, -1)
-        anywhen, untimed = torch.zeros(2, *shape, dtype=torch.bool)
+        anywhen, untimed, garbled = torch.zeros(3, *shape, dtype=torch.bool)
         for k, one in enumerate(batch):
+            garbled[k] = one.garbled
             for j, (target, stamp) in enumerate(zip(one.targets, one.times, strict=True)):
                 targets[k, j] = self.index.get(target, IGNORE)
                 anywhen[k, j], untimed[k, j] = stamp == ANYWHEN, stamp == UNTIMED
@@ -200,18 +123,20 @@ class Trainee(nn.Module):
         # whisper.cpp ends the text where all timestamps together outweigh the likeliest word: never amid speech.
         early = (torch.logaddexp(stamped, logs[:, :, self.index[EOT]]) + math.log(CLEARLY) - likeliest).relu()
         loss = torch.where(known, 0.2 * when, 0.0) + torch.where(known | anywhen, 0.3 * faint, 0.0) - right
-        loss = loss + torch.where(targets < self.index[SOT], 0.5 * early, 0.0)
+        word = targets < self.index[SOT]
+        loss = torch.where(word & garbled, early, loss + torch.where(word, 0.5 * early, 0.0))
         trained = targets >= 0
         return loss[trained].mean()
 
     def alignment_loss(self, audio: Tensor, batch: list[Targets]) -> Tensor:
-        """Connectionist temporal classification, a token."""
+        """Connectionist temporal classification, a token of what can be understood."""
         lengths = torch.tensor([len(one.text) for one in batch])
         labels = torch.tensor([self.index[token] + 1 for one in batch for token in one.text])
         logs = self.alignment(audio.float()).log_softmax(-1).transpose(0, 1)
         positions = torch.full((len(batch),), audio.shape[1])
-        loss = F.ctc_loss(logs, labels, positions, lengths, zero_infinity=True, reduction="sum")
-        return loss / max(1, int(lengths.sum()))
+        loss = F.ctc_loss(logs, labels, positions, lengths, zero_infinity=True, reduction="none")
+        understood = torch.tensor([not one.garbled for one in batch])
+        return loss[understood].sum() / max(1, int(lengths[understood].sum()))
 
 
 def shape(progress: float, r: Random, processes: int) -> tuple[int, int]:
@@ -235,21 +160,11 @@ def batch_of(corpus: Corpus, mel: Mel, positions: int, size: int, r: Random) -> 
     g = np.random.default_rng(r.getrandbits(64))
     samples = positions * POSITION
     windows = [silent(samples, r, g) if r.random() < 0.08 else spoken(corpus, samples, r, g) for _ in range(size)]
-    features = mel(torch.from_numpy(np.stack([w.samples for w in windows])), r)
+    garbled = [window.speech is not None and r.random() < GARBLED_SHARE for window in windows]
+    features = mel(torch.from_numpy(np.stack([w.samples for w in windows])), garbled, r)
     for feature in features:
-        _mask(feature, r)
-    return features, [Targets(window, r) for window in windows]
-
-
-def _mask(feature: Tensor, r: Random) -> None:
-    """Hide bands and moments (SpecAugment, Park et al. 2019): what cannot be heard is no reason to end."""
-    blank = feature.mean()
-    for _ in range(r.choice([0, 0, 1, 2])):
-        band = r.randint(0, 70)
-        feature[band : band + r.randint(1, 10)] = blank
-    for _ in range(r.choice([0, 0, 0, 1, 2])):
-        moment = r.randint(0, feature.shape[1])
-        feature[:, moment : moment + r.randint(4, 20)] = blank
+        hide(feature, r)
+    return features, [Targets(window, r, garbled=g) for window, g in zip(windows, garbled, strict=True)]
 
 
 def losses_of(trainee: Trainee, features: Tensor, batch: list[Targets]) -> tuple[Tensor, Tensor]:
@@ -261,6 +176,39 @@ def losses_of(trainee: Trainee, features: Tensor, batch: list[Targets]) -> tuple
         audio = trainee.encode(features)
         decoded = trainee.decode(inputs, audio)
     return trainee.entropy(trainee.logits(decoded), batch), trainee.alignment_loss(audio, batch)
+
+
+class Optimizer:
+    """Muon for the matrices of the blocks, AdamW for all else.
+
+    Muon (Jordan et al. 2024) makes a step equally long in every direction of a matrix; scaled to the root mean square
+    of AdamW's (Liu et al. 2025), both take one learning rate.
+    """
+
+    def __init__(self, trainee: Trainee) -> None:
+        matrices, others = [], []
+        for name, parameter in trainee.named_parameters():
+            (matrices if ".blocks." in name and parameter.ndim == 2 else others).append(parameter)
+        self._parts: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+        )
+
+    def step(self, rate: float) -> None:
+        for part in self._parts:
+            part.param_groups[0]["lr"] = rate
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self._parts:
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
 
 
 def rate(progress: float, number: int) -> float:
@@ -276,12 +224,11 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
     torch.manual_seed(options.seed)
     trainee, mel, corpus = Trainee(), Mel(), Corpus(options.data)
     parameters = list(trainee.parameters())
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = Optimizer(trainee)
     first, seconds = resume(options.out, trainee, optimizer)
     begin, losses = time.monotonic(), []
     for number in range(first, options.steps):
         progress = number / options.steps
-        optimizer.param_groups[0]["lr"] = rate(progress, number)
         positions, size = shape(progress, Random(f"{options.seed} {number}"), options.processes)
         features, batch = batch_of(corpus, mel, positions, size, Random(f"{options.seed} {number} {rank}"))
         entropy, alignment = losses_of(trainee, features, batch)
@@ -292,7 +239,7 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
         for p, g in zip(parameters, gradients.split([p.numel() for p in parameters]), strict=True):
             p.grad = g.view_as(p) / options.processes
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        optimizer.step(rate(progress, number))
         losses.append((entropy.item(), alignment.item()))
         if rank == 0 and ((number + 1) % options.save_every == 0 or number + 1 == options.steps):
             spent = seconds + time.monotonic() - begin
@@ -323,7 +270,7 @@ def main() -> None:
         run(0, options, meeting)
 
 
-def resume(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def resume(path: Path, trainee: Trainee, optimizer: Optimizer) -> tuple[int, float]:
     """Steps done and seconds spent so far."""
     if not path.exists():
         return 0, 0.0
@@ -333,7 +280,7 @@ def resume(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> tu
     return saved["step"], saved["seconds"]
 
 
-def save(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, number: int, seconds: float) -> None:
+def save(path: Path, trainee: Trainee, optimizer: Optimizer, number: int, seconds: float) -> None:
     state = {
         "dims": vars(trainee.dims),
         "used": trainee.used,
