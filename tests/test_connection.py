@@ -146,6 +146,40 @@ async def test_a_message_that_cannot_be_decoded_does_not_end_the_hearing(
     assert connection.reconnects == 0
 
 
+async def test_messages_can_be_had_straight_from_the_read_loop(nats_server: NatsServer, connection: Connection) -> None:
+    """In order, with headers as nats-py reads them, whatever bytes they hold; nothing is heard any more afterwards."""
+    heard: list[tuple[str, object, bytes]] = []
+    subscription = await connection.hand_over("audio.*", lambda *message: heard.append(message))
+    await converse(nats_server.port, b"PUB audio.\xff 2\r\nab\r\n", b"HPUB audio.s1 4 6\r\n\xff\0\1\2ab\r\n")
+    await connection.publish("audio.s2", b"cd", {"Audio-Session": "x y", "Audio-Offset": "7"})
+    await connection.confirm()
+    assert heard == [
+        ("audio.\ufffd", None, b"ab"),
+        ("audio.s1", {UNREADABLE: ""}, b"ab"),
+        ("audio.s2", {"Audio-Session": "x y", "Audio-Offset": "7"}, b"cd"),
+    ]
+    await subscription.drain()
+    await connection.publish("audio.s3", b"ef")
+    await connection.confirm()
+    assert len(heard) == 3
+
+
+async def test_what_is_heard_directly_is_heard_again_after_a_reconnect(
+    nats_server: NatsServer, connection: Connection
+) -> None:
+    """The subscription is renewed with the connection."""
+    heard: list[str] = []
+    await connection.hand_over("audio.*", lambda subject, _headers, _payload: heard.append(subject))
+    nats_server.kill()
+    await connection._interrupted
+    nats_server.start()
+    async with asyncio.timeout(10):
+        await connection.connected.wait()
+    await connection.publish("audio.s1", b"")
+    await connection.confirm()
+    assert heard == ["audio.s1"]
+
+
 async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
     nats_server: NatsServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

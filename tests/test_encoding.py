@@ -17,7 +17,7 @@ from transcriber.broker.encoding import (
     encode_reply,
     encode_status,
 )
-from transcriber.messages import Account, Ended, Gap, GapReason, Lost, Origin, Rejected, Started, Status, Suppressed
+from transcriber.messages import Account, Ended, Gap, GapReason, Origin, Rejected, Started, Status, Suppressed
 from transcriber.results import HeldBack, Hypothesis, Latency, Recognition, Segment, Transcript, Word
 
 STREAMS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -34,7 +34,6 @@ EVENTS = st.one_of(
     st.builds(Ended, ORIGINS, ACCOUNTS),
     st.builds(Gap, ORIGINS, POSITIONS, POSITIONS, REASONS),
     st.builds(Rejected, STREAMS, st.none() | PRINTABLE, st.text(), st.text()),
-    st.builds(Lost, STREAMS, st.none() | PRINTABLE, COUNTS),
     st.builds(Suppressed, ORIGINS, POSITIONS, POSITIONS, st.text(), st.text()),
 )
 WORDS = st.builds(Word, st.text(), st.integers(0, 10**6), st.integers(0, 10**6), SHARE)

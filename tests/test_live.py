@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from transcriber.broker import wire
-from transcriber.broker.live import Arrival, LiveSource, Missed, Refused
+from transcriber.broker.live import Arrival, LiveSource, Refused
 from transcriber.messages import Chunk, ChunkEvent, Skipped
 
 
@@ -23,15 +21,14 @@ class FakeSubscription:
 
 
 class FakeConnection:
-    """A stand-in for the connection: keeps the callback that the source subscribes with."""
+    """A stand-in for the connection: keeps what the source subscribes with."""
 
     def __init__(self) -> None:
         self.up = True
         self.subscription = FakeSubscription()
-        self.on_slow_consumer: Any = None
 
-    async def subscribe(self, _subject: str, callback: Any) -> FakeSubscription:
-        self.deliver = callback
+    async def hand_over(self, _subject: str, take: Any) -> FakeSubscription:
+        self.deliver = take
         return self.subscription
 
 
@@ -47,16 +44,18 @@ async def taken(live: LiveSource) -> list[Arrival]:
     return [arrival async for arrival in live.arrivals()]
 
 
-def message(payload: bytes = b"", subject: str = "audio.s1", **headers: str) -> Msg:
+def message(
+    payload: bytes = b"", subject: str = "audio.s1", **headers: str
+) -> tuple[str, dict[str, str] | None, bytes]:
     named = {k.title().replace("_", "-"): v for k, v in headers.items()}
-    return Msg(None, subject, data=payload, headers=named or None)  # type: ignore[arg-type]
+    return subject, named or None, payload
 
 
 async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:
     """Chunks and refusals keep their order; after `end` the rest is still given out."""
     live, connection = await source()
     for arrival in (message(b"ab"), message(b"abc", audio_session="x"), message(b"cd"), message(b"", "audio.ä")):
-        await connection.deliver(arrival)
+        connection.deliver(*arrival)
     first, odd, second, nameless = await taken(live)
     assert isinstance(first, Chunk)
     assert isinstance(second, Chunk)
@@ -71,9 +70,9 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
     """Over the limit a chunk becomes a `Skipped` with session, offset, length and event; below it again, a chunk."""
     live, connection = await source(buffer_bytes=100)
     for start in range(0, 150, 50):
-        await connection.deliver(message(bytes(100), audio_session="x", audio_offset=str(start)))
-    await connection.deliver(message(b"abc"))
-    await connection.deliver(message(bytes(2), audio_event="end"))
+        connection.deliver(*message(bytes(100), audio_session="x", audio_offset=str(start)))
+    connection.deliver(*message(b"abc"))
+    connection.deliver(*message(bytes(2), audio_event="end"))
     kept, *given_up, odd, last = await taken(live)
     assert isinstance(kept, Chunk)
     assert [(s.chunk.offset, s.frames, s.chunk.pcm) for s in given_up if isinstance(s, Skipped)] == [
@@ -83,7 +82,7 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
     assert isinstance(odd, Refused)
     assert isinstance(last, Skipped)
     assert (last.frames, last.chunk.event) == (1, ChunkEvent.END)
-    await connection.deliver(message(bytes(100)))
+    connection.deliver(*message(bytes(100)))
     (again,) = await taken(live)
     assert isinstance(again, Chunk)
 
@@ -91,23 +90,13 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
 async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:
     """`rest` gives out everything that nobody took, without its audio, once."""
     live, connection = await source()
-    await connection.deliver(message(bytes(100), audio_offset="7"))
-    await connection.deliver(message(b"abc"))
+    connection.deliver(*message(bytes(100), audio_offset="7"))
+    connection.deliver(*message(b"abc"))
     chunk, odd = live.rest()
     assert isinstance(chunk, Skipped)
     assert isinstance(odd, Refused)
     assert (chunk.chunk.offset, chunk.frames) == (7, 50)
     assert await taken(live) == []
-
-
-async def test_what_nats_py_dropped_is_told_by_stream() -> None:
-    """Its slow-consumer error names a subject and no bounds: one `Missed` per stream, with the number of messages."""
-    live, connection = await source()
-    for subject in ("audio.s1", "audio.s2", "audio.s1", "audio.ä"):
-        connection.on_slow_consumer(subject)
-    missed = await taken(live)
-    assert all(isinstance(m, Missed) for m in missed)
-    assert sorted((m.stream, m.messages) for m in missed if isinstance(m, Missed)) == [("s1", 2), ("s2", 1)]
 
 
 async def test_stopping_drains_while_connected_and_forgets_the_subscription_while_not() -> None:

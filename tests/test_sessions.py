@@ -17,7 +17,6 @@ from transcriber.messages import (
     Ended,
     Gap,
     GapReason,
-    Lost,
     Rejected,
     Started,
 )
@@ -187,14 +186,6 @@ def test_a_rejected_chunk_of_another_session_marks_no_hole() -> None:
     sessions.reject("s", "other", Rejection("rate", "no such rate"))
     sessions.receive(chunk("a", 32_000), 0)
     assert ended(sessions.end_all()).account.gap == {GapReason.LOST_UPSTREAM: 16_000}
-
-
-def test_messages_lost_without_bounds_stay_outside_the_account() -> None:
-    """They are told as `lost`, and the equation does not move."""
-    sessions = make()
-    sessions.receive(chunk("a"), 0)
-    assert sessions.lose("s", 3) == [Lost("s", "a", 3)]
-    assert ended(sessions.end_all()).account.received == 16_000
 
 
 def test_streams_above_the_limit_are_refused_until_one_ends() -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nats.aio.client import Client
 
 from transcriber.broker import wire
 from transcriber.errors import Rejection
@@ -141,3 +142,22 @@ def test_a_session_is_told_of_a_rejected_chunk_only_when_its_name_is_good() -> N
     assert wire.session_of({wire.SESSION: "run"}) == "run"
     for headers in (None, {}, {wire.SESSION: "a\x00"}, {wire.SESSION: ""}, {wire.SESSION: "ä"}):
         assert wire.session_of(headers) is None
+
+
+@given(
+    st.lists(
+        st.binary(max_size=12)
+        | st.sampled_from([b"Audio-Offset: 7", b"A:b", b" A : b c ", b"A\t: b", b"A b: c", b"colon", b"A:b:c", b":x"]),
+        max_size=5,
+    )
+)
+def test_header_blocks_are_read_as_nats_py_does(lines: list[bytes]) -> None:
+    """Whatever bytes a block holds between its first line and its end."""
+    block = b"\r\n".join([b"NATS/1.0", *lines, b"", b""])
+    assert wire.fields(block) == Client._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n"))
+
+
+@pytest.mark.parametrize("block", [b"", b"\xff\0", b"HTTP/1.1\r\n\r\n", b"NATS/1.0 503\r\n\r\n", b"NATS/1.0"])
+def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
+    """The server's own statuses, too: they never come with audio."""
+    assert wire.fields(block) == {wire.UNREADABLE: ""}

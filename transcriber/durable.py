@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from transcriber.audio.records import Record, Records
 from transcriber.broker.checkpoints import encode_record
 from transcriber.broker.transcripts import FENCE_BYTES
-from transcriber.messages import Chunk, Gap, GapReason, Lost, Rejected, Window
+from transcriber.messages import Chunk, Gap, GapReason, Rejected, Window
 from transcriber.pipeline import Parts, Pipeline, Source, suppressed
 from transcriber.results import Latency, Transcript
 from transcriber.worker.queue import Job, Outcome
@@ -90,7 +90,7 @@ class DurablePipeline(Pipeline):
                 self._report_gap(output, {})
             if isinstance(output, Window):
                 self._backlog.append(output)
-            stream = output.stream if isinstance(output, Rejected | Lost) else output.origin.stream
+            stream = output.stream if isinstance(output, Rejected) else output.origin.stream
             records = self._lane(stream).records
             records.add(output)
             self._store(stream)

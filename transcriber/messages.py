@@ -207,15 +207,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """Messages that were lost without a trace of where they belonged: outside the account."""
-
-    stream: str
-    session: str | None
-    messages: int
-
-
-@dataclass(frozen=True, slots=True)
 class Swapped:
     """Another model is at work: its file's sha256 and bytes, what it was measured at, and what was before."""
 
@@ -261,4 +252,4 @@ class Status:
     lag: Lag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Lost | Suppressed
+Event = Started | Ended | Gap | Rejected | Suppressed

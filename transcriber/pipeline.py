@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from transcriber.broker.encoding import Message, encode_event, encode_final, encode_status
-from transcriber.broker.live import Missed, Refused
+from transcriber.broker.live import Refused
 from transcriber.errors import Rejection
 from transcriber.messages import (
     SAMPLE_RATE,
@@ -21,7 +21,6 @@ from transcriber.messages import (
     Gap,
     GapReason,
     Lag,
-    Lost,
     Rejected,
     Silence,
     Skipped,
@@ -130,11 +129,6 @@ class Pipeline:
             case Refused():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor)
-            case Missed():
-                self._tallies.chunks_dropped.add(arrival.stream, "slow_consumer", arrival.messages)
-                extra = {"stream": arrival.stream, "messages": arrival.messages, "limited": True}
-                log.error("messages lost in the NATS client", extra=extra)
-                self._handle(self._sessions.lose(arrival.stream, arrival.messages))
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""
@@ -173,8 +167,7 @@ class Pipeline:
                 continue
             if isinstance(output, Gap):
                 self._report_gap(output, {})
-            essential = not isinstance(output, Rejected | Lost)
-            self._publisher.put(partial(self._encode, [output]), essential=essential)
+            self._publisher.put(partial(self._encode, [output]), essential=not isinstance(output, Rejected))
 
     def _try(self, window: Window) -> None:
         span = self._observer.start(window)

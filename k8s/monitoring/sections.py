@@ -165,7 +165,7 @@ def chunks(scope: Scope) -> list[Json]:
     return [
         lines(
             "Chunks dropped by reason",
-            "Good is nothing beside the green line; lag and slow_consumer want CPU; others are a producer's mistakes.",
+            "Good is nothing beside the green line; lag wants CPU; others are a producer's mistakes.",
             "suffix: /s",
             Query(f"sum by (reason) ({rate(scope.of('transcriber_chunks_dropped'))})", "{{reason}}"),
             Query(received, "received", "green"),

@@ -15,7 +15,6 @@ from transcriber.messages import (
     Event,
     Gap,
     GapReason,
-    Lost,
     Rejected,
     Silence,
     Started,
@@ -55,7 +54,7 @@ class _Entry:
     @property
     def session(self) -> str | None:
         output = self.output
-        return output.session if isinstance(output, Rejected | Lost) else output.origin.session
+        return output.session if isinstance(output, Rejected) else output.origin.session
 
 
 class Records:

@@ -19,7 +19,6 @@ from transcriber.messages import (
     Ended,
     Gap,
     GapReason,
-    Lost,
     Origin,
     Rejected,
     Silence,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from transcriber.measurements import Tallies
     from transcriber.messages import Cursor
 
-Output = Started | Window | Silence | Gap | Ended | Rejected | Lost
+Output = Started | Window | Silence | Gap | Ended | Rejected
 
 RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (WIRE)
 FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (WIRE)
@@ -135,11 +134,6 @@ class Sessions:
             current.rejected = True
             session = current.origin.session
         return [Rejected(stream, session, rejection.reason, rejection.detail, cursor)]
-
-    def lose(self, stream: str, messages: int) -> list[Output]:
-        """Note messages that were lost without a trace of their bounds."""
-        current = self._current.get(stream)
-        return [Lost(stream, current.origin.session if current else None, messages)]
 
     def tick(self, now: float) -> list[Output]:
         """Apply the timeouts; call a few times a second."""

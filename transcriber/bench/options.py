@@ -23,6 +23,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     ingest.add_argument("--seconds", default=30.0, type=seconds, help="of measuring, over all runs [%(default)g]")
     ingest.add_argument("--streams", default=10, type=whole(1, 10_000), help="at a time [%(default)s]")
     ingest.add_argument("--chunk-ms", default=[100, 20], type=whole(10, 1000), nargs="+", help="[100 20]")
+    ingest.add_argument("--partials", action="store_true", help="with looks at open windows [without]")
     ingest.add_argument("--in-step", action="store_true", help="all streams at once [spread over a chunk's length]")
 
     latency = kinds.add_parser("latency", parents=[file, model, server, chart], help="end of speech to text")

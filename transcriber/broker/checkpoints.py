@@ -14,7 +14,6 @@ from transcriber.messages import (
     Cursor,
     Encoding,
     GapReason,
-    Lost,
     Origin,
     Rejected,
     Suppressed,
@@ -31,7 +30,7 @@ def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     """Encode a record; `unique` ends the message id where it has neither bounds nor a place in the audio stream."""
     event, at = record.event, record.checkpoint
     more = {} if at is None else _fields(at)
-    if at is not None and isinstance(event, Suppressed | Rejected | Lost):  # whose session and end are their own
+    if at is not None and isinstance(event, Suppressed | Rejected):  # whose session and end are their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
     if isinstance(event, Transcript):

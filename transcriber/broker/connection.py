@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
+    from transcriber.broker.client import Taker
+
 log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
@@ -111,7 +113,6 @@ class Connection:
         self.connected = asyncio.Event()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.reconnects = 0
-        self.on_slow_consumer: Callable[[str], None] = lambda _subject: None
         self._name = name
         self._refusal: asyncio.Future[str] = loop.create_future()
         self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the present connection breaks
@@ -166,6 +167,12 @@ class Connection:
     async def subscribe(self, subject: str, callback: Callable[[Any], Any]) -> Subscription:
         """Subscribe, and make sure that the server allows it. Raises `BrokerError`."""
         subscription = await self.client.subscribe(subject, cb=callback)
+        await self.confirm()
+        return subscription
+
+    async def hand_over(self, subject: str, take: Taker) -> Subscription:
+        """Subscribe as `MendedClient.hand_over` does; make sure that the server allows it. Raises `BrokerError`."""
+        subscription = await self.client.hand_over(subject, take)
         await self.confirm()
         return subscription
 
@@ -226,9 +233,6 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         # Runs inside the read loop, once per dropped message: nothing here may wait.
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self.on_slow_consumer(error.subject)
-            return
         text = str(error) or type(error).__name__
         refused = isinstance(error, nats.errors.AuthorizationError) or any(r in text.lower() for r in _REFUSALS)
         if refused and not self._refusal.done():

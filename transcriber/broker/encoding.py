@@ -12,7 +12,6 @@ from transcriber.messages import (
     Ended,
     Event,
     Gap,
-    Lost,
     Origin,
     Rejected,
     Silence,
@@ -74,8 +73,6 @@ def encode_event(
         case Rejected(stream, session, reason, detail, cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
             identity = str(cursor.seq) if cursor is not None else identity
-        case Lost(stream, session, messages):
-            origin, kind, body = Origin(stream, session or ""), "lost", {"messages": messages}
     return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)
 
 

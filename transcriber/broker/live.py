@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
 from transcriber.broker import wire
@@ -15,7 +15,6 @@ from transcriber.messages import Chunk, Skipped
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.connection import Connection
@@ -43,17 +42,7 @@ class Refused:
         self.cursor = cursor  # where it is stored
 
 
-class Missed:
-    """Messages that nats-py dropped before we saw them."""
-
-    __slots__ = ("messages", "stream")
-
-    def __init__(self, stream: str, messages: int) -> None:
-        self.stream = stream
-        self.messages = messages
-
-
-Arrival = Chunk | Skipped | Refused | Missed
+Arrival = Chunk | Skipped | Refused
 
 
 class LiveSource:
@@ -68,11 +57,9 @@ class LiveSource:
         self._limit = buffer_bytes
         self._waiting: deque[tuple[str, Mapping[str, str] | None, bytes, float] | Skipped | Refused] = deque()
         self._bytes = 0
-        self._missed: Counter[str] = Counter()
         self._news = asyncio.Event()
         self._ending = False
         self._subscription: Subscription | None = None
-        connection.on_slow_consumer = self._on_slow_consumer
 
     @property
     def now(self) -> float:
@@ -86,7 +73,7 @@ class LiveSource:
 
     async def start(self) -> None:
         """Subscribe. Raises `BrokerError` when the server forbids it."""
-        self._subscription = await self._connection.subscribe(self._subject, self._on_message)
+        self._subscription = await self._connection.hand_over(self._subject, self._receive)
 
     async def stop(self) -> None:
         """Unsubscribe, and take what the server had sent until then; call `end` when that is done or takes too long."""
@@ -118,8 +105,6 @@ class LiveSource:
                 taken += 1
                 if taken % _BATCH == 0:
                     await asyncio.sleep(0)
-            while self._missed:
-                yield Missed(*self._missed.popitem())
             if self._ending:
                 return
             self._news.clear()
@@ -136,13 +121,12 @@ class LiveSource:
         except Rejection as rejection:
             return _refused(subject, headers, rejection)
 
-    async def _on_message(self, message: Msg) -> None:
-        payload = message.data
+    def _receive(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> None:
         if self._bytes + len(payload) <= self._limit:
             self._bytes += len(payload)
-            self._waiting.append((message.subject, message.headers, payload, time.monotonic()))
+            self._waiting.append((subject, headers, payload, time.monotonic()))
         else:
-            self._waiting.append(self._skipped(message.subject, message.headers, payload))
+            self._waiting.append(self._skipped(subject, headers, payload))
         self._news.set()
 
     def _skipped(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Skipped | Refused:
@@ -151,12 +135,6 @@ class LiveSource:
             return wire.parse_skipped(subject, headers, payload, self._options)
         except Rejection as rejection:
             return _refused(subject, headers, rejection)
-
-    def _on_slow_consumer(self, subject: str) -> None:
-        stream = subject.partition(".")[2]
-        if wire.is_stream(stream):
-            self._missed[stream] += 1
-            self._news.set()
 
 
 def _refused(subject: str, headers: Mapping[str, str] | None, rejection: Rejection) -> Refused:

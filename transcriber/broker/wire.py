@@ -32,6 +32,9 @@ LANGUAGE = "Audio-Language"
 TENANT = "Audio-Tenant"
 EVENT = "Audio-Event"
 TRACEPARENT = "traceparent"
+_NAME = re.compile(r"(?:(?!\s)[\x00-\x7f])*")  # of a header
+_SPACE = " \t\r\n\v\f"  # around it and its value
+_BLOCK = b"NATS/1.0\r\n"  # how a block of headers begins; a status of the server's would stand in that line
 UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
 
 RATES = range(8000, 192_001)  # Hz
@@ -128,6 +131,19 @@ def _number(reason: str, header: str, value: str, allowed: range | None = None) 
         span = f"{allowed.start} to {allowed.stop - 1}" if allowed else f"a whole number of at most {_DIGITS} digits"
         raise Rejection(reason, f"{header}={_quoted(value)}; allowed: {span}")
     return number
+
+
+def fields(block: bytes) -> dict[str, str]:
+    """Read a header block, as nats-py does: names that no header can have are left out; `UNREADABLE` if it is none."""
+    if not block.startswith(_BLOCK):
+        return {UNREADABLE: ""}
+    found = {}
+    for line in block[len(_BLOCK) :].decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        name = name.strip(_SPACE)
+        if colon and _NAME.fullmatch(name):
+            found[name] = value.strip(_SPACE)
+    return found
 
 
 def parse(

@@ -85,7 +85,7 @@ class Metrics:
 
     def _counters(self) -> None:
         t, plain = self._tallies, self._by_stream
-        chunks_dropped = self._by_stream(t.chunks_dropped, "reason", (GapReason.LAG, "slow_consumer"))
+        chunks_dropped = self._by_stream(t.chunks_dropped, "reason", (GapReason.LAG,))
         jobs_dropped = self._by_stream(t.jobs_dropped, "reason", UNDONE)
         for name, unit, description, read in (
             ("chunks.received", "{chunk}", "Messages taken from the source", plain(t.chunks_received)),
