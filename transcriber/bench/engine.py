@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
 _PASSES = 3  # of each way over each recording, and
 _ROUNDS = 5  # of the saturated queue: as many as fit into
 _BUDGET = 20.0  # seconds, at least one; the best counts, because what else runs on the machine only makes one slower
+_ROUND_SECS = 3.0  # of a round, at least: a thread that starts a few milliseconds late must not count
 _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 
 MEASURED = {
@@ -169,6 +171,8 @@ class _Worker:
 
 async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str, float]:
     """Windows a second through the daemon's thread, and through the engine in a plain loop."""
+    once = sum([await asyncio.to_thread(calibrate.seconds, engine, window) for window in windows])
+    windows = [*windows] * math.ceil(_ROUND_SECS / once)
     began = time.monotonic()
     bare: list[float] = []
     served: list[float] = []
