@@ -32,10 +32,10 @@ def test_it_is_small() -> None:
 
 
 def test_words_by_voice(recognizer: Recognizer) -> None:
-    """At most 3 % word errors in voices heard in training; one in six in voices and accents never heard."""
+    """At most 3 % word errors in voices heard in training; 12 % in voices and accents never heard."""
     rates = evaluate.by_voice(recognizer)
     assert rates["voices heard in training"].wer <= 0.03
-    assert rates["voices never heard"].wer <= 1 / 6
+    assert rates["voices never heard"].wer <= 0.12
 
 
 def test_fitting_the_context_costs_half_a_point_at_most(recognizer: Recognizer) -> None:
