@@ -26,7 +26,7 @@ from chaos import (
     transcript,
     until_ended,
 )
-from harness import STUB, Client, Daemon, NatsServer, Speech
+from harness import PATIENCE, STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
@@ -201,7 +201,9 @@ async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> N
     connection = Connection(BrokerOptions(server.url))
     await connection.open()
     async with Daemon(server.url, **durable(AUDIO_SUBJECT="audio.s1")) as daemon:
-        assert "transcriber-s1: is there" in await set_up(connection, Storage())
+        async with asyncio.timeout(PATIENCE):  # the daemon makes it behind "ready"
+            while "transcriber-s1: is there" not in await set_up(connection, Storage()):
+                await asyncio.sleep(0.05)
         assert await daemon.stop() == ExitCode.CLEAN
     jetstream = connection.client.jetstream()
     await jetstream.add_consumer("AUDIO", ConsumerConfig(durable_name="other", ack_policy=AckPolicy.EXPLICIT))

@@ -23,15 +23,16 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 class WindowSpan:
     """The span of one window, from its first audio's arrival to the publish.
 
-    Inside: `ingest` until it is queued, `queue`, `decode`, `publish`.
+    Inside: `ingest` until it is queued, where the arrival is known, `queue`, `decode`, `publish`.
     """
 
-    def __init__(self, span: Span, tracer: Tracer, arrived: int, queued: int) -> None:
+    def __init__(self, span: Span, tracer: Tracer, arrived: int | None, queued: int) -> None:
         """`arrived` and `queued` in nanoseconds since 1970."""
         self._span = span
         self._tracer = tracer
         self._queued = queued
-        self._part("ingest", arrived, queued)
+        if arrived is not None:
+            self._part("ingest", arrived, queued)
 
     @property
     def traceparent(self) -> str | None:
@@ -83,14 +84,13 @@ class Tracing:
         parents = [context_of(traceparent) for traceparent in window.traceparents]
         links = [Link(trace.get_current_span(parent).get_span_context()) for parent in parents]
         origin, queued = window.origin, time.time_ns()
-        waited = 0.0 if window.arrived is None else time.monotonic() - window.arrived
-        arrived = queued - round(waited * 1e9)
+        arrived = None if window.arrived is None else queued - round((time.monotonic() - window.arrived) * 1e9)
         span = self._tracer.start_span(
             "window",
             context=parents[0] if parents else None,
             kind=SpanKind.CONSUMER,
             links=links,
-            start_time=arrived,
+            start_time=queued if arrived is None else arrived,
             attributes={
                 "transcriber.stream": origin.stream,
                 "transcriber.session": origin.session,
