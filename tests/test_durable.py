@@ -202,7 +202,7 @@ async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> N
     await connection.open()
     async with Daemon(server.url, **durable(AUDIO_SUBJECT="audio.s1")) as daemon:
         async with asyncio.timeout(PATIENCE):  # the daemon makes it behind "ready"
-            while "transcriber-s1: is there" not in await set_up(connection, Storage()):
+            while "transcriber-s1: is there" not in await set_up(connection, Storage()):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.05)
         assert await daemon.stop() == ExitCode.CLEAN
     jetstream = connection.client.jetstream()
