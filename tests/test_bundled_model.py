@@ -50,6 +50,7 @@ def test_words_in_noise(recognizer: Recognizer) -> None:
     assert rate.wer <= 0.06
 
 
+@pytest.mark.slow
 def test_every_encoder_context_gives_the_same_words() -> None:
     """Full, 512 and 256 positions lie within a point of each other, with and without flash attention."""
     rates = [rate.wer for rate in evaluate.by_context(MODEL, THREADS, most=40).values()]
