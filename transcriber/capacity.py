@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transcriber import modelstore
 from transcriber.commands import note, write
@@ -16,11 +16,6 @@ from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from transcriber.settings import Settings
 
 _BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.74 with one of two cores taken
@@ -61,31 +56,17 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
         note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
 
 
-class _Watched:
+class _Watched(WhisperEngine):
     """The engine, and for each pass the share that it got of its threads' time."""
 
     def __init__(self, options: WhisperOptions) -> None:
-        self._engine = WhisperEngine(options)
+        super().__init__(options)
         self._threads = options.threads
-        self.model = self._engine.model
         self.shares: list[float] = []
 
-    def work(self, samples: int, *, whole: bool = False) -> float:
-        return self._engine.work(samples, whole=whole)
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def transcribe(
-        self,
-        samples: NDArray[np.float32],
-        language: str | None,
-        stop: Callable[[], bool] | None = None,
-        *,
-        whole: bool = False,
-    ) -> Decoded:
+    def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(samples, language, stop, whole=whole)
+        decoded = super().transcribe(*arguments, **named)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
 
