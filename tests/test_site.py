@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -117,6 +118,10 @@ async def test_a_name_that_a_stranger_may_own_gets_nothing(
     """A web page that points its own name at this machine reads no transcripts."""
     async with Viewer(server.port, path, host=host) as viewer:
         assert viewer.status == f"HTTP/1.1 {status}"
+        if status.startswith("421"):
+            name = host.removesuffix(":8080")
+            allowed = "addresses, names without a dot, .internal, .local, .localhost, .svc"
+            assert json.loads(await viewer.rest()) == {"error": f"Host: {name}; allowed: {allowed}"}
 
 
 async def test_the_probes_answer_to_any_name(server: HealthServer) -> None:

@@ -34,14 +34,14 @@ class HealthOptions:
 
 
 class Site(Protocol):
-    """What else is to be had on this port, by GET and HEAD, under the host names that it admits.
+    """What else is to be had on this port, by GET and HEAD, under host names that it does not refuse.
 
     `serve` may last; `close` ends it at once.
     """
 
     @property
     def paths(self) -> Collection[str]: ...
-    def admits(self, host: str) -> bool: ...
+    def refusal(self, host: str) -> str | None: ...
     async def serve(
         self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool
     ) -> None: ...
@@ -92,23 +92,25 @@ class HealthServer:
                 host = await _read_host(reader) if words else ""
                 method, path = (words[0], words[1].partition("?")[0]) if len(words) == _REQUEST_WORDS else ("", "")
                 site = self._site if method in _METHODS and path in self._site_paths else None
-                site = site if site is not None and site.admits(host) else None
+                refusal = site.refusal(host) if site is not None else None
+                if refusal is not None:
+                    site = None
                 if site is None:
-                    writer.write(await self._response(method, path, host) if method else _BAD_REQUEST)
+                    writer.write(await self._response(method, path, refusal) if method else _BAD_REQUEST)
                     await writer.drain()
             if site is not None:
                 await site.serve(path, reader, writer, head=method == "HEAD")
         writer.close()
 
-    async def _response(self, method: str, path: str, host: str) -> bytes:
+    async def _response(self, method: str, path: str, refusal: str | None) -> bytes:
         check, document = self._checks.get(path), self._documents.get(path)
         paths = [*self._checks, *self._documents, *sorted(self._site_paths)]
         if path not in paths:
             return _encode(method, "404 Not Found", {"error": f"no such path; try {' or '.join(paths)}"})
         if method not in _METHODS:
             return _encode(method, "405 Method Not Allowed", {"error": "GET or HEAD"})
-        if path in self._site_paths:
-            return _encode(method, "421 Misdirected Request", {"error": f"not to be had under the name {host}"})
+        if refusal is not None:
+            return _encode(method, "421 Misdirected Request", {"error": refusal})
         if document is not None:
             content_type, write = document
             payload = (await asyncio.to_thread(write)).encode()

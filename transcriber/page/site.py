@@ -49,14 +49,16 @@ class StatusPage:
         self._overview.tell(told, time.time())
 
     @staticmethod
-    def admits(host: str) -> bool:
-        """Whether no stranger can own this name.
+    def refusal(host: str) -> str | None:
+        """What is wrong with a name that a stranger could own; None for any other.
 
         Any web page may point a name of its own at this machine and read, as the same origin, what is served under it
         (DNS rebinding). Addresses, names without a dot, and the endings that public DNS does not have are safe.
         """
         name = host.lower().rstrip(".")
-        return "." not in name or name.rpartition(".")[2] in _PRIVATE or _is_address(name)
+        if "." not in name or name.rpartition(".")[2] in _PRIVATE or _is_address(name):
+            return None
+        return f"Host: {host}; allowed: addresses, names without a dot, {', '.join(f'.{p}' for p in sorted(_PRIVATE))}"
 
     async def serve(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool) -> None:
         """Answer one request for one of `paths`; for the events, as long as the viewer stays."""
