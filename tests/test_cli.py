@@ -225,6 +225,20 @@ def test_a_second_signal_ends_the_clean_up_and_more_are_ignored(handlers):
     assert steps == ["cleaned up"]
 
 
+def test_a_cancellation_that_is_swallowed_comes_again(handlers):
+    """As `asyncio.wait_for` of Python 3.11 may: once somebody is impatient, the command ends all the same."""
+
+    async def work() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        async with asyncio.timeout(30):
+            await asyncio.Event().wait()
+
+    assert interrupts.interruptible(work()) == 130
+
+
 def test_work_that_ends_by_itself_leaves_the_handlers_as_they_were(handlers):
     """And what it raises comes out as it is."""
 

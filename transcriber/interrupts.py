@@ -73,6 +73,8 @@ class _Signals:
     def _noticed(self) -> None:
         self._stuck_from = math.inf
         self._task.cancel()
+        if len(self.caught) > 1:  # Python 3.11's wait_for may swallow a cancellation that comes with its result
+            self._loop.call_later(_NOTICE_SECS, self._noticed)
 
 
 def _log_to_stderr() -> None:
