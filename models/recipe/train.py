@@ -53,9 +53,9 @@ from windows import Corpus, silent, spoken
 
 TOKENS = 51864
 WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
-TIME_SHARE = 0.03  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
-CLEARLY = 12  # times likelier is the likeliest word, while there are words, than an end of any kind
-GARBLED_SHARE = 0.15  # of the windows with speech
+TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
+CLEARLY = 30  # times likelier is the likeliest word, while there are words, than an end of any kind
+GARBLED_SHARE = 0.25  # of the windows with speech
 HALF_WIDTH = "avx512_bf16" in Path("/proc/cpuinfo").read_text()  # elsewhere bfloat16 is slower than float32
 
 
