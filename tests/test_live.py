@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
 from typing import Any
 
 from transcriber.broker import wire
@@ -67,24 +68,63 @@ async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:
 
 
 async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
-    """Over the limit a chunk becomes a `Skipped` with session, offset, length and event; below it again, a chunk."""
+    """Over the limit chunks become a `Skipped` with session, offset, length and event; below it again, a chunk."""
     live, connection = await source(buffer_bytes=100)
     for start in range(0, 150, 50):
         connection.deliver(*message(bytes(100), audio_session="x", audio_offset=str(start)))
     connection.deliver(*message(b"abc"))
     connection.deliver(*message(bytes(2), audio_event="end"))
-    kept, *given_up, odd, last = await taken(live)
+    kept, given_up, odd, last = await taken(live)
     assert isinstance(kept, Chunk)
-    assert [(s.chunk.offset, s.frames, s.chunk.pcm) for s in given_up if isinstance(s, Skipped)] == [
-        (50, 50, b""),
-        (100, 50, b""),
-    ]
+    assert isinstance(given_up, Skipped)
+    assert (given_up.chunk.offset, given_up.frames, given_up.chunks, given_up.chunk.pcm) == (50, 100, 2, b"")
     assert isinstance(odd, Refused)
     assert isinstance(last, Skipped)
     assert (last.frames, last.chunk.event) == (1, ChunkEvent.END)
     connection.deliver(*message(bytes(100)))
     (again,) = await taken(live)
     assert isinstance(again, Chunk)
+
+
+async def test_a_full_buffer_makes_one_hole_a_stream_and_none_before_it_is_half_empty() -> None:
+    """Not every second chunk of every stream, as room comes free: that would cost more than the audio itself."""
+    live, connection = await source(buffer_bytes=1000)
+    arrivals = live.arrivals()
+    numbers = count()
+
+    def deliver(rounds: int) -> None:
+        for number in islice(numbers, rounds):
+            for subject in ("audio.s1", "audio.s2"):
+                connection.deliver(*message(bytes(100), subject, audio_session="x", audio_offset=str(50 * number)))
+
+    deliver(20)  # half of which fits
+    kept = [await anext(arrivals) for _ in range(4)]
+    deliver(3)  # 600 bytes are still waiting
+    kept += [await anext(arrivals) for _ in range(6)]
+    assert all(isinstance(chunk, Chunk) for chunk in kept)
+    deliver(1)
+    live.end()
+    rest = [arrival async for arrival in arrivals]
+    holes = [arrival for arrival in rest if isinstance(arrival, Skipped)]
+    assert [(s.chunk.stream, s.chunk.offset, s.frames, s.chunks) for s in holes] == [
+        ("s1", 250, 900, 18),
+        ("s2", 250, 900, 18),
+    ]
+    assert [(c.stream, c.offset) for c in rest if isinstance(c, Chunk)] == [("s1", 1150), ("s2", 1150)]
+
+
+async def test_an_event_without_audio_is_not_given_up() -> None:
+    """It costs no room, and what it ends would stay open; the hole before it does not reach beyond it."""
+    live, connection = await source(buffer_bytes=100)
+    for offset in ("0", "50", "100"):
+        connection.deliver(*message(bytes(100), audio_session="x", audio_offset=offset))
+    connection.deliver(*message(audio_session="x", audio_event="flush"))
+    connection.deliver(*message(bytes(100), audio_session="x", audio_offset="150"))
+    _, hole, flush, another = await taken(live)
+    assert isinstance(hole, Skipped)
+    assert isinstance(flush, Chunk)
+    assert isinstance(another, Skipped)
+    assert (hole.frames, flush.event, another.frames) == (100, ChunkEvent.FLUSH, 50)
 
 
 async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:

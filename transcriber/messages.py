@@ -6,7 +6,7 @@ seconds on the monotonic clock. Seconds of audio appear only on the wire.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -83,10 +83,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A chunk whose audio was given up before it was decoded: its bounds are known, its samples are not needed."""
+    """A chunk whose audio was given up before it was decoded: its bounds are known, its samples are not needed.
+
+    Or several that follow each other, as one: `chunk` is the first of them with the event of the last.
+    """
 
     chunk: Chunk  # with empty pcm
     frames: int
+    chunks: int = 1
+
+    def and_then(self, more: Skipped) -> Skipped | None:
+        """Make one of the two; None when the other one does not follow right behind."""
+        chunk = self.chunk
+        end = None if chunk.offset is None else chunk.offset + self.frames
+        follows = (more.chunk.session, more.chunk.format, more.chunk.offset) == (chunk.session, chunk.format, end)
+        if chunk.event is not None or not follows:
+            return None
+        return Skipped(replace(chunk, event=more.chunk.event), self.frames + more.frames, self.chunks + more.chunks)
 
 
 class GapReason(StrEnum):

@@ -119,9 +119,9 @@ class Pipeline:
                 else:
                     if self._parts.look is not None:
                         self._parts.look(stream)
-            case Skipped(chunk=chunk):
-                self._tallies.chunks_received.add(chunk.stream)
-                self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG)
+            case Skipped(chunk=chunk, chunks=chunks):
+                self._tallies.chunks_received.add(chunk.stream, amount=chunks)
+                self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG, chunks)
                 try:
                     self._handle(self._sessions.skip(arrival, now))
                 except Rejection as rejection:

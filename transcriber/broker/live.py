@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transcriber.broker import wire
@@ -43,10 +44,16 @@ class Refused:
 
 
 Arrival = Chunk | Skipped | Refused
+_Message = tuple[str, "Mapping[str, str] | None", bytes, float]  # subject, headers, payload, when it came
 
 
 class LiveSource:
-    """Subscribes to `subject` and gives out what arrives, in order, through `arrivals`."""
+    """Subscribes to `subject` and gives out what arrives, in order, through `arrivals`.
+
+    Once the buffer is full, everything is given up until it is half empty, as one hole a stream. Chunk by chunk, as
+    room comes free, every stream would be riddled with holes, each of which costs more than the chunk would have, with
+    its event and its log line, so that the daemon would never catch up.
+    """
 
     def __init__(
         self, connection: Connection, subject: str, options: wire.InputOptions, buffer_bytes: int = BUFFER_BYTES
@@ -55,8 +62,10 @@ class LiveSource:
         self._subject = subject
         self._options = options
         self._limit = buffer_bytes
-        self._waiting: deque[tuple[str, Mapping[str, str] | None, bytes, float] | Skipped | Refused] = deque()
+        self._waiting: deque[_Message | _Hole | Refused] = deque()
         self._bytes = 0
+        self._shedding = False  # from a full buffer until it is half empty
+        self._holes: dict[str, _Hole] = {}  # by subject: what is given up now, to be lengthened
         self._news = asyncio.Event()
         self._ending = False
         self._subscription: Subscription | None = None
@@ -91,10 +100,18 @@ class LiveSource:
 
     def rest(self) -> Iterator[Arrival]:
         """What is still here, its audio given up: for when there is no time left to take it in."""
-        while self._waiting:
-            item = self._waiting.popleft()
-            yield self._skipped(*item[:3]) if isinstance(item, tuple) else item
+        waiting, self._waiting = self._waiting, deque()
+        self._holes.clear()
+        for item in waiting:
+            if isinstance(item, tuple):
+                self._give_up(*item[:3])
+            else:
+                self._waiting.append(item)
+                if isinstance(item, _Hole):
+                    self._holes[item.subject] = item
         self._bytes = 0
+        while self._waiting:
+            yield self._take()
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """Yield what arrived until `end`. Lets the event loop breathe every few messages."""
@@ -112,8 +129,12 @@ class LiveSource:
 
     def _take(self) -> Arrival:
         item = self._waiting.popleft()
-        if not isinstance(item, tuple):
+        if isinstance(item, Refused):
             return item
+        if isinstance(item, _Hole):
+            if self._holes.get(item.subject) is item:
+                del self._holes[item.subject]
+            return item.skipped
         subject, headers, payload, arrived = item
         self._bytes -= len(payload)
         try:
@@ -122,19 +143,40 @@ class LiveSource:
             return _refused(subject, headers, rejection)
 
     def _receive(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> None:
-        if self._bytes + len(payload) <= self._limit:
+        if self._shedding and 2 * self._bytes <= self._limit:
+            self._shedding = False
+            self._holes.clear()
+        if payload and self._bytes + len(payload) > self._limit:
+            self._shedding = True
+        if self._shedding and payload:
+            self._give_up(subject, headers, payload)
+        else:
+            self._holes.pop(subject, None)
             self._bytes += len(payload)
             self._waiting.append((subject, headers, payload, time.monotonic()))
-        else:
-            self._waiting.append(self._skipped(subject, headers, payload))
         self._news.set()
 
-    def _skipped(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Skipped | Refused:
+    def _give_up(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> None:
         """The audio goes, its bounds stay: the account must say which samples were given up."""
         try:
-            return wire.parse_skipped(subject, headers, payload, self._options)
+            skipped = wire.parse_skipped(subject, headers, payload, self._options)
         except Rejection as rejection:
-            return _refused(subject, headers, rejection)
+            self._waiting.append(_refused(subject, headers, rejection))
+            return
+        hole = self._holes.get(subject)
+        if hole is not None and (longer := hole.skipped.and_then(skipped)) is not None:
+            hole.skipped = longer
+        else:
+            self._holes[subject] = hole = _Hole(subject, skipped)
+            self._waiting.append(hole)
+
+
+@dataclass(slots=True)
+class _Hole:
+    """Audio of a subject that was given up, waiting to be told; it grows while it waits."""
+
+    subject: str
+    skipped: Skipped
 
 
 def _refused(subject: str, headers: Mapping[str, str] | None, rejection: Rejection) -> Refused:
