@@ -1,6 +1,6 @@
 """Train a small Whisper (OpenAI's architecture and English tokenizer) on what synthesize.py wrote.
 
-    python train.py --data WORK --out WORK/model.pt [--steps 10000] [--seed 1] [--processes 2]
+    python train.py --data WORK --out WORK/model.pt [--steps 7500] [--seed 1] [--processes 2]
 
 Stopped, it resumes from --out: every step draws from its own number, so that a resumed run equals an unbroken one.
 
@@ -56,7 +56,6 @@ WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisp
 TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
 CLEARLY = 30  # times likelier is the likeliest word, while there are words, than an end of any kind
 GARBLED_SHARE = 0.25  # of the windows with speech
-HALF_WIDTH = "avx512_bf16" in Path("/proc/cpuinfo").read_text()  # elsewhere bfloat16 is slower than float32
 
 
 class Trainee(nn.Module):
@@ -94,8 +93,7 @@ class Trainee(nn.Module):
         return decoder.ln(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return those of the used tokens and, last, the log of all others' sum; float32."""
-        x = x.float()
+        """Return those of the used tokens and, last, the log of all others' sum."""
         rest = (x @ self.other)[..., None] + math.log(TOKENS - len(self.used))
         return torch.cat([x @ self.embedding.T, rest], -1)
 
@@ -132,7 +130,7 @@ class Trainee(nn.Module):
         """Connectionist temporal classification, a token of what can be understood."""
         lengths = torch.tensor([len(one.text) for one in batch])
         labels = torch.tensor([self.index[token] + 1 for one in batch for token in one.text])
-        logs = self.alignment(audio.float()).log_softmax(-1).transpose(0, 1)
+        logs = self.alignment(audio).log_softmax(-1).transpose(0, 1)
         positions = torch.full((len(batch),), audio.shape[1])
         loss = F.ctc_loss(logs, labels, positions, lengths, zero_infinity=True, reduction="none")
         understood = torch.tensor([not one.garbled for one in batch])
@@ -172,7 +170,7 @@ def losses_of(trainee: Trainee, features: Tensor, batch: list[Targets]) -> tuple
     inputs = torch.full((len(batch), max(len(one.inputs) for one in batch)), trainee.index[EOT])
     for k, one in enumerate(batch):
         inputs[k, : len(one.inputs)] = torch.tensor([trainee.index[token] for token in one.inputs])
-    with torch.autocast("cpu", torch.bfloat16, enabled=HALF_WIDTH), disable_sdpa():  # its backward pass is slow on CPUs
+    with disable_sdpa():  # its backward pass is slow on CPUs
         audio = trainee.encode(features)
         decoded = trainee.decode(inputs, audio)
     return trainee.entropy(trainee.logits(decoded), batch), trainee.alignment_loss(audio, batch)
@@ -258,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small Whisper.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=7500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
     parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
