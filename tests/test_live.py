@@ -45,11 +45,10 @@ async def taken(live: LiveSource) -> list[Arrival]:
     return [arrival async for arrival in live.arrivals()]
 
 
-def message(
-    payload: bytes = b"", subject: str = "audio.s1", **headers: str
-) -> tuple[str, dict[str, str] | None, bytes]:
-    named = {k.title().replace("_", "-"): v for k, v in headers.items()}
-    return subject, named or None, payload
+def message(payload: bytes = b"", subject: str = "audio.s1", **headers: str) -> tuple[bytes, bytes, bytes]:
+    lines = [f"{name.title().replace('_', '-')}: {value}" for name, value in headers.items()]
+    block = "\r\n".join(["NATS/1.0", *lines, "", ""]) if lines else ""
+    return subject.encode(), block.encode(), payload
 
 
 async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:

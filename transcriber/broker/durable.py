@@ -174,9 +174,10 @@ class DurableSource:
             return None
         at = Cursor(seq, start.frame if seq == start.seq else 0)
         try:
+            chunk = wire.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
-                return behind(wire.parse(subject, headers, payload, self._options, arrived), at)
-            skipped = wire.parse_skipped(subject, headers, payload, self._options)
+                return behind(chunk, at)
+            skipped = wire.skipped(chunk)
             return Skipped(behind(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:
             known = stream if wire.is_stream(stream) else None

@@ -14,7 +14,7 @@ from transcriber.errors import Rejection
 from transcriber.messages import Chunk, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator
 
     from nats.aio.subscription import Subscription
 
@@ -44,7 +44,7 @@ class Refused:
 
 
 Arrival = Chunk | Skipped | Refused
-_Message = tuple[str, "Mapping[str, str] | None", bytes, float]  # subject, headers, payload, when it came
+_Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, when it came
 
 
 class LiveSource:
@@ -65,7 +65,7 @@ class LiveSource:
         self._waiting: deque[_Message | _Hole | Refused] = deque()
         self._bytes = 0
         self._shedding = False  # from a full buffer until it is half empty
-        self._holes: dict[str, _Hole] = {}  # by subject: what is given up now, to be lengthened
+        self._holes: dict[bytes, _Hole] = {}  # by subject: what is given up now, to be lengthened
         self._news = asyncio.Event()
         self._ending = False
         self._subscription: Subscription | None = None
@@ -135,33 +135,33 @@ class LiveSource:
             if self._holes.get(item.subject) is item:
                 del self._holes[item.subject]
             return item.skipped
-        subject, headers, payload, arrived = item
+        subject, block, payload, arrived = item
         self._bytes -= len(payload)
         try:
-            return wire.parse(subject, headers, payload, self._options, arrived)
+            return wire.read(subject, block, payload, self._options, arrived)
         except Rejection as rejection:
-            return _refused(subject, headers, rejection)
+            return _refused(subject, block, rejection)
 
-    def _receive(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> None:
+    def _receive(self, subject: bytes, block: bytes, payload: bytes) -> None:
         if self._shedding and 2 * self._bytes <= self._limit:
             self._shedding = False
             self._holes.clear()
         if payload and self._bytes + len(payload) > self._limit:
             self._shedding = True
         if self._shedding and payload:
-            self._give_up(subject, headers, payload)
+            self._give_up(subject, block, payload)
         else:
             self._holes.pop(subject, None)
             self._bytes += len(payload)
-            self._waiting.append((subject, headers, payload, time.monotonic()))
+            self._waiting.append((subject, block, payload, time.monotonic()))
         self._news.set()
 
-    def _give_up(self, subject: str, headers: Mapping[str, str] | None, payload: bytes) -> None:
+    def _give_up(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """The audio goes, its bounds stay: the account must say which samples were given up."""
         try:
-            skipped = wire.parse_skipped(subject, headers, payload, self._options)
+            skipped = wire.skipped(wire.read(subject, block, payload, self._options))
         except Rejection as rejection:
-            self._waiting.append(_refused(subject, headers, rejection))
+            self._waiting.append(_refused(subject, block, rejection))
             return
         hole = self._holes.get(subject)
         if hole is not None and (longer := hole.skipped.and_then(skipped)) is not None:
@@ -175,10 +175,11 @@ class LiveSource:
 class _Hole:
     """Audio of a subject that was given up, waiting to be told; it grows while it waits."""
 
-    subject: str
+    subject: bytes
     skipped: Skipped
 
 
-def _refused(subject: str, headers: Mapping[str, str] | None, rejection: Rejection) -> Refused:
-    stream = subject.partition(".")[2]
-    return Refused(stream if wire.is_stream(stream) else None, wire.session_of(headers), rejection)
+def _refused(subject: bytes, block: bytes, rejection: Rejection) -> Refused:
+    stream = wire.subject_of(subject).partition(".")[2]
+    session = wire.session_of(wire.fields(block)) if block else None
+    return Refused(stream if wire.is_stream(stream) else None, session, rejection)

@@ -35,6 +35,9 @@ TRACEPARENT = "traceparent"
 _NAME = re.compile(r"(?:(?!\s)[\x00-\x7f])*")  # of a header
 _SPACE = " \t\r\n\v\f"  # around it and its value
 _BLOCK = b"NATS/1.0\r\n"  # how a block of headers begins; a status of the server's would stand in that line
+_LINE = b"\r\n"  # what ends each of them
+_OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
+_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands of them are kept
 UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
 
 RATES = range(8000, 192_001)  # Hz
@@ -146,6 +149,34 @@ def fields(block: bytes) -> dict[str, str]:
     return found
 
 
+def read(subject: bytes, block: bytes, payload: bytes, options: InputOptions, arrived: float | None = None) -> Chunk:
+    """Make a chunk of a message as it comes over the wire; `block`: its headers, empty without any.
+
+    It is what `parse` makes of it, or the same `Rejection`. But a producer's headers are read once, as long as only the
+    offset differs: reading them each time is a third of what a message of 20 ms costs.
+    """
+    before, marked, rest = block.partition(_OFFSET_LINE)
+    digits, end, after = rest.partition(_LINE)
+    digits = digits.strip()
+    plain = bool(end) and digits.isdigit() and len(digits) <= _DIGITS if marked else True
+    if plain and len(block) <= _REMEMBERED_BYTES:
+        known = _without_audio(subject, before + end + after, options)
+        if known.offset is None:  # else there are two of them, or one is written in another way
+            _check_payload(payload, known.format, known.event, options)
+            return _chunk(known, payload, int(digits) if marked else None, arrived)
+    return parse(subject_of(subject), fields(block) if block else None, payload, options, arrived)
+
+
+@lru_cache(maxsize=4096)  # streams with their headers, twice as many as one core takes
+def _without_audio(subject: bytes, block: bytes, options: InputOptions) -> Chunk:
+    return _described(subject_of(subject), fields(block) if block else {}, options)
+
+
+def subject_of(subject: bytes) -> str:
+    """A subject as text. The server does not check that it is any."""
+    return subject.decode("utf-8", "replace")
+
+
 def parse(
     subject: str,
     headers: Mapping[str, str] | None,
@@ -154,10 +185,14 @@ def parse(
     arrived: float | None = None,
 ) -> Chunk:
     """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
+    known = _described(subject, headers or {}, options)
+    _check_payload(payload, known.format, known.event, options)
+    return _chunk(known, payload, known.offset, arrived)
+
+
+def _described(subject: str, headers: Mapping[str, str], options: InputOptions) -> Chunk:
+    """What subject and headers say of a chunk."""
     stream = stream_of(subject)
-    if headers is None:
-        _check_payload(payload, options.format, None, options)
-        return Chunk(stream, options.format, payload, arrived=arrived)
     if UNREADABLE in headers:
         raise Rejection("headers", "the header block cannot be read; allowed: NATS/1.0 and lines of Name: value")
     event = _event(headers.get(EVENT))
@@ -165,26 +200,37 @@ def parse(
     session, offset = headers.get(SESSION), headers.get(OFFSET)
     if session is not None and not _PRINTABLE.fullmatch(session):
         raise Rejection("session", f"{SESSION}={_quoted(session)}; allowed: 1 to 128 printable ASCII characters")
-    _check_payload(payload, chosen, event, options)
     return Chunk(
         stream,
         chosen,
-        payload,
+        b"",
         session,
         None if offset is None else _number("offset", OFFSET, offset),
         event,
         language_of(headers),
         tenant_of(headers),
         traceparent_of(headers),
+    )
+
+
+def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | None) -> Chunk:
+    return Chunk(
+        known.stream,
+        known.format,
+        payload,
+        known.session,
+        offset,
+        known.event,
+        known.language,
+        known.tenant,
+        known.traceparent,
         arrived=arrived,
     )
 
 
-def parse_skipped(subject: str, headers: Mapping[str, str] | None, payload: bytes, options: InputOptions) -> Skipped:
-    """Make of a message whose audio is given up what the account needs. Raises `Rejection`."""
-    chunk = parse(subject, headers, payload, options)
-    bare = Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event)
-    return Skipped(bare, chunk.frames)
+def skipped(chunk: Chunk) -> Skipped:
+    """What the account needs of a chunk whose audio is given up."""
+    return Skipped(Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event), chunk.frames)
 
 
 def _event(value: str | None) -> ChunkEvent | None:
