@@ -189,9 +189,10 @@ def test_what_comes_over_the_wire_is_read_as_its_headers_say(
     """What is remembered of headers makes no difference, the first time and the second."""
     block = b"\r\n".join([b"NATS/1.0", *lines, *([b"", b""] if whole else [])]) if lines else b""
     expected = outcome(wire.subject_of(subject), wire.fields(block) if block else None, payload)
+    reader = wire.Reader(OPTIONS)
     for _ in range(2):
         try:
-            chunk: Chunk | Rejection = wire.read(subject, block, payload, OPTIONS)
+            chunk: Chunk | Rejection = reader.read(subject, block, payload)
         except Rejection as rejection:
             chunk = rejection
         assert str(chunk) == str(expected)

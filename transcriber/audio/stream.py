@@ -151,8 +151,8 @@ class AudioStream:
         if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
             self.origin = replace(self.origin, tenant=chunk.tenant)
         pieces = self._take_early()
-        overlap = self._place(chunk, hole, pieces)
-        if overlap >= chunk.frames:
+        overlap, frames = self._place(chunk, hole, pieces), chunk.frames
+        if overlap >= frames:
             return pieces
         self._arrivals.add(self.head, chunk.arrived)
         if chunk.traceparent is not None:
@@ -161,7 +161,7 @@ class AudioStream:
         frame_bytes = chunk.format.frame_bytes
         self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :] if overlap else chunk.pcm
         self._gathered += 1
-        self._advance(chunk.frames - overlap)
+        self._advance(frames - overlap)
         if len(self._raw) >= self._due:
             pieces += self._digest()
         return pieces

@@ -60,7 +60,7 @@ class LiveSource:
     ) -> None:
         self._connection = connection
         self._subject = subject
-        self._options = options
+        self._reader = wire.Reader(options)
         self._limit = buffer_bytes
         self._waiting: deque[_Message | _Hole | Refused] = deque()
         self._bytes = 0
@@ -138,7 +138,7 @@ class LiveSource:
         subject, block, payload, arrived = item
         self._bytes -= len(payload)
         try:
-            return wire.read(subject, block, payload, self._options, arrived)
+            return self._reader.read(subject, block, payload, arrived)
         except Rejection as rejection:
             return _refused(subject, block, rejection)
 
@@ -159,7 +159,7 @@ class LiveSource:
     def _give_up(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """The audio goes, its bounds stay: the account must say which samples were given up."""
         try:
-            skipped = wire.skipped(wire.read(subject, block, payload, self._options))
+            skipped = wire.skipped(self._reader.read(subject, block, payload))
         except Rejection as rejection:
             self._waiting.append(_refused(subject, block, rejection))
             return
