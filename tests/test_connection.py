@@ -164,6 +164,32 @@ async def test_messages_can_be_had_straight_from_the_read_loop(nats_server: Nats
     assert len(heard) == 3
 
 
+async def test_audio_in_quick_succession_gathers_in_the_socket(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading pauses behind a message that follows another at once, never behind a lone one; nothing is lost by it."""
+    heard: list[bytes] = []
+    pauses: list[int] = []
+    await connection.hand_over("audio.*", lambda _subject, _headers, payload: heard.append(payload))
+    client = connection.client
+    socket = client._transport._io_writer.transport  # type: ignore[union-attr]
+    pause = socket.pause_reading
+    monkeypatch.setattr(socket, "pause_reading", lambda: (pauses.append(len(heard)), pause()))
+    for number in range(3):
+        client._last_taken = 0.0  # long ago
+        await connection.publish("audio.s1", b"%d" % number)
+        await connection.confirm()
+    assert pauses == []
+    for number in range(3, 100):
+        client._last_taken = asyncio.get_running_loop().time()
+        await connection.publish("audio.s1", b"%d" % number)
+        await connection.confirm()
+    assert len(pauses) > 50  # one each, unless this machine was busy for 5 ms
+    await connection.confirm()
+    assert socket.is_reading()
+    assert heard == [b"%d" % number for number in range(100)]
+
+
 async def test_what_is_heard_directly_is_heard_again_after_a_reconnect(
     nats_server: NatsServer, connection: Connection
 ) -> None:
