@@ -56,7 +56,6 @@ WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisp
 TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
 CLEARLY = 30  # times likelier is the likeliest word, while there are words, than an end of any kind
 GARBLED_SHARE = 0.25  # of the windows with speech
-LEARNT = 0.9  # of the schedule, after which training ends: in the rest the rate is under 4 % of the highest
 
 
 class Trainee(nn.Module):
@@ -226,8 +225,7 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
     optimizer = Optimizer(trainee)
     first, seconds = resume(options.out, trainee, optimizer)
     begin, losses = time.monotonic(), []
-    last = round(LEARNT * options.steps)
-    for number in range(first, last):
+    for number in range(first, options.steps):
         progress = number / options.steps
         positions, size = shape(progress, Random(f"{options.seed} {number}"), options.processes)
         features, batch = batch_of(corpus, mel, positions, size, Random(f"{options.seed} {number} {rank}"))
@@ -241,7 +239,7 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step(rate(progress, number))
         losses.append((entropy.item(), alignment.item()))
-        if rank == 0 and ((number + 1) % options.save_every == 0 or number + 1 == last):
+        if rank == 0 and ((number + 1) % options.save_every == 0 or number + 1 == options.steps):
             spent = seconds + time.monotonic() - begin
             save(options.out, trainee, optimizer, number + 1, spent)
             e, a = np.mean(losses, 0)
@@ -258,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small Whisper.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=7500, help="of the schedule")
+    parser.add_argument("--steps", type=int, default=7500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
     parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
