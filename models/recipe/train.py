@@ -1,6 +1,6 @@
 """Train a small Whisper (OpenAI's architecture and English tokenizer) on what synthesize.py wrote.
 
-    python train.py --data WORK --out WORK/model.pt [--steps 7500] [--seed 1] [--processes 2]
+    python train.py --data WORK --out WORK/model.pt [--steps 10000] [--seed 1] [--processes 2]
 
 Stopped, it resumes from --out: every step draws from its own number, so that a resumed run equals an unbroken one.
 
@@ -256,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small Whisper.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=7500)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
     parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
