@@ -152,8 +152,8 @@ def fields(block: bytes) -> dict[str, str]:
 class Reader:
     """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
 
-    A producer's headers are read once, as long as only the offset differs: reading them each time is a third of what a
-    message of 20 ms costs.
+    A producer's headers are read once, as long as only the offset differs: reading them each time is a tenth of all that
+    live streams in chunks of 20 ms cost.
     """
 
     def __init__(self, options: InputOptions) -> None:
