@@ -152,7 +152,7 @@ def fields(block: bytes) -> dict[str, str]:
 class Reader:
     """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
 
-    A producer's headers are read once, as long as only the offset differs: reading them each time is a tenth of all that
+    A producer's headers are read once, as long as only the offset differs: reading them each time is a tenth of what
     live streams in chunks of 20 ms cost.
     """
 
