@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -170,6 +170,15 @@ class Daemon:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Not running for a while, as on a machine that stalls."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     async def ended(self, patience: float = PATIENCE) -> int:
         """Wait for the exit code; the log is complete then."""
         async with asyncio.timeout(patience):
@@ -236,6 +245,13 @@ class Client:
         """Wait until the server has everything that was sent."""
         await self.nats.flush()  # its PING overtakes what nats-py has queued,
         await self.nats.flush()  # which went out behind it: this one's answer comes after all that
+
+    async def back(self) -> None:
+        """Wait until it listens again to a server that was restarted."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.nats.is_connected:  # noqa: ASYNC110 - nats-py has no event for it
+                await asyncio.sleep(0.01)
+            await self.flush()
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool], patience: float = PATIENCE) -> dict[str, Any]:
         """Wait for a message that fits; those heard before count."""

@@ -107,15 +107,19 @@ async def test_streaming_costs_no_words(
                 texts += [s.text for s in engine.transcribe(cut, None).segments]
         return word_error_rate(said, " ".join(texts))
 
+    def both() -> tuple[float, float]:
+        resampled = directly(lambda x: np.asarray(soxr.resample(at(8000, x), 8000, 16_000, "HQ"), np.float32))
+        return directly(lambda x: x), resampled
+
     async with Daemon(nats_server.url, TRANSCRIPTION_MAX_LATENCY_SECS="900") as daemon:
+        meanwhile = asyncio.create_task(asyncio.to_thread(both))  # on the other core
         for session, speech in sets.items():
             await asyncio.gather(*(publish(client, how, speech, session) for how in FORMATS))
             for how in FORMATS:
                 check_account(await client.until_type("ended", patience=240, stream=how.stream, session=session))
         assert await daemon.stop() == 0
 
-    wideband = directly(lambda x: x)
-    telephone = directly(lambda x: np.asarray(soxr.resample(at(8000, x), 8000, 16_000, "HQ"), np.float32))
+    wideband, telephone = await meanwhile
     for how in FORMATS:
         finals = sorted(client.of("final", stream=how.stream), key=lambda f: (f["session"], f["sequence"]))
         heard = word_error_rate(said, " ".join(f["text"] for f in finals if f["text"]))

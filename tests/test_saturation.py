@@ -49,7 +49,7 @@ def check_bounds(messages: list[dict[str, Any]]) -> None:
     assert all(a[1] <= b[0] for a, b in pairwise(bounds))
 
 
-@pytest.mark.parametrize("seconds", [12, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.slow)])
 async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
     nats_server: NatsServer, client: Client, heldout: Speech, seconds: float
 ) -> None:

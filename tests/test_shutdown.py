@@ -88,7 +88,7 @@ def check_summary(daemon: Daemon, ended: dict[str, Any], windows: int) -> None:
         assert summary["seconds"].get(fate, 0) == pytest.approx(seconds, abs=0.001)
 
 
-@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)])
 async def test_at_any_moment_everything_is_settled_and_told(
     nats_server: NatsServer, client: Client, heldout: Speech, half: int
 ) -> None:
@@ -261,10 +261,13 @@ async def test_a_server_that_comes_back_while_draining_gets_the_results(
         await daemon.logged("NATS disconnected")
         daemon.terminate()
         await daemon.logged("draining")
-        nats_server.start()
+        with daemon.frozen():  # or it is back before the listener is, which misses what it then publishes
+            nats_server.start()
+            await client.back()
         ended = await client.until_type("ended")
         assert await daemon.ended() == 0
-    check_tiles(client.heard, ended)
+    told = [json.loads(r["body"]) for r in daemon.records if r["message"].startswith("perhaps not published")]
+    check_tiles(client.heard + [body for body in told if body not in client.heard], ended)
     assert not [r for r in daemon.records if r["message"] == "not published: NATS is away"]
 
 
