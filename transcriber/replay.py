@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from transcriber.audio.sessions import Output, Sessions
@@ -21,6 +21,7 @@ from transcriber.messages import GapReason, Silence, Skipped, Window
 from transcriber.results import Latency, Transcript
 from transcriber.worker import guards
 from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
@@ -46,10 +47,16 @@ class Replay:
         self._prefix = prefix
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, Tallies())
         self._engine: WhisperEngine | None = None
+        self._call: Callable[..., asyncio.Future[Any]]
 
     async def messages(self, part: Part) -> AsyncIterator[Message]:
         """Decode as fast as the engine does; nothing is dropped. Raises `BrokerError`."""
-        self._engine = await asyncio.to_thread(WhisperEngine, self._settings.whisper)
+        with one_thread() as self._call:
+            async for message in self._messages(part):
+                yield message
+
+    async def _messages(self, part: Part) -> AsyncIterator[Message]:
+        self._engine = await self._call(WhisperEngine, self._settings.whisper)
         subject = f"{wire.AUDIO}.{part.stream}"
         last = await newest(self._connection, subject, part.since)
         source = DurableSource(
@@ -91,7 +98,7 @@ class Replay:
         assert self._engine is not None  # noqa: S101 - messages() loaded it
         begin = time.monotonic()
         try:
-            decoded = await asyncio.to_thread(self._engine.transcribe, output.samples, output.language)
+            decoded = await self._call(self._engine.transcribe, output.samples, output.language)
         except EngineError:
             follow = self._sessions.dropped(output, GapReason.ENGINE_ERROR)
         else:

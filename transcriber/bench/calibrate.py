@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.bench import speech
 from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
     from transcriber.messages import Window
@@ -45,13 +45,14 @@ async def cost(settings: Settings) -> Cost:
     """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; the best pass counts."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
-    engine = await asyncio.to_thread(WhisperEngine, settings.whisper)
-    await asyncio.to_thread(seconds, engine, windows[0])  # first-touch memory, lazy tables
     passes: list[float] = []
-    began = time.monotonic()
-    while len(passes) < _PASSES and (not passes or time.monotonic() - began < _BUDGET):
-        # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
-        passes.append(sum([await asyncio.to_thread(seconds, engine, window) for window in windows]))
+    with one_thread() as call:
+        engine = await call(WhisperEngine, settings.whisper)
+        await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
+        began = time.monotonic()
+        while len(passes) < _PASSES and (not passes or time.monotonic() - began < _BUDGET):
+            # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
+            passes.append(sum([await call(seconds, engine, window) for window in windows]))
     return Cost(min(passes), len(windows), material.seconds)
 
 

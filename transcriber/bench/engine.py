@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pywhispercpp.model import Model
 
@@ -19,6 +19,7 @@ from transcriber.bench.words import error_rate
 from transcriber.messages import SAMPLE_RATE, Window
 from transcriber.settings import Settings, load
 from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.one_thread import one_thread
 from transcriber.worker.queue import Job, JobQueue, Outcome
 from transcriber.worker.whisper import WhisperThread
 
@@ -33,6 +34,7 @@ _PASSES = 3  # of each way over each recording, and
 _ROUNDS = 3  # of the saturated queue: as many as fit into
 _BUDGET = 20.0  # seconds, at least one; the best counts, because what else runs on the machine only makes one slower
 _ROUND_SECS = 1.5  # of a round, at least: a thread that starts a few milliseconds late must not count
+_LOOK_SECS = 0.001  # between two looks whether a thread has ended
 _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 
 MEASURED = {
@@ -117,10 +119,11 @@ async def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, ma
 
     async def decode(parts: Sequence[NDArray[np.float32]]) -> str:
         # Each in a call of its own: Ctrl-C has to wait for the one that runs.
-        return " ".join([await asyncio.to_thread(plain.text, part) for part in parts])
+        with one_thread() as call:
+            return " ".join([await call(plain.text, part) for part in parts])
 
     async def serve(worker: _Worker) -> str:
-        outcomes = await worker.serve(await asyncio.to_thread(speech.windows, material, settings.sessions.stream))
+        outcomes = await worker.serve(speech.windows(material, settings.sessions.stream))
         return " ".join(outcome.recognition.text for outcome in outcomes if outcome.recognition)
 
     await decode(cuts[:1])
@@ -129,14 +132,13 @@ async def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, ma
     for count in range(_PASSES):
         if count and time.monotonic() - began > _BUDGET:
             break
-        worker = _Worker(engine)
-        await worker.start(windows[0].samples)
-        for name, work in (
-            ("plain_cuts", decode(cuts)),
-            ("plain_windows", decode([window.samples for window in windows])),
-            ("daemon", serve(worker)),
-        ):
-            done = await _timed(work)
+        found = {
+            "plain_cuts": await _timed(decode(cuts)),
+            "plain_windows": await _timed(decode([window.samples for window in windows])),
+        }
+        async with _Worker(engine, windows[0].samples) as worker:
+            found["daemon"] = await _timed(serve(worker))
+        for name, done in found.items():
             best[name] = min(best.get(name, done), done, key=lambda p: p.cpu)
     return best
 
@@ -148,14 +150,22 @@ async def _timed(work: Awaitable[str]) -> _Pass:
 
 
 class _Worker:
-    """The daemon's thread with an engine that is loaded already; it serves once."""
+    """The daemon's thread with an engine that is loaded already, warmed up on some samples; it serves once.
 
-    def __init__(self, engine: WhisperEngine) -> None:
+    The thread is gone at the end, and with it its OpenMP team: see `one_thread`.
+    """
+
+    def __init__(self, engine: WhisperEngine, samples: NDArray[np.float32]) -> None:
         self._thread = WhisperThread(lambda: engine, _FOR_EVER)
+        self._samples = samples
 
-    async def start(self, samples: NDArray[np.float32]) -> None:
-        """Warm up on these samples; the RTF is given, so that nothing is measured."""
-        await self._thread.start(samples, 1.0)
+    async def __aenter__(self) -> Self:
+        await self._thread.start(self._samples, 1.0)  # the RTF is given, so that nothing is measured
+        return self
+
+    async def __aexit__(self, error: object, *_: object) -> None:
+        while error is None and self._thread.alive:  # noqa: ASYNC110 - a thread sets no event after its end
+            await asyncio.sleep(_LOOK_SECS)
 
     async def serve(self, windows: Sequence[Window]) -> list[Outcome]:
         """Work through a queue that holds them all."""
@@ -171,18 +181,22 @@ class _Worker:
 
 async def _saturated(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str, float]:
     """Windows a second through the daemon's thread, and through the engine in a plain loop."""
-    once = sum([await asyncio.to_thread(calibrate.seconds, engine, window) for window in windows])
-    windows = [*windows] * math.ceil(_ROUND_SECS / once)
+
+    async def plainly() -> float:
+        with one_thread() as call:
+            times: list[float] = [await call(calibrate.seconds, engine, window) for window in windows]
+            return sum(times)
+
+    windows = [*windows] * math.ceil(_ROUND_SECS / await plainly())
     began = time.monotonic()
     bare: list[float] = []
     served: list[float] = []
     while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < _BUDGET):
-        bare.append(sum([await asyncio.to_thread(calibrate.seconds, engine, window) for window in windows]))
-        worker = _Worker(engine)
-        await worker.start(windows[0].samples)
-        before = time.monotonic()
-        await worker.serve(windows)
-        served.append(time.monotonic() - before)
+        bare.append(await plainly())
+        async with _Worker(engine, windows[0].samples) as worker:
+            before = time.monotonic()
+            await worker.serve(windows)
+            served.append(time.monotonic() - before)
     count = len(windows)
     return {"windows": count, "bare": count / min(bare), "worker": count / min(served)}
 
