@@ -148,6 +148,25 @@ def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to
     assert served > 5 * present
 
 
+def test_what_exceeds_a_turn_by_a_little_is_foreseen_to_wait_for_a_whole_round() -> None:
+    """Forty others bring the next job as soon as one is served; a turn has room for 4, and 3 and 2 are too much."""
+    turns = Turns()
+    for n in range(40):
+        put(turns, f"s{n}", 4)
+    for _ in range(80):
+        put(turns, turns.take().stream, 4)
+    put(turns, "ours", 3)
+    foreseen = turns.served_first("ours", 2)
+    last = put(turns, "ours", 2)
+    served = 0
+    while (taken := turns.take()) is not last:
+        served += taken.samples
+        if taken.stream != "ours":
+            put(turns, taken.stream, 4)
+    assert foreseen == pytest.approx(served, rel=0.1)
+    assert served > 2 * 40 * 4 * 0.9
+
+
 def test_rounds_are_forgotten_when_nothing_waits() -> None:
     """A rush hour's rounds say nothing about the next morning."""
     turns = Turns()

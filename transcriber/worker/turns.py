@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ class _Line:
 
     credit: float  # work that the stream may still have done in this turn
     jobs: deque[tuple[Job, float]] = field(default_factory=deque)
-    ended: float | None = None  # `Turns._served` at the end of its last turn
+    since: float | None = None  # `Turns._served` when it began to wait for its turn; None in its turn
 
 
 class Turns:
@@ -37,7 +38,7 @@ class Turns:
         self._work: dict[str, float] = {}  # what waits, by stream
         self._quantum = 0.0
         self._served = 0.0  # work given out so far
-        self._round = 0.0  # work given out from one turn of a stream to its next, smoothed; 0 when unknown
+        self._round = 0.0  # others' work given out while a stream waits for its turn, smoothed; 0 when unknown
         self._count = 0
 
     def __len__(self) -> int:
@@ -45,7 +46,9 @@ class Turns:
 
     def put(self, job: Job, work: float) -> None:
         self._quantum = max(self._quantum, work)
-        line = self._lines.setdefault(job.stream, _Line(self._quantum))
+        line = self._lines.get(job.stream)
+        if line is None:
+            line = self._lines[job.stream] = _Line(self._quantum, since=self._served)
         line.jobs.append((job, work))
         self._work[job.stream] = self._work.get(job.stream, 0.0) + work
         self._count += 1
@@ -54,13 +57,14 @@ class Turns:
         """Take out the job whose turn it is. Raises `StopIteration` when there is none."""
         while True:
             stream, line = next(iter(self._lines.items()))
+            if line.since is not None:
+                round_ = self._served - line.since
+                self._round += _SMOOTHING * (round_ - self._round) if self._round else round_
+                line.since = None
             job, work = line.jobs[0]
             if work <= line.credit:
                 break
-            if line.ended is not None:
-                round_ = self._served - line.ended
-                self._round += _SMOOTHING * (round_ - self._round) if self._round else round_
-            line.ended = self._served
+            line.since = self._served
             line.credit += self._quantum
             self._lines.move_to_end(stream)
         line.credit -= work
@@ -112,16 +116,17 @@ class Turns:
 
         Of its own stream all of it; of each other one no more than round robin gives it meanwhile: as much as this
         stream gets, and a quantum. That counts what is here. A stream that needs several turns is also overtaken by
-        what is still to come: after its first turn it advances by a quantum a round, and rounds are taken to be what
-        they were lately.
+        what is still to come: from turn to turn it waits for a round, and rounds are taken to be what they were lately.
         """
         waiting = self._work.get(stream, 0.0)
         own = waiting + work
         present = own + self._others(waiting, own + self._quantum)
-        if own <= self._quantum or not self._round:
+        line = self._lines.get(stream)
+        credit = self._quantum if line is None else line.credit
+        if own <= credit or not self._round:
             return present
-        first = self._quantum + self._others(waiting, self._quantum)
-        return max(present, first + (own / self._quantum - 1) * self._round)
+        further = math.ceil((own - credit) / self._quantum)  # turns after its next one
+        return max(present, own + self._others(waiting, self._quantum) + further * self._round)
 
     def _others(self, mine: float, most: float) -> float:
         """What waits in the other streams, each counted up to `most`. With numpy: this runs for every put."""
