@@ -65,6 +65,13 @@ def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(siz
             assert max(given_out[s] for s in left) - min(given_out[s] for s in left) < 3 * largest
 
 
+def test_a_second_job_does_not_come_before_those_that_waited_already() -> None:
+    """Small enough for its stream's turn, it would make them late that were promised their time without it."""
+    turns = Turns()
+    jobs = [put(turns, "a", 1), put(turns, "b", 4), put(turns, "a", 1)]
+    assert [turns.take() for _ in jobs] == jobs
+
+
 def test_dropping_the_newest_leaves_the_others_in_order() -> None:
     """The job that is given up is the one that would have come last."""
     turns = Turns()

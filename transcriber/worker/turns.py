@@ -30,7 +30,8 @@ class Turns:
     """Deficit round robin (Shreedhar and Varghese 1995): O(1) a job, whatever the number of streams.
 
     In its turn a stream is served for a quantum, the largest job seen so far; what it cannot use of it is kept for its
-    next turn, as long as it has jobs waiting. A stream that comes new takes the last turn.
+    next turn, as long as it has jobs waiting. A stream that comes new takes the last turn, for its first job alone:
+    what it brings meanwhile would come before the jobs of others, who were promised their time without it.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Turns:
         self._quantum = max(self._quantum, work)
         line = self._lines.get(job.stream)
         if line is None:
-            line = self._lines[job.stream] = _Line(self._quantum, since=self._served)
+            line = self._lines[job.stream] = _Line(work, since=self._served)
         line.jobs.append((job, work))
         self._work[job.stream] = self._work.get(job.stream, 0.0) + work
         self._count += 1
@@ -122,7 +123,7 @@ class Turns:
         own = waiting + work
         present = own + self._others(waiting, own + self._quantum)
         line = self._lines.get(stream)
-        credit = self._quantum if line is None else line.credit
+        credit = work if line is None else line.credit
         if own <= credit or not self._round:
             return present
         further = math.ceil((own - credit) / self._quantum)  # turns after its next one
