@@ -68,7 +68,9 @@ def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(siz
 def test_a_second_job_does_not_come_before_those_that_waited_already() -> None:
     """Small enough for its stream's turn, it would make them late that were promised their time without it."""
     turns = Turns()
-    jobs = [put(turns, "a", 1), put(turns, "b", 4), put(turns, "a", 1)]
+    put(turns, "large", 4)  # a turn has room for so much from now on
+    turns.take()
+    jobs = [put(turns, "a", 1), put(turns, "b", 1), put(turns, "a", 1)]
     assert [turns.take() for _ in jobs] == jobs
 
 
