@@ -1,0 +1,16 @@
+"""Where whisper.cpp is called from outside of the daemon."""
+
+from __future__ import annotations
+
+import threading
+
+from transcriber.worker.one_thread import one_thread
+
+
+async def test_every_call_comes_from_one_thread_which_is_gone_at_the_end() -> None:
+    """`asyncio.to_thread` takes another one whenever the last one has not gone idle yet."""
+    with one_thread() as call:
+        callers = {await call(threading.current_thread) for _ in range(200)}
+    (caller,) = callers
+    assert caller is not threading.current_thread()
+    assert not caller.is_alive()
