@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import subprocess
 import sys
@@ -160,6 +161,17 @@ def test_the_work_of_a_whole_pass_is_never_guessed_too_low() -> None:
     """The share of the encoder differs from model to model: all of the cost is taken to grow with the context."""
     assert load().work(5 * 16_000, whole=True) == pytest.approx((272 * 0.02 + 5) * 1500 / 272)
     assert load(audio_ctx=0).work(5 * 16_000, whole=True) == load(audio_ctx=0).work(5 * 16_000)
+
+
+def test_a_window_leaves_no_object_behind(engine: WhisperEngine, heldout: Speech) -> None:
+    """Not even in CPython's lists of freed tuples, which a full collection empties but hours without one fill."""
+    samples, windows = utterance(heldout, 1), 20
+    gc.collect()
+    engine.transcribe(samples, None)
+    before = sys.getallocatedblocks()
+    for _ in range(windows):
+        engine.transcribe(samples, None)
+    assert sys.getallocatedblocks() - before < windows
 
 
 async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperEngine, heldout: Speech) -> None:

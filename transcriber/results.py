@@ -29,7 +29,7 @@ class Segment:
 
     def shifted(self, by: int) -> Segment:
         """The same segment, its bounds counted from `by` samples earlier."""
-        words = tuple(replace(w, start=w.start + by, end=w.end + by) for w in self.words)
+        words = tuple([replace(w, start=w.start + by, end=w.end + by) for w in self.words])
         return replace(self, start=self.start + by, end=self.end + by, words=words)
 
 

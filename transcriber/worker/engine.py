@@ -182,7 +182,7 @@ class WhisperEngine:
         count = whisper.whisper_full_n_segments(self._context)
         segments = (self._segment(i, length) for i in range(count))
         spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
-        return Decoded(tuple(s for s in segments if s.text), spoken)
+        return Decoded(tuple([s for s in segments if s.text]), spoken)
 
     def close(self) -> None:
         """Free the model: the bindings do not when the object goes."""
@@ -244,7 +244,9 @@ class WhisperEngine:
                 words.append(_Word(b"", data.t0, data.t1, []))
             words[-1].add(text, data.t1, data.plog)
         logs = [p for word in words for p in word.logs]
-        done = tuple(word.done(length) for word in words if word.text.strip())
+        # Not of a generator: such a tuple is cut to its length afterwards, and CPython then keeps up to 2,000 of each
+        # length for later, one more a window: memory that looks like a leak for the first hours.
+        done = tuple([word.done(length) for word in words if word.text.strip()])
         # A model with two decoder layers gives no timestamps and a huge negative t0; words outside are clamped alike.
         start = _clamp(whisper.whisper_full_get_segment_t0(context, index), length)
         end = max(start, _clamp(whisper.whisper_full_get_segment_t1(context, index), length))
