@@ -62,7 +62,7 @@ BUNDLED_NOTE = "the bundled model is for demo, tests and benchmarks: it knows 17
 MODELS: Mapping[str, Published] = {
     name: Published(name, size, sha256, bundled=name == "dispatch-mini")
     for name, size, sha256 in (
-        ("dispatch-mini", 18_226_998, "28bcdce885338839450f70ad54a5ca027e9e073503db95fdb0a33301f09c8eec"),
+        ("dispatch-mini", 18_226_998, "15bb3c1a6131fd19e814ecb5bb2f2fe8c7cd49b010152a076de35ca9cc010044"),
         ("tiny", 77_691_713, "be07e048e1e599ad46341c8d2a135645097a538221678b7acdd1b1919c6e1b21"),
         ("tiny-q5_1", 32_152_673, "818710568da3ca15689e31a743197b520007872ff9576237bda97bd1b469c3d7"),
         ("tiny-q8_0", 43_537_433, "c2085835d3f50733e2ff6e4b41ae8a2b8d8110461e18821b09a15c40c42d1cca"),

@@ -1,17 +1,15 @@
 """Train a small Whisper (OpenAI's architecture and English tokenizer) on what synthesize.py wrote.
 
-    python train.py --data WORK --out WORK/model.pt [--steps 10000] [--seed 1] [--processes 2]
+    python train.py --data WORK --out WORK/model.pt [--steps 11000] [--seed 1] [--processes 2]
 
 Stopped, it resumes from --out: every step draws from its own number, so that a resumed run equals an unbroken one.
 
-Two things let so small a run suffice: a connectionist temporal classification loss (Graves et al. 2006) on the
-encoder's output, from which the alignment emerges (it is dropped at export); and a softmax that is exact over the whole
-vocabulary at the cost of the used part, as all unused tokens share one embedding row. And at the first token of a word
-a small part of the probability belongs to the timestamps, where whisper.cpp reads word times: which one it is, where
-the time is known, is a loss of its own, as within so small a part the usual one teaches next to nothing.
-
 Now and then a voice is garbled until nobody could understand it. Of such speech the model learns only that it goes on,
 and where it ends: or it would end wherever a new voice is hard to understand, and lose the rest of the sentence.
+
+The last eleventh of the steps is for whisper.cpp's flash attention, which rounds the encoder's positions up to a
+multiple of 256 with keys and values of zero that it does not mask (1,536 for 1,500): a model that has not met them
+heeds them. Half of these steps have such padding, and a quarter the full context.
 """
 
 from __future__ import annotations
@@ -29,118 +27,23 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-import torch.nn.functional as F  # noqa: N812 - as PyTorch calls it
 from features import Mel, hide
-from sentences import VOCABULARY
-from targets import (
-    ANYWHEN,
-    EOT,
-    IGNORE,
-    NO_SPEECH,
-    NO_TIMESTAMPS,
-    POSITION,
-    POSITIONS,
-    PREV,
-    SOT,
-    TIME0,
-    TOKENIZER,
-    UNTIMED,
-    Targets,
-)
+from targets import EOT, POSITION, POSITIONS, Targets
 from torch import Tensor, nn
-from whisper.model import ModelDimensions, Whisper, disable_sdpa
+from trainee import Trainee
+from whisper.model import disable_sdpa
 from windows import Corpus, silent, spoken
 
-TOKENS = 51864
-WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
-TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
-CLEARLY = 30  # times likelier is the likeliest word, while there are words, than an end of any kind
 GARBLED_SHARE = 0.25  # of the windows with speech
+PADDED_SHARE = 1 / 11  # of the steps, the last ones
+PADDED_TO = 256  # whisper.cpp's GGML_PAD of encoder positions with flash attention
 
 
-class Trainee(nn.Module):
-    """The model under training, with embeddings for the tokens that are used and one row for all others."""
+def shape(progress: float, r: Random, processes: int) -> tuple[int, int, int]:
+    """Encoder positions, padding behind them, each process's share of the batch.
 
-    def __init__(self) -> None:
-        super().__init__()
-        heads = WIDTH // 64
-        self.dims = ModelDimensions(
-            80, POSITIONS, WIDTH, heads, ENCODER_LAYERS, TOKENS, 448, WIDTH, heads, DECODER_LAYERS
-        )
-        self.model = Whisper(self.dims)
-        del self.model.decoder.token_embedding
-        nn.init.normal_(self.model.decoder.positional_embedding, std=0.01)
-        text = sorted({token for word in VOCABULARY for token in TOKENIZER.encode(" " + word)})
-        self.used = [*text, SOT, EOT, PREV, NO_SPEECH, NO_TIMESTAMPS, *range(TIME0, TIME0 + POSITIONS + 1)]
-        self.index = {token: k for k, token in enumerate(self.used)}
-        self.embedding = nn.Parameter(torch.randn(len(self.used), WIDTH) * 0.02)
-        self.other = nn.Parameter(torch.randn(WIDTH) * 0.02)
-        self.alignment = nn.Linear(WIDTH, len(text) + 1)
-
-    def encode(self, mel: Tensor) -> Tensor:
-        encoder = self.model.encoder
-        x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).permute(0, 2, 1)
-        x = x + encoder.positional_embedding[: x.shape[1]]
-        for block in encoder.blocks:
-            x = block(x)
-        return encoder.ln_post(x)
-
-    def decode(self, inputs: Tensor, audio: Tensor) -> Tensor:
-        decoder = self.model.decoder
-        x = self.embedding[inputs] + decoder.positional_embedding[: inputs.shape[1]]
-        for block in decoder.blocks:
-            x = block(x, audio, mask=decoder.mask)
-        return decoder.ln(x)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return those of the used tokens and, last, the log of all others' sum."""
-        rest = (x @ self.other)[..., None] + math.log(TOKENS - len(self.used))
-        return torch.cat([x @ self.embedding.T, rest], -1)
-
-    def entropy(self, logits: Tensor, batch: list[Targets]) -> Tensor:
-        """Mean cross entropy of a batch's targets."""
-        shape = logits.shape[:2]
-        targets, times = torch.full(shape, IGNORE), torch.full(shape, -1)
-        anywhen, untimed, garbled = torch.zeros(3, *shape, dtype=torch.bool)
-        for k, one in enumerate(batch):
-            garbled[k] = one.garbled
-            for j, (target, stamp) in enumerate(zip(one.targets, one.times, strict=True)):
-                targets[k, j] = self.index.get(target, IGNORE)
-                anywhen[k, j], untimed[k, j] = stamp == ANYWHEN, stamp == UNTIMED
-                times[k, j] = self.index.get(stamp, -1)
-        stamps = slice(self.index[TIME0], len(self.used))
-        logits = logits.clone()
-        logits[:, :, stamps] = logits[:, :, stamps].masked_fill(untimed[..., None], -1e4)
-        logs = logits.log_softmax(-1)
-        right = logs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-        stamped = logs[:, :, stamps].logsumexp(-1)  # of all timestamps together
-        likeliest = logs[:, :, : self.index[SOT]].amax(-1)
-        known = times >= 0
-        when = stamped - logs.gather(-1, times.clamp(min=0)[..., None])[..., 0]
-        faint = (likeliest.detach() + math.log(TIME_SHARE) - stamped).relu()
-        # whisper.cpp ends the text where all timestamps together outweigh the likeliest word: never amid speech.
-        early = (torch.logaddexp(stamped, logs[:, :, self.index[EOT]]) + math.log(CLEARLY) - likeliest).relu()
-        loss = torch.where(known, 0.2 * when, 0.0) + torch.where(known | anywhen, 0.3 * faint, 0.0) - right
-        word = targets < self.index[SOT]
-        loss = torch.where(word & garbled, early, loss + torch.where(word, 0.5 * early, 0.0))
-        trained = targets >= 0
-        return loss[trained].mean()
-
-    def alignment_loss(self, audio: Tensor, batch: list[Targets]) -> Tensor:
-        """Connectionist temporal classification, a token of what can be understood."""
-        lengths = torch.tensor([len(one.text) for one in batch])
-        labels = torch.tensor([self.index[token] + 1 for one in batch for token in one.text])
-        logs = self.alignment(audio).log_softmax(-1).transpose(0, 1)
-        positions = torch.full((len(batch),), audio.shape[1])
-        loss = F.ctc_loss(logs, labels, positions, lengths, zero_infinity=True, reduction="none")
-        understood = torch.tensor([not one.garbled for one in batch])
-        return loss[understood].sum() / max(1, int(lengths[understood].sum()))
-
-
-def shape(progress: float, r: Random, processes: int) -> tuple[int, int]:
-    """Encoder positions and each process's share of the batch: from words to sentences, then longer contexts.
-
-    A short context holds more speech for the same computation.
+    From words to sentences, then longer contexts, as a short one holds more speech for the same computation; past 1,
+    padding.
     """
     if progress < 0.05:
         positions = 96
@@ -148,9 +51,11 @@ def shape(progress: float, r: Random, processes: int) -> tuple[int, int]:
         positions = r.choice([96, 176])
     else:
         kinds = [(100, 192), (256, 256), (193, 384), (512, 512), (385, 640), (POSITIONS, POSITIONS)]
-        weights = [45, 25, 15, 10, 4, 1] if progress < 0.5 else [20, 30, 21, 18, 8, 3]
+        early, late, padded = [45, 25, 15, 10, 4, 1], [20, 30, 21, 18, 8, 3], [15, 15, 15, 15, 15, 25]
+        weights = early if progress < 0.5 else late if progress < 1 else padded
         positions = r.randint(*r.choices(kinds, weights)[0])
-    return positions, max(2, round(5500 / positions / processes))
+    padding = -positions % PADDED_TO if progress >= 1 and r.random() < 0.5 else 0
+    return positions, padding, max(2, round(5500 / positions / processes))
 
 
 def batch_of(corpus: Corpus, mel: Mel, positions: int, size: int, r: Random) -> tuple[Tensor, list[Targets]]:
@@ -210,8 +115,9 @@ class Optimizer:
 
 
 def rate(progress: float, number: int) -> float:
-    """Learning rate: a short warm-up, then half a cosine."""
-    return 2e-3 * min(1, (number + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    """Learning rate: a short warm-up, then half a cosine; past 1, where padding comes, a tenth of it once more."""
+    peak, done = (2e-3, progress) if progress < 1 else (2e-4, (progress - 1) * (1 / PADDED_SHARE - 1))
+    return peak * min(1, (number + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
@@ -226,8 +132,8 @@ def run(rank: int, options: argparse.Namespace, meeting: str) -> None:
     first, seconds = resume(options.out, trainee, optimizer)
     begin, losses = time.monotonic(), []
     for number in range(first, options.steps):
-        progress = number / options.steps
-        positions, size = shape(progress, Random(f"{options.seed} {number}"), options.processes)
+        progress = number / round(options.steps * (1 - PADDED_SHARE))
+        positions, trainee.padding, size = shape(progress, Random(f"{options.seed} {number}"), options.processes)
         features, batch = batch_of(corpus, mel, positions, size, Random(f"{options.seed} {number} {rank}"))
         entropy, alignment = losses_of(trainee, features, batch)
         optimizer.zero_grad()
@@ -256,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small Whisper.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=11000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
     parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
