@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import ctypes
 import logging
 import math
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from transcriber.errors import EngineError, Stopped
 from transcriber.ggml import check_model_file
 from transcriber.messages import SAMPLE_RATE
 from transcriber.results import Segment, Word
+from transcriber.worker import memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,12 +51,6 @@ def _log(level: object, text: str, *_: object) -> None:
         log.debug("%s", text.strip())
     if level == _ERROR and text.startswith(_LOADING):
         _complaints.append(text.strip())
-
-
-def _give_back() -> None:
-    """Hand freed memory to the system: glibc would keep 34 of the bundled model's 80 MiB, and more each time."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +181,7 @@ class WhisperEngine:
         """Free the model: the bindings do not when the object goes."""
         whisper.whisper_free(self._context)
         del self._context
-        _give_back()
+        memory.give_back()
 
     def work(self, samples: int, *, whole: bool = False) -> float:
         """The context goes through the encoder, the window itself through the decoder, at much the same cost.

@@ -1,7 +1,9 @@
-"""What a model takes of memory, and how much there is: asked before a second one is loaded beside the first."""
+"""What a model takes of memory, how much there is for a second one beside it, and giving back what is free."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,15 @@ def available(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc
     host = _field(meminfo, "MemAvailable:")
     found.append(None if host is None else host * 1024)
     return min((figure for figure in found if figure is not None), default=None)
+
+
+def give_back() -> None:
+    """Hand freed memory to the system, which glibc does not when anything in use lies above it.
+
+    It would keep 34 MiB of the bundled model's 80 when that is closed, and what the longest queue so far held.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _left(limit: Path, current: Path, stat: Path, reclaimable: str) -> int | None:
