@@ -16,6 +16,7 @@ import pytest
 from transcriber.errors import EngineError, ModelError, Stopped
 from transcriber.messages import GapReason, Origin, Window
 from transcriber.results import Segment
+from transcriber.worker import memory
 from transcriber.worker.engine import Decoded
 from transcriber.worker.promise import Pace
 from transcriber.worker.queue import Job, JobQueue, Outcome
@@ -116,6 +117,25 @@ async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop
     queue.close()
     async with asyncio.timeout(10):
         await thread.finished.wait()
+
+
+async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the last of three jobs that waited together; a fourth comes too soon after that."""
+    given_back: list[int] = []
+    engine, took = Scripted(0.0), Collector()
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(len(engine.asked_whole) - measured))
+    thread, queue = await started(engine)
+    measured = len(engine.asked_whole)
+    engine.may_go.clear()
+    for sequence in range(3):
+        assert queue.try_put(Job(window(sequence), took))
+    engine.may_go.set()
+    await took.have(3)
+    assert queue.try_put(Job(window(3), took))
+    await took.have(4)
+    queue.close()
+    await asyncio.wait_for(thread.finished.wait(), 10)
+    assert given_back == [3]
 
 
 async def test_a_failing_window_becomes_an_engine_error_and_the_next_one_is_decoded() -> None:

@@ -9,7 +9,7 @@ and where it ends: or it would end wherever a new voice is hard to understand, a
 
 The last eleventh of the steps is for whisper.cpp's flash attention, which rounds the encoder's positions up to a
 multiple of 256 with keys and values of zero that it does not mask (1,536 for 1,500): a model that has not met them
-heeds them. Half of these steps have such padding, and a quarter the full context.
+heeds them. Half of these steps put it where whisper.cpp would, and a quarter have the full context.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class WhisperThread:
         self._post(self.finished.set)
 
     def _tidy(self, queue: JobQueue) -> None:
-        """Now and then, when nobody waits: what the queue held at its longest goes back to the system."""
+        """Give back what the queue held at its longest: now and then, behind a job, when nobody waits."""
         now = time.monotonic()
         if now - self._tidied >= _TIDY_SECS and not queue.waiting:
             self._tidied = now
