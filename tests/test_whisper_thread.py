@@ -122,15 +122,21 @@ async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop
 async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the last of three jobs that waited together; a fourth comes too soon after that."""
     given_back: list[int] = []
+    once = threading.Event()
     engine, took = Scripted(0.0), Collector()
-    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(len(engine.asked_whole) - measured))
+
+    def give_back() -> None:
+        given_back.append(len(engine.asked_whole) - measured)
+        once.set()
+
+    monkeypatch.setattr(memory, "give_back", give_back)
     thread, queue = await started(engine)
     measured = len(engine.asked_whole)
     engine.may_go.clear()
     for sequence in range(3):
         assert queue.try_put(Job(window(sequence), took))
     engine.may_go.set()
-    await took.have(3)
+    assert await asyncio.to_thread(once.wait, 10)  # comes behind the third job's delivery
     assert queue.try_put(Job(window(3), took))
     await took.have(4)
     queue.close()
