@@ -111,6 +111,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
         assert f["lateness"]["n"] == f["accepted"]
     assert high["streams"] > low["streams"]
     assert sum(high["dropped"].values()) > 0
+    assert low["busy"] < high["busy"] <= 1.1  # a final counts whole where it ends: a little more than all may be
     latest = max(f["lateness"]["p100"] for f in (low, high) if f["accepted"])
     assert latest <= 2
     assert found["ratios"]["latest_over_max_latency"] == pytest.approx(latest / 2)

@@ -19,6 +19,8 @@ MEASURED = {
     "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason; without "
     "those that only the end of the streams closed, all at once",
     "engine": "latency.processing of the finals; far above engine seconds a window, other work takes the CPU",
+    "busy": "engine seconds a second of these finals, over the same time as goodput: where goodput is less, the daemon "
+    "kept the engine at work and the machine, which also makes and carries the load, made it slower",
     "lateness": "latency.end_to_end of the finals: from try-put onto the queue to publish; L_max bounds it",
 }
 
@@ -65,7 +67,7 @@ async def _measure(
         "offered": len(finals) + dropped.total(),
         "accepted": len(finals),
         "dropped": dict(dropped),
-        "goodput": _goodput(played, cost, options.max_latency),
+        **_rates(played, cost, options.max_latency),
         "lateness": percentiles([body["latency"]["end_to_end"] for _, body in finals], 50, 100),
         "engine": percentiles([body["latency"]["processing"] for _, body in finals], 50, 100),
         "audio": {fate: played.seconds(fate) for fate in ("received", "transcribed", "silent")}
@@ -74,12 +76,13 @@ async def _measure(
     }
 
 
-def _goodput(played: Played, cost: calibrate.Cost, max_latency: float) -> float:
-    """Share of the engine's capacity; over the second half when the load is shorter than twice L_max."""
+def _rates(played: Played, cost: calibrate.Cost, max_latency: float) -> dict[str, float]:
+    """Goodput and busy share; over the second half when the load is shorter than twice L_max."""
     until = played.begin + played.plan.audio_seconds
     since = played.begin + min(max_latency, played.plan.audio_seconds / 2)
-    finals = sum(since <= at < until for at, _ in played.of("final"))
-    return finals * cost.a_window / (until - since)
+    took = [body["latency"]["processing"] for at, body in played.of("final") if since <= at < until]
+    span = until - since
+    return {"goodput": len(took) * cost.a_window / span, "busy": sum(took) / span}
 
 
 def _table(found: list[dict[str, Any]]) -> str:
@@ -91,6 +94,7 @@ def _table(found: list[dict[str, Any]]) -> str:
         "accepted",
         *reasons,
         "goodput",
+        "busy",
         "lateness p50 s",
         "p100 s",
         "engine p50 s",
@@ -104,6 +108,7 @@ def _table(found: list[dict[str, Any]]) -> str:
             str(f["accepted"]),
             *(str(f["dropped"].get(reason, 0)) for reason in reasons),
             f"{f['goodput']:.0%}",
+            f"{f['busy']:.0%}",
             *(seconds(f[kind][p]) for kind in ("lateness", "engine") for p in ("p50", "p100")),
         )
         for f in found
