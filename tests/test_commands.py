@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import shutil
 import signal
@@ -106,12 +107,13 @@ async def test_capacity_measures_and_derives() -> None:
     model, rtf_line, queue, one, many = command.out
     assert model == "model        ggml-dispatch-mini, 1 thread, windows of 5 s"
     rtf = float(re.match(r"RTF          (\d+\.\d{4}) \(\d+ ms for a full window\)$", rtf_line)[1])
+    low, high = rtf - 0.00005, rtf + 0.00005  # it is printed rounded
     capacity = int(re.match(r"queue        capacity (\d+) = max\(1, floor\(L_max / \(D x RTF\)\)\)", queue)[1])
-    assert capacity == pytest.approx(max(1, 20 / (5 * rtf)), rel=0.02, abs=1)
+    assert max(1, math.floor(20 / (5 * high))) <= capacity <= max(1, math.floor(20 / (5 * low)))
     carried = int(re.match(r"one worker   (\d+) streams? of speech without pauses at 50% utilisation$", one)[1])
-    assert carried == pytest.approx(0.5 / rtf, rel=0.02, abs=1)
+    assert math.floor(0.5 / high) <= carried <= math.floor(0.5 / low)
     needed = int(re.match(rf"50 streams   (\d+) workers? = ceil\(50 x {rtf:.4f} / 0.5\)$", many)[1])
-    assert needed == pytest.approx(50 * rtf / 0.5, rel=0.02, abs=1)
+    assert math.ceil(50 * low / 0.5) <= needed <= math.ceil(50 * high / 0.5)
     assert all(
         line.startswith(("transcriber: measuring ", "transcriber: the machine was busy")) for line in command.err
     )
