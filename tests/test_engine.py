@@ -7,6 +7,10 @@ import gc
 import itertools
 import subprocess
 import sys
+import threading
+import time
+import weakref
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from transcriber import modelstore
 from transcriber.errors import EngineError, Stopped
 from transcriber.worker import engine as engine_module
 from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
+from transcriber.worker.stop import Stop
 
 
 def load(**options: object) -> WhisperEngine:
@@ -126,26 +131,58 @@ def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperEngine, monkeypat
         engine.transcribe(np.zeros(16_000, np.float32), None)
 
 
-@pytest.mark.parametrize("asked", [1, 5])
+@pytest.mark.parametrize("when", [0.0, 0.1, 0.9])
 def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
-    engine: WhisperEngine, heldout: Speech, asked: int
+    engine: WhisperEngine, heldout: Speech, when: float
 ) -> None:
-    """After the encoder, or in the middle of the text; the next pass gives what it always gave."""
+    """Before it begins, in the encoder, in the middle of the text; the next pass gives what it always gave."""
     samples = utterance(heldout, 2)
     first = engine.transcribe(samples, None)
-    answers = iter([False] * (asked - 1))
+    begin = time.monotonic()
+    engine.transcribe(samples, None, whole=True)
+    whole_pass = time.monotonic() - begin
+    stop = Stop()
+    timer = threading.Timer(when * whole_pass, stop.ask)
+    timer.start()
+    if not when:
+        timer.join()
+
+    def go_on() -> None:
+        """Pass after pass: a first one that is quicker than the one before may get by."""
+        while not stop():
+            engine.transcribe(samples, None, stop, whole=True)
+        engine.transcribe(samples, None, stop, whole=True)
+
     with pytest.raises(Stopped):
-        engine.transcribe(samples, None, lambda: next(answers, True))
-    assert engine.transcribe(samples, None, lambda: False) == first
+        go_on()
+    assert engine.transcribe(samples, None, Stop()) == first
     assert engine.transcribe(samples, None) == first
 
 
-def test_stopping_is_asked_for_once_a_token_and_not_once_a_graph_node(engine: WhisperEngine, heldout: Speech) -> None:
-    """Each question takes the GIL: there are few of them, so they cost nothing. (whisper.cpp asked per node once.)"""
-    asked: list[None] = []
-    decoded = engine.transcribe(utterance(heldout, 2), None, lambda: bool(asked.append(None)))
-    words = sum(len(segment.words) for segment in decoded.segments)
-    assert words < len(asked) < 10 * words
+def test_the_question_whether_to_stop_takes_the_gil_only_when_the_answer_is_yes(
+    engine: WhisperEngine, heldout: Speech
+) -> None:
+    """Beside a busy event loop a thread that wants the GIL waits: a pass that nobody stops does not ask for it."""
+
+    class Counting(Stop):
+        answers: ClassVar[list[bool]] = []
+
+        def __call__(self) -> bool:
+            self.answers.append(super().__call__())
+            return self.answers[-1]
+
+    decoded = engine.transcribe(utterance(heldout, 2), None, Counting())
+    assert decoded.segments
+    assert Counting.answers == [False]  # once, when the pass begins; there are more tokens than that
+
+
+def test_what_can_be_stopped_keeps_nothing_alive(engine: WhisperEngine, heldout: Speech) -> None:
+    """The bindings' parameters and the callbacks that hold them would otherwise be there for ever."""
+    stop = Stop()
+    engine.transcribe(utterance(heldout, 2), None, stop)
+    gone = weakref.ref(stop)
+    del stop
+    assert gone() is None
 
 
 def test_work_is_the_context_and_the_window() -> None:

@@ -290,3 +290,23 @@ def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
     assert taken
     assert taken[0] is not None
     assert taken[0].window.sequence == 5
+
+
+def test_what_gives_way_is_asked_to_end_when_a_window_comes() -> None:
+    """At once when one waits or runs already; not by a look at an open window, not when it has ended before."""
+    queue = JobQueue(3)
+    with queue.giving_way() as earlier:
+        pass
+    with queue.giving_way() as stop, queue.giving_way() as other:
+        queue.offer_partial(look(0))
+        assert not stop()
+        assert queue.try_put(job(1))
+        assert stop()
+        assert other()
+    assert not earlier()
+    assert queue.get() is not None
+    with queue.giving_way() as late:
+        assert late()
+    queue.done()
+    with queue.giving_way() as idle:
+        assert not idle()

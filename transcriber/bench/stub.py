@@ -25,9 +25,9 @@ from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
+
+    from transcriber.worker.stop import Stop
 
 log = logging.getLogger("transcriber.bench.stub")
 
@@ -43,7 +43,7 @@ class NullEngine:
         self,
         samples: NDArray[np.float32],
         language: str | None,
-        stop: Callable[[], bool] | None = None,  # noqa: ARG002 - there is nothing to stop
+        stop: Stop | None = None,  # noqa: ARG002 - there is nothing to stop
         *,
         whole: bool = False,  # noqa: ARG002 - nor a context
     ) -> Decoded:

@@ -6,11 +6,13 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.messages import GapReason
 from transcriber.worker.promise import Pace, Promise
+from transcriber.worker.stop import Stop
 from transcriber.worker.turns import Turns
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class JobQueue:
         self._clock = clock
         self._turns = Turns()
         self._partials: OrderedDict[str, Job] = OrderedDict()  # at most one a stream, the next one first
+        self._giving_way: set[Stop] = set()
         self._running: Job | None = None
         self._since = 0.0  # when the running job began
         self._closed = False
@@ -130,6 +133,8 @@ class JobQueue:
             pushed_out = self._turns.drop_newest(fullest) if fullest is not None else None
             self._turns.put(job, work)
             self._changed.notify()
+            for stop in self._giving_way:
+                stop.ask()
         if pushed_out is not None:
             detail = f"pushed out of {self.capacity} jobs for a stream that holds less"
             waited = self._clock() - pushed_out.enqueued
@@ -159,6 +164,20 @@ class JobQueue:
             self._running = self._turns.take() if self._turns else self._next_partial()
             self._since = self._clock()
             return self._running
+
+    @contextmanager
+    def giving_way(self) -> Iterator[Stop]:
+        """For work that gives way to windows: yields what asks for its end when one waits or runs, until left."""
+        stop = Stop()
+        with self._changed:
+            if self.depth:
+                stop.ask()
+            self._giving_way.add(stop)
+        try:
+            yield stop
+        finally:
+            with self._changed:
+                self._giving_way.remove(stop)
 
     def done(self) -> None:
         """The job that was got is finished; its place is free."""

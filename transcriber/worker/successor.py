@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from transcriber.errors import EngineError, Stopped, TranscriberError
 from transcriber.worker import warmup
 from transcriber.worker.queue import JobQueue, Succession
+from transcriber.worker.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,7 @@ class Successor:
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[Warm] = self._loop.create_future()
         self._given_up = threading.Event()
+        self._stop = Stop()  # of the pass that runs
         self._decided = threading.Event()  # it has taken over, or was given up
         self._before: Engine | None = None  # when it has taken over
         self._patient_until = 0.0
@@ -65,6 +68,7 @@ class Successor:
     def give_up(self) -> None:
         """End it as soon as may be; unless it has taken over already, the engine at work stays."""
         self._given_up.set()
+        self._stop.ask()
         self._decided.set()
 
     def _run(self) -> None:
@@ -121,24 +125,12 @@ class Successor:
                 self._given_up.wait(_LOOK_SECS)
                 continue
             try:
-                return warmup.timed(engine, self._speech, _Latch(self._given_up, self._queue if patient else None))
+                with self._queue.giving_way() if patient else nullcontext(Stop()) as self._stop:
+                    self._check()
+                    return warmup.timed(engine, self._speech, self._stop)
             except Stopped:
                 log.debug("a measuring pass gave way to a window")
 
     def _check(self) -> None:
         if self._given_up.is_set():
             raise Stopped("the daemon is stopping")
-
-
-class _Latch:
-    """Says yes for good once there was a reason to, as the engine asks of a `stop`."""
-
-    def __init__(self, given_up: threading.Event, gives_way_to: JobQueue | None) -> None:
-        self._given_up = given_up
-        self._queue = gives_way_to
-        self._on = False
-
-    def __call__(self) -> bool:
-        disturbed = self._queue is not None and self._queue.depth > 0
-        self._on = self._on or disturbed or self._given_up.is_set()
-        return self._on

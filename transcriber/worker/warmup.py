@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transcriber.worker.engine import Engine
+    from transcriber.worker.stop import Stop
 
 PASSES = 3  # that count; one pass more is the warm-up (first-touch memory, lazy tables)
 _BUDGET_SECS = 10.0  # with a model this slow one pass says enough
@@ -40,7 +41,7 @@ def measure(one_pass: Callable[[], float], passes: int = PASSES) -> list[float]:
     return sorted(took[1:] or took)
 
 
-def timed(engine: Engine, speech: NDArray[np.float32], stop: Callable[[], bool] | None = None) -> float:
+def timed(engine: Engine, speech: NDArray[np.float32], stop: Stop | None = None) -> float:
     """Seconds that one pass takes. Raises `EngineError`, `Stopped`."""
     before = time.monotonic()
     engine.transcribe(speech, None, stop)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from transcriber.errors import EngineError, Stopped, TranscriberError
@@ -13,6 +14,7 @@ from transcriber.messages import GapReason
 from transcriber.worker import guards, memory, warmup
 from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Outcome
+from transcriber.worker.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +56,7 @@ class WhisperThread:
         self.busy_since: float | None = None  # monotonic; None while idle
         self._at_partial = False
         self._tidied = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def start(self, speech: NDArray[np.float32], rtf: float | None = None) -> float:
         """Load the engine and measure its RTF on `speech` (float32 mono 16 kHz, one full window).
@@ -154,17 +157,16 @@ class WhisperThread:
         if not job.partial and self.promise.late(queued, self.weigh(job.samples)):
             detail = f"waited {queued:.1f} s, needs {self.pace.expected(self.weigh(job.samples)):.1f} s more"
             return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
-        deadline = job.enqueued + self.promise.max_latency
-        stop = (lambda: queue.waiting) if job.partial else (lambda: time.monotonic() > deadline)
         self._at_partial = job.partial
         self.busy_since = begin
         recognition, reason, detail = None, None, ""
         passes = 1
         try:
-            decoded = engine.transcribe(job.window.samples, job.window.language, stop)
-            if self._worth_repeating(engine, job, decoded, queue):
-                passes = 2
-                decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
+            with queue.giving_way() if job.partial else nullcontext(self._limit(job)) as stop:
+                decoded = engine.transcribe(job.window.samples, job.window.language, stop)
+                if self._worth_repeating(engine, job, decoded, queue):
+                    passes = 2
+                    decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
             recognition = guards.review(job.window, decoded, engine.model)
         except Stopped as stopped:
             reason, detail = None if job.partial else GapReason.DEADLINE, str(stopped)
@@ -178,6 +180,18 @@ class WhisperThread:
         if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
             self._measured_job(job, processing, done=recognition is not None)
         return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, passes)
+
+    def _limit(self, job: Job) -> Stop:
+        """What asks for the job's end at its deadline."""
+        stop = Stop()
+        self._post(self._set_alarm, job.enqueued + self.promise.max_latency, stop)
+        return stop
+
+    def _set_alarm(self, deadline: float, stop: Stop) -> None:
+        """On the event loop; the alarm of the job before is void."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(deadline, stop.ask)
 
     def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, queue: JobQueue) -> bool:
         """Whether a doubtful result came from a reduced context, nobody waits, and the whole one is done in time."""
