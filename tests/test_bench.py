@@ -109,6 +109,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
         assert audio["received"] == pytest.approx(audio["transcribed"] + audio["silent"] + sum(audio["gap"].values()))
         assert audio["received"] == pytest.approx(f["streams"] * 4.0)
         assert f["lateness"]["n"] == f["accepted"]
+        assert f["alone"] > 0
     assert high["streams"] > low["streams"]
     assert sum(high["dropped"].values()) > 0
     assert low["busy"] < high["busy"] <= 1.1  # a final counts whole where it ends: a little more than all may be
@@ -149,8 +150,9 @@ def test_durable_compares_a_backlog_with_live_audio(tmp_path: Path) -> None:
         (("engine", "--model", "/nowhere/model.bin"), 3, "/nowhere/model.bin: no such file"),
         (("latency", "--chart", "/nowhere/chart.svg"), 3, "/nowhere/chart.svg: there is no such folder"),
         (("latency", "--loads", "0"), 2, "is not a number from 0.01 to 100"),
+        (("overload", "--rate", "16001"), 2, "argument --rate: invalid choice: 16001 (choose from 8000, 16000"),
     ],
-    ids=["two models", "no model", "no folder", "no load"],
+    ids=["two models", "no model", "no folder", "no load", "no rate"],
 )
 def test_bad_options_are_refused_by_their_name(
     tmp_path: Path, arguments: tuple[str, ...], code: int, complaint: str

@@ -61,6 +61,17 @@ def test_lengthened_material_adds_background_only() -> None:
     assert len(speech.lengthened(source, 1.0).samples) == len(source.samples)
 
 
+def test_material_at_another_rate_is_as_long_and_as_loud() -> None:
+    """What is said where does not change; at its own rate nothing does."""
+    source = speech.recording()
+    assert speech.resampled(source, source.rate) is source
+    low = speech.resampled(source, 16_000)
+    assert (low.rate, low.utterances) == (16_000, source.utterances)
+    assert low.seconds == pytest.approx(source.seconds, abs=1e-3)
+    first = source.utterances[0]
+    assert np.std(low.cut(first.start, first.end)) == pytest.approx(np.std(source.cut(first.start, first.end)), rel=0.1)
+
+
 def test_a_plan_knows_what_is_said_where() -> None:
     """Utterances that a stream begins or ends in the middle of are not counted; the cycle repeats."""
     plan = Plan("p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0)
@@ -71,6 +82,7 @@ def test_a_plan_knows_what_is_said_where() -> None:
     assert [start for start, _ in plan.spoken(1, said)] == pytest.approx([5.82, 15.82])
     assert (plan.begin(0), plan.begin(1)) == (0.0, 0.05)
     assert Plan("p", 2, 25.0, 100, 10.0, in_step=True).begin(1) == 0.0
+    assert [Plan("p", 2, 25.0, 100, 10.0, rate=rate).chunk_frames for rate in (48_000, 16_000)] == [4800, 1600]
 
 
 @pytest.mark.parametrize("load", [0.05, 0.3, 1.0, 5.0])

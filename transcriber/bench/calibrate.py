@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from transcriber.bench import speech
@@ -42,7 +43,7 @@ class Cost:
 
 
 async def cost(settings: Settings) -> Cost:
-    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on; the best pass counts."""
+    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on: the median pass."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
     passes: list[float] = []
@@ -53,7 +54,7 @@ async def cost(settings: Settings) -> Cost:
         while len(passes) < _PASSES and (not passes or time.monotonic() - began < _BUDGET):
             # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
             passes.append(sum([await call(seconds, engine, window) for window in windows]))
-    return Cost(min(passes), len(windows), material.seconds)
+    return Cost(median(passes), len(windows), material.seconds)
 
 
 def seconds(engine: WhisperEngine, window: Window) -> float:

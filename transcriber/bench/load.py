@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
@@ -22,7 +22,7 @@ from transcriber.bench import speech
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 
-RATE = 48_000  # Hz, of the bundled recording; s16 mono
+RATE = 48_000  # Hz, of the bundled recording
 _FRAME_BYTES = 2
 _GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
 _LEAST_SLEEP = 0.001  # seconds: what epoll's clock counts in; what is due earlier goes out with the rest
@@ -40,13 +40,12 @@ class Plan:
     cycle: float
     in_step: bool = False  # all streams' chunks at once instead of spread evenly
     speed: float = 1.0  # times real time
+    rate: int = RATE  # Hz; the daemon must have it as AUDIO_SAMPLE_RATE
 
     @classmethod
-    def new(  # noqa: PLR0913 - all of it is what a plan is made of
-        cls, streams: int, seconds: float, chunk_ms: int, cycle: float, *, in_step: bool = False, speed: float = 1.0
-    ) -> Self:
+    def new(cls, streams: int, seconds: float, chunk_ms: int, cycle: float, **more: Any) -> Self:  # noqa: ANN401
         """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
-        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed)
+        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, **more)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -57,7 +56,7 @@ class Plan:
 
     @property
     def chunk_frames(self) -> int:
-        return RATE * self.chunk_ms // 1000
+        return self.rate * self.chunk_ms // 1000
 
     @property
     def chunks(self) -> int:
@@ -93,11 +92,11 @@ class Plan:
 
 async def _publish(plan: Plan, connection: Connection, begin: float) -> list[float]:
     """Send everything; returns by how many seconds each message was late."""
-    pcm = speech.lengthened(speech.recording(), plan.cycle).pcm()
+    pcm = speech.resampled(speech.lengthened(speech.recording(), plan.cycle), plan.rate).pcm()
     size = plan.chunk_frames * _FRAME_BYTES
     pcm += pcm[:size]
     cycle = len(pcm) - size
-    starts = [round(plan.phase(n) * RATE) * _FRAME_BYTES for n in range(plan.streams)]
+    starts = [round(plan.phase(n) * plan.rate) * _FRAME_BYTES for n in range(plan.streams)]
     headers = {wire.SESSION: plan.prefix}
     subjects = [f"{wire.AUDIO}.{plan.stream(n)}" for n in range(plan.streams)]
     late: list[float] = []

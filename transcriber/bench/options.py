@@ -8,6 +8,7 @@ from pathlib import Path
 from transcriber.arguments import whole, within
 
 _LONGEST = 86_400  # seconds: a day of measuring is a soak test
+_RATES = (8000, 16_000, 24_000, 44_100, 48_000)  # Hz, which ten milliseconds divide into whole samples
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +31,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _add_loads(latency, seconds=40.0, loads=[0.3, 0.8])
 
     overload = kinds.add_parser("overload", parents=[file, model, server, chart], help="past the engine's capacity")
-    _add_loads(overload, seconds=48.0, loads=[0.5, 0.8, 1.0, 1.2, 2.0, 5.0])
+    _add_loads(overload, seconds=48.0, loads=[0.5, 0.8, 1.0, 1.2, 2.0, 5.0], chunk_ms=200)
     help_text = "L_max in seconds: short, so that a short load fills the queue [%(default)g]"
     overload.add_argument("--max-latency", default=2.0, type=within(0.1, 3600), help=help_text)
+    help_text = "of the audio, in Hz: low, as what makes it and takes it in is not to be measured here [%(default)s]"
+    overload.add_argument("--rate", default=16_000, type=int, choices=_RATES, help=help_text)
 
     fairness = kinds.add_parser("fairness", parents=[file, model], help="what a stream that floods costs the others")
     fairness.add_argument("--seconds", default=60.0, type=seconds, help="of measuring, over both runs [%(default)g]")
@@ -52,12 +55,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     durable.add_argument("--seconds", default=120.0, type=seconds, help="of stored audio [%(default)g]")
 
 
-def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[float]) -> None:
+def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[float], chunk_ms: int = 100) -> None:
     add = parser.add_argument
     add("--seconds", default=seconds, type=within(0.1, _LONGEST), help="of measuring, over all loads [%(default)g]")
     shown = " ".join(f"{load:g}" for load in loads)
     add("--loads", default=loads, type=within(0.01, 100), nargs="+", help=f"shares of the engine's capacity [{shown}]")
-    add("--chunk-ms", default=100, type=whole(10, 1000), help="[%(default)s]")
+    add("--chunk-ms", default=chunk_ms, type=whole(10, 1000), help="[%(default)s]")
 
 
 def _file() -> argparse.ArgumentParser:

@@ -88,9 +88,17 @@ def lengthened(source: Material, seconds: float) -> Material:
     return Material(samples, source.rate, source.utterances)
 
 
+def resampled(material: Material, rate: int) -> Material:
+    """The same at another rate, in Hz."""
+    if rate == material.rate:
+        return material
+    samples = np.asarray(soxr.resample(material.samples, material.rate, rate, "HQ"), np.float32)
+    return Material(samples, rate, material.utterances)
+
+
 def at_16k(material: Material) -> NDArray[np.float32]:
     """The samples at 16 kHz."""
-    return np.asarray(soxr.resample(material.samples, material.rate, SAMPLE_RATE, "HQ"), np.float32)
+    return resampled(material, SAMPLE_RATE).samples
 
 
 def windows(material: Material, options: StreamOptions) -> list[Window]:
