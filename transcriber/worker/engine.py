@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,10 +17,9 @@ from transcriber.ggml import check_model_file
 from transcriber.messages import SAMPLE_RATE
 from transcriber.results import Segment, Word
 from transcriber.worker import memory
+from transcriber.worker.abort import stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from transcriber.worker.stop import Stop
@@ -164,7 +162,7 @@ class WhisperEngine:
             samples = np.concatenate([samples, np.zeros(_SHORTEST - length, np.float32)])
         samples = np.ascontiguousarray(samples, np.float32)
         parameters = self._parameters(len(samples), language, whole=whole)
-        with _stoppable(parameters, stop):
+        with stoppable(parameters, stop):
             status = whisper.whisper_full(self._context, parameters, samples, len(samples))
         if status:
             if stop is not None and stop():
@@ -243,38 +241,6 @@ class WhisperEngine:
         end = max(start, _clamp(whisper.whisper_full_get_segment_t1(context, index), length))
         text = whisper.whisper_full_get_segment_text(context, index).decode("utf-8", "replace").strip()
         return Segment(text, start, end, _geometric_mean(logs), done)
-
-
-@contextmanager
-def _stoppable(parameters: Any, stop: Stop | None) -> Iterator[None]:  # noqa: ANN401 - the bindings have no types
-    """Let `stop` end the pass that runs with these parameters.
-
-    whisper.cpp asks whether to go on after the encoder and after each token, 12 times in a five-second window, and the
-    bindings take the GIL for the answer, for which the thread has to wait and then to be scheduled again: 2.3 % of a
-    window's time beside an event loop that takes in 338 streams on two cores. But they do so only while there is a
-    callback. So it is taken away once the pass has begun, and with that has got its own copy of the parameters, in
-    which the question stays; and it is put back when there is something to say.
-    """
-    if stop is None:
-        yield
-        return
-
-    def put() -> None:
-        whisper.assign_abort_callback(parameters, stop)
-
-    def take_away(_context: object) -> bool:
-        whisper.clear_abort_callback(parameters)
-        if stop():
-            put()
-        return True
-
-    put()
-    whisper.assign_encoder_begin_callback(parameters, take_away)
-    try:
-        with stop.told(put):
-            yield
-    finally:
-        whisper.clear_encoder_begin_callback(parameters)  # it holds the parameters, and they it
 
 
 @dataclass(slots=True)
