@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import numpy as np
@@ -23,7 +23,7 @@ from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 
 RATE = 48_000  # Hz, of the bundled recording
-_FRAME_BYTES = 2
+_FRAME_BYTES = 2  # s16 mono
 _GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
 _LEAST_SLEEP = 0.001  # seconds: what epoll's clock counts in; what is due earlier goes out with the rest
 _TURN = 32  # messages without a pause after which the connection gets its turn
@@ -43,9 +43,19 @@ class Plan:
     rate: int = RATE  # Hz; the daemon must have it as AUDIO_SAMPLE_RATE
 
     @classmethod
-    def new(cls, streams: int, seconds: float, chunk_ms: int, cycle: float, **more: Any) -> Self:  # noqa: ANN401
+    def new(  # noqa: PLR0913 - all of it is what a plan is made of
+        cls,
+        streams: int,
+        seconds: float,
+        chunk_ms: int,
+        cycle: float,
+        *,
+        in_step: bool = False,
+        speed: float = 1.0,
+        rate: int = RATE,
+    ) -> Self:
         """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
-        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, **more)
+        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed, rate)
 
     @classmethod
     def parse(cls, text: str) -> Self:
