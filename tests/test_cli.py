@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -223,6 +224,22 @@ def test_a_second_signal_ends_the_clean_up_and_more_are_ignored(handlers):
 
     assert interrupts.interruptible(work()) == 130
     assert steps == ["cleaned up"]
+
+
+def test_signals_that_interrupt_the_handling_of_each_other_end_the_command(handlers, monkeypatch):
+    """On a busy machine five come before the first is dealt with: each handler begins within the one before."""
+    left = iter(range(4))
+    monkeypatch.setattr(
+        interrupts.logging, "disable", lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in itertools.islice(left, 1)]
+    )
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(30):
+            await asyncio.Event().wait()
+
+    assert interrupts.interruptible(work()) == 130
+    assert next(left, None) is None
 
 
 def test_a_cancellation_that_is_swallowed_comes_again(handlers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import logging
 import math
 import os
@@ -51,6 +52,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.caught: list[int] = []
+        self._numbers = itertools.count(1)
         self._stuck_from = math.inf
 
     def cancel(self, task: asyncio.Task[Any] | None) -> None:
@@ -62,11 +64,14 @@ class _Signals:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        count = next(
+            self._numbers
+        )  # in one step: the next signal may come before the next line, and have its way first
         self.caught.append(number)
         logging.disable()  # what closing down brings about is no news
         if time.monotonic() > self._stuck_from:
             raise KeyboardInterrupt
-        if len(self.caught) <= 2:  # noqa: PLR2004 - more of them find everything on its way out
+        if count <= 2:  # noqa: PLR2004 - more of them find everything on its way out
             self._stuck_from = min(self._stuck_from, time.monotonic() + _NOTICE_SECS)
             self._loop.call_soon_threadsafe(self._noticed)
 
