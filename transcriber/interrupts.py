@@ -64,9 +64,8 @@ class _Signals:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        count = next(
-            self._numbers
-        )  # in one step: the next signal may come before the next line, and have its way first
+        # Counted in one step: the next signal may come before the next line, and be dealt with first.
+        count = next(self._numbers)
         self.caught.append(number)
         logging.disable()  # what closing down brings about is no news
         if time.monotonic() > self._stuck_from:
