@@ -98,7 +98,7 @@ class Collector:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """The last export: cumulative, so it holds everything."""
+        """The last export: cumulative, so it holds everything but exemplars, each of which is exported once."""
         return self.exports[-1] if self.exports else {}
 
     def value(self, name: str, **wanted: str) -> float:
