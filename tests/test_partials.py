@@ -75,7 +75,7 @@ async def test_a_busy_worker_makes_none(nats_server: NatsServer, client: Client,
     """While finals wait, nobody looks at open windows."""
     slow = {"STUB_SECS": "0.5", "STUB_WARM_SECS": "0.01", "WHISPER_RTF": "0.1", "AUDIO_SAMPLE_RATE": str(RATE)}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
-        for n in range(40):  # 20 s of work
+        for n in range(16):  # 8 s of work, while the quiet stream speaks for 4
             await client.send(s16(longest.samples), subject=f"audio.busy{n}", audio_event="end")
         await speak(client, longest, stream="quiet")
         assert not client.of("partial", stream="quiet")

@@ -177,9 +177,9 @@ def by_voice(recognizer: Recognizer) -> dict[str, Rate]:
     return rates
 
 
-def by_fit(recognizer: Recognizer, most: int | None = None) -> dict[str, Rate]:
-    """Rates on (at most so many) utterances with the context fitted to each, and with the full one."""
-    spoken = heard_voices()[:most]
+def by_fit(recognizer: Recognizer) -> dict[str, Rate]:
+    """Rates with the context fitted to each utterance, and with the full one."""
+    spoken = heard_voices()
     return {
         "context fitted": rate(answers(recognizer, spoken)),
         "context full": rate(answers(recognizer, spoken, FULL)),
@@ -207,18 +207,20 @@ def by_context(path: Path, threads: int, most: int | None = None) -> dict[str, R
     }
 
 
-def by_mode(recognizer: Recognizer) -> dict[str, Rate]:
-    """Rates without timestamps, and after a prompt."""
+def by_mode(recognizer: Recognizer, most: int | None = None) -> dict[str, Rate]:
+    """Rates on (at most so many) utterances without timestamps, and after a prompt."""
     prompt = "turn left two seven zero degrees and hold"
+    spoken = heard_voices()[:most]
     return {
-        "no timestamps": rate(answers(recognizer, heard_voices(), no_timestamps=True)),
-        "after a prompt": rate(answers(recognizer, heard_voices(), initial_prompt=prompt)),
+        "no timestamps": rate(answers(recognizer, spoken, no_timestamps=True)),
+        "after a prompt": rate(answers(recognizer, spoken, initial_prompt=prompt)),
     }
 
 
-def without_speech(recognizer: Recognizer) -> list[str]:
-    """Signals in which nobody speaks and the text that they gave, if any."""
-    names, samples = zip(*signals(), strict=True)
+def without_speech(recognizer: Recognizer, longest: float = math.inf) -> list[str]:
+    """Signals of at most so many seconds in which nobody speaks, and the text that they gave, if any."""
+    found = [(name, samples) for name, samples in signals() if len(samples) <= longest * SAMPLE_RATE]
+    names, samples = zip(*found, strict=True)
     return [f"{name}: {text}" for name, text in zip(names, recognizer.texts(samples), strict=True) if text]
 
 
