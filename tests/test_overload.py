@@ -18,7 +18,7 @@ from transcriber.worker.engine import fitted_context
 from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Job, JobQueue
 
-L_MAX, D, RTF, NOISE = 20.0, 5.0, 0.04, 0.1  # a window of D takes 0.2 s, give or take 10 %
+L_MAX, D, RTF = 20.0, 5.0, 0.04  # a window of D takes 0.2 s
 SHORTEST, LONGEST = 0.8, D  # seconds of a window, evenly spread
 NOTHING = np.zeros(0, np.float32)
 
@@ -40,16 +40,32 @@ class Fate:
     waited: float = 0.0  # from put to here
 
 
+class Noise:
+    """Factors about 1 that stray by `deviation`, each correlated with the one before; a share `odd` is fivefold."""
+
+    def __init__(self, deviation: float, correlation: float = 0.0, odd: float = 0.0) -> None:
+        self._random = random.Random(1)
+        self._deviation = deviation
+        self._correlation = correlation
+        self._odd = odd
+        self._last = 0.0
+
+    def next(self) -> float:
+        new = self._random.gauss(0, self._deviation)
+        self._last = self._correlation * self._last + math.sqrt(1 - self._correlation**2) * new
+        return math.exp(self._last) * (5.0 if self._random.random() < self._odd else 1.0)
+
+
 class Worker:
     """Works through a queue as the Whisper thread does, on a clock of its own."""
 
-    def __init__(self, slowness: Callable[[float], float] = lambda _now: 1.0) -> None:
+    def __init__(self, slowness: Callable[[float], float] = lambda _now: 1.0, noise: Noise | None = None) -> None:
         self.now = 0.0
         self.fates: list[Fate] = []
         self.depths: list[tuple[float, int]] = []
         self.busy = 0.0
         self._slowness = slowness
-        self._noise = random.Random(1)
+        self._noise = noise or Noise(0.1)
         self._promise = Promise(L_MAX, Pace(RTF * D, FULL, D))
         self.queue = JobQueue(capacity.derive(L_MAX, D, RTF).jobs, self._promise, weigh, clock=lambda: self.now)
         self._running: tuple[float, float, Job] | None = None  # ends at, takes, job
@@ -80,7 +96,7 @@ class Worker:
             assert job is not None
             work = weigh(job.samples)
             if not self._promise.late(self.now - job.enqueued, work):
-                takes = work / FULL * RTF * D * self._slowness(self.now) * self._noise.lognormvariate(0, NOISE)
+                takes = work / FULL * RTF * D * self._slowness(self.now) * self._noise.next()
                 self._running = (self.now + takes, takes, job)
                 return
             self._tell(job.stream, "dropped", job.enqueued)
@@ -151,14 +167,31 @@ def test_overload_does_not_swing(streams: int, load: float) -> None:
 
 @pytest.mark.parametrize("streams", [1, 10, 300])
 def test_an_engine_that_becomes_three_times_slower_is_late_for_ten_seconds_at_most(streams: int) -> None:
-    """The estimate catches up; what was accepted before and cannot be in time is dropped without being decoded."""
+    """The estimate catches up, and what is accepted then is done in time; of the rest little is decoded in vain."""
     worker = Worker(slowness=lambda now: 3.0 if now >= 100 else 1.0)
     worker.run(speech(even(2.0, streams)), 300)
-    assert [f for f in worker.fates if f.what == "late" and not 100 <= f.at <= 110] == []
+    assert [f for f in worker.fates if f.what in {"late", "dropped"} and f.at - f.waited > 110] == []
     assert worker.busy > 0.97 * 300
     settled = 100 + 2 * L_MAX  # when what was accepted before has left the queue
     assert worker.count("done", since=settled) * 3 * USUAL > 0.95 * (300 - settled)
-    assert worker.count("dropped", since=settled) < 0.02 * worker.count("done", since=settled)
+    assert worker.count("late") < 5
+
+
+def test_promises_are_kept_on_a_machine_that_others_share() -> None:
+    """Windows in a row are slow together, by a quarter: hardly any that was accepted is not done in time."""
+    worker = Worker(slowness=lambda _now: 3.0, noise=Noise(0.24, 0.7))
+    worker.run(speech(even(6.0, 10)), 1000)
+    assert worker.count("dropped", "late", since=100) < 0.004 * worker.count("done", since=100)
+    assert worker.busy > 0.97 * 1000
+
+
+def test_odd_windows_cost_few_others() -> None:
+    """One in fifty takes five times as long, at half of what the engine can do, with thirteen to a promise."""
+    worker = Worker(slowness=lambda _now: 12.0, noise=Noise(0.1, odd=0.02))
+    worker.run(speech(even(0.5 / 12, 10)), 6000)
+    accepted = worker.count("accepted", since=100)
+    assert worker.count("refused", "pushed_out", since=100) < 0.02 * accepted
+    assert worker.count("dropped", "late", since=100) < 0.005 * accepted
 
 
 def test_an_engine_that_becomes_faster_is_used_again() -> None:
