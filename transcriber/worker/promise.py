@@ -3,7 +3,7 @@
 The control law. The engine's speed is a smoothed ratio of sums: seconds of processing over work done, where the work of
 a window is what the engine says that its cost is proportional to. A window is accepted when everything that is served
 up to its end is done within L_max at that speed and with a margin for chance. When its turn comes, only its own work is
-left to foresee, and it has been promised: with a small margin, only that the engine does not work in vain too often.
+left to foresee, and it has been promised: the margin is just enough for the engine to work in vain seldom.
 
 The speed depends on the engine alone, never on what was accepted or refused, so nothing feeds back and nothing can
 swing. In lasting overload the queue stands at the length that L_max allows, every finished job makes room for about one
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 # Weight of the newest measurement in the speed: a lasting change shows within ten windows, one outlier fades in five.
 _SMOOTHING = 0.2
-# The same in how far windows stray from what was foreseen: that is known from eighty of them, or a few windows alike
-# would pass for an even engine.
+# The same in how far windows stray from what was foreseen. It is known from about forty of them, (2 - a) / a, as a few
+# windows alike must not pass for an even engine.
 _SMOOTHING_OF_DEVIATION = 0.05
 # Margins in mean absolute deviations, as in TCP's timer (RFC 6298), because one odd window counts less in them than in
 # standard ones. Three are 2.4 of these in normal noise: 99 % of single windows. All windows of a sum are taken to stray
