@@ -68,8 +68,8 @@ class AudioStream:
         offset = first.offset or 0
         self._clock = Clock(first.format.rate, 0, 0, offset)
         self.start = self.head = self._clock.position(offset)
-        self._raw = bytearray()  # chunks in `_format` that have gathered
-        self._gathered = self._filtered = 0  # chunks: those, and those in which no speech was found
+        self._raw: list[bytes | memoryview] = []  # chunks in `_format` that have gathered
+        self._raw_bytes = self._filtered = 0  # theirs, and chunks in which no speech was found
         self._early: list[Piece] = []  # what a look has decided, to be given out with the next chunk
         self._resampler = Resampler(first.format.rate)
         self._given = 0  # samples that this resampler owes up to the head
@@ -158,11 +158,11 @@ class AudioStream:
         if chunk.traceparent is not None:
             self._traces.add(self.head, chunk.traceparent)
         self._mark(chunk, overlap)
-        frame_bytes = chunk.format.frame_bytes
-        self._raw += memoryview(chunk.pcm)[overlap * frame_bytes :] if overlap else chunk.pcm
-        self._gathered += 1
+        raw = memoryview(chunk.pcm)[overlap * chunk.format.frame_bytes :] if overlap else chunk.pcm
+        self._raw.append(raw)
+        self._raw_bytes += len(raw)
         self._advance(frames - overlap)
-        if len(self._raw) >= self._due:
+        if self._raw_bytes >= self._due:
             pieces += self._digest()
         return pieces
 
@@ -196,13 +196,12 @@ class AudioStream:
         """Decode, resample and segment the chunks that have gathered."""
         if not self._raw:
             return []
-        samples, repaired = pcm.decode(self._raw, self._format)
-        self._raw = bytearray()
+        samples, repaired = pcm.decode(b"".join(self._raw), self._format)
         self._repaired += repaired
         spans = self._segmenter.push(self._resampler.push(samples))
         if not self._segmenter.speaking and all(span.samples is None for span in spans):
-            self._filtered += self._gathered
-        self._gathered = 0
+            self._filtered += len(self._raw)
+        self._raw, self._raw_bytes = [], 0
         self._plan()
         return list(self._wrap(spans))
 
