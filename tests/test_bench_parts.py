@@ -130,7 +130,7 @@ def test_the_word_error_rate_is_the_usual_one(heard: str) -> None:
 
 
 def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> None:
-    """Complete, as large as the published file without its one token more, and it says sixteen tokens and stops."""
+    """Complete, as large as the published file without its one token more, and it says eleven tokens and stops."""
     path = tmp_path / "tiny.bin"
     weights.write_random(path, "tiny")
     header = check_model_file(path)
@@ -139,7 +139,7 @@ def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> Non
     engine = WhisperEngine(WhisperOptions(path, threads=1, audio_ctx=512))
     for seconds in (1, 3):
         (segment,) = engine.transcribe(np.zeros(seconds * 16_000, np.float32), None).segments
-        assert 8 <= len(segment.words) <= 16
+        assert 6 <= len(segment.words) <= 11
 
 
 def test_cpu_time_is_what_the_system_counts() -> None:
