@@ -140,6 +140,15 @@ def test_a_bad_url_is_refused_without_its_password() -> None:
     assert "hidden" not in str(error.value)
 
 
+def test_a_variable_that_is_only_like_a_setting_is_told_with_the_one_that_was_meant() -> None:
+    """Nothing of what a container has in its environment anyway, and nothing that the OpenTelemetry SDK may read."""
+    meant = {"WHISPER_MODEL": "WHISPER_MODEL_PATH", "AUDIO_RATE": "AUDIO_SAMPLE_RATE", "LOGLEVEL": "LOG_LEVEL"}
+    usual = ("LANG", "HOSTNAME", "GPG_KEY", "PYTHON_VERSION", "SSL_CERT_FILE", "OMP_NUM_THREADS", "NATS_SERVICE_HOST")
+    link = {"NATS_PORT": "tcp://10.0.0.1:4222"}
+    set_ = dict.fromkeys((*meant, *usual, *settings.names(), "OTEL_METRIC_EXPORTER"), "x")
+    assert settings.mistaken(set_ | link) == meant
+
+
 @pytest.mark.parametrize(
     ("files", "cpus"),
     [
@@ -172,3 +181,11 @@ async def test_the_daemon_exits_with_2_and_one_sentence(name: str, value: str) -
         assert await daemon.ended(10) == 2
     assert daemon.stderr.startswith(f"transcriber: {name}={value!r} is not allowed: ")
     assert daemon.stderr.count("\n") == 1
+
+
+async def test_the_daemon_warns_of_a_misspelt_setting() -> None:
+    """It goes on, as the variable may be somebody else's."""
+    async with Daemon("nats://127.0.0.1:1", wait=False, MAX_STREAM="9", NATS_CONNECT_TIMEOUT_SECS="0.1") as daemon:
+        line = await daemon.logged("MAX_STREAM is not a setting")
+    assert line["level"] == "warning"
+    assert line["message"].endswith("MAX_STREAMS is one")

@@ -75,6 +75,8 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
+    for name, meant in settings.mistaken().items():
+        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
     service = DurableService if chosen.durable else Service
 
     async def live() -> NoReturn:

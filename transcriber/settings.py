@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -30,6 +31,8 @@ _SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
 _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
+# Of 1, as difflib counts: WHISPER_MODEL is 0.84 of WHISPER_MODEL_PATH, and AUDIO_RATE 0.74 of AUDIO_SAMPLE_RATE.
+_ALIKE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,20 @@ def names() -> frozenset[str]:
     reader = _Reader({})
     _read(reader)
     return frozenset(reader.names)
+
+
+def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables that are no settings, though so like one that it was probably meant: what they are, and that one.
+
+    Not those of the OpenTelemetry SDK, which knows more than we do, nor Kubernetes' links to a service called `nats`.
+    """
+    ours, found = names(), {}
+    for name, value in (os.environ if environ is None else environ).items():
+        if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
+            continue
+        if like := difflib.get_close_matches(name, ours, 1, _ALIKE):
+            found[name] = like[0]
+    return found
 
 
 def _read(r: _Reader) -> Settings:
