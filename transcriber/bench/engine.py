@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
 _PASSES = 3  # of each way over each recording, and
-_ROUNDS = 3  # of the saturated queue: as many as fit into
+_ROUNDS = 5  # of the saturated queue: as many as fit into
 _BUDGET = 20.0  # seconds, at least one; the best counts, because what else runs on the machine only makes one slower
 _ROUND_SECS = 1.5  # of a round, at least: a thread that starts a few milliseconds late must not count
 _LOOK_SECS = 0.001  # between two looks whether a thread has ended
