@@ -155,14 +155,18 @@ class JobQueue:
                 self._changed.notify()
 
     def get(self) -> Job | None:
-        """Wait for a job; None when the queue is closed and empty. Answer each with `done`."""
+        """Wait for a job; None when the queue is closed and empty. Answer each with `done`.
+
+        What cannot be in time any more comes first: it costs nothing, and its gap is told before its turn would come.
+        """
         with self._changed:
             while not self._turns and not self._partials:
                 if self._closed:
                     return None
                 self._changed.wait()
-            self._running = self._turns.take() if self._turns else self._next_partial()
             self._since = self._clock()
+            expired = self._turns.take_older(self._since - self._promise.max_latency)
+            self._running = expired or (self._turns.take() if self._turns else self._next_partial())
             return self._running
 
     @contextmanager

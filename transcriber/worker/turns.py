@@ -72,9 +72,17 @@ class Turns:
         self._served += work
         line.jobs.popleft()
         self._took(stream, work)
-        if not self._lines:
-            self._round = 0.0
         return job
+
+    def take_older(self, than: float) -> Job | None:
+        """Take out a job that was put before then, out of turn; None when there is none."""
+        for stream, line in self._lines.items():
+            job, work = line.jobs[0]
+            if job.enqueued < than:
+                line.jobs.popleft()
+                self._took(stream, work)
+                return job
+        return None
 
     def newest(self, stream: str) -> float:
         """The work of the job that would be the stream's last."""
@@ -139,3 +147,5 @@ class Turns:
         self._work[stream] -= work
         if not self._lines[stream].jobs:
             del self._lines[stream], self._work[stream]
+        if not self._lines:
+            self._round = 0.0
