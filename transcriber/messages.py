@@ -1,4 +1,4 @@
-"""The types that travel between the layers. Frozen, slotted, without behaviour beyond derived values.
+"""The types that travel between the layers. Slotted, all but one frozen, without behaviour beyond derived values.
 
 Positions are integer indices of 16 kHz mono samples on the session's timeline; bounds are half-open. Durations are
 seconds on the monotonic clock. Seconds of audio appear only on the wire.
@@ -60,7 +60,7 @@ class Cursor:
     frame: int
 
 
-@dataclass(slots=True)  # not frozen: that would make each of them three times as slow to build, and there are many
+@dataclass(slots=True)  # not frozen: one would take five times as long to make, and there are fifty a second and stream
 class Chunk:
     """What a producer sent in one message: whole sample frames of raw PCM, possibly none. Nobody changes it."""
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from transcriber.bench.speech import Material
 
 _CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
-_PASSES = 3  # of each way over each recording, and
-_BUDGET = 20.0  # seconds, as many as fit into; the best counts: what else runs on the machine only makes one slower
-# Rounds of the saturated queue, as many as fit into that. On a machine that others share one round strays by 2 to 4 %,
-# and so does the best of them; what each window takes in the better quarter of its passes adds up to within 0.5 %.
+_BUDGET = 20.0  # seconds for these, as many as fit into it but one at least:
+_PASSES = 3  # of each way over each recording; the best counts, because what else runs only makes one slower
+# Of the saturated queue. On a machine that others share a round strays by 2 to 4 %, and so does the best of them; the
+# lower quartiles of what each window takes add up to within 0.5 %.
 _ROUNDS = 16
 _ROUND_SECS = 0.5  # of a round, at least: the thread's start and end are 1.3 ms of it
 _LOOK_SECS = 0.001  # between two looks whether a thread has ended
