@@ -177,11 +177,10 @@ def test_an_engine_that_becomes_three_times_slower_is_late_for_ten_seconds_at_mo
     assert worker.count("late") < 5
 
 
-@pytest.mark.parametrize("streams", [1, 10, 300])
-def test_what_cannot_be_in_time_any_more_is_told_when_that_is_known(streams: int) -> None:
+def test_what_cannot_be_in_time_any_more_is_told_when_that_is_known() -> None:
     """Not when its stream's turn comes: a gap is no later than a window that is in the engine at that moment."""
     worker = Worker(slowness=lambda now: 10.0 if now >= 100 else 1.0)
-    worker.run(speech(even(2.0, streams)), 300)
+    worker.run(speech(even(2.0, 10)), 300)
     dropped = [f.waited for f in worker.fates if f.what == "dropped"]
     assert len(dropped) > 20
     assert max(dropped) < L_MAX + 10 * RTF * D * math.exp(3 * 0.1)  # the longest window, with noise

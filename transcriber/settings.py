@@ -136,7 +136,7 @@ def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     Not those of the OpenTelemetry SDK, which knows more than we do, nor Kubernetes' links to a service called `nats`.
     """
-    ours, found = names(), {}
+    ours, found = sorted(names()), {}  # sorted: of two that are as like, always the same one
     for name, value in (os.environ if environ is None else environ).items():
         if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
             continue

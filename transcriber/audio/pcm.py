@@ -30,7 +30,7 @@ def _alaw_table() -> NDArray[np.float32]:
 _TABLES = {Encoding.MULAW: _mulaw_table(), Encoding.ALAW: _alaw_table()}
 
 
-def decode(pcm: bytes | bytearray, audio_format: AudioFormat) -> tuple[NDArray[np.float32], int]:
+def decode(pcm: bytes, audio_format: AudioFormat) -> tuple[NDArray[np.float32], int]:
     """Decode raw interleaved PCM and mix it down to mono.
 
     `pcm` is a whole number of sample frames. Returns float32 of shape (frames,) in [-1, 1] and how many float samples
