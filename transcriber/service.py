@@ -35,7 +35,7 @@ from transcriber.standing import snapshot, summarise, wedged
 from transcriber.swap import Models, ModelSwap, behind, pulled
 from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
-from transcriber.worker import capacity
+from transcriber.worker import capacity, scheduling
 from transcriber.worker.engine import Engine, WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
@@ -180,6 +180,7 @@ class Service:
         verified = modelstore.verify(self._model_path, settings.model_sha256)
         window = settings.sessions.stream.window_secs
         rtf = await self._worker.start(speech(window), settings.rtf)
+        scheduling.give_way()  # to the engine's thread, which is there by now and does not inherit it
         derived = self._derived(rtf)
         self._queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
         self._worker.serve(self._queue)
