@@ -11,16 +11,17 @@ import jiwer
 import numpy as np
 import psutil
 import pytest
-from harness import Speech
+from harness import NatsServer, Speech
 
-from transcriber import modelstore
+from transcriber import modelstore, settings
 from transcriber.audio.stream import StreamOptions
 from transcriber.bench import chart, latency, machine, speech, weights
 from transcriber.bench.calibrate import Cost
-from transcriber.bench.load import Plan
+from transcriber.bench.load import Plan, publish
 from transcriber.bench.report import percentiles, table
 from transcriber.bench.rig import Played, environ_for
 from transcriber.bench.words import error_rate
+from transcriber.broker.connection import Connection
 from transcriber.errors import CannotStart
 from transcriber.ggml import check_model_file
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
@@ -83,6 +84,18 @@ def test_a_plan_knows_what_is_said_where() -> None:
     assert (plan.begin(0), plan.begin(1)) == (0.0, 0.05)
     assert Plan("p", 2, 25.0, 100, 10.0, in_step=True).begin(1) == 0.0
     assert [Plan("p", 2, 25.0, 100, 10.0, rate=rate).chunk_frames for rate in (48_000, 16_000)] == [4800, 1600]
+
+
+@pytest.mark.parametrize("nap", [0.001, 0.02])
+async def test_no_chunk_goes_out_before_it_was_recorded(nats_server: NatsServer, nap: float) -> None:
+    """What comes due while the generator pauses goes out late: early, it would make text look sooner than it is."""
+    connection = Connection(settings.load({"NATS_URL": nats_server.url}).broker, name="test")
+    await connection.open()
+    late = await publish(Plan("p", 20, 0.3, 10, 31.0, nap=nap), connection, time.monotonic())
+    await connection.close()
+    assert len(late) == 600
+    assert min(late) >= 0
+    assert max(late) > nap / 2
 
 
 @pytest.mark.parametrize("load", [0.05, 0.3, 1.0, 5.0])

@@ -25,7 +25,6 @@ from transcriber.broker.connection import Connection
 RATE = 48_000  # Hz, of the bundled recording
 _FRAME_BYTES = 2  # s16 mono
 _GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
-_LEAST_SLEEP = 0.001  # seconds: what epoll's clock counts in; what is due earlier goes out with the rest
 _TURN = 32  # messages without a pause after which the connection gets its turn
 
 
@@ -41,6 +40,7 @@ class Plan:
     in_step: bool = False  # all streams' chunks at once instead of spread evenly
     speed: float = 1.0  # times real time
     rate: int = RATE  # Hz; the daemon must have it as AUDIO_SAMPLE_RATE
+    nap: float = 0.001  # seconds that a pause takes at least, epoll's tick or more; what comes due in it goes out late
 
     @classmethod
     def new(  # noqa: PLR0913 - all of it is what a plan is made of
@@ -53,9 +53,10 @@ class Plan:
         in_step: bool = False,
         speed: float = 1.0,
         rate: int = RATE,
+        nap: float = 0.001,
     ) -> Self:
         """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
-        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed, rate)
+        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed, rate, nap)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -100,7 +101,7 @@ class Plan:
         return found
 
 
-async def _publish(plan: Plan, connection: Connection, begin: float) -> list[float]:
+async def publish(plan: Plan, connection: Connection, begin: float) -> list[float]:
     """Send everything; returns by how many seconds each message was late."""
     pcm = speech.resampled(speech.lengthened(speech.recording(), plan.cycle), plan.rate).pcm()
     size = plan.chunk_frames * _FRAME_BYTES
@@ -115,8 +116,10 @@ async def _publish(plan: Plan, connection: Connection, begin: float) -> list[flo
         for n, subject in enumerate(subjects):
             due = begin + plan.begin(n) + (number + 1) * plan.chunk_ms / 1000 / plan.speed
             wait = due - time.monotonic()
-            if wait > _LEAST_SLEEP or not len(late) % _TURN:
-                await asyncio.sleep(max(0.0, wait))
+            if wait > 0:
+                await asyncio.sleep(max(plan.nap, wait))
+            elif not len(late) % _TURN:
+                await asyncio.sleep(0)
             late.append(time.monotonic() - due)
             at = (starts[n] + number * size) % cycle
             await connection.publish(subject, pcm[at : at + size], headers)
@@ -130,7 +133,7 @@ async def _main() -> None:
     begin = time.monotonic() + plan.chunk_ms / 1000
     _say({"begin": begin})
     before = time.process_time()
-    late = await _publish(plan, connection, begin)
+    late = await publish(plan, connection, begin)
     cpu = time.process_time() - before
     await connection.confirm()
     await connection.close()
