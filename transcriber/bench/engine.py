@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
 _BUDGET = 20.0  # seconds for these, as many as fit into it but one at least:
-_PASSES = 3  # of each way over each recording; the best counts, because what else runs only makes one slower
+_PASSES = 3  # of each plain way over each recording
 # Of the saturated queue. On a machine that others share a round strays by 2 to 4 %, and so does the best of them; the
 # lower quartiles of what each window takes add up to within 0.5 %.
 _ROUNDS = 16
@@ -42,11 +43,12 @@ _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 MEASURED = {
     "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way with its resampling, "
     "VAD, queue, guards and second passes, the plain ones with the engine alone; each engine has decoded once before; "
-    "the best pass counts, and the daemon's way has twice as many, as each takes an eighth of the time",
-    "plain_cuts": "pywhispercpp with its default encoder context of 30 s and flash attention, which is faster there, "
-    "on every five seconds, silence too",
-    "plain_windows": "the same on the daemon's windows",
-    "daemon": "windows of speech, encoder context fitted to each; threads and decoding flags as in the plain ways",
+    "the median pass counts, of three of the daemon's way to one of each plain one",
+    "plain_cuts": "pywhispercpp with the daemon's threads and decoding flags, its default encoder context of 30 s, and "
+    "flash attention, its default too and faster there, on every five seconds, silence too",
+    "plain_cuts_same_flags": "the same without flash attention, as the daemon, whose contexts it does not suit",
+    "plain_windows": "as plain cuts, on the daemon's windows",
+    "daemon": "windows of speech, encoder context fitted to each",
     "WER": "word error rate against what is said in the bundled recording; words as digits count as wrong",
     "worker": "windows a second of the daemon's thread with a full queue over those of the same engine called in a "
     "plain loop, on the same windows, in turns; of each window's times, and of all between, the lower quartile",
@@ -72,7 +74,7 @@ async def run(options: argparse.Namespace) -> Report:
     }
     report = Report("engine", chosen, MEASURED)
     engine = WhisperEngine(settings.whisper)
-    plain = _Plain(settings)
+    plain = {flash: _Plain(settings, flash=flash) for flash in (True, False)}
     found = {}
     for name, make in (("half_silence", speech.half_silent), ("speech_alone", speech.speech_alone)):
         material = make(options.seconds)
@@ -92,11 +94,11 @@ async def run(options: argparse.Namespace) -> Report:
 class _Plain:
     """pywhispercpp's own Model with the daemon's threads and decoding flags, and its default encoder context."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, flash: bool) -> None:
         whisper = settings.whisper
         self._model = Model(
             str(whisper.path),
-            context_params={"flash_attn": True, "use_gpu": whisper.use_gpu},
+            context_params={"flash_attn": flash, "use_gpu": whisper.use_gpu},
             n_threads=whisper.threads,
             language="en",
             no_context=True,
@@ -114,34 +116,39 @@ class _Plain:
         return " ".join(segment.text for segment in self._model.transcribe(samples))
 
 
-async def _all_ways(engine: WhisperEngine, plain: _Plain, settings: Settings, material: Material) -> dict[str, _Pass]:
+async def _all_ways(
+    engine: WhisperEngine, plain: dict[bool, _Plain], settings: Settings, material: Material
+) -> dict[str, _Pass]:
     heard = speech.at_16k(material)
     size = round(_CUT_SECS * SAMPLE_RATE)
     cuts = [heard[i : i + size] for i in range(0, len(heard), size)]
     windows = speech.windows(material, settings.sessions.stream)
 
-    async def decode(parts: Sequence[NDArray[np.float32]]) -> str:
+    async def decode(parts: Sequence[NDArray[np.float32]], *, flash: bool = True) -> str:
         # Each in a call of its own: Ctrl-C has to wait for the one that runs.
         with one_thread() as call:
-            return " ".join([await call(plain.text, part) for part in parts])
+            return " ".join([await call(plain[flash].text, part) for part in parts])
 
     async def serve(worker: _Worker) -> str:
         outcomes = await worker.serve(speech.windows(material, settings.sessions.stream))
         return " ".join(outcome.recognition.text for outcome in outcomes if outcome.recognition)
 
-    await decode(cuts[:1])
-    best: dict[str, _Pass] = {}
+    for flash in plain:
+        await decode(cuts[:1], flash=flash)
+    ways = {
+        "plain_cuts": partial(decode, cuts),
+        "plain_cuts_same_flags": partial(decode, cuts, flash=False),
+        "plain_windows": partial(decode, [window.samples for window in windows]),
+    }
+    passes: dict[str, list[_Pass]] = {name: [] for name in (*ways, "daemon")}
     began = time.monotonic()
-    for count in range(_PASSES):
-        if count and time.monotonic() - began > _BUDGET:
-            break
+    while len(passes["plain_cuts"]) < _PASSES and (not passes["daemon"] or time.monotonic() - began < _BUDGET):
         # The daemon's way behind each plain one: it takes an eighth of the time, in which the machine may be slow.
-        for name, parts in (("plain_cuts", cuts), ("plain_windows", [window.samples for window in windows])):
-            found = {name: await _timed(decode(parts))}
+        for name, way in ways.items():
+            passes[name].append(await _timed(way()))
             async with _Worker(engine, windows[0].samples) as worker:
-                found["daemon"] = await _timed(serve(worker))
-            best |= {way: min(best.get(way, done), done, key=lambda p: p.cpu) for way, done in found.items()}
-    return {way: best[way] for way in ("plain_cuts", "plain_windows", "daemon")}
+                passes["daemon"].append(await _timed(serve(worker)))
+    return {name: sorted(done, key=lambda p: p.cpu)[(len(done) - 1) // 2] for name, done in passes.items()}
 
 
 async def _timed(work: Awaitable[str]) -> _Pass:
