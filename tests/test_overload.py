@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ def weigh(samples: int) -> float:
 
 
 FULL = weigh(round(D * 16_000))
-USUAL = weigh(round((SHORTEST + LONGEST) / 2 * 16_000)) * RTF * D / FULL  # seconds of processing of the mean window
+LENGTHS = range(round(SHORTEST * 16_000), round(LONGEST * 16_000))
+USUAL = statistics.fmean(map(weigh, LENGTHS)) * RTF * D / FULL  # seconds of processing of a window, on average
 
 
 @dataclass(frozen=True)
