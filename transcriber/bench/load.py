@@ -23,6 +23,7 @@ from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 
 RATE = 48_000  # Hz, of the bundled recording
+NAP = 0.001  # seconds: what epoll's clock counts in
 _FRAME_BYTES = 2  # s16 mono
 _GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
 _TURN = 32  # messages without a pause after which the connection gets its turn
@@ -40,7 +41,7 @@ class Plan:
     in_step: bool = False  # all streams' chunks at once instead of spread evenly
     speed: float = 1.0  # times real time
     rate: int = RATE  # Hz; the daemon must have it as AUDIO_SAMPLE_RATE
-    nap: float = 0.001  # seconds that a pause takes at least, epoll's tick or more; what comes due in it goes out late
+    nap: float = NAP  # seconds that a pause takes at least; what comes due in it goes out late
 
     @classmethod
     def new(  # noqa: PLR0913 - all of it is what a plan is made of
@@ -53,7 +54,7 @@ class Plan:
         in_step: bool = False,
         speed: float = 1.0,
         rate: int = RATE,
-        nap: float = 0.001,
+        nap: float = NAP,
     ) -> Self:
         """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
         return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed, rate, nap)
