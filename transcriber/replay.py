@@ -19,7 +19,7 @@ from transcriber.errors import EngineError, Rejection
 from transcriber.measurements import Tallies
 from transcriber.messages import GapReason, Silence, Skipped, Window
 from transcriber.results import Latency, Transcript
-from transcriber.worker import guards
+from transcriber.worker.decoding import Read, decode
 from transcriber.worker.engine import WhisperEngine
 from transcriber.worker.one_thread import one_thread
 
@@ -98,14 +98,13 @@ class Replay:
         assert self._engine is not None  # noqa: S101 - messages() loaded it
         begin = time.monotonic()
         try:
-            decoded = await self._call(self._engine.transcribe, output.samples, output.language)
+            read: Read = await self._call(decode, self._engine, output, None, lambda _work: True)
         except EngineError:
             follow = self._sessions.dropped(output, GapReason.ENGINE_ERROR)
         else:
             took = time.monotonic() - begin
-            recognition = guards.review(output, decoded, self._engine.model)
             latency = Latency(0.0, took, took)
-            transcript = Transcript(output.origin, output.sequence, output.start, output.end, recognition, latency)
+            transcript = Transcript(output.origin, output.sequence, output.start, output.end, read.recognition, latency)
             yield self._renamed(encode_final(transcript, None, self._connection.max_payload))
             follow = self._sessions.transcribed(output)
         for event in follow:

@@ -22,6 +22,7 @@ from transcriber.health import HealthOptions
 from transcriber.messages import SAMPLE_RATE, AudioFormat, Encoding
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
+from transcriber.worker.context import POSITIONS, Fit
 from transcriber.worker.engine import WhisperOptions
 
 T = TypeVar("T")
@@ -220,10 +221,10 @@ def _broker(r: _Reader) -> BrokerOptions:
 
 
 def _whisper(r: _Reader) -> WhisperOptions:
-    def context(value: str) -> int | None:
-        if value in {"auto", "full"}:
-            return None if value == "auto" else 0
-        if not 1 <= int(value) <= 1500:  # noqa: PLR2004 - the encoder's positions, 20 ms each
+    def context(value: str) -> int | Fit | None:
+        if value in {"auto", Fit.FULL, Fit.TIGHT}:
+            return None if value == "auto" else Fit(value)
+        if not 1 <= int(value) <= POSITIONS:
             raise ValueError
         return int(value)
 
@@ -235,7 +236,9 @@ def _whisper(r: _Reader) -> WhisperOptions:
         r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
         language,
         r.text("WHISPER_PROMPT"),
-        r.parsed("WHISPER_AUDIO_CTX", None, context, "auto, full, or a number of encoder positions from 1 to 1500"),
+        r.parsed(
+            "WHISPER_AUDIO_CTX", None, context, "auto, full, tight, or a number of encoder positions from 1 to 1500"
+        ),
         r.flag("WHISPER_USE_GPU"),
     )
 

@@ -1,7 +1,8 @@
 """Tells text that was heard from text that was made up. Pure.
 
-Whisper repeats itself, and signs off over silence. No single sign of that is proof (people do say "seven seven seven
-seven" and "thank you"), so a segment is held back only when two signals agree.
+Whisper repeats itself, names sounds, and signs off over silence. A loop comes as many short segments, so the window's
+joined text is judged. Words beyond what anybody can say, and names of sounds, were not said. No other sign is proof
+(people do say "seven seven seven seven" and "thank you"), so that a text is held back only when two of them agree.
 """
 
 from __future__ import annotations
@@ -11,74 +12,75 @@ import zlib
 from typing import TYPE_CHECKING
 
 from transcriber.results import HeldBack, Recognition, Segment
+from transcriber.worker.sounds import is_sign_off, without_sounds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from transcriber.messages import Window
     from transcriber.worker.engine import Decoded
 
 LEAST_CONFIDENCE = math.exp(-1.0)  # Whisper's logprob_threshold of -1.0 as a probability
 MOST_COMPRESSION = 2.4  # Whisper's compression_ratio_threshold
-MOST_REPEATS = 4  # times one run of one to four words stands in a row; three happen in read-out numbers
+MOST_REPEATS = 4  # times one run of words stands in a row; three happen in read-out numbers
 LEAST_VOICED = 0.15  # share of voiced frames; the shortest word that opens a window, with its rolls, has more
 MOST_WORDS_A_SECOND = 8.0  # of the whole window; fast speech has 5
-_LONGEST_LOOP = 4  # words
-
-# What Whisper writes over silence in English (its training subtitles end that way).
-SIGN_OFFS = frozenset(
-    {
-        "bye",
-        "bye bye",
-        "please subscribe",
-        "see you next time",
-        "subscribe",
-        "thank you",
-        "thank you for watching",
-        "thank you very much",
-        "thanks for watching",
-        "you",
-    }
-)
+_LONGEST_LOOP = 12  # words: a sentence that is said again and again
+_DOUBLED = 4  # words that stand twice in a row are seldom meant, but they are: only another pass can tell
 
 
-def review(window: Window, decoded: Decoded, model: str) -> Recognition:
-    """Split what the engine returned into what is published and what is held back."""
-    kept: list[Segment] = []
-    held: list[HeldBack] = []
-    for segment in decoded.segments:
-        found = signals(segment, window)
-        if len(found) > 1:
-            held.append(HeldBack(segment, "+".join(found)))
-        else:
-            kept.append(segment)
+def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False) -> Recognition:
+    """Split what the engine returned into what is published and what is held back.
+
+    `silent`: another pass over the window found no speech in it.
+    """
+    kept, held = _split(decoded.segments)
+    found = signals(kept, window, silent=silent, endless=decoded.endless)
+    if len(found) > 1 or "too_fast" in found or "endless" in found:
+        held += [HeldBack(segment, "+".join(found)) for segment in kept]
+        kept = []
     return Recognition(tuple(kept), decoded.language, model, tuple(held))
 
 
-def doubtful(decoded: Decoded) -> bool:
-    """Whether a pass with a reduced context is to be repeated with the whole: its text loops, or is not sure of itself.
+def doubtful(decoded: Decoded, window: Window) -> bool:
+    """Whether the window is to be decoded once more: its text loops, has no time, or is not sure of itself.
 
-    Those are the two ways in which a context that is too small shows (whisper.cpp #1117).
+    Those are the ways in which a context that is too small shows. What is no more than the name of a sound is not.
     """
-    return any(
-        s.confidence < LEAST_CONFIDENCE or loops(s.text.lower().split()) or compression(s.text) > MOST_COMPRESSION
-        for s in decoded.segments
-    )
+    kept, _ = _split(decoded.segments)
+    found = {*signals(kept, window, endless=decoded.endless)}
+    words = [word for segment in kept for word in segment.text.lower().split()]
+    return bool(found & {"repetition", "low_confidence", "too_fast", "endless"}) or loops(words, 2, _DOUBLED)
 
 
-def signals(segment: Segment, window: Window) -> list[str]:
-    """Name every sign that the segment was made up."""
-    words = segment.text.lower().split()
-    plain = " ".join("".join(c for c in w if c.isalnum() or c == "'") for w in words)
+def weight(decoded: Decoded, window: Window) -> tuple[bool, float]:
+    """How far a pass is to be preferred to others over the same window: by its time first, then by its confidence."""
+    kept, _ = _split(decoded.segments)
+    found = signals(kept, window, endless=decoded.endless)
+    return not {"repetition", "too_fast", "endless"} & {*found}, _confidence(kept)
+
+
+def signals(segments: Sequence[Segment], window: Window, *, silent: bool = False, endless: bool = False) -> list[str]:
+    """Name every sign that the window's text was made up; none without text."""
+    text = " ".join(segment.text for segment in segments)
+    words = text.lower().split()
+    if not words:
+        return []
     found = []
-    if loops(words) or compression(segment.text) > MOST_COMPRESSION:
+    if loops(words) or compression(text) > MOST_COMPRESSION:
         found.append("repetition")
-    if segment.confidence < LEAST_CONFIDENCE:
+    if _confidence(segments) < LEAST_CONFIDENCE:
         found.append("low_confidence")
+    if silent:
+        found.append("no_speech")
     if window.voiced < LEAST_VOICED:
         found.append("silence")
-    if plain in SIGN_OFFS:
+    if is_sign_off(text):
         found.append("sign_off")
-    if len(words) > MOST_WORDS_A_SECOND * max(1.0, window.seconds):
+    if len(words) > max(1.0, MOST_WORDS_A_SECOND * window.seconds):
         found.append("too_fast")
+    if endless:
+        found.append("endless")
     return found
 
 
@@ -88,12 +90,35 @@ def compression(text: str) -> float:
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
-def loops(words: list[str]) -> bool:
-    """Whether one run of up to four words stands at least MOST_REPEATS times in a row."""
-    for size in range(1, _LONGEST_LOOP + 1):
+def loops(words: Sequence[str], repeats: int = MOST_REPEATS, shortest: int = 1) -> bool:
+    """Whether one run of `shortest` to twelve words stands at least `repeats` times in a row."""
+    for size in range(shortest, _LONGEST_LOOP + 1):
         matches = 0  # words in a row that equal the word one run earlier
         for i in range(size, len(words)):
             matches = matches + 1 if words[i] == words[i - size] else 0
-            if matches >= size * (MOST_REPEATS - 1):
+            if matches >= size * (repeats - 1):
                 return True
     return False
+
+
+def _split(segments: Iterable[Segment]) -> tuple[list[Segment], list[HeldBack]]:
+    """What may have been said, and what is the name of a sound or stands twice: it had no time, or just came before."""
+    kept: list[Segment] = []
+    held: list[HeldBack] = []
+    for segment in segments:
+        said, sounds = without_sounds(segment)
+        held += [HeldBack(sound, "sound") for sound in sounds]
+        if said is None:
+            continue
+        if kept and said.text == kept[-1].text and said.end - said.start == 0:
+            held.append(HeldBack(said, "repetition"))
+        else:
+            kept.append(said)
+    return kept, held
+
+
+def _confidence(segments: Sequence[Segment]) -> float:
+    """Geometric mean of the segments' confidences, weighted by their words; 0.0 without any."""
+    weights = [max(1, len(segment.words)) for segment in segments]
+    logs = [math.log(max(segment.confidence, 1e-9)) * n for segment, n in zip(segments, weights, strict=True)]
+    return math.exp(sum(logs) / sum(weights)) if weights else 0.0

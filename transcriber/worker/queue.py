@@ -33,7 +33,7 @@ class Outcome:
     enqueued: float  # monotonic
     queued: float
     processing: float
-    passes: int = 1  # 2: decoded again at full context
+    passes: int = 1  # more: decoded again, as the text was in doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,19 @@ class JobQueue:
     def waiting(self) -> bool:
         """Whether a job waits that is no partial."""
         return len(self._turns) > 0
+
+    @property
+    def spare(self) -> float:
+        """Seconds by which everything that waits may be put off and still be in time: infinite when nothing waits.
+
+        As if what has waited longest came last: the order of turns may favour others, and no promise may hang on it.
+        """
+        with self._changed:
+            if not self._turns:
+                return math.inf
+            oldest = min(job.enqueued for job, _ in self._turns.jobs())
+            ahead = self._promise.pace.at_most(sum(self._turns.held().values()))
+            return self._promise.max_latency - (self._clock() - oldest) - ahead
 
     @property
     def closed(self) -> bool:

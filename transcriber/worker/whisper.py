@@ -7,11 +7,13 @@ import logging
 import threading
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from transcriber.errors import EngineError, Stopped, TranscriberError
 from transcriber.messages import GapReason
-from transcriber.worker import guards, memory, warmup
+from transcriber.worker import memory, warmup
+from transcriber.worker.decoding import decode
 from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Outcome
 from transcriber.worker.stop import Stop
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from transcriber.worker.engine import Decoded, Engine
+    from transcriber.worker.engine import Engine
     from transcriber.worker.queue import Job, JobQueue
     from transcriber.worker.warmup import Warm
 
@@ -159,15 +161,11 @@ class WhisperThread:
             return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
         self._at_partial = job.partial
         self.busy_since = begin
-        recognition, reason, detail = None, None, ""
-        passes = 1
+        recognition, reason, detail, passes = None, None, "", 1
         try:
             with queue.giving_way() if job.partial else nullcontext(self._limit(job)) as stop:
-                decoded = engine.transcribe(job.window.samples, job.window.language, stop)
-                if self._worth_repeating(engine, job, decoded, queue):
-                    passes = 2
-                    decoded = engine.transcribe(job.window.samples, job.window.language, stop, whole=True)
-            recognition = guards.review(job.window, decoded, engine.model)
+                may_repeat = partial(self._may_repeat, job, queue)
+                recognition, passes = decode(engine, job.window, stop, may_repeat)
         except Stopped as stopped:
             reason, detail = None if job.partial else GapReason.DEADLINE, str(stopped)
         except Exception as error:  # noqa: BLE001 - one bad window must not stop the stream; it becomes a gap
@@ -193,16 +191,13 @@ class WhisperThread:
             self._alarm.cancel()
         self._alarm = self._loop.call_at(deadline, stop.ask)
 
-    def _worth_repeating(self, engine: Engine, job: Job, decoded: Decoded, queue: JobQueue) -> bool:
-        """Whether a doubtful result came from a reduced context, nobody waits, and the whole one is done in time."""
-        work = engine.work(job.samples, whole=True)
-        return (
-            not job.partial
-            and work > self.weigh(job.samples)
-            and not queue.waiting
-            and guards.doubtful(decoded)
-            and time.monotonic() + self.pace.expected(work) <= job.enqueued + self.promise.max_latency
-        )
+    def _may_repeat(self, job: Job, queue: JobQueue, work: float) -> bool:
+        """Whether so much more work leaves this window in time, and those that wait."""
+        if job.partial:
+            return False
+        needed = self.pace.at_most(work)
+        in_time = time.monotonic() + needed <= job.enqueued + self.promise.max_latency
+        return in_time and needed <= queue.spare
 
     def _measured_job(self, job: Job, processing: float, *, done: bool) -> None:
         """Take a job's time. A window that was stopped counts with the time it had: it needs at least that.

@@ -1,0 +1,64 @@
+"""How many encoder positions a window is given. Pure.
+
+Whisper's encoder was trained on 30 s, 1500 positions of 20 ms, and its cost grows with the positions. A context that
+covers little more than the words saves most of it, but an official model that hears no silence after the words does
+not end: it repeats them. How much silence it needs was measured; docs/contexts.md has the tables.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transcriber.ggml import ModelHeader
+
+POSITION = 320  # samples per encoder position: 20 ms
+POSITIONS = 1500  # 30 s, what Whisper was trained on
+
+# Flash attention pads keys to a multiple of 256 and attends to the padding. At other contexts it more than doubles the
+# word error rate of the bundled model, so that either flash attention is off or the context is such a multiple.
+FLASH_STEP = 256
+_SPARE = 128  # positions, 2.56 s of silence: with 0 of them tiny.en runs away, with 192 base is no better
+_SLACK = 8  # positions, 0.16 s: the bundled model's word error rate is the same with 0 to 64
+_FLOOR = 128  # positions; shorter windows are rare, and cost little then
+_LARGE_V3_MELS = 128  # large-v3 and turbo, for which reduced contexts are reported to fail
+_BUNDLED = (128, 4, 3)  # width, encoder and decoder layers; no official model is so narrow
+
+
+class Fit(StrEnum):
+    """How the context follows the window's length."""
+
+    TIGHT = "tight"  # the window and 8 positions: for models that were trained on cut contexts
+    ROOMY = "roomy"  # a multiple of 256 with at least 128 positions to spare: for official models
+    FULL = "full"  # always all 1500
+
+
+def fit_for(header: ModelHeader) -> Fit:
+    """The fit that a model is right with. Only the bundled model is known to be trained on cut contexts."""
+    if header.n_mels >= _LARGE_V3_MELS:
+        return Fit.FULL
+    shape = (header.n_audio_state, header.n_audio_layer, header.n_text_layer)
+    return Fit.TIGHT if shape == _BUNDLED else Fit.ROOMY
+
+
+def fitted(samples: int, fit: Fit, *, flash: bool) -> int:
+    """Encoder positions for a window of so many samples; with flash attention a multiple of 256, or all."""
+    own = math.ceil(max(samples, 1) / POSITION)
+    match fit:
+        case Fit.FULL:
+            return POSITIONS
+        case Fit.ROOMY:
+            return min(POSITIONS, _stepped(own + _SPARE))
+        case Fit.TIGHT:
+            return min(POSITIONS, _stepped(own) if flash else max(_FLOOR, own + _SLACK))
+
+
+def wider(positions: int) -> int:
+    """The context for a second pass over a window whose first one is in doubt."""
+    return min(POSITIONS, max(2 * FLASH_STEP, _stepped(2 * positions)))
+
+
+def _stepped(positions: int) -> int:
+    return FLASH_STEP * math.ceil(positions / FLASH_STEP)

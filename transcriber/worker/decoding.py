@@ -1,0 +1,51 @@
+"""One window through the engine: the first pass, and those that follow while its text is in doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from transcriber.worker import guards
+from transcriber.worker.engine import ATTEMPTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transcriber.messages import Window
+    from transcriber.results import Recognition
+    from transcriber.worker.engine import Decoded, Engine
+    from transcriber.worker.stop import Stop
+
+
+class Read(NamedTuple):
+    """What was read in a window, and in how many passes."""
+
+    recognition: Recognition
+    passes: int
+
+
+def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callable[[float], bool]) -> Read:
+    """Decode a window until its text is beyond doubt, at most `ATTEMPTS` times. Raises as the engine does.
+
+    `may_repeat` is asked before each further pass, with the work that it may take. The last pass stands, unless it says
+    that nobody speaks or is in doubt too: then the surest of them does, and what is in it is weighed by the guards.
+    """
+    tried = [engine.transcribe(window.samples, window.language, stop)]
+    while (
+        len(tried) < ATTEMPTS
+        and guards.doubtful(tried[-1], window)
+        and may_repeat(engine.work(window.end - window.start, attempt=len(tried)))
+    ):
+        tried.append(engine.transcribe(window.samples, window.language, stop, attempt=len(tried)))
+    return Read(guards.review(window, _best(tried, window), engine.model, silent=_silent(tried)), len(tried))
+
+
+def _best(tried: list[Decoded], window: Window) -> Decoded:
+    """The last pass, or where that is empty or in doubt, the one whose words are surest and had time."""
+    if tried[-1].segments and not guards.doubtful(tried[-1], window):
+        return tried[-1]
+    return max(tried, key=lambda decoded: guards.weight(decoded, window))
+
+
+def _silent(tried: list[Decoded]) -> bool:
+    """Whether a later pass took the window for no speech."""
+    return any(not decoded.segments for decoded in tried[1:])
