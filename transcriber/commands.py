@@ -192,9 +192,9 @@ def models(options: argparse.Namespace) -> None:
         write(f"{pulled.path}\nuse it with: WHISPER_MODEL_PATH={pulled.path}")
     else:
         verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
-        digest = f"sha256 {verified.sha256} {verified.match}"
-        if verified.sha256 is None:
-            digest = "complete; no published sha256 to compare"
+        digest = (
+            f"sha256 {verified.sha256} as published" if verified.sha256 else "complete; no published sha256 to compare"
+        )
         write(f"{verified.path}: {verified.header.size}, {verified.header.weights}, {digest}")
         if verified.path == modelstore.bundled_model_path():
             write(modelstore.BUNDLED_NOTE)

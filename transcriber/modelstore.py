@@ -56,7 +56,6 @@ class Verified:
     path: Path
     header: ModelHeader
     sha256: str | None
-    match: str = ""  # whose sha256 it is: as published, as pinned, or as expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,37 +154,26 @@ def resolve(name_or_path: str, directory: Path, *, models: Mapping[str, Publishe
     return path
 
 
-def verify(
-    path: str | Path,
-    sha256: str | None = None,
-    *,
-    models: Mapping[str, Published] = MODELS,
-    packaged: Mapping[str, Packaged] = PACKAGED,
-) -> Verified:
+def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, Published] = MODELS) -> Verified:
     """Prove that a model file may be given to whisper.cpp: complete, of a known shape, and of the expected sha256.
 
-    Expected is `sha256` (64 hex digits) or, without it, when the file has an official model's name: the published one,
-    or the one pinned for what `pull` rebuilds from the package index. Otherwise the file is not hashed (3 GB cost
-    seconds). Raises ModelError.
+    Expected is `sha256` (64 hex digits) or, without it, the published one when the file has an official model's name;
+    otherwise the file is not hashed (3 GB cost seconds). Raises ModelError.
     """
     path = Path(path)
     header = check_model_file(path)
-    if sha256 is not None:
-        if len(sha256) != hashlib.sha256().digest_size * 2 or not set(sha256) <= set(hexdigits):
-            raise ModelError(str(path), f"the expected sha256 must be 64 hex digits, not {sha256!r}")
-        sums, origin = {sha256.lower(): "as expected"}, "expected"
-    else:
+    expected, origin = sha256, "expected"
+    if expected is None:
         known = next((model for model in models.values() if model.filename == path.name), None)
         if known is None:
             return Verified(path, header, None)
-        sums, origin = {known.sha256: "as published"}, f"published for {known.name}"
-        if known.name in packaged:
-            sums[packaged[known.name].sha256] = "rebuilt from the package index, as pinned"
+        expected, origin = known.sha256, f"published for {known.name}"
+    elif len(expected) != hashlib.sha256().digest_size * 2 or not set(expected) <= set(hexdigits):
+        raise ModelError(str(path), f"the expected sha256 must be 64 hex digits, not {expected!r}")
     found = digest(path)
-    if found not in sums:
-        pinned = "".join(f", pinned for it rebuilt from the package index is {other}" for other in list(sums)[1:])
-        raise ModelError(str(path), f"its sha256 is {found}, {origin} is {next(iter(sums))}{pinned}")
-    return Verified(path, header, found, sums[found])
+    if found != expected.lower():
+        raise ModelError(str(path), f"its sha256 is {found}, {origin} is {expected.lower()}")
+    return Verified(path, header, found)
 
 
 def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
@@ -212,7 +200,7 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     target = _place(model, directory)
     if model.bundled or target.exists():
         try:
-            return Pulled(verify(target, models={name: model}, packaged=packaged).path, "was here already")
+            return Pulled(verify(target, model.sha256).path, "was here already")
         except ModelError:
             if model.bundled:
                 raise
@@ -237,7 +225,7 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
 def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> Pulled:
     part = _part(target)
     Download(url, model.name, model.size, target, part, progress).run()
-    _admit(part, target, model.sha256, "the download's sha256 is {}, published is {}; it was deleted, pull again")
+    _admit(part, target, model.sha256, "the download's")
     return Pulled(target, f"from {urlsplit(url).hostname}, as published")
 
 
@@ -245,7 +233,7 @@ def _from_index(model: Published, rebuilt: Packaged, target: Path, progress: Pro
     """`attempts` are those that failed before."""
     try:
         with index.built(rebuilt, target, bundled_model_path(), progress) as made:
-            _admit(made, target, rebuilt.sha256, "the rebuilt file's sha256 is {}, pinned is {}; it was deleted")
+            _admit(made, target, model.sha256, "the rebuilt file's")
     except index.PipFailedError as error:
         attempt = f"rebuild it from the package index ({error})"
         raise Unavailable(str(target), model.name, *attempts, attempt) from error
@@ -257,12 +245,13 @@ def _part(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
-def _admit(file: Path, target: Path, sha256: str, reason: str) -> None:
-    """Give a file the model's name, when its sha256 and its format are right; else delete it."""
+def _admit(file: Path, target: Path, sha256: str, whose: str) -> None:
+    """Give a file the model's name, when its sha256 and its format are right; delete one that is another."""
     found = digest(file)
     if found != sha256:
         file.unlink()
-        raise ModelError(str(target), reason.format(found, sha256))
+        reason = f"{whose} sha256 is {found}, published is {sha256}; it was deleted, pull again"
+        raise ModelError(str(target), reason)
     check_model_file(file)
     file.replace(target)
 

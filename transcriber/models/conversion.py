@@ -1,4 +1,4 @@
-"""Write the weights of a CTranslate2 Whisper as whisper.cpp's ggml f16 file, the same one each time.
+"""Write the weights of a CTranslate2 Whisper as whisper.cpp's ggml f16 file: the published one, to the byte.
 
 CTranslate2 joins the query, key and value of an attention into one matrix; ggml has them apart. Everything else differs
 in name and place only. Source of the names: CTranslate2's python/ctranslate2/converters/transformers.py.
@@ -23,7 +23,6 @@ F16 = 1  # ggml's file type, and its type of one tensor
 MELS = 80  # of every Whisper but large-v3
 TOKENS = BASE_TOKENS + 1  # the official files go on to the end of the vocabulary that is text
 _HEADER_BYTES = len(MAGIC) + 4 * 11
-_FILTER_BYTES = 4 * 2 + 4 * MELS * FFT_BINS  # rows and columns, then float32
 
 # Where CTranslate2 keeps a part of a block: the variable, and which of how many equal shares of its rows.
 _SHARES: Mapping[str, tuple[str, int, int]] = {
@@ -70,10 +69,14 @@ def convert(weights: Path, vocabulary: str, filters: bytes, target: Path) -> Non
 
 
 def mel_filters(model: Path) -> bytes:
-    """Return the mel filters of a ggml model of 80 bands, as they are in the file: the same in each. Raises OSError."""
+    """Return the mel filters of a ggml model of 80 bands, with their shape, as official files have them.
+
+    Those have +0 where later editions of OpenAI's table, so the bundled model too, have -0. Raises OSError.
+    """
     with model.open("rb") as file:
         file.seek(_HEADER_BYTES)
-        return file.read(_FILTER_BYTES)
+        shape, filters = file.read(4 * 2), file.read(4 * MELS * FFT_BINS)
+    return shape + (np.frombuffer(filters, "<f4") + np.float32(0)).astype("<f4").tobytes()
 
 
 def _header(found: Mapping[str, Array]) -> ModelHeader:

