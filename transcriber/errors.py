@@ -4,6 +4,7 @@ TranscriberError
 ├── SettingError        a setting has a value that is not allowed                   (exit 2)
 ├── CannotStart         something the daemon needs is not there                     (exit 3)
 │   ├── ModelError      the model file is missing, damaged or not the one expected
+│   │   └── Unavailable no source has it at the moment
 │   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
 ├── BrokerLost          NATS went away in mid-run and did not come back in time     (exit 4)
 ├── Fenced              somebody else writes this stream's transcript               (exit 5)
@@ -43,6 +44,15 @@ class ModelError(CannotStart):
         super().__init__(f"model {path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class Unavailable(ModelError):  # noqa: N818 - the outcome: another source may have it
+    """A known model cannot be had. `attempts` are what was tried: each an action, and why it failed in brackets."""
+
+    def __init__(self, path: str, name: str, *attempts: str) -> None:
+        by_hand = f"place it at {path}, then run: transcriber models verify {name}"
+        super().__init__(path, f"cannot {' nor '.join(attempts)}; to do it by hand, {by_hand}")
+        self.attempts = attempts
 
 
 class BrokerError(CannotStart):

@@ -148,39 +148,43 @@ def check_model_file(path: str | Path) -> ModelHeader:
 
 
 def tensors(header: ModelHeader) -> dict[str, Tensor]:
-    """All tensors of a Whisper of these dimensions by name: 11 + 15 per encoder layer + 24 per decoder layer."""
+    """All tensors of a Whisper of these dimensions by name: 11 + 15 per encoder layer + 24 per decoder layer.
+
+    They come in the order of the official files, which is that of OpenAI's checkpoints.
+    """
     matrix = _TYPES[header.ftype % VERSION_FACTOR]
     conv = _F32 if matrix is _F32 else _F16  # convolutions are never quantised
     audio, text = header.n_audio_state, header.n_text_state
     found = {
+        "decoder.positional_embedding": Tensor((text, header.n_text_ctx), _F32),
         "encoder.positional_embedding": Tensor((audio, header.n_audio_ctx), _F32),
+        "decoder.token_embedding.weight": Tensor((text, header.n_vocab), matrix),
+    }
+    for layer in range(header.n_text_layer):
+        found |= _block(f"decoder.blocks.{layer}", text, matrix, ("attn", "cross_attn"))
+    found |= {
+        **_linear("decoder.ln", (text,), text, _F32),
         "encoder.conv1.weight": Tensor((3, header.n_mels, audio), conv),
         "encoder.conv1.bias": Tensor((1, audio), _F32),
         "encoder.conv2.weight": Tensor((3, audio, audio), conv),
         "encoder.conv2.bias": Tensor((1, audio), _F32),
-        **_linear("encoder.ln_post", (audio,), audio, _F32),
-        "decoder.positional_embedding": Tensor((text, header.n_text_ctx), _F32),
-        "decoder.token_embedding.weight": Tensor((text, header.n_vocab), matrix),
-        **_linear("decoder.ln", (text,), text, _F32),
     }
     for layer in range(header.n_audio_layer):
         found |= _block(f"encoder.blocks.{layer}", audio, matrix, ("attn",))
-    for layer in range(header.n_text_layer):
-        found |= _block(f"decoder.blocks.{layer}", text, matrix, ("attn", "cross_attn"))
-    return found
+    return found | _linear("encoder.ln_post", (audio,), audio, _F32)
 
 
 def _block(prefix: str, width: int, matrix: _Type, attentions: tuple[str, ...]) -> dict[str, Tensor]:
     square = (width, width)
-    found: dict[str, Tensor] = {}
-    for name in (f"{prefix}.{attention}" for attention in attentions):
-        found |= _linear(f"{name}_ln", (width,), width, _F32)
-        found[f"{name}.key.weight"] = Tensor(square, matrix)  # the key has no bias
-        for part in ("query", "value", "out"):
-            found |= _linear(f"{name}.{part}", square, width, matrix)
-    found |= _linear(f"{prefix}.mlp_ln", (width,), width, _F32)
+    found = _linear(f"{prefix}.mlp_ln", (width,), width, _F32)
     found |= _linear(f"{prefix}.mlp.0", (width, 4 * width), 4 * width, matrix)
     found |= _linear(f"{prefix}.mlp.2", (4 * width, width), width, matrix)
+    for name in (f"{prefix}.{attention}" for attention in attentions):
+        found |= _linear(f"{name}_ln", (width,), width, _F32)
+        found |= _linear(f"{name}.query", square, width, matrix)
+        found[f"{name}.key.weight"] = Tensor(square, matrix)  # the key has no bias
+        for part in ("value", "out"):
+            found |= _linear(f"{name}.{part}", square, width, matrix)
     return found
 
 

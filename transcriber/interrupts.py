@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -93,6 +93,29 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.addFilter(news)
     logging.basicConfig(level=logging.WARNING, format="transcriber: %(message)s", handlers=[handler])
+
+
+@contextlib.contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """Within, a signal ends the program by SystemExit, so that what was begun is cleared away; the next are ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    caught = False
+
+    def on_signal(number: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal caught
+        caught = True
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, on_signal)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if caught else handler)
 
 
 def leave(code: int) -> NoReturn:

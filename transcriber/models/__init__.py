@@ -1,0 +1,1 @@
+"""Where model files come from: the official host, or the package index by way of CTranslate2's format."""

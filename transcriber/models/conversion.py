@@ -1,0 +1,135 @@
+"""Write the weights of a CTranslate2 Whisper as whisper.cpp's ggml f16 file: the published one, to the byte.
+
+CTranslate2 joins the query, key and value of an attention into one matrix; ggml has them apart. Everything else differs
+in name and place only. Source of the names: CTranslate2's python/ctranslate2/converters/transformers.py.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from transcriber.errors import ModelError
+from transcriber.ggml import BASE_TOKENS, FFT_BINS, MAGIC, ModelHeader, Tensor, tensors
+from transcriber.models.ct2 import Array, read_weights
+
+F16 = 1  # ggml's file type, and its type of one tensor
+MELS = 80  # of every Whisper but large-v3
+TOKENS = BASE_TOKENS + 1  # the official files go on to the end of the vocabulary that is text
+_HEADER_BYTES = len(MAGIC) + 4 * 11
+
+# Where CTranslate2 keeps a part of a block: the variable, and which of how many equal shares of its rows.
+_SHARES: Mapping[str, tuple[str, int, int]] = {
+    "attn.query": ("self_attention/linear_0", 0, 3),
+    "attn.key": ("self_attention/linear_0", 1, 3),
+    "attn.value": ("self_attention/linear_0", 2, 3),
+    "attn.out": ("self_attention/linear_1", 0, 1),
+    "attn_ln": ("self_attention/layer_norm", 0, 1),
+    "cross_attn.query": ("attention/linear_0", 0, 1),
+    "cross_attn.key": ("attention/linear_1", 0, 2),
+    "cross_attn.value": ("attention/linear_1", 1, 2),
+    "cross_attn.out": ("attention/linear_2", 0, 1),
+    "cross_attn_ln": ("attention/layer_norm", 0, 1),
+    "mlp.0": ("ffn/linear_0", 0, 1),
+    "mlp.2": ("ffn/linear_1", 0, 1),
+    "mlp_ln": ("ffn/layer_norm", 0, 1),
+}
+_OUTSIDE = {"conv1": "conv1", "conv2": "conv2", "ln": "layer_norm", "ln_post": "layer_norm"}
+_OUTSIDE |= {"token_embedding": "embeddings", "positional_embedding": "position_encodings/encodings"}
+
+
+def convert(weights: Path, vocabulary: str, filters: bytes, target: Path) -> None:
+    """Write `target` from a model.bin and its vocabulary: one token a line, bytes spelled in GPT-2's alphabet.
+
+    `filters` is what `mel_filters` returns. Holds one tensor at a time. Raises ModelError: `weights` is no float16
+    Whisper of 80 mel bands, or its vocabulary is too short; OSError is the caller's.
+    """
+    found = read_weights(weights)
+    spelled = vocabulary.split("\n")[:TOKENS]
+    if len(spelled) < TOKENS:
+        raise ModelError(str(weights), f"its vocabulary has {len(spelled)} tokens, must have {TOKENS}")
+    try:
+        header = _header(found)
+        if header.n_mels != MELS:
+            raise ModelError(str(weights), f"has {header.n_mels} mel bands, must have {MELS}")
+        with target.open("wb") as file:
+            file.write(MAGIC + struct.pack("<11i", *astuple(header)) + filters + struct.pack("<i", TOKENS))
+            for token in map(_spelled, spelled):
+                file.write(struct.pack("<i", len(token)) + token)
+            for name, tensor in tensors(header).items():
+                _write(file, name, tensor, _find(found, name))
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelError(str(weights), f"is not a Whisper that can be converted: {error}") from error
+
+
+def mel_filters(model: Path) -> bytes:
+    """Return the mel filters of a ggml model of 80 bands, with their shape, as official files have them.
+
+    Those have +0 where later editions of OpenAI's table, so the bundled model too, have -0. Raises OSError.
+    """
+    with model.open("rb") as file:
+        file.seek(_HEADER_BYTES)
+        shape, filters = file.read(4 * 2), file.read(4 * MELS * FFT_BINS)
+    return shape + (np.frombuffer(filters, "<f4") + np.float32(0)).astype("<f4").tobytes()
+
+
+def _header(found: Mapping[str, Array]) -> ModelHeader:
+    n_vocab, width = found["decoder/embeddings/weight"].shape
+    positions = {side: len(found[f"{side}/position_encodings/encodings"]) for side in ("encoder", "decoder")}
+    heads = {side: int(found[f"{side}/num_heads"]) for side in positions}
+    layers = {
+        side: len({k for k in found if re.fullmatch(rf"{side}/layer_\d+/ffn/linear_0/bias", k)}) for side in heads
+    }
+    audio = (positions["encoder"], width, heads["encoder"], layers["encoder"])
+    text = (positions["decoder"], width, heads["decoder"], layers["decoder"])
+    return ModelHeader(n_vocab, *audio, *text, found["encoder/conv1/weight"].shape[1], F16)
+
+
+def _find(found: Mapping[str, Array], name: str) -> Array:
+    """Return the weights of a ggml tensor, contiguous dimension last."""
+    block = re.fullmatch(r"(encoder|decoder)\.blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+    if block is None:
+        side, place, *leaf = name.split(".")
+        path, share, shares = f"{side}/{_OUTSIDE[place]}", 0, 1
+    else:
+        side, layer, place, *leaf = block.groups()
+        path, share, shares = _SHARES[place]
+        path = f"{side}/layer_{layer}/{path}"
+    for kind in leaf:
+        path += f"/{kind}" if not path.endswith("layer_norm") else {"weight": "/gamma", "bias": "/beta"}[kind]
+    data = found[path]
+    if data.dtype != np.float16:
+        raise ValueError(f"{path} is {data.dtype}, must be float16")
+    if len(data) % shares:
+        raise ValueError(f"{path} has {len(data)} rows, which are not {shares} equal shares")
+    rows = len(data) // shares
+    return data[share * rows : (share + 1) * rows]
+
+
+def _write(file: BinaryIO, name: str, tensor: Tensor, data: Array) -> None:
+    shape = tensor.shape[::-1]
+    if [n for n in data.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ValueError(f"{name} has the shape {list(data.shape)}, must have {list(shape)}")
+    file.write(struct.pack(f"<{3 + len(shape)}i", len(shape), len(name), tensor.type.id, *tensor.shape))
+    file.write(name.encode())
+    file.write(np.ascontiguousarray(data, "<f2" if tensor.type.id == F16 else "<f4").data)
+
+
+def _spelled(token: str) -> bytes:
+    return bytes(_ALPHABET[character] for character in token)
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's letter for each byte: the visible ones of Latin-1 are their own, the others follow from U+0100 on."""
+    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = (byte for byte in range(256) if byte not in own)
+    return {chr(byte): byte for byte in own} | {chr(256 + number): byte for number, byte in enumerate(others)}
+
+
+_ALPHABET = _alphabet()

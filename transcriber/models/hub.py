@@ -1,0 +1,98 @@
+"""A file from the official host, taken up where an earlier download stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+
+from transcriber.errors import ModelError, Unavailable
+
+TIMEOUT = (10.0, 30.0)  # seconds: to connect, and of silence in mid-download
+BLOCK_BYTES = 1 << 16  # written and reported at a time; the most that a cut connection wastes
+
+Progress = Callable[[int, int], None]  # bytes done (resumed ones included), bytes in all
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file of `size` bytes on its way into `part`; it is to become `target`, the model `name`."""
+
+    url: str
+    name: str
+    size: int
+    target: Path
+    part: Path
+    progress: Progress
+
+    def run(self) -> None:
+        """Fetch until complete; a cut connection is taken up again as long as each try gets further than all before.
+
+        Raises Unavailable (no connection, or the server refuses) and ModelError (it has another file).
+        """
+        if (furthest := self._have()) > self.size:
+            self.part.unlink()
+            furthest = 0
+        while self._have() != self.size:
+            problem = self._fetch()
+            if problem and self._have() <= furthest:
+                raise self._unavailable(problem)
+            furthest = self._have()
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _fetch(self) -> str | None:
+        """Append what the server sends to the part; return why it stopped early, None when it did not."""
+        try:
+            offset, response = self._open(self._have())
+            with response, self.part.open("ab" if offset else "wb") as file:
+                self.progress(offset, self.size)
+                for block in response.iter_content(BLOCK_BYTES):
+                    offset += len(block)
+                    if offset > self.size:
+                        raise self._wrong(f"the server sends more than the published {self.size} bytes")
+                    file.write(block)
+                    self.progress(offset, self.size)
+        except requests.RequestException as error:
+            return _cause(error)
+        return None if offset == self.size else f"the server stopped after {offset} of {self.size} bytes"
+
+    def _open(self, offset: int) -> tuple[int, requests.Response]:
+        """Ask for the file from `offset` on; return from where it really comes: 0 when the server will not resume."""
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+        response = requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT)
+        status = response.status_code
+        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if status == HTTPStatus.PARTIAL_CONTENT and sent and int(sent[1]) == offset:
+            total = int(sent[2])
+        elif offset and status in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+            response.close()
+            return self._open(0)
+        elif status == HTTPStatus.OK:
+            offset, total = 0, int(response.headers.get("Content-Length", self.size))
+        else:
+            response.close()
+            raise self._unavailable(f"HTTP {status} {response.reason}")
+        if total != self.size:
+            response.close()
+            raise self._wrong(f"the server's file has {total} bytes, the published one {self.size}")
+        return offset, response
+
+    def _unavailable(self, problem: str) -> Unavailable:
+        return Unavailable(str(self.target), self.name, f"download {self.url} ({problem})")
+
+    def _wrong(self, problem: str) -> ModelError:
+        return ModelError(str(self.target), self._unavailable(problem).reason)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason: requests wraps urllib3, which wraps what happened."""
+    for inner in (getattr(error, "reason", None), *error.args):
+        if isinstance(inner, BaseException):
+            return _cause(inner)
+    return re.sub(r"^HTTPS?Connection(Pool)?\([^)]*\): ", "", str(error))
