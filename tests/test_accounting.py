@@ -267,3 +267,38 @@ def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, in
     account = next(o for o in world.outputs if isinstance(o, Ended)).account
     assert account.gap == {}
     assert abs(account.received - seconds * 16_000) <= 1 + 16_000 / 8_000
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([AudioFormat(Encoding.S16LE, 16_000, 1), AudioFormat(Encoding.S16LE, 48_000, 2)]),
+    st.lists(st.integers(0, 200_000), max_size=12),
+    st.sampled_from([-1.0, 0.0, 1.0]),
+    st.sampled_from([(0.0, 0.0), (0.01, 0.0), (0.0, 0.014), (0.01, 0.014)]),
+)
+def test_any_split_gives_the_same_windows_over_dc_and_hum_and_in_opposite_phase(
+    audio_format: AudioFormat, cuts: list[int], gain: float, under: tuple[float, float]
+) -> None:
+    """What is left out of the detector's power, and which channel is heard, follow positions and not chunks."""
+    frames = 200_000
+    bursts = np.frombuffer(_NOISE, "<i2")[:frames] / 32768
+    below = under[0] + under[1] * np.sin(2 * np.pi * 50 * np.arange(frames) / audio_format.rate)
+    channels = np.stack([bursts + below, gain * bursts + below], axis=1)[:, : audio_format.channels]
+    pcm = (channels * 32767).astype("<i2").tobytes()
+
+    def windows(borders: list[int]) -> list[Window]:
+        world = World(audio_format, 0)
+        for begin, end in itertools.pairwise([0, *borders, frames]):
+            part = pcm[begin * audio_format.frame_bytes : end * audio_format.frame_bytes]
+            world.take(world.sessions.receive(Chunk("s", audio_format, part, "run", begin), 0.0) if part else [])
+            world.look()
+        world.take(world.sessions.end_all())
+        opposite = gain < 0 and audio_format.channels == 2
+        assert bool(world.tallies.samples_unmixed.total()) == bool(world.sessions.unmixed) == opposite
+        return world.windows
+
+    whole, split = windows([]), windows(sorted(cuts))
+    assert whole
+    assert [(w.start, w.end) for w in whole] == [(w.start, w.end) for w in split]
+    for a, b in zip(whole, split, strict=True):
+        np.testing.assert_array_equal(a.samples, b.samples)

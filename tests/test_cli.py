@@ -90,7 +90,7 @@ def test_version(capsys):
         (["publish", "a.wav", "--session", ""], "'' is not a session id"),
         (
             ["publish", "a.wav", "--language", "english"],
-            "'english' is not a language: an ISO 639-1 code or auto is allowed",
+            "'english' is not a language: auto, or the ISO 639 code of a language that Whisper knows",
         ),
         (["publish", "-", "--encoding", "mp3"], "invalid choice: 'mp3'"),
         (["publish", "-", "--rate", "7999"], "'7999' is not a number from 8000 to 192000"),

@@ -45,6 +45,7 @@ OURS = {
     "transcriber.lag.chunks": ("gauge", "{chunk}", set()),
     "transcriber.lag.seconds": ("gauge", "s", set()),
     "transcriber.samples.repaired": ("counter", "{sample}", {"stream"}),
+    "transcriber.samples.unmixed": ("counter", "{sample}", {"stream"}),
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
@@ -222,3 +223,17 @@ def test_memory_of_ended_sessions_is_bounded() -> None:
         sessions.receive(chunk(str(n), pcm=b"\0\0", event=ChunkEvent.END), 0)
     assert len(sessions._ended) == 10_000
     assert not sessions._by_id
+
+
+def test_a_session_whose_channels_cancel_each_other_is_named_once() -> None:
+    """However often they do; the samples are counted each time, and the next session is named again."""
+    stereo = AudioFormat(Encoding.S16LE, 16_000, 2)
+    one = np.random.default_rng(1).integers(-9000, 9000, 16_000)
+    crossed = np.stack([one, -one], axis=1).astype("<i2").tobytes()
+    ids, tallies = itertools.count(), Tallies()
+    sessions = Sessions(SessionOptions(), lambda: str(next(ids)), tallies)
+    for session in ("a", "a", "a", "b"):
+        sessions.receive(chunk(session, pcm=crossed, audio_format=stereo), 0)
+    sessions.end_all()
+    assert [origin.session for origin in sessions.unmixed] == ["a", "b"]
+    assert tallies.samples_unmixed.total() == 4 * 16_000

@@ -38,7 +38,7 @@ BAD = [
     ("PARTIAL_INTERVAL_SECS", "-1", "0 to 30"),
     ("WHISPER_MODEL_SHA256", "abc", "64 hexadecimal digits"),
     ("WHISPER_THREADS", "0", "1 to"),
-    ("WHISPER_LANGUAGE", "english", "ISO 639-1"),
+    ("WHISPER_LANGUAGE", "english", "ISO 639"),
     ("WHISPER_AUDIO_CTX", "1501", "1 to 1500"),
     ("WHISPER_USE_GPU", "maybe", "true or false"),
     ("TRANSCRIPTION_MAX_LATENCY_SECS", "-3", "0.1 to"),
@@ -102,6 +102,14 @@ def test_the_defaults_are_those_of_the_wire_protocol() -> None:
     assert plain.status_page
     assert (plain.log_level, plain.log_format) == ("INFO", LogFormat.JSON)
     assert (plain.telemetry.metrics_exporter, plain.telemetry.traces_exporter) == ("none", "none")
+
+
+@pytest.mark.parametrize(
+    ("value", "code"), [("DE", "de"), ("pt-BR", "pt"), ("deu", "de"), ("nb_NO", "no"), ("Auto", "auto")]
+)
+def test_a_language_may_be_written_as_people_do(value: str, code: str) -> None:
+    """It reaches the engine as Whisper's code."""
+    assert settings.load({"WHISPER_LANGUAGE": value}).whisper.language == code
 
 
 def test_each_variable_reaches_its_module() -> None:

@@ -46,10 +46,60 @@ def test_speech_is_heard_over_background_noise(heldout: Speech, dbfs: float) -> 
     assert voiced[~spoken].mean() < 0.35
 
 
+def hum(count: int, hertz: float, dbfs: float) -> np.ndarray:
+    """A sine whose RMS is `dbfs`."""
+    return np.sqrt(2) * 10 ** (dbfs / 20) * np.sin(2 * np.pi * hertz * np.arange(count) / 16_000)
+
+
+DISTURBED = {
+    "DC": lambda n: np.full(n, 0.01),
+    "much DC": lambda n: np.full(n, -0.3),
+    "hum of 50 Hz": lambda n: hum(n, 50, -40),
+    "hum of 50 Hz and DC": lambda n: 0.01 + hum(n, 50, -40),
+    "hum of 60 Hz with its second harmonic": lambda n: hum(n, 60, -40) + hum(n, 120, -46),
+}
+
+
+@pytest.mark.parametrize("disturbance", DISTURBED.values(), ids=DISTURBED.keys())
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_dc_and_hum_hide_no_speech(heldout: Speech, disturbance, level: float) -> None:
+    """What is heard in loud and in quiet speech is heard with DC or hum under it, and in its pauses no more."""
+    speech = heldout.cut(0, 20).samples * level
+    clean = np.array(decisions(speech))
+    assert clean.mean() > 0.4
+    heard = np.array(decisions(speech + disturbance(len(speech))))
+    assert (heard & clean).sum() > 0.95 * clean.sum()
+    assert (heard & ~clean).sum() < 0.05 * clean.sum()
+
+
+@pytest.mark.parametrize("disturbance", DISTURBED.values(), ids=DISTURBED.keys())
+def test_dc_and_hum_alone_are_no_speech(disturbance) -> None:
+    assert sum(decisions(disturbance(SECONDS * 16_000))) <= 12
+
+
+@pytest.mark.parametrize(
+    ("hertz", "least", "most"),
+    [
+        *[(f, -200, -24.5) for f in (0, 10, 50, 60, 85, 100, 120)],
+        (140, -12, -4),
+        *[(f, -1, 0.01) for f in (180, 200, 300, 3000)],
+    ],
+)
+def test_the_power_of_a_frame_leaves_out_what_is_under_120_hz(hertz: float, least: float, most: float) -> None:
+    """In decibels, whatever the phase; a voice is left as it is."""
+    phases = np.linspace(0, np.pi, 16)[:, None]
+    waves = np.cos(2 * np.pi * hertz * np.arange(FRAME) / 16_000 + phases) * np.sqrt(2) * 0.1
+    powers = WebRtcDetector()._powers(waves.astype(np.float32)[np.abs(waves).max(axis=1) > 0.01])
+    decibels = 10 * np.log10(np.maximum(powers, 1e-20) / 0.01)
+    assert decibels.max() <= most
+    assert decibels.min() >= least
+
+
 def test_decisions_do_not_depend_on_how_frames_are_batched() -> None:
     """One frame at a time or all at once: the same answers."""
     samples = np.random.default_rng(4).standard_normal(FRAME * 200).astype(np.float32) * 0.05
     samples[FRAME * 50 : FRAME * 100] *= 4
+    samples[FRAME * 120 :] += (0.01 + hum(FRAME * 80, 50, -40)).astype(np.float32)
     frames = samples.reshape(200, FRAME)
     one_by_one = WebRtcDetector()
     assert [one_by_one.detect(frames[i : i + 1])[0] for i in range(200)] == decisions(samples)

@@ -110,6 +110,22 @@ def test_a_bad_traceparent_is_ignored(value: str) -> None:
     assert wire.parse("audio.s1", {wire.TRACEPARENT: value}, b"\0\0", OPTIONS).traceparent is None
 
 
+@pytest.mark.parametrize(
+    ("value", "code"), [("de-DE", "de"), ("DEU", "de"), ("yue", "yue"), ("jv", "jw"), ("auto", "auto")]
+)
+def test_a_language_is_read_in_any_spelling(value: str, code: str) -> None:
+    """What comes out is Whisper's code."""
+    chunk = wire.parse("audio.s1", {wire.LANGUAGE: value}, b"\0\0", OPTIONS)
+    assert (chunk.language, chunk.unknown_language) == (code, None)
+
+
+@pytest.mark.parametrize(("value", "shown"), [("klingon", "klingon"), ("x" * 1000, "x" * 160), ("", None)])
+def test_an_unknown_language_rejects_nothing_and_is_told(value: str, shown: str | None) -> None:
+    """It is a hint: the chunk goes on without it, and says what it was."""
+    chunk = wire.parse("audio.s1", {wire.LANGUAGE: value}, b"\0\0", OPTIONS)
+    assert (chunk.language, chunk.unknown_language) == (None, shown)
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", ">", "straße", "x" * 65, "a\n", "a/b"])
 def test_a_name_outside_the_pattern_is_no_stream(name: str) -> None:
     """Only [A-Za-z0-9_-]{1,64} names a stream; the rejection says so."""
@@ -174,6 +190,8 @@ def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
                 b"Audio-Event: end",
                 b"Audio-Event: no",
                 b"Audio-Channels: 2",
+                b"Audio-Language: de-DE",
+                b"Audio-Language: no such",
                 b"traceparent: " + TRACE.encode(),
                 b"X: " + b"x" * 1100,
             ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from transcriber import __version__
+from transcriber import __version__, languages
 from transcriber.arguments import checked, moment, whole, within
 from transcriber.bench import options as bench
 from transcriber.broker import wire
@@ -137,7 +137,7 @@ def _capacity(options: argparse.Namespace) -> NoReturn:
 
 _stream = checked("a stream id", "[A-Za-z0-9_-]{1,64} is", wire.is_stream)
 _session = checked("a session id", "1 to 128 ASCII characters are", lambda s: wire.session_of({wire.SESSION: s}) == s)
-_language = checked("a language", "an ISO 639-1 code or auto is", lambda s: wire.language_of({wire.LANGUAGE: s}) == s)
+_language = checked("a language", f"{languages.ALLOWED} is", lambda s: languages.code(s) is not None)
 
 
 def _bench(options: argparse.Namespace) -> NoReturn:
@@ -182,7 +182,7 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     add("--speed", default=1.0, type=within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
     add("--chunk-ms", default=100, type=whole(1, 10_000), help="length of a chunk [%(default)s]")
     add("--session", type=_session, help="session id [a new one]")
-    add("--language", type=_language, help="ISO 639-1 hint, or auto [the daemon's setting]")
+    add("--language", type=_language, help="hint, as en or de-DE, or auto [the daemon's setting]")
     raw = parser.add_argument_group("raw PCM on standard input")
     raw.add_argument("--encoding", default="pcm_s16le", choices=[*map(str, Encoding)], help="[%(default)s]")
     raw.add_argument("--rate", default=48_000, type=whole(wire.RATES[0], wire.RATES[-1]), help="Hz [%(default)s]")

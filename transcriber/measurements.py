@@ -47,6 +47,27 @@ class Tally:
 
 
 @dataclass(slots=True)
+class Counts:
+    """What was noticed in a session's audio.
+
+    `repaired`: float samples that were NaN, infinite or out of range; `unmixed`: sample frames of which one channel was
+    taken because the mean would have lost it; `filtered`: chunks in which no speech was found.
+    """
+
+    repaired: int = 0
+    unmixed: int = 0
+    filtered: int = 0
+
+    def take(self) -> Counts | None:
+        """Return what was counted since the last call; None if nothing was."""
+        if not (self.repaired or self.unmixed or self.filtered):
+            return None
+        taken = Counts(self.repaired, self.unmixed, self.filtered)
+        self.repaired = self.unmixed = self.filtered = 0
+        return taken
+
+
+@dataclass(slots=True)
 class Tallies:
     """Everything the pipeline counts. Keys: a rejection's reason, a gap's reason, an audio fate."""
 
@@ -54,11 +75,22 @@ class Tallies:
     chunks_dropped: Tally = field(default_factory=Tally)  # by reason
     chunks_filtered: Tally = field(default_factory=Tally)  # whose audio held no speech
     samples_repaired: Tally = field(default_factory=Tally)  # NaN, infinite or out of range
+    samples_unmixed: Tally = field(default_factory=Tally)  # of one channel, as the mean of all would have lost them
     jobs_enqueued: Tally = field(default_factory=Tally)
     jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
     decodes_repeated: Tally = field(default_factory=Tally)  # at full context, because the first pass was in doubt
     partials_published: Tally = field(default_factory=Tally)
     audio: Tally = field(default_factory=Tally)  # samples, by "received" or fate
+
+    def add(self, stream: str, counts: Counts) -> None:
+        """Take what was noticed in a stream's audio."""
+        for tally, amount in (
+            (self.samples_repaired, counts.repaired),
+            (self.samples_unmixed, counts.unmixed),
+            (self.chunks_filtered, counts.filtered),
+        ):
+            if amount:
+                tally.add(stream, amount=amount)
 
 
 @dataclass(frozen=True, slots=True)

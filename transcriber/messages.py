@@ -70,10 +70,11 @@ class Chunk:
     session: str | None = None  # None: the stream's current one
     offset: int | None = None  # of the first sample frame in the session, at this chunk's rate; None: contiguous
     event: ChunkEvent | None = None
-    language: str | None = None
+    language: str | None = None  # Whisper's code or "auto"
     tenant: str | None = None
     traceparent: str | None = None
     cursor: Cursor | None = None  # of its first frame, where the audio is stored
+    unknown_language: str | None = None  # what its header says, where that is no language that Whisper knows
     arrived: float | None = field(default=None, compare=False)  # on the monotonic clock, in seconds
 
     @property
@@ -133,7 +134,7 @@ class Window:
     end: int
     samples: NDArray[np.float32]
     voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
-    language: str | None = None  # ISO 639-1 hint or "auto"; None: the setting
+    language: str | None = None  # Whisper's code or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
     cursor: Cursor | None = None  # of what follows it
     arrived: float | None = field(default=None, compare=False)  # when its first audio did, as in `Chunk`

@@ -98,7 +98,7 @@ class Partials:
         latency = Latency(outcome.queued, outcome.processing, outcome.queued + outcome.processing)
         transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
         known.looked_at = True
-        text, stable = known.agreement.add(recognition.text.split())
+        text, stable = known.agreement.add(recognition.text)
         hypothesis = Hypothesis(transcript, text, stable)
         self._publisher.put(partial(self._encode, window, hypothesis), essential=False)
 

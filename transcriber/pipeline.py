@@ -28,6 +28,7 @@ from transcriber.messages import (
     Suppressed,
     Window,
 )
+from transcriber.notices import Notices
 from transcriber.results import Latency, Recognition, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
@@ -100,6 +101,7 @@ class Pipeline:
         self._publisher = parts.publisher
         self._observer = parts.observer
         self._tallies = parts.tallies
+        self._notices = Notices()
         self._in_work: dict[tuple[str, str, int], tuple[Window, Span]] = {}
 
     async def ingest(self, source: Source) -> None:
@@ -119,6 +121,10 @@ class Pipeline:
                 else:
                     if self._parts.look is not None:
                         self._parts.look(stream)
+                if arrival.unknown_language is not None:
+                    self._notices.unknown_language(stream, arrival.unknown_language)
+                if self._sessions.unmixed:
+                    self._notices.unmixed(self._sessions.unmixed)
             case Skipped(chunk=chunk, chunks=chunks):
                 self._tallies.chunks_received.add(chunk.stream, amount=chunks)
                 self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG, chunks)
@@ -136,6 +142,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(TICK_SECS)
             self._handle(self._sessions.tick(source.now))
+            self._notices.unmixed(self._sessions.unmixed)
             if (now := time.monotonic()) >= next_status:
                 next_status = now + status_interval
                 self._publish_status(source.lag)
@@ -143,6 +150,7 @@ class Pipeline:
     def end_all(self) -> None:
         """End every session: what is buffered becomes its last windows."""
         self._handle(self._sessions.end_all())
+        self._notices.unmixed(self._sessions.unmixed)
 
     def give_up(self) -> None:
         """At the end of the grace period: every window that has no outcome yet becomes a gap."""

@@ -14,6 +14,7 @@ from transcriber.broker import wire
 from transcriber.broker.encoding import Message, encode_reply
 from transcriber.errors import RecordingError, Rejection
 from transcriber.messages import AudioFormat, Chunk, Encoding, GapReason, Origin, Window
+from transcriber.notices import Notices
 from transcriber.results import Latency, Recognition, Segment, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
@@ -45,6 +46,7 @@ class Recordings:
         self._max_latency = max_latency
         self._max_payload = max_payload
         self._model = model
+        self._notices = Notices()
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
         """Check the request; the coroutine transcribes and answers. Raises `Rejection`: 400 or 503."""
@@ -74,6 +76,8 @@ class Recordings:
             chosen = AudioFormat(Encoding.F32LE, recording.rate, recording.channels)
             parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
         language, traceparent = wire.language_of(headers), wire.traceparent_of(headers)
+        if (unknown := wire.unknown_language_of(headers)) is not None:
+            self._notices.unknown_language(name, unknown)
         return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
 
     async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:
@@ -95,6 +99,8 @@ class Recordings:
                 if isinstance(piece, Window):
                     outcomes.append(await self._transcribe(piece, first=not outcomes))
         end = audio.head if audio else 0
+        if audio is not None and (counts := audio.take_counts()) is not None and counts.unmixed:
+            self._notices.unmixed([origin])
         decoded_by = {o.recognition.model: None for o in outcomes if o.recognition is not None}  # in order, each once
         model = ", ".join(decoded_by) or self._model()
         transcript = _joined(origin, end, outcomes, model, time.monotonic() - begin)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from transcriber import __version__, modelstore
+from transcriber import __version__, languages, modelstore
 from transcriber.audio.segmenter import Segmentation
 from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
@@ -228,13 +228,15 @@ def _whisper(r: _Reader) -> WhisperOptions:
             raise ValueError
         return int(value)
 
-    language = r.matching(
-        "WHISPER_LANGUAGE", "en", re.compile("[a-z]{2}|auto"), "an ISO 639-1 code such as en, or auto"
-    )
+    def language(value: str) -> str:
+        if (code := languages.code(value)) is None:
+            raise ValueError
+        return code
+
     return WhisperOptions(
         Path(r.text("WHISPER_MODEL_PATH", str(modelstore.bundled_model_path()))),
         r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
-        language,
+        r.parsed("WHISPER_LANGUAGE", "en", language, languages.ALLOWED),
         r.text("WHISPER_PROMPT"),
         r.parsed(
             "WHISPER_AUDIO_CTX", None, context, "auto, full, tight, or a number of encoder positions from 1 to 1500"

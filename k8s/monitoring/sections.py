@@ -178,11 +178,12 @@ def chunks(scope: Scope) -> list[Json]:
         ),
         lines(
             "Looks, second passes, repairs",
-            "Good is partials alone; repeated decodes mean doubtful audio, repaired samples a producer that clips.",
+            "Good is partials alone; repeated decodes mean doubtful audio, repaired or unmixed samples a bad source.",
             "suffix: /s",
             Query(f"sum({rate(scope.of('transcriber_partials_published'))})", "partials published"),
             Query(f"sum({rate(scope.of('transcriber_decodes_repeated'))})", "decodes repeated"),
             Query(f"sum({rate(scope.of('transcriber_samples_repaired'))})", "samples repaired"),
+            Query(f"sum({rate(scope.of('transcriber_samples_unmixed'))})", "samples unmixed"),
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""PCM bytes to float32 mono."""
+"""PCM bytes to float32."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _TABLES = {Encoding.MULAW: _mulaw_table(), Encoding.ALAW: _alaw_table()}
 
 
 def decode(pcm: bytes, audio_format: AudioFormat) -> tuple[NDArray[np.float32], int]:
-    """Decode raw interleaved PCM and mix it down to mono.
+    """Decode raw PCM.
 
-    `pcm` is a whole number of sample frames. Returns float32 of shape (frames,) in [-1, 1] and how many float samples
-    were NaN, infinite or out of range and had to be made 0 or clipped (always 0 for integer encodings).
+    `pcm` is a whole number of sample frames. Returns float32 in [-1, 1] of shape (frames * channels,), interleaved as
+    it was, and how many float samples were NaN, infinite or out of range and had to be made 0 or clipped (always 0 for
+    integer encodings).
     """
     repaired = 0
     match audio_format.encoding:
@@ -50,6 +51,4 @@ def decode(pcm: bytes, audio_format: AudioFormat) -> tuple[NDArray[np.float32], 
                 samples = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
         case encoding:
             samples = _TABLES[encoding][np.frombuffer(pcm, np.uint8)]
-    if audio_format.channels > 1:
-        samples = samples.reshape(-1, audio_format.channels).mean(axis=1, dtype=np.float32)
     return samples, repaired

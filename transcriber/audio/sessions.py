@@ -58,6 +58,7 @@ class _Session:
     last_message: float
     idle: bool = False  # STREAM_TIMEOUT_SECS has passed and the window is closed
     rejected: bool = False  # a chunk was rejected since the last accepted one
+    unmixed: bool = False  # a channel was taken by itself, because the mean would have lost it
     over: bool = False
 
     @property
@@ -84,6 +85,7 @@ class Sessions:
         self._by_id: dict[tuple[str, str], _Session] = {}  # current ones, and ended ones with pending windows
         self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._tallies = tallies
+        self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once: for a log to take out
 
     def resume(self, at: Checkpoint, now: float) -> None:
         """Go on with a session that another daemon has left, or remember that it is over."""
@@ -264,10 +266,11 @@ class Sessions:
         ledger = session.ledger
         if arrived := session.audio.head - ledger.head:
             self._tallies.audio.add(session.origin.stream, "received", arrived)
-        if repaired := session.audio.take_repaired():
-            self._tallies.samples_repaired.add(session.origin.stream, amount=repaired)
-        if filtered := session.audio.take_filtered():
-            self._tallies.chunks_filtered.add(session.origin.stream, amount=filtered)
+        if (counts := session.audio.take_counts()) is not None:
+            self._tallies.add(session.origin.stream, counts)
+            if counts.unmixed and not session.unmixed:
+                session.unmixed = True
+                self.unmixed.append(session.origin)
         ledger.advance(session.audio.head)
         for piece in pieces:
             match piece:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from transcriber.audio import pcm
-from transcriber.audio.resample import Resampler
+from transcriber.audio.intake import Intake
 from transcriber.audio.segmenter import Segmentation, Segmenter, Span
 from transcriber.audio.timeline import Arrivals, Clock, Stored, Traces
 from transcriber.audio.vad import WebRtcDetector
+from transcriber.measurements import Counts
 from transcriber.messages import (
     SAMPLE_RATE,
     AudioFormat,
@@ -63,16 +63,16 @@ class AudioStream:
 
     def __init__(self, origin: Origin, options: StreamOptions, first: Chunk) -> None:
         self.origin = origin
-        self._repaired = 0
+        self._counts = Counts()
         self._format = first.format
         offset = first.offset or 0
         self._clock = Clock(first.format.rate, 0, 0, offset)
         self.start = self.head = self._clock.position(offset)
         self._raw: list[bytes | memoryview] = []  # chunks in `_format` that have gathered
-        self._raw_bytes = self._filtered = 0  # theirs, and chunks in which no speech was found
+        self._raw_bytes = 0  # theirs
         self._early: list[Piece] = []  # what a look has decided, to be given out with the next chunk
-        self._resampler = Resampler(first.format.rate)
-        self._given = 0  # samples that this resampler owes up to the head
+        self._intake = Intake(first.format, self._counts)
+        self._given = 0  # samples that its run owes up to the head
         self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
         self._due = 0  # bytes that may gather
         self._plan()
@@ -128,15 +128,9 @@ class AudioStream:
             return None
         return self._window(span, span.samples)
 
-    def take_repaired(self) -> int:
-        """How many float samples were NaN, infinite or out of range since the last call."""
-        repaired, self._repaired = self._repaired, 0
-        return repaired
-
-    def take_filtered(self) -> int:
-        """How many chunks were found to hold no speech since the last call."""
-        filtered, self._filtered = self._filtered, 0
-        return filtered
+    def take_counts(self) -> Counts | None:
+        """What was noticed in the audio since the last call; None if nothing was."""
+        return self._counts.take()
 
     def locate(self, chunk: Chunk) -> int:
         """Where the chunk's first frame lies on the timeline, in samples; the head when it does not say."""
@@ -179,28 +173,25 @@ class AudioStream:
         return pieces + self._hole(before, reason)
 
     def flush(self) -> list[Piece]:
-        """Settle all that is buffered: close the open window, end the resampler's run."""
+        """Settle all that is buffered: close the open window, end the intake's run."""
         pieces = self._take_early()
         if not self._given:
             return pieces
         pieces += self._digest()
-        pieces += self._wrap(self._segmenter.push(self._resampler.flush(self._given)))
+        pieces += self._wrap(self._segmenter.push(self._intake.end(self._given)))
         pieces += self._wrap(self._segmenter.flush())
-        self._resampler = Resampler(self._format.rate)
         self._given = 0
         self._traces.clear()
         self._plan()
         return pieces
 
     def _digest(self) -> list[Piece]:
-        """Decode, resample and segment the chunks that have gathered."""
+        """Decode, mix, resample and segment the chunks that have gathered."""
         if not self._raw:
             return []
-        samples, repaired = pcm.decode(b"".join(self._raw), self._format)
-        self._repaired += repaired
-        spans = self._segmenter.push(self._resampler.push(samples))
+        spans = self._segmenter.push(self._intake.push(b"".join(self._raw)))
         if not self._segmenter.speaking and all(span.samples is None for span in spans):
-            self._filtered += len(self._raw)
+            self._counts.filtered += len(self._raw)
         self._raw, self._raw_bytes = [], 0
         self._plan()
         return list(self._wrap(spans))
@@ -255,10 +246,8 @@ class AudioStream:
             self._given += clock.position(chunk.offset) - self.head
             self.head = clock.position(chunk.offset)
         pieces = self._digest()
-        self._format, old = chunk.format, self._resampler
         pieces += self.flush()
-        if self._resampler is old:
-            self._resampler = Resampler(rate)
+        self._format, self._intake = chunk.format, Intake(chunk.format, self._counts)
         if chunk.offset is not None:
             clock.next_frame = clock.first_frame_at(self.head)
             self._clock = clock

@@ -16,9 +16,27 @@ FRAME = 480  # samples: 30 ms, the longest frame webrtcvad takes and the cheapes
 _FRAMES_PER_SECOND = SAMPLE_RATE / FRAME
 
 
+# What carries no speech is left out of the power: DC, the hum of the mains (50 or 60 Hz), and its second harmonic,
+# which a rectifier makes. Low voices begin at 80 Hz, but a telephone passes nothing under 300 Hz and loses no word.
+_HUM_HZ = 120
+# Waves under 120 Hz have 2 * 120 * 0.03 = 7.2 degrees of freedom within 30 ms; three more bring the loss to 25 dB.
+_HUM_SHAPES = 10
+
+
 def power(dbfs: float) -> float:
     """Mean square of a signal whose RMS is `dbfs` decibels relative to full scale (1.0)."""
     return float(10 ** (dbfs / 10))
+
+
+def _hum() -> NDArray[np.float32]:
+    """The shapes that DC and hum have within a frame: (_HUM_SHAPES, FRAME), orthonormal.
+
+    They are the first singular vectors of waves of 0 to 120 Hz in any phase (sampled Slepian sequences). DC weighs
+    most: the first one is constant, and nothing of DC is left.
+    """
+    turns = 2 * np.pi * np.arange(5, _HUM_HZ + 1, 5)[:, None] * np.arange(FRAME) / SAMPLE_RATE
+    waves = np.concatenate([np.full((1, FRAME), 1000.0), np.cos(turns), np.sin(turns)])
+    return np.linalg.svd(waves, full_matrices=False).Vh[:_HUM_SHAPES].astype(np.float32)
 
 
 class SpeechDetector(Protocol):
@@ -34,6 +52,11 @@ class WebRtcDetector:
 
     webrtcvad takes white noise for speech (py-webrtcvad #60), so a frame must also stand out: above an absolute floor,
     and above the background, which is tracked as the running minimum of the frames' power and rises slowly.
+
+    That power is without DC and hum, or a steady hum would be a background that quiet speech never stands out of. Each
+    frame is filtered by itself: the least-squares fit of everything up to 120 Hz is taken out. It loses 25 dB or more
+    there, 5 dB at 140 Hz and 1 dB at 180 Hz. webrtcvad has its own high-pass at 80 Hz and is shown the frames as
+    they are: it hears no less speech in them than in filtered ones, and more where the hum has a third harmonic.
     """
 
     ABSOLUTE_FLOOR = power(
@@ -46,12 +69,14 @@ class WebRtcDetector:
         -35
     )  # never mute loud audio: wrongly decoded noise costs less than wrongly dropped speech
 
+    _HUM = _hum()
+
     def __init__(self, aggressiveness: int = 2) -> None:
         self._vad = webrtcvad.Vad(aggressiveness)
         self._background = self.ABSOLUTE_FLOOR / self.ABOVE_BACKGROUND
 
     def detect(self, frames: NDArray[np.float32]) -> list[bool]:
-        powers = (np.vecdot(frames, frames) / FRAME).tolist()
+        powers = self._powers(frames).tolist()
         pcm = (frames * np.float32(32767)).astype("<i2").tobytes()
         is_speech, background, size = self._vad.is_speech, self._background, 2 * FRAME
         decisions = []
@@ -63,3 +88,14 @@ class WebRtcDetector:
             background = max(background, 1e-12)  # so that digital silence does not stop the rise for ever
         self._background = background
         return decisions
+
+    def _powers(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean squares of the frames without DC and hum; as they are for those that lie below the floor anyhow."""
+        energies: NDArray[np.float32] = np.vecdot(frames, frames)
+        floor = self.ABSOLUTE_FLOOR * FRAME
+        if energies.max() > floor:
+            # vecdot and no matrix product, which would round in another way for another number of frames.
+            hum = np.vecdot(frames[:, None], self._HUM)
+            energies -= np.where(energies > floor, np.vecdot(hum, hum), 0)
+        energies *= np.float32(1 / FRAME)
+        return energies

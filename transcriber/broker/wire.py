@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from transcriber import languages
 from transcriber.errors import Rejection
 from transcriber.messages import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
 
@@ -48,7 +49,6 @@ _STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 _DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and its place in samples is still exact as a float of seconds
 _NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
-_LANGUAGE = re.compile(r"[a-z]{2}|auto")
 # W3C trace context: version, trace id, parent id, flags; all-zero ids and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
@@ -96,8 +96,14 @@ def session_of(headers: Mapping[str, str] | None) -> str | None:
 
 
 def language_of(headers: Mapping[str, str]) -> str | None:
-    """Return the language hint, None when there is none or a bad one."""
-    return _matching(_LANGUAGE, headers.get(LANGUAGE))
+    """Return the language hint as Whisper's code or `auto`, None when there is none or an unknown one."""
+    return languages.code(headers.get(LANGUAGE, ""))
+
+
+def unknown_language_of(headers: Mapping[str, str]) -> str | None:
+    """Return the language hint that nobody can follow, or its beginning; None when there is none or a good one."""
+    value = headers.get(LANGUAGE)
+    return value[:_SHOWN] if value and languages.code(value) is None else None
 
 
 def tenant_of(headers: Mapping[str, str]) -> str | None:
@@ -216,6 +222,7 @@ def _described(subject: str, headers: Mapping[str, str], options: InputOptions) 
         language_of(headers),
         tenant_of(headers),
         traceparent_of(headers),
+        unknown_language=unknown_language_of(headers),
     )
 
 
@@ -230,6 +237,7 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.language,
         known.tenant,
         known.traceparent,
+        unknown_language=known.unknown_language,
         arrived=arrived,
     )
 

@@ -92,6 +92,7 @@ class Metrics:
             ("chunks.dropped", "{chunk}", "Chunks rejected, skipped or lost", chunks_dropped),
             ("chunks.filtered", "{chunk}", "Chunks in which no speech was found", plain(t.chunks_filtered)),
             ("samples.repaired", "{sample}", "Float samples made finite or clipped", plain(t.samples_repaired)),
+            ("samples.unmixed", "{sample}", "Taken of one channel, as the others cancel it", plain(t.samples_unmixed)),
             ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
             ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
             ("decodes.repeated", "{window}", "Windows decoded again at full context", plain(t.decodes_repeated)),

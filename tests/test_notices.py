@@ -1,0 +1,29 @@
+"""What is said once to whoever reads the log."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from transcriber import languages
+from transcriber.messages import Origin
+from transcriber.notices import Notices
+
+
+def test_an_unknown_language_is_told_once_a_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """Header, value and what is allowed; then nothing more, whatever the stream sends."""
+    notices = Notices()
+    for stream, value in (("a", "klingon"), ("a", "klingon"), ("b", "klingon"), ("a", "elvish")):
+        notices.unknown_language(stream, value)
+    told = [(r.stream, r.header, r.value, r.allowed) for r in caplog.records]  # type: ignore[attr-defined]
+    assert told == [(stream, "Audio-Language", "klingon", languages.ALLOWED) for stream in ("a", "b")]
+    assert {r.levelno for r in caplog.records} == {logging.WARNING}
+
+
+def test_sessions_are_told_in_order_and_taken_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Who hands them over again finds the list empty."""
+    sessions = [Origin("a", "one"), Origin("a", "two")]
+    for _ in range(2):
+        Notices().unmixed(sessions)
+    assert [(r.stream, r.session) for r in caplog.records] == [("a", "one"), ("a", "two")]  # type: ignore[attr-defined]

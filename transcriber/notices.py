@@ -1,0 +1,40 @@
+"""What an operator must hear of once: a producer's mistakes that cost no chunk, and so would go unseen."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from transcriber import languages
+from transcriber.broker import wire
+
+if TYPE_CHECKING:
+    from transcriber.messages import Origin
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED = 10_000  # streams, under 1 MB; forgetting only says it once more
+
+
+class Notices:
+    """Writes each of them to the log once: per stream, or per session."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def unknown_language(self, stream: str, value: str) -> None:
+        """A stream's hint is no language that Whisper knows."""
+        if stream in self._told:
+            return
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told.add(stream)
+        extra = {"stream": stream, "header": wire.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
+        log.warning("language hint ignored", extra={**extra, "limited": True})
+
+    def unmixed(self, sessions: list[Origin]) -> None:
+        """The channels of these sessions cancel each other; takes them out of the list."""
+        while sessions:
+            origin = sessions.pop(0)
+            extra = {"stream": origin.stream, "session": origin.session}
+            log.warning("channels in opposite phase: the louder one is heard alone", extra={**extra, "limited": True})
