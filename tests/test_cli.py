@@ -53,7 +53,7 @@ def test_help_names_every_command_and_each_explains_itself(capsys):
     assert all(f"    {name} " in out for name in COMMANDS)
     options = {
         "run": [],
-        "demo": ["--serve"],
+        "demo": ["--model", "--recording", "--serve"],
         "publish": ["FILE", "--stream", "--speed", "--chunk-ms", "--session", "--language", "--encoding", "--rate"],
         "listen": ["--stream", "--format {text,json,srt,vtt}", "--until-end"],
         "models": ["list", "pull", "verify"],

@@ -41,7 +41,7 @@ def test_bundled_model_has_the_checksum_of_the_table():
     assert resolve("dispatch-mini", Path("/nowhere")) == bundled_model_path()
 
 
-@pytest.mark.parametrize("name", ["ggml-dispatch-mini.bin", "demo.flac", "demo.json"])
+@pytest.mark.parametrize("name", ["ggml-dispatch-mini.bin", "demo.flac", "demo.json", "talk.flac", "talk.json"])
 def test_bundled_files_are_found_in_the_wheel_first(name, tmp_path, monkeypatch):
     """An installed package has the files inside itself; a working copy has them in models/."""
     assert bundled(name).is_file()

@@ -93,7 +93,9 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 def _demo(options: argparse.Namespace) -> int:
     from transcriber import demo
 
-    return interruptible(demo.run(serve=options.serve))
+    # Before the event loop: in a download, Ctrl-C ends the process at once, and there is nothing to clean up yet.
+    prepared = demo.prepare(options.model, options.recording)
+    return interruptible(demo.run(prepared, serve=options.serve))
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -161,8 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("run", _run, "the daemon: speech from audio.<stream>, text to transcript.<stream>, until SIGTERM or Ctrl-C")
-    show = add("demo", _demo, "the whole way on this machine, with the bundled model and recording")
-    show.add_argument("--serve", action="store_true", help="stay up afterwards for your own audio")
+    _add_demo(add("demo", _demo, "the whole way on this machine: server, daemon, a recording, its text"))
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_setup(add("setup", _setup, "make or check what AUDIO_SOURCE=jetstream needs on the server"))
@@ -173,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
     bench.add_to(add("bench", _bench, "benchmarks of this machine: the engine, ingestion, latency, overload"))
     return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "as in `models list`, pulled if missing, or a file [WHISPER_MODEL_PATH; else tiny.en, else dispatch-mini]"
+    add("--model", metavar="NAME|PATH", help=what)
+    add("--recording", metavar="FILE", help="WAV, FLAC or OGG [one of ours that fits the model]")
+    add("--serve", action="store_true", help="stay up afterwards for your own audio")
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:

@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from transcriber import modelstore
 from transcriber.audio.recording import Recording, is_recording, wav_head
-from transcriber.broker import wire
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.listener import Listener
-from transcriber.broker.producer import Delivery, Pipe, Producer
+from transcriber.broker.producer import Delivery, Pipe, Producer, check_range
 from transcriber.errors import RecordingError, SettingError
 from transcriber.messages import AudioFormat, Encoding
 from transcriber.subtitles import Formatter, Style
@@ -105,23 +104,17 @@ async def _source(options: argparse.Namespace) -> _Source:
         wav = wav_head(head)
     if wav is None or wav.format is None:
         return _recorded(Recording(head + await pipe.rest()), _STDIN, secs)
-    _check_range(_STDIN, wav.format.rate, wav.format.channels)
+    check_range(_STDIN, wav.format.rate, wav.format.channels)
     seconds = wav.size / wav.format.frame_bytes / wav.format.rate if wav.size else None
     return _Source(wav.format, seconds, pipe.chunks(wav.format, secs, head[wav.start :], wav.size), _PIPE_SPEED)
 
 
 def _recorded(recording: Recording, name: str, secs: float) -> _Source:
-    _check_range(name, recording.rate, recording.channels)
+    check_range(name, recording.rate, recording.channels)
     if not recording.frames:
         raise RecordingError(name, "holds no audio")
     pcm = recording.pcm(max(1, int(recording.rate * secs)))
     return _Source(AudioFormat(Encoding.S16LE, recording.rate, recording.channels), recording.seconds, pcm)
-
-
-def _check_range(name: str, rate: int, channels: int) -> None:
-    if rate not in wire.RATES or channels not in wire.CHANNEL_COUNTS:
-        found = f"{rate} Hz, channels: {channels}"
-        raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
 
 
 async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:

@@ -1,15 +1,14 @@
-"""The whole way on one machine: a NATS server, the daemon, the bundled recording, text, and the account."""
+"""The whole way on one machine: a NATS server, the daemon, a recording, text, and the account."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,26 +18,49 @@ from transcriber.audio.recording import Recording
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.listener import Listener
 from transcriber.broker.producer import Delivery, Producer
+from transcriber.demo_choice import Choice, choose
 from transcriber.messages import AudioFormat, Encoding
 from transcriber.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
+from transcriber.spoken import matching, words
 from transcriber.subtitles import Formatter, Style, account
 
 STREAM = "demo"
 _SPEED = 1.0  # times real time
 _CHUNK_SECS = 0.1
+_ROUNDING_SECS = 0.01  # what resampling may cut off at the end; a chunk that is lost is ten times as long
 
 
-async def run(*, serve: bool) -> None:
-    """Run the demonstration; with `serve`, stay up afterwards for the user's own audio.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that can be missing is here: the server's program, and a model with its recording."""
 
-    Raises `SettingError` for a bad setting in the environment, `CannotStart` when a program is missing or ends.
+    server: Path
+    choice: Choice
+    status_page: bool
+
+
+def prepare(model: str | None = None, recording: str | None = None) -> Prepared:
+    """Check and find all that is needed, the quickest first; a model that is missing is downloaded.
+
+    Raises `SettingError` for a bad setting in the environment, `RecordingError` for a bad recording, `CannotStart` when
+    a program is missing, or a model that was asked for.
     """
     environ = environment(os.environ)
-    shows = settings.load(environ).status_page
+    status_page = settings.load(environ).status_page
     binary = find_server()
+    choice = choose(model, recording, environ, lambda text: _say(f"model           {text}"))
+    return Prepared(binary, choice, status_page)
+
+
+async def run(prepared: Prepared, *, serve: bool) -> None:
+    """Run the demonstration; with `serve`, stay up afterwards for the user's own audio.
+
+    Raises `CannotStart` when a program does not start or ends, `RecordingError` when the recording is damaged.
+    """
+    choice = prepared.choice
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
-        url, server = await stack.enter_async_context(run_server(binary, folder))
+        url, server = await stack.enter_async_context(run_server(prepared.server, folder))
         _say(f"NATS server     {url}")
         ports: list[int] = []
 
@@ -47,16 +69,17 @@ async def run(*, serve: bool) -> None:
                 ports.append(record["health_port"])
             _on_record(record)
 
-        model, daemon = await stack.enter_async_context(run_daemon(environ | {"NATS_URL": url}, on_record=on_record))
+        environ = {**choice.environ, "NATS_URL": url}
+        model, daemon = await stack.enter_async_context(run_daemon(environ, on_record=on_record))
         _say(f"daemon          {model}")
         connection = Connection(BrokerOptions(url=url), name="transcriber demo")
         stack.push_async_callback(connection.close)
         await connection.open()
-        await unless_ended(_play(connection), server, daemon)
+        await unless_ended(_play(connection, choice), server, daemon)
         if serve:
             _say(f"\nStill up; Ctrl-C ends it. Your own audio, in another terminal:\n  export NATS_URL={url}")
             _say("  transcriber listen &\n  transcriber publish FILE.wav --stream mine")
-            if shows and ports:
+            if prepared.status_page and ports:
                 _say(f"What the daemon does, in a browser: http://127.0.0.1:{ports[-1]}/")
             await unless_ended(asyncio.Event().wait(), server, daemon)
 
@@ -69,13 +92,12 @@ def _on_record(record: Record) -> None:
         sys.stderr.write(f"daemon: {record['message']}\n")
 
 
-async def _play(connection: Connection) -> None:
+async def _play(connection: Connection, choice: Choice) -> None:
     listener = Listener(connection, STREAM)
     await listener.start()
-    path = modelstore.bundled("demo.flac")
-    said = [w for row in json.loads(modelstore.bundled("demo.json").read_text()) for w in _words(row["words"])]
-    recording = Recording(path)
-    _say(f"recording       {path.name}, {recording.seconds:.0f} s at {recording.rate} Hz, published in real time\n")
+    recording = Recording(choice.recording)
+    about = f"{recording.seconds:.0f} s at {recording.rate} Hz, published in real time"
+    _say(f"recording       {choice.recording.name}, {about}\n")
     audio_format = AudioFormat(Encoding.S16LE, recording.rate, recording.channels)
     producer = Producer(connection, Delivery(STREAM, uuid4().hex, _SPEED), audio_format)
 
@@ -89,7 +111,11 @@ async def _play(connection: Connection) -> None:
     finally:
         hearing.cancel()
         producing.cancel()
-    _say(f"\n{_matching(said, heard)} of {len(said)} words as spoken")
+    _say("")
+    if choice.said is not None:
+        _say(f"{matching(choice.said, heard)} of {len(choice.said)} words as spoken")
+    if lost := _lost(ended, recording.seconds):
+        _say(f"{lost:.2f} s of the recording became neither text nor silence")
     _say(account(ended))
 
 
@@ -101,25 +127,16 @@ async def _hear(listener: Listener) -> tuple[Mapping[str, Any], list[str]]:
         if message["type"] == "ended":
             return message, heard
         if message["type"] == "final":
-            heard += _words(message["text"])
+            heard += words(message["text"])
         if (text := formatter.format(message)) is not None:
             _say(f"  {text}")
     raise AssertionError("the listener ends by raising only")
 
 
-def _words(text: str) -> list[str]:
-    """The words without what a larger model of the user's own adds: capitals and punctuation."""
-    return re.findall(r"[\w']+", text.lower())
-
-
-def _matching(said: list[str], heard: list[str]) -> int:
-    """Length of the longest common subsequence: how many words were heard as they were said, in order."""
-    row = [0] * (len(heard) + 1)
-    for word in said:
-        before = row[:]
-        for j, other in enumerate(heard):
-            row[j + 1] = before[j] + 1 if word == other else max(row[j], before[j + 1])
-    return row[-1]
+def _lost(ended: Mapping[str, Any], seconds: float) -> float:
+    """Seconds that were dropped, never settled, or never arrived; 0.0 when every one is accounted for."""
+    settled = ended["transcribed"] + ended["silent"]
+    return missing if (missing := seconds - settled) > _ROUNDING_SECS else 0.0
 
 
 def _say(text: str) -> None:

@@ -35,6 +35,13 @@ class Delivery:
     language: str | None = None
 
 
+def check_range(name: str, rate: int, channels: int) -> None:
+    """Raise `RecordingError` unless the daemon takes audio of this rate (Hz) and these channels."""
+    if rate not in wire.RATES or channels not in wire.CHANNEL_COUNTS:
+        found = f"{rate} Hz, channels: {channels}"
+        raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
+
+
 class Producer:
     """Publishes PCM of one format to `audio.<stream>`. While NATS is away it waits, so that nothing is left out."""
 

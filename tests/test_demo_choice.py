@@ -1,0 +1,285 @@
+"""Which model and which recording the demonstration takes, and what it says about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Command, noise, on_terminal, recording
+from harness import PATIENCE, QUICK
+
+from transcriber import modelstore
+from transcriber.cli import main
+from transcriber.demo_choice import Choice, choose
+from transcriber.errors import ModelError, RecordingError, SettingError, TranscriberError
+
+BODY = modelstore.bundled_model_path().read_bytes()
+REAL_MODELS = os.environ.get("TRANSCRIBER_REAL_MODELS")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A recording of the user's."""
+    path = tmp_path / "own.wav"
+    path.write_bytes(recording(noise(0.5)))
+    return path
+
+
+def chosen(model: str | None = None, path: str | None = None, **environ: str) -> tuple[Choice, list[str]]:
+    lines: list[str] = []
+    return choose(model, path, environ, lines.append), lines
+
+
+def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
+    """`--model dispatch-mini`: no download, and 52 words to compare."""
+    choice, lines = chosen("dispatch-mini")
+    assert lines == []
+    assert choice.environ == {"WHISPER_MODEL_PATH": str(modelstore.bundled_model_path())}
+    assert choice.recording == modelstore.bundled("demo.flac")
+    assert len(choice.said) == 52
+
+
+def test_a_file_of_the_users_is_taken_with_the_recording_for_any_words(tmp_path: Path) -> None:
+    """`--model PATH`: whatever it is called, even like a known model; a sum meant for another one is not its sum."""
+    path = tmp_path / "mine.bin"
+    path.write_bytes(BODY)
+    choice, lines = chosen(str(path), WHISPER_MODEL_PATH="/elsewhere.bin", WHISPER_MODEL_SHA256="0" * 64, LANG="C")
+    assert lines == []
+    assert choice.environ == {"WHISPER_MODEL_PATH": str(path), "LANG": "C"}
+    assert choice.recording == modelstore.bundled("talk.flac")
+    assert len(choice.said) > 150
+
+
+def test_the_model_of_the_environment_is_respected_and_named() -> None:
+    """`WHISPER_MODEL_PATH`, with its sum; one that is not there is left for the daemon to complain about."""
+    environ = {"WHISPER_MODEL_PATH": "/elsewhere.bin", "WHISPER_MODEL_SHA256": "0" * 64}
+    choice, lines = chosen(**environ)
+    assert (choice.environ, lines) == (environ, ["/elsewhere.bin, from WHISPER_MODEL_PATH"])
+    assert choice.recording == modelstore.bundled("talk.flac")
+    choice, _ = chosen(WHISPER_MODEL_PATH=str(modelstore.bundled_model_path()))
+    assert choice.recording == modelstore.bundled("demo.flac")
+
+
+def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
+    """`--recording FILE`; ours has them wherever it is given."""
+    choice, _ = chosen("dispatch-mini", str(own))
+    assert (choice.recording, choice.said) == (own, None)
+    assert len(chosen("dispatch-mini", str(modelstore.bundled("talk.flac")))[0].said) > 150
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no such file or directory"),
+        (b"a letter", "no WAV, FLAC or OGG that can be decoded (format not recognised)"),
+        (recording(noise(0)), "holds no audio"),
+        (recording(noise(0.1, channels=9)), "16000 Hz, channels: 9; allowed are 8000 to 192000 Hz and 1 to 8 channels"),
+        (recording(noise(0.1), rate=4000), "4000 Hz, channels: 1; allowed are 8000 to 192000 Hz and 1 to 8 channels"),
+    ],
+    ids=["missing", "text", "empty", "channels", "rate"],
+)
+def test_a_bad_recording_is_told_before_a_model_is_looked_for(tmp_path: Path, content: bytes, reason: str) -> None:
+    """One sentence with the file and what is wrong."""
+    path = tmp_path / "own.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RecordingError) as caught:
+        chosen("no such model", str(path))
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+def test_a_bad_model_is_told(tmp_path: Path) -> None:
+    """A name that nobody knows, a file that is not there, and one that is no model."""
+    with pytest.raises(ModelError, match="neither a file nor a known name; known are dispatch-mini, tiny, "):
+        chosen("tinny.en")
+    with pytest.raises(ModelError, match=r"^model /nowhere/tiny\.bin: no such file$"):
+        chosen("/nowhere/tiny.bin")
+    (path := tmp_path / "tiny.bin").write_text("a letter")
+    with pytest.raises(ModelError, match=f"^model {path}: [^:]+"):
+        chosen(str(path))
+
+
+def test_errors_reach_the_user_as_one_line_and_an_exit_code(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """2 for the recording, 3 for the model, as everywhere."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["demo", "--recording", "/nowhere.wav"]) == 2
+        assert main(["demo", "--model", "/nowhere.bin", "--recording", str(own)]) == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr() == (
+        "",
+        "transcriber: /nowhere.wav: no such file or directory\ntranscriber: model /nowhere.bin: no such file\n",
+    )
+
+
+def fallen_back(lines: list[str]) -> str:
+    """The reason why there is no tiny.en."""
+    assert lines[-1].startswith("no tiny.en: ")
+    assert lines[-1].endswith("; the bundled model takes its place")
+    return lines[-1].removeprefix("no tiny.en: ").removesuffix("; the bundled model takes its place")
+
+
+def test_a_home_that_cannot_be_written_is_a_reason_to_fall_back(home: Path) -> None:
+    """A file in the place of a folder, which not even root can write into; asked for by name, it is an error."""
+    home.touch()
+    choice, lines = chosen()
+    assert fallen_back(lines).lower() == "cannot be written: not a directory"
+    assert choice.environ["WHISPER_MODEL_PATH"] == str(modelstore.bundled_model_path())
+    assert choice.recording == modelstore.bundled("demo.flac")
+    with pytest.raises(ModelError, match=r"(?i)tiny\.en\.bin: cannot be written: not a directory"):
+        chosen("tiny.en")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_home_that_may_not_be_looked_into_is_a_reason_to_fall_back(home: Path) -> None:
+    """Another user's, say."""
+    home.mkdir(mode=0)
+    assert "permission denied" in fallen_back(chosen()[1]).lower()
+
+
+def test_no_home_at_all_is_a_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with a user id of its own."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(modelstore.Path, "home", homeless)
+    assert fallen_back(chosen()[1]) == "there is no home directory to keep models in"
+    with pytest.raises(SettingError, match="--model takes a file"):
+        chosen("tiny.en")
+
+
+# Downloading: a real host on the loopback has the bundled model, and the program takes it for tiny.en. The file has a
+# name of its own, for the daemon knows which sha256 the official one has.
+
+_STAND_IN = f"""if True:
+    import os, sys
+    from transcriber import cli, modelstore
+    modelstore.MODELS["tiny.en"] = modelstore.Published("stand-in", {len(BODY)}, "{hashlib.sha256(BODY).hexdigest()}")
+    modelstore.pull.__kwdefaults__["base_url"] = os.environ["HOST"]
+    sys.exit(cli.main(["demo", *sys.argv[1:]]))
+"""
+
+
+class Host(BaseHTTPRequestHandler):
+    """Sends the model; while `held` is set, half of it, and then nothing."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(BODY[: len(BODY) // 2])
+            if not self.server.held:
+                self.wfile.write(BODY[len(BODY) // 2 :])
+            self.server.released.wait(PATIENCE)
+        self.close_connection = True
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
+        server.daemon_threads = True
+        server.held, server.released = False, threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+def stand_in(host: Any, home: Path) -> dict[str, Any]:
+    return {"program": ("-c", _STAND_IN), "HOST": host.url, "HOME": str(home)} | QUICK
+
+
+async def test_tiny_en_is_pulled_with_a_bar_and_used(host: Any, home: Path, own: Path) -> None:
+    """On a terminal: what is got and where to, how far it is, then the daemon with it; the second time it is there."""
+    host.released.set()
+    model = home / ".cache" / "transcriber" / "models" / "ggml-stand-in.bin"
+    code, shown = await on_terminal("--recording", str(own), **stand_in(host, home))
+    assert code == 0
+    assert f"model           getting tiny.en, 18 MB, once, into {model.parent}" in shown
+    assert "tiny.en: 100%" in shown
+    assert "daemon          ggml-stand-in, capacity" in shown
+    assert model.read_bytes() == BODY
+    code, shown = await on_terminal("--recording", str(own), **stand_in(host, home))
+    assert (code, shown.partition(" ")[0]) == (0, "NATS")
+
+
+async def test_a_recording_of_the_users_ends_with_the_account(host: Any, home: Path, own: Path) -> None:
+    """Noise of half a second: no words are counted, nothing is lost."""
+    host.released.set()
+    async with Command("--recording", str(own), **stand_in(host, home)) as command:
+        assert await command.ended() == 0
+    assert command.err == []
+    assert "recording       own.wav, 0 s at 16000 Hz, published in real time" in command.out
+    assert not [line for line in command.out if "words as spoken" in line or "neither text nor silence" in line]
+    assert command.out[-1].startswith("received 0.50 s = ")
+
+
+async def test_ctrl_c_in_a_download_is_quiet_and_leaves_what_came(host: Any, home: Path) -> None:
+    """Exit 130 at once, no traceback, nothing but the part, with which the next start goes on."""
+    host.held = True
+    models = home / ".cache" / "transcriber" / "models"
+    async with Command(**stand_in(host, home)) as command:
+        await command.printed("getting tiny.en")
+        async with asyncio.timeout(PATIENCE):
+            while not [path for path in models.glob("*.part") if path.stat().st_size]:  # noqa: ASYNC110 - a file announces itself to nobody
+                await asyncio.sleep(0.01)
+        command.signal(signal.SIGINT)
+        assert await command.ended() == 130
+    assert command.err == []
+    assert len(command.out) == 1
+    assert [path.name for path in models.iterdir()] == ["ggml-stand-in.bin.part"]
+
+
+async def test_a_model_that_is_asked_for_must_be_had(home: Path) -> None:
+    """`--model base.en` without a network is an error, not another model."""
+    nobody = dict.fromkeys(("HTTPS_PROXY", "PIP_INDEX_URL"), "http://127.0.0.1:9") | {"PIP_NO_INDEX": "1"}
+    async with Command("demo", "--model", "base.en", HOME=str(home), **nobody) as command:
+        assert await command.ended() == 3
+    (line,) = command.err
+    assert line.startswith(f"transcriber: model {home}/.cache/transcriber/models/ggml-base.en.bin: cannot download ")
+
+
+@pytest.mark.skipif(REAL_MODELS is None, reason="TRANSCRIBER_REAL_MODELS names no folder with ggml-tiny.en.bin")
+async def test_an_official_tiny_en_in_its_place_hears_real_words(home: Path) -> None:
+    """No download, the recording in real time, and nearly every word, with nothing lost."""
+    models = home / ".cache" / "transcriber" / "models"
+    models.mkdir(parents=True)
+    (file := models / "ggml-tiny.en.bin").symlink_to((Path(REAL_MODELS) / file.name).absolute())
+    try:
+        modelstore.verify(file)
+    except TranscriberError as error:
+        pytest.skip(str(error))
+    async with Command("demo", HOME=str(home), HTTPS_PROXY="http://127.0.0.1:9", **QUICK) as command:
+        await asyncio.wait_for(command.process.wait(), 120 + PATIENCE)
+    assert [line for line in command.out if line.startswith("daemon          ggml-tiny.en, ")]
+    assert "recording       talk.flac, 74 s at 16000 Hz, published in real time" in command.out
+    assert not [line for line in command.out if line.startswith("no tiny.en") or "neither text nor silence" in line]
+    right, said = map(int, command.out[-2].removesuffix(" words as spoken").split(" of "))
+    assert right >= 0.95 * said
+    assert "gap 0.00 + pending 0.00" in command.out[-1]
