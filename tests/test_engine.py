@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +19,9 @@ from harness import Speech
 from transcriber import modelstore
 from transcriber.errors import EngineError, Stopped
 from transcriber.worker import engine as engine_module
-from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
+from transcriber.worker import tokens
+from transcriber.worker.context import Fit
+from transcriber.worker.engine import WhisperEngine, WhisperOptions
 from transcriber.worker.stop import Stop
 
 
@@ -84,7 +85,7 @@ def test_every_call_sets_every_parameter(engine: WhisperEngine, heldout: Speech)
 def test_a_prompt_and_a_full_context_are_accepted(heldout: Speech) -> None:
     """Vocabulary in the prompt and the full encoder are settings, not code."""
     words = set(heldout.rows[1]["words"].split())
-    for options in ({"prompt": "train, platform"}, {"audio_ctx": 0}, {"audio_ctx": 768}):
+    for options in ({"prompt": "train, platform"}, {"audio_ctx": Fit.FULL}, {"audio_ctx": 768}):
         heard = set(text(load(**options), utterance(heldout, 1)).split())
         assert len(words & heard) >= len(words) - 1, options
 
@@ -96,29 +97,20 @@ def test_a_window_shorter_than_whisper_likes_is_padded(engine: WhisperEngine, le
         assert segment.end <= length
 
 
-def test_contexts_fit_the_window_and_are_right_for_the_attention() -> None:
-    """The window with some slack, or multiples of 256 with flash attention; never over Whisper's 1500."""
-    assert [fitted_context(s * 16_000) for s in (1, 3, 5, 10, 20, 30)] == [128, 158, 258, 508, 1008, 1500]
-    assert [fitted_context(s * 16_000, flash=True) for s in (1, 5, 6, 10, 30)] == [256, 256, 512, 512, 1500]
-    for samples, flash in itertools.product(range(0, 30 * 16_000, 1000), (True, False)):
-        context = fitted_context(samples, flash=flash)
-        assert context * 320 >= samples
-        assert not flash or context % 256 == 0 or context == 1500
-
-
 @pytest.mark.parametrize(
     ("audio_ctx", "use_gpu", "flash"),
     [
         (None, False, False),
         (None, True, True),
-        (0, False, True),
-        (1500, False, True),
+        (Fit.FULL, False, True),
+        (Fit.ROOMY, False, True),
+        (Fit.TIGHT, False, False),
         (512, False, True),
         (300, True, False),
     ],
 )
 def test_flash_attention_is_used_only_at_contexts_that_it_gets_right(
-    audio_ctx: int | None, use_gpu: bool, flash: bool
+    audio_ctx: int | Fit | None, use_gpu: bool, flash: bool
 ) -> None:
     """It pads keys to a multiple of 256 and attends to the padding."""
     assert load(audio_ctx=audio_ctx, use_gpu=use_gpu).flash == flash
@@ -159,7 +151,7 @@ def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
     samples = utterance(heldout, 2)
     first = engine.transcribe(samples, None)
     with pytest.raises(Stopped):
-        engine.transcribe(samples, None, make(), whole=True)
+        engine.transcribe(samples, None, make(), attempt=2)
     assert engine.transcribe(samples, None, Stop()) == first
     assert engine.transcribe(samples, None) == first
 
@@ -195,14 +187,38 @@ def test_work_is_the_context_and_the_window() -> None:
     assert load().work(5 * 16_000) == pytest.approx(258 * 0.02 + 5)
     assert load().work(1 * 16_000) == pytest.approx(128 * 0.02 + 1)
     assert load().work(12 * 16_000) == pytest.approx(608 * 0.02 + 12)
-    assert load(audio_ctx=0).work(5 * 16_000) == pytest.approx(30 + 5)
+    assert load(audio_ctx=Fit.FULL).work(5 * 16_000) == pytest.approx(30 + 5)
     assert load(audio_ctx=512).work(16_000) == pytest.approx(512 * 0.02 + 1)
 
 
-def test_the_work_of_a_whole_pass_is_never_guessed_too_low() -> None:
+def test_the_work_of_a_later_attempt_is_never_guessed_too_low() -> None:
     """The share of the encoder differs from model to model: all of the cost is taken to grow with the context."""
-    assert load().work(5 * 16_000, whole=True) == pytest.approx((258 * 0.02 + 5) * 1500 / 258)
-    assert load(audio_ctx=0).work(5 * 16_000, whole=True) == load(audio_ctx=0).work(5 * 16_000)
+    samples, first = 5 * 16_000, 258 * 0.02 + 5
+    assert load().work(samples, attempt=1) == pytest.approx(first * 768 / 258)
+    assert load().work(samples, attempt=2) == pytest.approx(first * 1500 / 258)
+    full = load(audio_ctx=Fit.FULL)
+    assert full.work(samples, attempt=2) == full.work(samples)
+
+
+def test_a_pass_that_says_more_than_there_is_time_for_is_ended(heldout: Speech) -> None:
+    """Eight tokens a second and eight more: five seconds of speech given as half a second have many too many."""
+    samples = heldout.cut(1, 3).samples[: 8 * 16_000]
+    whole = load().transcribe(samples, None)
+    assert not whole.endless
+    parameters = load()._parameters(8000, None, 0)
+    assert parameters.max_tokens == 12
+    cut = _Hasty(WhisperOptions(modelstore.bundled_model_path(), 1)).transcribe(samples, None)
+    assert cut.endless
+    assert len(cut.segments[0].words) < sum(len(segment.words) for segment in whole.segments)
+
+
+class _Hasty(WhisperEngine):
+    """Gives every window the tokens of one that lasts a quarter of a second."""
+
+    def _parameters(self, length: int, language: str | None, attempt: int) -> Any:
+        parameters = super()._parameters(length, language, attempt)
+        parameters.max_tokens = super()._parameters(4000, language, attempt).max_tokens
+        return parameters
 
 
 def test_a_window_leaves_no_object_behind(engine: WhisperEngine, heldout: Speech) -> None:
@@ -234,7 +250,7 @@ async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperEngine, 
 
 def test_a_characters_bytes_may_span_tokens() -> None:
     """A word whose UTF-8 is split over tokens is put together before it is decoded."""
-    word = engine_module._Word(b"", 0, 0, [])
+    word = tokens._Word(b"", 0, 0, [])
     for part in (b" caf", b"\xc3", b"\xa9"):
         word.add(part, 10, -0.1)
     assert word.done(16_000).text == "café"

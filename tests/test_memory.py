@@ -73,7 +73,7 @@ samples, process, used = speech(30), psutil.Process(), []
 for _ in range(4):
     before = process.memory_info().rss
     engine = WhisperEngine(WhisperOptions(Path(sys.argv[1]), 1))
-    engine.transcribe(samples, None, whole=True)
+    engine.transcribe(samples, None, attempt=2)
     used.append(process.memory_info().rss - before)
     engine.close()
     used.append(process.memory_info().rss - before)

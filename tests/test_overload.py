@@ -15,7 +15,7 @@ import pytest
 
 from transcriber.messages import Origin, Window
 from transcriber.worker import capacity
-from transcriber.worker.engine import fitted_context
+from transcriber.worker.context import Fit, fitted
 from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import Job, JobQueue
 
@@ -26,7 +26,7 @@ NOTHING = np.zeros(0, np.float32)
 
 def weigh(samples: int) -> float:
     """As the engine does."""
-    return (fitted_context(samples) * 320 + samples) / 16_000
+    return (fitted(samples, Fit.TIGHT, flash=False) * 320 + samples) / 16_000
 
 
 FULL = weigh(round(D * 16_000))

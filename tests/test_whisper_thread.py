@@ -38,13 +38,13 @@ class Scripted:
         self.threads: set[str] = set()
         self.may_go = threading.Event()
         self.may_go.set()
-        self.asked_whole: list[bool] = []
-        self.texts = ["", ""]  # of a pass with the reduced context, and with the whole one; "": the window's length
-        self.confidences = [0.9, 0.9]
+        self.attempts: list[int] = []
+        self.texts = ["", "", ""]  # of each attempt; "": the window's length
+        self.confidences = [0.9, 0.9, 0.9]
         self.endless = threading.Event()  # a pass that ends only when it is told to has begun
 
-    def work(self, samples: int, *, whole: bool = False) -> float:
-        return samples / 16_000 * (3 if whole else 1)
+    def work(self, samples: int, *, attempt: int = 0) -> float:
+        return samples / 16_000 * (1, 2, 3)[attempt]
 
     def transcribe(
         self,
@@ -52,9 +52,9 @@ class Scripted:
         language: str | None,
         stop: Callable[[], bool] | None = None,
         *,
-        whole: bool = False,
+        attempt: int = 0,
     ) -> Decoded:
-        self.asked_whole.append(whole)
+        self.attempts.append(attempt)
         self.threads.add(threading.current_thread().name)
         self.may_go.wait(10)
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -66,8 +66,8 @@ class Scripted:
                 raise Stopped("stopped")
             time.sleep(0.001)
         time.sleep(step)
-        text = self.texts[whole] or f"{len(samples)}"
-        return Decoded((Segment(text, 0, len(samples), self.confidences[whole]),), language or "en")
+        text = self.texts[attempt] or f"{len(samples)}"
+        return Decoded((Segment(text, 0, len(samples), self.confidences[attempt]),), language or "en")
 
 
 class Collector:
@@ -126,12 +126,12 @@ async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(mo
     engine, took = Scripted(0.0), Collector()
 
     def give_back() -> None:
-        given_back.append(len(engine.asked_whole) - measured)
+        given_back.append(len(engine.attempts) - measured)
         once.set()
 
     monkeypatch.setattr(memory, "give_back", give_back)
     thread, queue = await started(engine)
-    measured = len(engine.asked_whole)
+    measured = len(engine.attempts)
     engine.may_go.clear()
     for sequence in range(3):
         assert queue.try_put(Job(window(sequence), took))
@@ -339,46 +339,67 @@ async def test_a_failure_says_nothing_about_the_pace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "confidence", "repeated"),
-    [("gate five", 0.9, False), ("gate five", 0.2, True), ("move move move move move", 0.9, True)],
+    ("texts", "confidences", "passes", "said"),
+    [
+        (["gate five"], [0.9], 1, "gate five"),
+        (["gate five", "gate nine"], [0.2, 0.9], 2, "gate nine"),
+        (["move move move move move", "gate nine"], [0.9, 0.9], 2, "gate nine"),
+        (["go go go go", "go go go go", "gate nine"], [0.9, 0.9, 0.9], 3, "gate nine"),
+        (["gate five", "gate nine", "gate two"], [0.2, 0.3, 0.25], 3, "gate nine"),  # none is sure: the surest
+    ],
 )
-async def test_a_doubtful_result_is_decoded_once_more_at_full_context(
-    text: str, confidence: float, repeated: bool
+async def test_a_window_is_decoded_until_its_text_is_beyond_doubt(
+    texts: list[str], confidences: list[float], passes: int, said: str
 ) -> None:
-    """Text that loops or is not sure of itself; the second answer stands, whatever it is, and both passes count."""
+    """Text that loops or is not sure of itself is decoded again, at most twice, and all passes count."""
     engine, done = Scripted(0.0), Collector()
-    engine.texts, engine.confidences = [text, "gate nine"], [confidence, 0.2]
+    engine.texts[: len(texts)], engine.confidences[: len(texts)] = texts, confidences
     _, queue = await started(engine)
-    engine.asked_whole.clear()
+    engine.attempts.clear()
     queue.try_put(Job(window(0), done))
     (outcome,) = await done.have(1)
-    assert engine.asked_whole == ([False, True] if repeated else [False])
-    assert outcome.passes == len(engine.asked_whole)
+    assert engine.attempts == list(range(passes))
+    assert outcome.passes == passes
     assert outcome.recognition is not None
-    assert outcome.recognition.text == ("gate nine" if repeated else text)
+    assert outcome.recognition.text == said
     queue.close()
 
 
 async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None:
     """A second pass must not break the promise that the first one keeps."""
     engine, done = Scripted(0.0), Collector()
-    engine.confidences = [0.2, 0.9]
-    _, queue = await started(engine, max_latency=1.0, rtf=0.5)  # the whole context would take three times 0.5 s
-    engine.asked_whole.clear()
+    engine.confidences = [0.2, 0.9, 0.9]
+    _, queue = await started(engine, max_latency=1.0, rtf=0.6)  # the wider context would take twice 0.6 s
+    engine.attempts.clear()
     queue.offer_partial(Job(window(0), done, partial=True))
     await done.have(1)
     for n in (1, 2):
         queue.try_put(Job(window(n), done))
         outcome = (await done.have(n + 1))[-1]
         assert outcome.passes == 1
-    assert engine.asked_whole == [False] * 3
+    assert engine.attempts == [0] * 3
+    queue.close()
+
+
+@pytest.mark.parametrize(("rtf", "passes"), [(0.1, 2), (0.9, 1)])
+async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_time(rtf: float, passes: int) -> None:
+    """The second pass takes two units of work; those that wait were promised theirs."""
+    engine, done = Scripted(0.0), Collector()
+    engine.confidences[0] = 0.2
+    thread = WhisperThread(lambda: engine, 4.0)
+    await thread.start(SPEECH, rtf=rtf)
+    queue = JobQueue(10, thread.promise, thread.weigh)
+    for n in range(3):
+        assert queue.try_put(Job(window(n), done))
+    thread.serve(queue)
+    assert (await done.have(1))[0].passes == passes
     queue.close()
 
 
 async def test_second_passes_are_part_of_what_a_window_is_expected_to_take() -> None:
     """Windows that wait are weighed with one pass each: the pace has to know that some need two."""
     engine, done = Scripted(0.0, 0.02), Collector()
-    engine.confidences = [0.2, 0.9]
+    engine.confidences = [0.2, 0.9, 0.9]
     thread, queue = await started(engine)
     for n in range(20):
         queue.try_put(Job(window(n), done))

@@ -93,8 +93,8 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 def _demo(options: argparse.Namespace) -> int:
     from transcriber import demo
 
-    # Before the event loop: in a download, Ctrl-C ends the process at once, and there is nothing to clean up yet.
-    prepared = demo.prepare(options.model, options.recording)
+    with leaving_in_order():  # a download may be under way
+        prepared = demo.prepare(options.model, options.recording)
     return interruptible(demo.run(prepared, serve=options.serve))
 
 

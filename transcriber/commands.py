@@ -9,10 +9,9 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 from uuid import uuid4
 
 from tqdm import tqdm
@@ -24,6 +23,7 @@ from transcriber.broker.listener import Listener
 from transcriber.broker.producer import Delivery, Pipe, Producer, check_range
 from transcriber.errors import RecordingError, SettingError
 from transcriber.messages import AudioFormat, Encoding
+from transcriber.progress import bar
 from transcriber.subtitles import Formatter, Style
 
 _STDIN = "standard input"
@@ -194,18 +194,7 @@ def models(options: argparse.Namespace) -> None:
 
 
 def _pull(name: str, directory: Path, source: modelstore.Source | None) -> modelstore.Pulled:
-    """Get it with a bar that appears with the first bytes."""
-    bars: list[tqdm[NoReturn]] = []
-
-    def progress(done: int, total: int) -> None:
-        if not bars:
-            unit: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-            bars.append(stack.enter_context(tqdm(total=total, initial=done, desc=name, disable=None, **unit)))
-        if total != bars[0].total:  # another source, after the first had failed
-            bars[0].reset(total)
-        bars[0].update(done - bars[0].n)
-
-    with ExitStack() as stack:
+    with bar(name) as progress:
         return modelstore.pull(name, directory, progress, source=source)
 
 

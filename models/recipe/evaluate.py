@@ -25,7 +25,8 @@ import soundfile
 from pywhispercpp.model import Model
 from signals import SAMPLE_RATE, SIGNALS, pink, signals
 
-from transcriber.worker.engine import WhisperEngine, WhisperOptions, fitted_context
+from transcriber.worker.context import Fit, fitted
+from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,7 +128,7 @@ class Recognizer:
         return list(self._threads.map(lambda samples: self._text(samples, context, parameters), spoken))
 
     def _text(self, samples: Samples, context: int, parameters: dict[str, object]) -> str:
-        positions = context or fitted_context(len(samples), flash=self._flash)
+        positions = context or fitted(len(samples), Fit.TIGHT, flash=self._flash)
         parameters = {"no_timestamps": False, "initial_prompt": ""} | parameters  # they would stay from call to call
         model = self._idle.get()
         try:

@@ -45,11 +45,11 @@ class NullEngine:
         language: str | None,
         stop: Stop | None = None,  # noqa: ARG002 - there is nothing to stop
         *,
-        whole: bool = False,  # noqa: ARG002 - nor a context
+        attempt: int = 0,  # noqa: ARG002 - nor a context
     ) -> Decoded:
         return Decoded((Segment("null", 0, len(samples), 1.0),), language or "en")
 
-    def work(self, samples: int, *, whole: bool = False) -> float:  # noqa: ARG002 - see above
+    def work(self, samples: int, *, attempt: int = 0) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE
 
     def close(self) -> None:

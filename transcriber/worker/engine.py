@@ -125,11 +125,12 @@ class WhisperEngine:
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
-        fit, self._least = options.audio_ctx or fit_for(check_model_file(options.path)), 0
-        if isinstance(fit, int):
-            fit, self._least = Fit.ROOMY if fit % FLASH_STEP == 0 else Fit.TIGHT, fit
-        self._fit = fit
-        self.flash = fit is not Fit.TIGHT or options.use_gpu
+        asked = options.audio_ctx
+        self._least = asked if isinstance(asked, int) else 0
+        if isinstance(asked, int):
+            asked = Fit.ROOMY if asked % FLASH_STEP == 0 else Fit.TIGHT
+        self._fit = asked or fit_for(check_model_file(options.path))
+        self.flash = self._fit is not Fit.TIGHT or (options.use_gpu and not self._least)
         parameters = whisper.whisper_context_default_params()
         parameters.use_gpu = options.use_gpu
         parameters.flash_attn = self.flash

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transcriber.results import Segment, Word
 
 # `[BLANK_AUDIO]`, `(upbeat music)`, `*crying*`, notes around lyrics; one that the window's end cuts off has no end.
-_BRACKETS = ("[]", "()", "\uff08\uff09", "\u3010\u3011", "**")  # the third and fourth are East Asian
+_BRACKETS = (("[", "]"), ("(", ")"), ("\uff08", "\uff09"), ("\u3010", "\u3011"), ("*", "*"))  # two of East Asia
 _NOTES = "\u266a\u266b\u266c"
 _SOUND = re.compile(
     "|".join(

@@ -1,0 +1,56 @@
+"""The encoder's context follows the window as each kind of model needs it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from transcriber import modelstore
+from transcriber.ggml import check_model_file
+from transcriber.worker.context import Fit, fit_for, fitted, wider
+
+SECONDS = (1, 3, 5, 10, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("fit", "flash", "positions"),
+    [
+        (Fit.TIGHT, False, [128, 158, 258, 508, 1008, 1500]),
+        (Fit.TIGHT, True, [256, 256, 256, 512, 1024, 1500]),
+        (Fit.ROOMY, True, [256, 512, 512, 768, 1280, 1500]),
+        (Fit.FULL, True, [1500] * 6),
+    ],
+)
+def test_contexts_of_each_fit(fit: Fit, flash: bool, positions: list[int]) -> None:
+    """Never over Whisper's 1500."""
+    assert [fitted(s * 16_000, fit, flash=flash) for s in SECONDS] == positions
+
+
+def test_contexts_hold_the_window_and_suit_flash_attention() -> None:
+    """It attends to what it pads its keys with, up to a multiple of 256."""
+    for samples, fit, flash in itertools.product(range(0, 30 * 16_000, 1000), Fit, (True, False)):
+        context = fitted(samples, fit, flash=flash)
+        assert context * 320 >= samples
+        assert not flash or context % 256 == 0 or context == 1500
+
+
+def test_official_models_hear_silence_after_the_words() -> None:
+    """At least 2.56 s of it, unless the window nearly fills the 30 s."""
+    for samples in range(0, 27 * 16_000, 1000):
+        assert fitted(samples, Fit.ROOMY, flash=True) - samples / 320 >= 128
+
+
+def test_a_second_pass_hears_more() -> None:
+    """Twice as much, at least 10 s, at most all."""
+    assert [wider(positions) for positions in (128, 256, 300, 768, 1500)] == [512, 512, 768, 1500, 1500]
+
+
+def test_only_the_bundled_model_is_fitted_tightly() -> None:
+    """An official shape gets room, and large-v3 the whole context."""
+    bundled = check_model_file(modelstore.bundled_model_path())
+    assert fit_for(bundled) is Fit.TIGHT
+    tiny = replace(bundled, n_audio_state=384, n_audio_head=6, n_text_state=384, n_text_head=6, n_text_layer=4)
+    assert fit_for(tiny) is Fit.ROOMY
+    assert fit_for(replace(tiny, n_mels=128)) is Fit.FULL
