@@ -61,13 +61,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    help_text = "of audio [30 of each bundled recording; 300 of --speech]"
+    help_text = "of each recording; with --speech, of recordings before silence is added [30; 120]"
     add("--seconds", type=within(0.1, _LONGEST), help=help_text)
     add("--speech", type=Path, metavar="DIR", help=f"English speech to take, {_SPEECH} [the bundled recording]")
     help_text = "a CTranslate2 folder of the same model: faster-whisper is measured too"
     add("--ct2", type=Path, metavar="DIR", help=help_text)
-    help_text = "whisper.cpp's own server, measured too [whisper-server on PATH, with --speech]"
-    add("--whisper-server", type=Path, metavar="FILE", help=help_text)
+    help_text = "whisper.cpp's own server, to measure too [with --speech whisper-server, where it is on PATH]"
+    add("--whisper-server", metavar="FILE", help=help_text)
 
 
 def _add_fidelity(parser: argparse.ArgumentParser) -> None:
