@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from transcriber.bench.speech import Material
     from transcriber.messages import Window
 
-_BUDGET = 20.0  # seconds for the passes over each recording, as many as fit into it but one of each at least:
+# Seconds for the passes over each recording, as many as fit into it but one of each at least; and for the full queue.
+# Fewer where fewer seconds of audio were asked for: that is a quick look.
+_BUDGET = 20.0
 _PASSES = 3
 _SECONDS, _SPEECH_SECONDS = 30.0, 120.0  # of audio: the bundled recording, and of somebody's speech
 _QUEUE_SECONDS = 30.0  # of recordings, at least, whose windows fill the queue
@@ -56,8 +58,11 @@ async def run(options: argparse.Namespace) -> Report:
     chosen = {
         "model": settings.whisper.path.stem,
         "threads": settings.whisper.threads,
-        "recorded_seconds": options.seconds or (_SPEECH_SECONDS if options.speech else _SECONDS),
+        "recorded_seconds": options.seconds or _SECONDS,
     }
+    if options.speech:
+        chosen["recorded_seconds"] = sum(one.seconds for one in materials["as_recorded"])
+    budget = min(_BUDGET, options.seconds or _BUDGET)
     report = Report("engine", chosen, _measured(options), notes=notes)
     engine = WhisperEngine(settings.whisper)
     found = {}
@@ -65,8 +70,8 @@ async def run(options: argparse.Namespace) -> Report:
         ways = await _ways(stack, options, engine, settings)
         for name, material in materials.items():
             pieces = [Piece.of(one, settings.sessions.stream) for one in material]
-            found[name] = _figures(await _all_passes(ways, pieces), material, score)
-    worker = await full_queue.measure(engine, _queued(materials["half_silence"], settings))
+            found[name] = _figures(await _all_passes(ways, pieces, budget), material, score)
+    worker = await full_queue.measure(engine, _queued(materials["half_silence"], settings), budget)
     report.figures = {"recordings": found, "worker": worker}
     report.ratios = _ratios(found) | {"worker_over_bare_engine": worker["worker"] / worker["bare"]}
     report.tables = [_table(found)]
@@ -121,7 +126,7 @@ async def _ways(
     return ways | {"daemon": Daemon(engine, settings.sessions.stream)}
 
 
-async def _all_passes(ways: Mapping[str, Way], pieces: Sequence[Piece]) -> dict[str, Pass]:
+async def _all_passes(ways: Mapping[str, Way], pieces: Sequence[Piece], budget: float) -> dict[str, Pass]:
     """Each way's median pass."""
     *others, _ = ways
     for way in ways.values():
@@ -130,7 +135,7 @@ async def _all_passes(ways: Mapping[str, Way], pieces: Sequence[Piece]) -> dict[
     began = time.monotonic()
 
     def due(name: str) -> bool:
-        return not passes[name] or time.monotonic() - began < _BUDGET
+        return not passes[name] or time.monotonic() - began < budget
 
     while any(map(due, ways)) and len(passes[others[-1]]) < _PASSES:
         # The daemon's way after each other one: it takes an eighth of the time, in which the machine may be slow.

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from transcriber.messages import Window
     from transcriber.worker.engine import WhisperEngine
 
-_BUDGET = 20.0  # seconds, for as many rounds as fit into it but one at least:
 # On a machine that others share a round strays by 2 to 4 %, and so does the best of them; the lower quartiles of what
 # each window takes add up to within 0.5 %.
 _ROUNDS = 16
 _ROUND_SECS = 0.5  # of a round, at least: the thread's start and end are 1.3 ms of it
 
 
-async def measure(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str, float]:
-    """Windows a second through the daemon's thread, and through the engine in a plain loop."""
+async def measure(engine: WhisperEngine, windows: Sequence[Window], budget: float) -> dict[str, float]:
+    """Windows a second through the daemon's thread, and through the engine in a plain loop.
+
+    As many rounds as fit into `budget` seconds, but one at least.
+    """
 
     async def plainly() -> list[float]:
         with one_thread() as call:
@@ -35,7 +37,7 @@ async def measure(engine: WhisperEngine, windows: Sequence[Window]) -> dict[str,
     began = time.monotonic()
     bare: list[list[float]] = []
     served: list[list[float]] = []
-    while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < _BUDGET):
+    while len(bare) < _ROUNDS and (not bare or time.monotonic() - began < budget):
         bare.append(await plainly())
         async with Worker(engine, windows[0].samples) as worker:
             before = time.monotonic()
