@@ -41,7 +41,8 @@ MEASURED = {
     "WER": "words inserted, deleted and substituted over words said, all recordings of a kind together; texts are "
     "normalised as OpenAI does; each letter counts as a word in languages without spaces",
     "CPU s/s": "CPU time of the process, all threads, over seconds of recording; of the daemon without its start",
-    "fastest": "words a second of window, in the final that has most: people speak 2 to 4, runaway text is far above",
+    "fastest": "words (or letters, as above) a second of window, in the final that has most; people speak 2 to 4 "
+    "words, runaway text is far above",
     "with text": "recordings without speech of which at least one word is left after normalisation",
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Samples: TypeAlias = NDArray[np.float32]
 
-_CUT_SECS = 5.0  # of the plain way: the daemon's own longest window by default
+_CUT_SECS = 5.0  # of the plain way, which does not listen where words end
 _LOOK_SECS = 0.001  # between two looks whether a thread has ended
 _FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
 
