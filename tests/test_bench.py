@@ -38,16 +38,17 @@ def check_frame(found: dict[str, Any], name: str) -> None:
     assert all(found["measured"].values())
 
 
-def test_engine_compares_four_ways_on_two_recordings(tmp_path: Path) -> None:
+def test_engine_compares_plain_ways_with_the_daemons_on_two_recordings(tmp_path: Path) -> None:
     """CPU and words of each way, and ratios that are quotients of these figures."""
     found, out = bench(tmp_path, "engine", "--seconds", "4", "--threads", "1")
     check_frame(found, "engine")
     for name, recording in found["figures"]["recordings"].items():
         assert recording["recorded_seconds"] >= 4
         ways = recording["ways"]
-        assert set(ways) == {"plain_cuts", "plain_cuts_same_flags", "plain_windows", "daemon"}
+        # The one with the daemon's flags differs from the plain cuts as long as the daemon has no flash attention.
+        assert set(ways) - {"plain_cuts_same_flags"} == {"plain_cuts", "plain_windows", "daemon"}
         assert all(way["cpu_seconds_a_second"] > 0 and 0 <= way["wer"] < 1 for way in ways.values())
-        for way in ("plain_cuts", "plain_cuts_same_flags", "plain_windows"):
+        for way in set(ways) - {"daemon"}:
             ratio = ways[way]["cpu_seconds_a_second"] / ways["daemon"]["cpu_seconds_a_second"]
             assert found["ratios"][f"{way}_over_daemon_{name}"] == pytest.approx(ratio)
     worker = found["figures"]["worker"]

@@ -20,7 +20,7 @@ from transcriber.bench.calibrate import Cost
 from transcriber.bench.load import Plan, publish
 from transcriber.bench.report import percentiles, table
 from transcriber.bench.rig import Played, environ_for
-from transcriber.bench.words import error_rate
+from transcriber.bench.words import errors
 from transcriber.broker.connection import Connection
 from transcriber.errors import CannotStart
 from transcriber.ggml import check_model_file
@@ -138,8 +138,8 @@ def test_windows_that_only_the_end_closes_are_not_counted() -> None:
 def test_the_word_error_rate_is_the_usual_one(heard: str) -> None:
     """As jiwer computes it; capitals and punctuation cost nothing."""
     said = "please close the valve at sixty percent"
-    assert error_rate(said, heard) == pytest.approx(jiwer.wer(said, heard))
-    assert error_rate(said, "Please, close the valve at sixty percent.") == 0
+    assert errors(said, heard).rate == pytest.approx(jiwer.wer(said, heard))
+    assert errors(said, "Please, close the valve at sixty percent.").wrong == 0
 
 
 def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> None:

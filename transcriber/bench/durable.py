@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -15,8 +14,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from transcriber.bench import speech
+from transcriber.bench.machine import free_port
 from transcriber.bench.report import Report, table
-from transcriber.bench.rig import Log, environ_for
+from transcriber.bench.rig import ALL_OF_IT, Log, environ_for
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.listener import Listener
@@ -27,9 +27,6 @@ from transcriber.settings import load
 
 _CHUNK_SECS = 0.1
 _UNDER_WAY = 64  # messages between two looks at what the server has
-# Live audio is dropped rather than served late: with an hour's promise and room for all of it, it is not.
-_ALL_OF_IT = {"TRANSCRIPTION_MAX_LATENCY_SECS": "3600", "TRANSCRIPTION_QUEUE_CAPACITY": "10000"}
-
 MEASURED = {
     "audio": "the bundled recording's utterances one behind the other at 16 kHz, one stream, as fast as it goes",
     "durable": "all of it is stored; from the daemon's being ready to the last record's being stored",
@@ -49,7 +46,7 @@ class _Pass:
 
 async def run(options: argparse.Namespace) -> Report:
     """Measure live first, then the backlog."""
-    environ = environ_for(None, PARTIAL_INTERVAL_SECS="0", WHISPER_RTF="0.05", **_ALL_OF_IT, **options.whisper)
+    environ = environ_for(None, PARTIAL_INTERVAL_SECS="0", WHISPER_RTF="0.05", **ALL_OF_IT, **options.whisper)
     settings = load(environ)
     pcm = _pcm(options.seconds)
     audio = len(pcm) / 2 / SAMPLE_RATE
@@ -104,7 +101,7 @@ async def _resumed(environ: Mapping[str, str], pcm: bytes) -> float:
     """Seconds to the first record of a daemon that is started when the one before it was killed at work."""
     stream = f"bench-{uuid4().hex[:8]}"
     # A daemon is known by its host and port: one that starts again need not wait for its own lease to run out.
-    again = {**environ, "AUDIO_SOURCE": "jetstream", "HEALTH_PORT": str(_free_port())}
+    again = {**environ, "AUDIO_SOURCE": "jetstream", "HEALTH_PORT": str(free_port())}
     async with _connected(environ) as connection:
         await _publish(connection, stream, pcm)
         ear = _Ear(connection, stream)
@@ -118,12 +115,6 @@ async def _resumed(environ: Mapping[str, str], pcm: bytes) -> float:
         async with run_daemon(again, on_record=Log().add):
             await ear.until_final()
             return time.monotonic() - began
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 async def _publish(connection: Connection, stream: str, pcm: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -74,3 +75,10 @@ def cpu_seconds(pid: int) -> float:
 def memory_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int(psutil.Process(pid).memory_info().rss)
+
+
+def free_port() -> int:
+    """A loopback port that nobody has at this moment."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])

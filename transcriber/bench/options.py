@@ -8,6 +8,7 @@ from pathlib import Path
 from transcriber.arguments import whole, within
 
 _LONGEST = 86_400  # seconds: a day of measuring is a soak test
+_SPEECH = "a folder with recordings and manifest.json, a list of what each of them is"
 _RATES = (8000, 16_000, 24_000, 44_100, 48_000)  # Hz, which ten milliseconds divide into whole samples
 
 
@@ -18,7 +19,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     seconds = within(0.1, _LONGEST)
 
     engine = kinds.add_parser("engine", parents=[file, model], help="the daemon's way of using Whisper, and plain ones")
-    engine.add_argument("--seconds", default=30.0, type=seconds, help="of each recording [%(default)g]")
+    _add_engine(engine)
+
+    fidelity = kinds.add_parser("fidelity", parents=[file, _model(random=False)], help="word errors in real speech")
+    _add_fidelity(fidelity)
 
     ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
     ingest.add_argument("--seconds", default=30.0, type=seconds, help="of measuring, over all runs [%(default)g]")
@@ -55,6 +59,28 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     durable.add_argument("--seconds", default=120.0, type=seconds, help="of stored audio [%(default)g]")
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    help_text = "of each recording; with --speech, of recordings before silence is added [30; 120]"
+    add("--seconds", type=within(0.1, _LONGEST), help=help_text)
+    add("--speech", type=Path, metavar="DIR", help=f"English speech to take, {_SPEECH} [the bundled recording]")
+    help_text = "a CTranslate2 folder of the same model: faster-whisper is measured too"
+    add("--ct2", type=Path, metavar="DIR", help=help_text)
+    help_text = "whisper.cpp's own server, to measure too [with --speech whisper-server, where it is on PATH]"
+    add("--whisper-server", metavar="FILE", help=help_text)
+
+
+def _add_fidelity(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--speech", required=True, type=Path, metavar="DIR", help=_SPEECH)
+    add("--kinds", type=lambda text: text.split(","), metavar="KIND,...", help="of recordings [all]")
+    add("--most", type=whole(1, 1_000_000), metavar="N", help="recordings of each kind, for a quick look [all]")
+    help_text = "what the engines are told of other languages: theirs, or auto [%(default)s]"
+    add("--language", default="given", choices=("given", "auto"), help=help_text)
+    help_text = "with the same model on whole recordings to compare with [yes]"
+    add("--whole", default=True, action=argparse.BooleanOptionalAction, help=help_text)
+
+
 def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[float], chunk_ms: int = 100) -> None:
     add = parser.add_argument
     add("--seconds", default=seconds, type=within(0.1, _LONGEST), help="of measuring, over all loads [%(default)g]")
@@ -69,12 +95,15 @@ def _file() -> argparse.ArgumentParser:
     return parent
 
 
-def _model() -> argparse.ArgumentParser:
+def _model(*, random: bool = True) -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     which = parent.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="NAME|PATH", help="as in `models list`, or a file [WHISPER_MODEL_PATH]")
     help_text = "a model of this official size that knows nothing, for its cost alone"
-    which.add_argument("--random-weights", choices=("tiny", "base", "small"), help=help_text)
+    if random:
+        which.add_argument("--random-weights", choices=("tiny", "base", "small"), help=help_text)
+    else:
+        parent.set_defaults(random_weights=None)
     parent.add_argument("--threads", type=whole(1, 256), help="[one core less than the CPU quota]")
     return parent
 

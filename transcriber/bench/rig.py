@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from transcriber import settings
 from transcriber.broker import wire
 from transcriber.broker.connection import Connection
 from transcriber.broker.listener import Listener
+from transcriber.broker.producer import Delivery, Producer
 from transcriber.errors import CannotStart
 from transcriber.programs import (
     Program,
@@ -33,14 +34,18 @@ from transcriber.programs import (
 
 if TYPE_CHECKING:
     from transcriber.bench.load import Plan
+    from transcriber.messages import AudioFormat
 
 T = TypeVar("T")
 Message = dict[str, Any]
 
+# Live audio is dropped rather than served late: with an hour's promise and room for all of it, it is not.
+ALL_OF_IT = {"TRANSCRIPTION_MAX_LATENCY_SECS": "3600", "TRANSCRIPTION_QUEUE_CAPACITY": "10000"}
 PAUSE = 1.0  # seconds behind a window within which its pause has closed it, whatever the chunks' length
 # Seconds beyond L_max until every session must have ended: its last window, on a busy machine. Half of it is what the
 # daemon gets before what may have been lost on its way is sent again.
 _PATIENCE = 30.0
+_SILENT_SECS = 600.0  # without a word about a session: a large model on a slow machine may need minutes for a window
 _CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
 
 
@@ -120,7 +125,7 @@ class Rig:
         self._patience = settings.load(environ).max_latency + _PATIENCE
         self._connection = connection
         self._listener = Listener(connection)
-        self._playing: dict[str, Played] = {}
+        self._heard: dict[str, list[tuple[float, Message]]] = {}  # by session, as in `Played`
         self._news = asyncio.Event()
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
@@ -136,14 +141,15 @@ class Rig:
         """Stamp and keep what the daemon publishes about our streams, for ever."""
         async for body in self._listener.messages():
             at = time.monotonic()
-            if (played := self._playing.get(body["session"])) is not None:
-                played.messages.append((at, body))
+            if (heard := self._heard.get(body["session"])) is not None:
+                heard.append((at, body))
                 self._news.set()
 
     @asynccontextmanager
     async def playing(self, plan: Plan) -> AsyncIterator[Played]:
         """Publish in a process of its own; when left, everything has been sent. The sessions stay open."""
-        played = self._playing[plan.prefix] = Played(plan)
+        played = Played(plan)
+        self._heard[plan.prefix] = played.messages
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_line(line: str) -> None:
@@ -200,6 +206,24 @@ class Rig:
                     await self._news.wait()
         except TimeoutError:
             raise CannotStart(f"the daemon told {len(found)} of {count} {kind} within {self._patience:g} s") from None
+
+    async def send(self, delivery: Delivery, audio_format: AudioFormat, pieces: Iterable[bytes]) -> list[Message]:
+        """Publish one session as any producer would; returns all that the daemon told about it, `ended` last.
+
+        Raises `CannotStart` when the daemon says nothing for long.
+        """
+        heard = self._heard[delivery.session] = []
+        producer = Producer(self._connection, delivery, audio_format)
+        await producer.send(pieces)
+        await producer.end()
+        while not heard or heard[-1][1]["type"] != "ended":
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), _SILENT_SECS)
+            except TimeoutError:
+                raise CannotStart(f"the daemon said nothing about {delivery.stream} for {_SILENT_SECS:g} s") from None
+        del self._heard[delivery.session]
+        return [body for _, body in heard]
 
 
 def environ_for(url: str | None, **overrides: str) -> dict[str, str]:

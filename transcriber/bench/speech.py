@@ -88,6 +88,12 @@ def lengthened(source: Material, seconds: float) -> Material:
     return Material(samples, source.rate, source.utterances)
 
 
+def with_silence(material: Material) -> Material:
+    """The same followed by as much digital silence."""
+    samples = np.concatenate([material.samples, np.zeros_like(material.samples)])
+    return Material(samples, material.rate, material.utterances)
+
+
 def resampled(material: Material, rate: int) -> Material:
     """The same at another rate, in Hz."""
     if rate == material.rate:
