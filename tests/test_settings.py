@@ -16,6 +16,7 @@ from transcriber.errors import SettingError
 from transcriber.messages import AudioFormat, Encoding
 from transcriber.settings import Settings
 from transcriber.telemetry.logs import LogFormat
+from transcriber.worker.context import Fit
 
 BAD = [
     ("AUDIO_SOURCE", "kafka", "nats"),
@@ -134,7 +135,7 @@ def test_each_variable_reaches_its_module() -> None:
     assert given.subject == "audio.radio-1"
     assert given.input.format == AudioFormat(Encoding.MULAW, 8000, 1)
     assert given.sessions.stream.segmentation is Segmentation.FIXED
-    assert (given.whisper.audio_ctx, given.model_sha256, given.rtf) == (0, "0" * 64, 0.25)
+    assert (given.whisper.audio_ctx, given.model_sha256, given.rtf) == (Fit.FULL, "0" * 64, 0.25)
     assert given.log_level == "DEBUG"
     assert given.telemetry.metrics_exporter == "otlp"
 

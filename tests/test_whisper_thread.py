@@ -381,7 +381,7 @@ async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None
     queue.close()
 
 
-@pytest.mark.parametrize(("rtf", "passes"), [(0.1, 2), (0.9, 1)])
+@pytest.mark.parametrize(("rtf", "passes"), [(0.1, 2), (1.2, 1)])
 async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_time(rtf: float, passes: int) -> None:
     """The second pass takes two units of work; those that wait were promised theirs."""
     engine, done = Scripted(0.0), Collector()
