@@ -9,7 +9,7 @@ import pytest
 
 from transcriber import modelstore
 from transcriber.ggml import check_model_file
-from transcriber.worker.context import Fit, fit_for, fitted, wider
+from transcriber.worker.context import Fit, cutting_for, fit_for, fitted, wider
 
 SECONDS = (1, 3, 5, 10, 20, 30)
 
@@ -54,3 +54,10 @@ def test_only_the_bundled_model_is_fitted_tightly() -> None:
     tiny = replace(bundled, n_audio_state=384, n_audio_head=6, n_text_state=384, n_text_head=6, n_text_layer=4)
     assert fit_for(tiny) is Fit.ROOMY
     assert fit_for(replace(tiny, n_mels=128)) is Fit.FULL
+
+
+def test_models_of_thirty_seconds_get_longer_windows_while_the_promise_allows() -> None:
+    """A window may be as long as its text may take, 15 s at most; the bundled model keeps its five."""
+    assert cutting_for(Fit.TIGHT, 20.0) == (5.0, 0.48)
+    assert [cutting_for(Fit.ROOMY, latency).window for latency in (2.0, 10.0, 20.0)] == [5.0, 10.0, 15.0]
+    assert cutting_for(Fit.FULL, 20.0) == cutting_for(Fit.ROOMY, 20.0)

@@ -28,9 +28,14 @@ def drawn(pattern: str, unit: int = FRAME) -> np.ndarray:
 
 
 def segment(
-    samples: np.ndarray, cuts: list[int], *, mode: Segmentation = Segmentation.UTTERANCE, longest: int = 80_000
+    samples: np.ndarray,
+    cuts: list[int],
+    *,
+    mode: Segmentation = Segmentation.UTTERANCE,
+    longest: int = 80_000,
+    pause: int = END_OF_SPEECH,
 ) -> list[Span]:
-    segmenter = Segmenter(mode, longest, ScriptedDetector(), 1000)
+    segmenter = Segmenter(mode, longest, ScriptedDetector(), 1000, pause)
     spans: list[Span] = []
     for piece in np.split(samples, sorted(min(c, len(samples)) for c in cuts)):
         spans += segmenter.push(piece)
@@ -59,16 +64,17 @@ def check_tiling(spans: list[Span], samples: np.ndarray) -> None:
     st.lists(st.integers(0, 200_000), max_size=10),
     st.sampled_from(Segmentation),
     st.integers(16_000, 90_000),
+    st.integers(END_OF_SPEECH, 60),
 )
-def test_spans_tile_the_audio_and_windows_do_not_depend_on_the_split(
-    pattern: str, extra: int, cuts: list[int], mode: Segmentation, longest: int
+def test_spans_tile_the_audio_and_windows_do_not_depend_on_the_split(  # noqa: PLR0913, PLR0917 - one for each thing that is drawn
+    pattern: str, extra: int, cuts: list[int], mode: Segmentation, longest: int, pause: int
 ) -> None:
     """Every sample is in exactly one span with its own value, no window is too long, any split gives the same ones."""
     samples = np.concatenate([drawn(pattern), np.full(extra, 0.5, np.float32)])
-    whole = segment(samples, [], mode=mode, longest=longest)
+    whole = segment(samples, [], mode=mode, longest=longest, pause=pause)
     check_tiling(whole, samples)
     assert all(end - start <= longest for start, end in speech(whole))
-    split = segment(samples, cuts, mode=mode, longest=longest)
+    split = segment(samples, cuts, mode=mode, longest=longest, pause=pause)
     check_tiling(split, samples)
     assert speech(split) == speech(whole)
 
@@ -78,6 +84,13 @@ def test_a_window_opens_before_the_first_voiced_frame_and_closes_after_the_last(
     spans = segment(drawn("." * 40 + "#" * 20 + "." * 40), [])
     first, last = 1000 + 40 * FRAME, 1000 + 60 * FRAME
     assert speech(spans) == [(first - PRE_ROLL * FRAME, last + POST_ROLL * FRAME)]
+
+
+@pytest.mark.parametrize(("words", "pause", "windows"), [(20, 30, 1), (20, 33, 2), (260, 18, 2), (260, 15, 1)])
+def test_a_window_of_few_words_may_wait_longer_for_more(words: int, pause: int, windows: int) -> None:
+    """The pause that closes it falls from the longest one, here of a second, to the usual one at 8 s."""
+    pattern = "." * 40 + "#" * words + "." * pause + "#" * 20 + "." * 60
+    assert len(speech(segment(drawn(pattern), [], longest=16 * 30 * FRAME, pause=33))) == windows
 
 
 def test_a_click_opens_no_window() -> None:

@@ -30,6 +30,7 @@ BAD = [
     ("TARGET_SAMPLE_RATE", "8000", "16000"),
     ("BUFFER_DURATION_SECS", "31", "1 to 30"),
     ("BUFFER_DURATION_SECS", "nan", "1 to 30"),
+    ("END_OF_SPEECH_SECS", "0.2", "0.48 to 5"),
     ("SEGMENTATION", "words", "utterance"),
     ("VAD", "silero", "webrtc"),
     ("VAD_AGGRESSIVENESS", "4", "0 to 3"),

@@ -17,12 +17,13 @@ from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
 from transcriber.broker import wire
 from transcriber.broker.connection import BrokerOptions
-from transcriber.errors import SettingError
+from transcriber.errors import ModelError, SettingError
+from transcriber.ggml import check_model_file
 from transcriber.health import HealthOptions
 from transcriber.messages import SAMPLE_RATE, AudioFormat, Encoding
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
-from transcriber.worker.context import POSITIONS, Fit
+from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
 from transcriber.worker.engine import WhisperOptions
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ _SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
 _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.48, 5.0  # seconds: less lies within words and phrases; more is a silence
 # Of 1, as difflib counts: WHISPER_MODEL is 0.84 of WHISPER_MODEL_PATH, and AUDIO_RATE 0.74 of AUDIO_SAMPLE_RATE.
 _ALIKE = 0.7
 
@@ -147,7 +149,8 @@ def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _read(r: _Reader) -> Settings:
-    window = r.number("BUFFER_DURATION_SECS", 5.0, _SHORTEST_WINDOW, _LONGEST_WINDOW)
+    whisper = _whisper(r)
+    max_latency = r.number("TRANSCRIPTION_MAX_LATENCY_SECS", 20.0, 0.1, 3600)
     r.parsed(
         "TARGET_SAMPLE_RATE",
         SAMPLE_RATE,
@@ -163,11 +166,11 @@ def _read(r: _Reader) -> Settings:
             "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
         ),
         input=_input(r),
-        sessions=_sessions(r, window),
+        sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
         broker=_broker(r),
-        whisper=_whisper(r),
+        whisper=whisper,
         model_sha256=sha256 or None,
-        max_latency=r.number("TRANSCRIPTION_MAX_LATENCY_SECS", 20.0, 0.1, 3600),
+        max_latency=max_latency,
         rtf=r.number("WHISPER_RTF", 0.0, 1e-4, 1e3) or None,
         queue_capacity=r.whole("TRANSCRIPTION_QUEUE_CAPACITY", 0, 1, 10_000) or None,
         shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
@@ -189,10 +192,20 @@ def _input(r: _Reader) -> wire.InputOptions:
     return wire.InputOptions(AudioFormat(encoding, rate, channels), largest)
 
 
-def _sessions(r: _Reader, window: float) -> SessionOptions:
+def _fit(whisper: WhisperOptions) -> Fit:
+    """How the model wants its windows. One that cannot be read ends the start, where that is reported."""
+    try:
+        return whisper.audio_ctx if isinstance(whisper.audio_ctx, Fit) else fit_for(check_model_file(whisper.path))
+    except ModelError:
+        return Fit.TIGHT
+
+
+def _sessions(r: _Reader, cutting: Cutting) -> SessionOptions:
+    window = r.number("BUFFER_DURATION_SECS", cutting.window, _SHORTEST_WINDOW, _LONGEST_WINDOW)
+    pause = r.number("END_OF_SPEECH_SECS", cutting.pause, _SHORTEST_PAUSE, _LONGEST_PAUSE)
     segmentation = Segmentation(r.choice("SEGMENTATION", "utterance", *Segmentation))
     return SessionOptions(
-        StreamOptions(segmentation, window, r.whole("VAD_AGGRESSIVENESS", 2, 0, 3)),
+        StreamOptions(segmentation, window, r.whole("VAD_AGGRESSIVENESS", 2, 0, 3), pause),
         r.whole("MAX_STREAMS", 1000, 1, 100_000),
         r.number("STREAM_TIMEOUT_SECS", 5.0, 0.1, 86_400),
         r.number("SESSION_TIMEOUT_SECS", 300.0, 0.1, 86_400),

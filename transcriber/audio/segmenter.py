@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PRE_ROLL = 10  # 300 ms before the first voiced frame: unvoiced onsets (s, f, th) last up to 200 ms; Whisper allows 1 s
 POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants and their release
 END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the pause that must never be missed
+# A window of this length needs no more words around it: 8 s. Shorter ones may wait longer for more (`longest_pause`).
+_LONG_ENOUGH = 267
 ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
 _RETAINED = PRE_ROLL + ONSET_OF  # what must be kept while nobody speaks
 _NOTICED = 8  # 240 ms within which an opening shows: the first look at a window comes 300 ms and its pre-roll later
@@ -78,8 +80,17 @@ class Segmenter:
     The spans depend on the samples alone, never on how they were split into pushes.
     """
 
-    def __init__(self, mode: Segmentation, max_samples: int, detector: SpeechDetector, position: int = 0) -> None:
+    def __init__(
+        self,
+        mode: Segmentation,
+        max_samples: int,
+        detector: SpeechDetector,
+        position: int = 0,
+        longest_pause: int = END_OF_SPEECH,
+    ) -> None:
+        """`longest_pause`: frames without speech that close a window with hardly a word; for long ones it falls."""
         self._mode = mode
+        self._longest_pause = longest_pause
         self._max = max_samples
         self._detector = detector
         self._open = False
@@ -109,10 +120,17 @@ class Segmenter:
         if self._mode is Segmentation.FIXED:
             left = self._start + self._max - end
         elif self._open:
-            left = min(self._last_voiced + END_OF_SPEECH * FRAME, self._start + self._max - FRAME) - end
+            left = min(self._last_voiced + self._pause * FRAME, self._start + self._max - FRAME) - end
         else:
             left = _NOTICED * FRAME
         return max(1, left - len(buffer.tail))
+
+    @property
+    def _pause(self) -> int:
+        """Frames without speech that close the open window: the more it holds, the fewer, down to `END_OF_SPEECH`."""
+        held = (self._last_voiced - self._start) // FRAME
+        longer = (self._longest_pause - END_OF_SPEECH) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
+        return END_OF_SPEECH + max(0, longer)
 
     @property
     def speaking(self) -> bool:
@@ -188,7 +206,7 @@ class Segmenter:
                 first = end - (len(recent) - recent.index(True)) * FRAME
                 self._quiet_until(first - PRE_ROLL * FRAME, spans)
                 self._open = True
-        elif end - self._last_voiced >= END_OF_SPEECH * FRAME:
+        elif end - self._last_voiced >= self._pause * FRAME:
             self._close(end, spans)
         if self._open and end + FRAME - self._start > self._max:
             self._emit(self._quietest(), spans)

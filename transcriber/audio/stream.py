@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from transcriber.audio.intake import Intake
-from transcriber.audio.segmenter import Segmentation, Segmenter, Span
+from transcriber.audio.segmenter import END_OF_SPEECH, Segmentation, Segmenter, Span
 from transcriber.audio.timeline import Arrivals, Clock, Stored, Traces
-from transcriber.audio.vad import WebRtcDetector
+from transcriber.audio.vad import FRAME, WebRtcDetector
 from transcriber.measurements import Counts
 from transcriber.messages import (
     SAMPLE_RATE,
@@ -40,15 +40,24 @@ _GATHERED_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How audio becomes windows. `window_secs` is the longest window, in seconds."""
+    """How audio becomes windows.
+
+    `window_secs`: the longest window. `pause_secs`: the pause that closes a window of a word or two; a longer window
+    closes after a shorter one, down to 0.48 s. Both in seconds.
+    """
 
     segmentation: Segmentation = Segmentation.UTTERANCE
     window_secs: float = 5.0
     vad_aggressiveness: int = 2
+    pause_secs: float = END_OF_SPEECH * FRAME / SAMPLE_RATE
 
     @property
     def window_samples(self) -> int:
         return round(self.window_secs * SAMPLE_RATE)
+
+    @property
+    def pause_frames(self) -> int:
+        return round(self.pause_secs * SAMPLE_RATE / FRAME)
 
     def detector(self) -> SpeechDetector:
         return WebRtcDetector(self.vad_aggressiveness)
@@ -73,7 +82,9 @@ class AudioStream:
         self._early: list[Piece] = []  # what a look has decided, to be given out with the next chunk
         self._intake = Intake(first.format, self._counts)
         self._given = 0  # samples that its run owes up to the head
-        self._segmenter = Segmenter(options.segmentation, options.window_samples, options.detector(), self.start)
+        self._segmenter = Segmenter(
+            options.segmentation, options.window_samples, options.detector(), self.start, options.pause_frames
+        )
         self._due = 0  # bytes that may gather
         self._plan()
         self._sequence = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from transcriber.ggml import ModelHeader
@@ -27,6 +27,19 @@ _LARGE_V3_MELS = 128  # large-v3 and turbo, for which reduced contexts are repor
 _BUNDLED = (128, 4, 3)  # width, encoder and decoder layers; no official model is so narrow
 
 
+class Cutting(NamedTuple):
+    """Seconds: the longest window, and the pause that closes a window of a word or two."""
+
+    window: float
+    pause: float
+
+
+# Of models that were trained on 30 s: they lose words where a cut or a pause takes the words around from them, and a
+# longer window costs less a second. More than 15 s gained nothing, and text comes that much later.
+_LONG = Cutting(15.0, 1.0)
+_SHORT = Cutting(5.0, 0.48)
+
+
 class Fit(StrEnum):
     """How the context follows the window's length."""
 
@@ -41,6 +54,13 @@ def fit_for(header: ModelHeader) -> Fit:
         return Fit.FULL
     shape = (header.n_audio_state, header.n_audio_layer, header.n_text_layer)
     return Fit.TIGHT if shape == _BUNDLED else Fit.ROOMY
+
+
+def cutting_for(fit: Fit, max_latency: float) -> Cutting:
+    """How audio is cut for a model, if nobody says: windows are no longer than what their text may take, in seconds."""
+    if fit is Fit.TIGHT:
+        return _SHORT
+    return Cutting(min(_LONG.window, max(_SHORT.window, max_latency)), _LONG.pause)
 
 
 def fitted(samples: int, fit: Fit, *, flash: bool) -> int:
