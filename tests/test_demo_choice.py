@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import real
 from command import Command, noise, on_terminal, recording
 from harness import PATIENCE, QUICK
 
 from transcriber import modelstore
 from transcriber.cli import main
 from transcriber.demo_choice import Choice, choose
-from transcriber.errors import ModelError, RecordingError, SettingError, TranscriberError
+from transcriber.errors import ModelError, RecordingError, SettingError
 
 BODY = modelstore.bundled_model_path().read_bytes()
-REAL_MODELS = os.environ.get("TRANSCRIBER_REAL_MODELS")
 
 
 @pytest.fixture
@@ -265,16 +265,12 @@ async def test_a_model_that_is_asked_for_must_be_had(home: Path) -> None:
     assert line.startswith(f"transcriber: model {home}/.cache/transcriber/models/ggml-base.en.bin: cannot download ")
 
 
-@pytest.mark.skipif(REAL_MODELS is None, reason="TRANSCRIBER_REAL_MODELS names no folder with ggml-tiny.en.bin")
+@pytest.mark.real
 async def test_an_official_tiny_en_in_its_place_hears_real_words(home: Path) -> None:
     """No download, the recording in real time, and nearly every word, with nothing lost."""
     models = home / ".cache" / "transcriber" / "models"
     models.mkdir(parents=True)
-    (file := models / "ggml-tiny.en.bin").symlink_to((Path(REAL_MODELS) / file.name).absolute())
-    try:
-        modelstore.verify(file)
-    except TranscriberError as error:
-        pytest.skip(str(error))
+    (models / "ggml-tiny.en.bin").symlink_to(real.model("tiny.en").absolute())
     async with Command("demo", HOME=str(home), HTTPS_PROXY="http://127.0.0.1:9", **QUICK) as command:
         await asyncio.wait_for(command.process.wait(), 120 + PATIENCE)
     assert [line for line in command.out if line.startswith("daemon          ggml-tiny.en, ")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import real
 import soundfile
 
-from transcriber import modelstore
 from transcriber.spoken import matching, words
 
 ROOT = Path(__file__).parent.parent
 FLAC, ROWS = ROOT / "models" / "talk.flac", json.loads((ROOT / "models" / "talk.json").read_text())
-REAL_MODELS = os.environ.get("TRANSCRIBER_REAL_MODELS")
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +90,12 @@ def test_the_recipe_makes_it_again(recipe: ModuleType, samples: np.ndarray) -> N
     np.testing.assert_allclose(again / 32_768, samples, atol=0.002)
 
 
-@pytest.mark.skipif(REAL_MODELS is None, reason="TRANSCRIBER_REAL_MODELS names no folder with ggml-tiny.en.bin")
+@pytest.mark.real
 def test_an_official_model_understands_it(samples: np.ndarray) -> None:
     """Tiny.en, the smallest, hears at least 95 % of the words as they were said."""
     from pywhispercpp.model import Model
 
-    path = Path(REAL_MODELS) / modelstore.MODELS["tiny.en"].filename
-    model = Model(str(path), n_threads=2, language="en", redirect_whispercpp_logs_to=None)
+    model = Model(str(real.model("tiny.en")), n_threads=2, language="en", redirect_whispercpp_logs_to=None)
     heard = words(" ".join(segment.text for segment in model.transcribe(samples.astype(np.float32))))
     said = [word for row in ROWS for word in words(row["words"])]
     assert matching(said, heard) >= 0.95 * len(said)
