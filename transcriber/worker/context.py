@@ -2,7 +2,7 @@
 
 Whisper's encoder was trained on 30 s, 1500 positions of 20 ms, and its cost grows with the positions. A context that
 covers little more than the words saves most of it, but an official model that hears no silence after the words does
-not end: it repeats them. How much silence it needs was measured; docs/contexts.md has the tables.
+not end: it repeats them. How much silence it needs was measured; docs/real-models.md has the tables.
 """
 
 from __future__ import annotations
