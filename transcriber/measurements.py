@@ -78,7 +78,7 @@ class Tallies:
     samples_unmixed: Tally = field(default_factory=Tally)  # of one channel, as the mean of all would have lost them
     jobs_enqueued: Tally = field(default_factory=Tally)
     jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
-    decodes_repeated: Tally = field(default_factory=Tally)  # at full context, because the first pass was in doubt
+    decodes_repeated: Tally = field(default_factory=Tally)  # because the first pass was in doubt
     partials_published: Tally = field(default_factory=Tally)
     audio: Tally = field(default_factory=Tally)  # samples, by "received" or fate
 

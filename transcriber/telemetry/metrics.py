@@ -95,7 +95,12 @@ class Metrics:
             ("samples.unmixed", "{sample}", "Taken of one channel, as the others cancel it", plain(t.samples_unmixed)),
             ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
             ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
-            ("decodes.repeated", "{window}", "Windows decoded again at full context", plain(t.decodes_repeated)),
+            (
+                "decodes.repeated",
+                "{window}",
+                "Windows decoded again, as their text was in doubt",
+                plain(t.decodes_repeated),
+            ),
             ("partials.published", "{message}", "Looks at open windows", plain(t.partials_published)),
             ("audio.seconds", "s", "Audio by what became of it", self._audio),
         ):

@@ -67,7 +67,9 @@ def _pieces(tokens: list[Token]) -> Iterator[_Piece]:
     piece = _Piece()
     for token in tokens:
         if token.time is None:
-            if token.text.startswith(b" ") or not piece.words:
+            if not piece.words:  # whisper.cpp gives the timestamp in front of it a share of the time
+                piece.words.append(_Word(b"", token.start if piece.start is None else piece.start, token.end, []))
+            elif token.text.startswith(b" "):
                 piece.words.append(_Word(b"", token.start, token.end, []))
             piece.words[-1].add(token.text, token.end, token.log)
         elif piece.words:
