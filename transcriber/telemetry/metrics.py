@@ -98,7 +98,7 @@ class Metrics:
             (
                 "decodes.repeated",
                 "{window}",
-                "Windows decoded again, as their text was in doubt",
+                "Windows decoded again, as in doubt",
                 plain(t.decodes_repeated),
             ),
             ("partials.published", "{message}", "Looks at open windows", plain(t.partials_published)),
