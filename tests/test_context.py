@@ -19,7 +19,7 @@ SECONDS = (1, 3, 5, 10, 20, 30)
     [
         (Fit.TIGHT, False, [128, 158, 258, 508, 1008, 1500]),
         (Fit.TIGHT, True, [256, 256, 256, 512, 1024, 1500]),
-        (Fit.ROOMY, True, [256, 512, 512, 768, 1280, 1500]),
+        (Fit.ROOMY, True, [256, 256, 512, 768, 1280, 1500]),
         (Fit.FULL, True, [1500] * 6),
     ],
 )
@@ -37,9 +37,9 @@ def test_contexts_hold_the_window_and_suit_flash_attention() -> None:
 
 
 def test_official_models_hear_silence_after_the_words() -> None:
-    """At least 2.56 s of it, unless the window nearly fills the 30 s."""
-    for samples in range(0, 27 * 16_000, 1000):
-        assert fitted(samples, Fit.ROOMY, flash=True) - samples / 320 >= 128
+    """At least 1.28 s of it, unless the window nearly fills the 30 s."""
+    for samples in range(0, 28 * 16_000, 1000):
+        assert fitted(samples, Fit.ROOMY, flash=True) - samples / 320 >= 64
 
 
 def test_a_second_pass_hears_more() -> None:

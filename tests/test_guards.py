@@ -70,6 +70,14 @@ def test_no_speech_in_another_pass_is_a_signal() -> None:
     assert guards.review(window(), mumbled, "m", silent=True).held_back[0].reason == "low_confidence+no_speech"
 
 
+def test_what_several_passes_are_hardly_sure_of_is_held_back() -> None:
+    """One pass alone may mumble; when the next one is no surer, the words are not worth having."""
+    mumbled = decoded(segment("i just", 0.15))
+    assert guards.very_unsure(mumbled)
+    assert not guards.very_unsure(decoded(segment("i just", 0.3)))
+    assert guards.review(window(), mumbled, "m", unsure=True).held_back[0].reason == "low_confidence+no_surer"
+
+
 def test_a_loop_over_many_short_segments_is_found() -> None:
     """None of them repeats anything by itself."""
     pieces = [segment("in the exhibition,", 0.3) for _ in range(5)]
@@ -134,6 +142,7 @@ def test_a_segment_without_time_that_says_the_same_as_the_one_before_goes() -> N
     [
         ("this is all very high pitched", 0.9, False),
         ("this is all very high pitched this is all very high pitched", 0.9, True),  # only another pass can tell
+        ("which are exact imitations, which are exact imitations.", 0.9, True),
         ("no no", 0.9, False),
         ("no no no no", 0.9, True),
         ("gate five", 0.2, True),

@@ -20,7 +20,7 @@ POSITIONS = 1500  # 30 s, what Whisper was trained on
 # Flash attention pads keys to a multiple of 256 and attends to the padding. At other contexts it more than doubles the
 # word error rate of the bundled model, so that either flash attention is off or the context is such a multiple.
 FLASH_STEP = 256
-_SPARE = 128  # positions, 2.56 s of silence: with 0 of them tiny.en runs away, with 192 base is no better
+_SPARE = 64  # positions, 1.28 s of silence at least: with none of them tiny.en runs away; with 128 it is no better
 _SLACK = 8  # positions, 0.16 s: the bundled model's word error rate is the same with 0 to 64
 _FLOOR = 128  # positions; shorter windows are rare, and cost little then
 _LARGE_V3_MELS = 128  # large-v3 and turbo, for which reduced contexts are reported to fail
@@ -44,7 +44,7 @@ class Fit(StrEnum):
     """How the context follows the window's length."""
 
     TIGHT = "tight"  # the window and 8 positions: for models that were trained on cut contexts
-    ROOMY = "roomy"  # a multiple of 256 with at least 128 positions to spare: for official models
+    ROOMY = "roomy"  # a multiple of 256 with at least 64 positions to spare: for official models
     FULL = "full"  # always all 1500
 
 

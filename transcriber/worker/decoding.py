@@ -26,17 +26,22 @@ class Read(NamedTuple):
 def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callable[[float], bool]) -> Read:
     """Decode a window until its text is beyond doubt, at most `ATTEMPTS` times. Raises as the engine does.
 
+    A text that is only unsure of itself gets one more pass: a third one hardly ever made it surer.
+
     `may_repeat` is asked before each further pass, with the work that it may take. The last pass stands, unless it says
     that nobody speaks or is in doubt too: then the surest of them does, and what is in it is weighed by the guards.
     """
     tried = [engine.transcribe(window.samples, window.language, stop)]
     while (
         len(tried) < ATTEMPTS
-        and guards.doubtful(tried[-1], window)
+        and guards.doubtful(tried[-1], window, runaway_only=len(tried) > 1)
         and may_repeat(engine.work(window.end - window.start, attempt=len(tried)))
     ):
         tried.append(engine.transcribe(window.samples, window.language, stop, attempt=len(tried)))
-    return Read(guards.review(window, _best(tried, window), engine.model, silent=_silent(tried)), len(tried))
+    silent = any(not decoded.segments for decoded in tried[1:])
+    unsure = len(tried) > 1 and all(map(guards.very_unsure, tried))
+    recognition = guards.review(window, _best(tried, window), engine.model, silent=silent, unsure=unsure)
+    return Read(recognition, len(tried))
 
 
 def _best(tried: list[Decoded], window: Window) -> Decoded:
@@ -44,8 +49,3 @@ def _best(tried: list[Decoded], window: Window) -> Decoded:
     if tried[-1].segments and not guards.doubtful(tried[-1], window):
         return tried[-1]
     return max(tried, key=lambda decoded: guards.weight(decoded, window))
-
-
-def _silent(tried: list[Decoded]) -> bool:
-    """Whether a later pass took the window for no speech."""
-    return any(not decoded.segments for decoded in tried[1:])

@@ -16,7 +16,7 @@ from transcriber.ggml import check_model_file
 from transcriber.messages import SAMPLE_RATE
 from transcriber.worker import memory
 from transcriber.worker.abort import stoppable
-from transcriber.worker.context import FLASH_STEP, POSITION, POSITIONS, Fit, fit_for, fitted, wider
+from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
 from transcriber.worker.tokens import read_tokens, segments
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ _SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and
 _TOKENS_A_SECOND = {"en": 8.0}
 _TOKENS_A_SECOND_ELSEWHERE = 20.0
 _TOKENS_BESIDE = 8
-ATTEMPTS = 3  # passes over one window at most: the fitted context, a wider one, all of it at a higher temperature
-_TEMPERATURE = 0.4  # of the last attempt: OpenAI's fallback goes up in steps of 0.2, and half of its loops end here
+ATTEMPTS = 3  # passes over one window at most: the fitted context, a wider one, and that at a higher temperature
+_TEMPERATURE = 0.4  # of the last attempt: OpenAI's fallback goes up in steps of 0.2
 _NO_SPEECH = 0.6  # Whisper's no_speech_threshold
 _NEVER = 2.0  # a probability that none exceeds
 
@@ -196,7 +196,7 @@ class WhisperEngine:
         """Encoder positions that a window is given."""
         first = fitted(samples, self._fit, flash=self.flash)
         first = max(first, self._least)
-        return (first, wider(first), POSITIONS)[attempt]
+        return first if not attempt else wider(first)
 
     def _prime(self, samples: NDArray[np.float32], positions: int) -> None:
         """Let the language be detected at this context: whisper.cpp would take that of the pass before."""

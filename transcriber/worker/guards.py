@@ -21,49 +21,62 @@ if TYPE_CHECKING:
     from transcriber.worker.engine import Decoded
 
 LEAST_CONFIDENCE = math.exp(-1.0)  # Whisper's logprob_threshold of -1.0 as a probability
+HARDLY_ANY_CONFIDENCE = math.exp(-1.6)  # a fifth; of words that were really said, few lie below, and those are wrong
 MOST_COMPRESSION = 2.4  # Whisper's compression_ratio_threshold
 MOST_REPEATS = 4  # times one run of words stands in a row; three happen in read-out numbers
 LEAST_VOICED = 0.15  # share of voiced frames; the shortest word that opens a window, with its rolls, has more
 MOST_WORDS_A_SECOND = 8.0  # of the whole window; fast speech has 5
+_PUNCTUATION = ".,;:!?\u2026\"'()-"
 _LONGEST_LOOP = 12  # words: a sentence that is said again and again
 _DOUBLED = 4  # words that stand twice in a row are seldom meant, but they are: only another pass can tell
 
 
-def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False) -> Recognition:
+def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
     """Split what the engine returned into what is published and what is held back.
 
-    `silent`: another pass over the window found no speech in it.
+    `silent`: another pass over the window found no speech in it. `unsure`: several passes were `very_unsure`.
     """
     kept, held = _split(decoded.segments)
     found = signals(kept, window, silent=silent, endless=decoded.endless)
+    if kept and unsure:
+        found.append("no_surer")
     if len(found) > 1 or "too_fast" in found or "endless" in found:
         held += [HeldBack(segment, "+".join(found)) for segment in kept]
         kept = []
     return Recognition(tuple(kept), decoded.language, model, tuple(held))
 
 
-def doubtful(decoded: Decoded, window: Window) -> bool:
+_RUNAWAY = frozenset({"repetition", "too_fast", "endless"})
+
+
+def doubtful(decoded: Decoded, window: Window, *, runaway_only: bool = False) -> bool:
     """Whether the window is to be decoded once more: its text loops, has no time, or is not sure of itself.
 
     Those are the ways in which a context that is too small shows. What is no more than the name of a sound is not.
     """
     kept, _ = _split(decoded.segments)
     found = {*signals(kept, window, endless=decoded.endless)}
-    words = [word for segment in kept for word in segment.text.lower().split()]
-    return bool(found & {"repetition", "low_confidence", "too_fast", "endless"}) or loops(words, 2, _DOUBLED)
+    words = _words(kept)
+    unsure = "low_confidence" in found and not runaway_only
+    return bool(found & _RUNAWAY) or unsure or loops(words, 2, _DOUBLED)
+
+
+def very_unsure(decoded: Decoded) -> bool:
+    """Whether hardly any of its words can be right."""
+    return _confidence(_split(decoded.segments)[0]) < HARDLY_ANY_CONFIDENCE
 
 
 def weight(decoded: Decoded, window: Window) -> tuple[bool, float]:
     """How far a pass is to be preferred to others over the same window: by its time first, then by its confidence."""
     kept, _ = _split(decoded.segments)
     found = signals(kept, window, endless=decoded.endless)
-    return not {"repetition", "too_fast", "endless"} & {*found}, _confidence(kept)
+    return not _RUNAWAY & {*found}, _confidence(kept)
 
 
 def signals(segments: Sequence[Segment], window: Window, *, silent: bool = False, endless: bool = False) -> list[str]:
     """Name every sign that the window's text was made up; none without text."""
     text = " ".join(segment.text for segment in segments)
-    words = text.lower().split()
+    words = _words(segments)
     if not words:
         return []
     found = []
@@ -115,6 +128,11 @@ def _split(segments: Iterable[Segment]) -> tuple[list[Segment], list[HeldBack]]:
         else:
             kept.append(said)
     return kept, held
+
+
+def _words(segments: Iterable[Segment]) -> list[str]:
+    """The words, as far as they tell one run of them from another: without capitals and what stands around them."""
+    return [word.lower().strip(_PUNCTUATION) or word for segment in segments for word in segment.text.split()]
 
 
 def _confidence(segments: Sequence[Segment]) -> float:
