@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from transcriber.bench import speech
+from transcriber.worker.decoding import decode
 from transcriber.worker.engine import WhisperEngine
 from transcriber.worker.one_thread import one_thread
 
@@ -57,7 +58,7 @@ async def cost(settings: Settings) -> Cost:
 
 
 def seconds(engine: WhisperEngine, window: Window) -> float:
-    """Decode one window; returns how long that took."""
+    """Decode one window as the daemon does, with all its passes; returns how long that took."""
     began = time.monotonic()
-    engine.transcribe(window.samples, window.language)
+    decode(engine, window, None, lambda _work: True)
     return time.monotonic() - began
