@@ -18,8 +18,10 @@ from test_bench import bench
 
 from transcriber import modelstore
 from transcriber.audio.recording import read_16k
+from transcriber.messages import Origin, Window
 from transcriber.spoken import matching, words
-from transcriber.worker.engine import Decoded, WhisperEngine, WhisperOptions
+from transcriber.worker.decoding import decode
+from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -38,19 +40,16 @@ def talk() -> tuple[np.ndarray, list[dict[str, Any]]]:
     return read_16k(modelstore.bundled("talk.flac")), rows
 
 
-def text(decoded: Decoded) -> str:
-    return " ".join(segment.text for segment in decoded.segments)
-
-
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_cut_windows_are_understood_and_end(name: str) -> None:
-    """Each sentence alone, with the context that the daemon gives it: the words, and no more of them than there are."""
+    """Each sentence alone, as the daemon decodes it: the words, and no more of them than there are."""
     samples, rows = talk()
     right = said = 0
     for row in rows:
-        decoded = engine(name).transcribe(samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)], "en")
-        heard, spoken = words(text(decoded)), words(row["words"])
-        assert not decoded.endless
+        cut = samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)]
+        window = Window(Origin("s", "x"), 0, 0, len(cut), cut, language="en")
+        found = decode(engine(name), window, None, lambda _work: True)
+        heard, spoken = words(found.recognition.text), words(row["words"])
         assert len(heard) <= 1.3 * len(spoken) + 2
         right, said = right + matching(spoken, heard), said + len(spoken)
     assert right >= 0.94 * said
