@@ -1,8 +1,8 @@
 """Tells text that was heard from text that was made up. Pure.
 
 Whisper repeats itself, names sounds, and signs off over silence. A loop comes as many short segments, so the window's
-joined text is judged. Words beyond what anybody can say, and names of sounds, were not said. No other sign is proof
-(people do say "seven seven seven seven" and "thank you"), so that a text is held back only when two of them agree.
+joined text is judged. Words beyond what anybody can say, and names of sounds, were not said. No other sign is proof:
+people do say "seven seven seven seven" and "thank you". So two of those must agree before a text is held back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ LEAST_VOICED = 0.15  # share of voiced frames; the shortest word that opens a wi
 MOST_WORDS_A_SECOND = 8.0  # of the whole window; fast speech has 5
 _PUNCTUATION = ".,;:!?\u2026\"'()-"
 _LONGEST_LOOP = 12  # words: a sentence that is said again and again
-_DOUBLED = 4  # words that stand twice in a row are seldom meant, but they are: only another pass can tell
+_DOUBLED = 4  # words; people seldom say so many twice in a row, but they do: only another pass can tell
+_RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not end by itself
 
 
 def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
@@ -44,9 +45,6 @@ def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False
         held += [HeldBack(segment, "+".join(found)) for segment in kept]
         kept = []
     return Recognition(tuple(kept), decoded.language, model, tuple(held))
-
-
-_RUNAWAY = frozenset({"repetition", "too_fast", "endless"})
 
 
 def doubtful(decoded: Decoded, window: Window, *, runaway_only: bool = False) -> bool:
