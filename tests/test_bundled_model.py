@@ -32,6 +32,7 @@ def test_it_is_small() -> None:
     assert len(zlib.compress(MODEL.read_bytes())) <= 8e6
 
 
+@pytest.mark.slow
 def test_words_by_voice(recognizer: Recognizer) -> None:
     """At most 3 % word errors in voices heard in training; 12 % in voices and accents never heard."""
     rates = evaluate.by_voice(recognizer)
@@ -46,6 +47,7 @@ def test_fitting_the_context_costs_half_a_point_at_most(recognizer: Recognizer) 
     assert rates["context fitted"].wer <= rates["context full"].wer + 0.005
 
 
+@pytest.mark.slow
 def test_words_in_noise(recognizer: Recognizer) -> None:
     """At most 6 % word errors when the noise is 15 dB below the speech."""
     (rate,) = evaluate.by_noise(recognizer, 15).values()
@@ -60,6 +62,7 @@ def test_every_encoder_context_gives_the_same_words() -> None:
     assert max(rates) - min(rates) <= 0.01
 
 
+@pytest.mark.slow
 def test_every_mode_gives_the_same_words(recognizer: Recognizer) -> None:
     """Without timestamps, and after a prompt, at most 4 % word errors: a point more than plain."""
     rates = evaluate.by_mode(recognizer, most=120)

@@ -88,7 +88,8 @@ def inside(speech: Speech, finals: list[dict[str, Any]]) -> tuple[float, float]:
     return covered, total
 
 
-@pytest.mark.parametrize("recordings", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recordings", [1, 2])
 async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech, recordings: int
 ) -> None:

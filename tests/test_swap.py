@@ -351,16 +351,19 @@ async def test_swapping_loses_nothing_of_stored_audio(tmp_path: Path, folder: Pa
 async def test_the_memory_of_the_model_before_is_free_again(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """A bigger model comes and goes: three times, and the process is no larger than after the first."""
+    """A bigger model comes and goes, four times: neither its weights nor the other's gather.
+
+    Free memory that the C library keeps makes the sizes stray by up to 26 MiB, but it does not grow.
+    """
     write_random(folder / "ggml-big.bin", "tiny")
     process, sizes = psutil.Process(daemon.process.pid), []
-    for _ in range(3):
+    for _ in range(4):
         assert (await ask(client, {"model": "ggml-big.bin"}))[0] is None
         big = process.memory_info().rss
         assert (await ask(client, {"model": "ggml-one.bin"}))[0] is None
         sizes.append(process.memory_info().rss)
         assert big - sizes[-1] > 60 * 2**20  # its weights alone are 74 MiB, the other's 17
-    assert max(sizes) - sizes[0] < 24 * 2**20  # one model that stays would be 80 more each time
+    assert max(sizes) - sizes[0] < 40 * 2**20  # of three rounds: one model would be 51 MiB, the other 222
     assert (await transcribed(client, heldout.cut(0, 1)))["text"] == heldout.cut(0, 1).words
 
 

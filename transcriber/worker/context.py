@@ -76,8 +76,8 @@ def fitted(samples: int, fit: Fit, *, flash: bool) -> int:
 
 
 def wider(positions: int) -> int:
-    """The context for a second pass over a window whose first one is in doubt."""
-    return min(POSITIONS, max(2 * FLASH_STEP, _stepped(2 * positions)))
+    """The context for a second pass over a window whose first one is in doubt: 5 s more of silence."""
+    return min(POSITIONS, _stepped(positions + FLASH_STEP))
 
 
 def _stepped(positions: int) -> int:
