@@ -70,6 +70,24 @@ def test_no_speech_in_another_pass_is_a_signal() -> None:
     assert guards.review(window(), mumbled, "m", silent=True).held_back[0].reason == "low_confidence+no_speech"
 
 
+def test_a_sign_off_over_music_is_held_back() -> None:
+    """Two words for eleven seconds of voice are too few, in any script; twenty are speech."""
+    assert guards.signals([segment("Thank you.")], window(11.0)) == ["sign_off", "sparse"]
+    assert guards.signals([segment("谢谢")], window(6.0)) == ["sparse"]
+    assert guards.signals([segment("洗澡你以后能够做")], window(5.0)) == []
+    assert guards.signals([segment("Thank you for trying out the program.")], window(11.0)) == []
+    assert guards.signals([segment("Thank you.")], window(11.0, voiced=0.1)) == ["silence", "sign_off"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("Thank you.", 1.5), ("Right.", 9.0)])
+def test_what_another_pass_may_prove_wrong_is_decoded_again(text: str, seconds: float) -> None:
+    """A sign-off, and next to nothing for much voice; once is enough."""
+    said = decoded(segment(text))
+    assert guards.doubtful(said, window(seconds))
+    assert not guards.doubtful(said, window(seconds), runaway_only=True)
+    assert not guards.doubtful(decoded(segment("Thank you, that is all that I wanted to know.")), window(seconds))
+
+
 def test_what_several_passes_are_hardly_sure_of_is_held_back() -> None:
     """One pass alone may mumble; when the next one is no surer, the words are not worth having."""
     mumbled = decoded(segment("i just", 0.15))

@@ -26,10 +26,13 @@ MOST_COMPRESSION = 2.4  # Whisper's compression_ratio_threshold
 MOST_REPEATS = 4  # times one run of words stands in a row; three happen in read-out numbers
 LEAST_VOICED = 0.15  # share of voiced frames; the shortest word that opens a window, with its rolls, has more
 MOST_WORDS_A_SECOND = 8.0  # of the whole window; fast speech has 5
+LEAST_CHARACTERS_A_SECOND = 2.0  # of voice; slow speech has 5, in scripts with a character a syllable 4
+LONG_VOICE = 4.0  # seconds, from which so few characters say something: "Thank you." over music
 _PUNCTUATION = ".,;:!?\u2026\"'()-"
 _LONGEST_LOOP = 12  # words: a sentence that is said again and again
 _DOUBLED = 4  # words; people seldom say so many twice in a row, but they do: only another pass can tell
 _RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not end by itself
+_WORTH_A_SECOND = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may prove right or wrong
 
 
 def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
@@ -48,15 +51,16 @@ def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False
 
 
 def doubtful(decoded: Decoded, window: Window, *, runaway_only: bool = False) -> bool:
-    """Whether the window is to be decoded once more: its text loops, has no time, or is not sure of itself.
+    """Whether the window is to be decoded once more.
 
-    Those are the ways in which a context that is too small shows. What is no more than the name of a sound is not.
+    Its text loops, has no time, or is not sure of itself: those are the ways in which a context that is too small shows.
+    Or it is a sign-off, or next to nothing for so much voice: a later pass says whether anybody speaks. What is no more
+    than the name of a sound is not in doubt.
     """
     kept, _ = _split(decoded.segments)
     found = {*signals(kept, window, endless=decoded.endless)}
-    words = _words(kept)
-    unsure = "low_confidence" in found and not runaway_only
-    return bool(found & _RUNAWAY) or unsure or loops(words, 2, _DOUBLED)
+    signs = _RUNAWAY if runaway_only else _RUNAWAY | _WORTH_A_SECOND
+    return bool(found & signs) or loops(_words(kept), 2, _DOUBLED)
 
 
 def very_unsure(decoded: Decoded) -> bool:
@@ -88,6 +92,9 @@ def signals(segments: Sequence[Segment], window: Window, *, silent: bool = False
         found.append("silence")
     if is_sign_off(text):
         found.append("sign_off")
+    voice = window.voiced * window.seconds
+    if voice >= LONG_VOICE and len(text) < LEAST_CHARACTERS_A_SECOND * voice:
+        found.append("sparse")
     if len(words) > max(1.0, MOST_WORDS_A_SECOND * window.seconds):
         found.append("too_fast")
     if endless:
