@@ -32,7 +32,7 @@ _PUNCTUATION = ".,;:!?\u2026\"'()-"
 _LONGEST_LOOP = 12  # words: a sentence that is said again and again
 _DOUBLED = 4  # words; people seldom say so many twice in a row, but they do: only another pass can tell
 _RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not end by itself
-_UNSURE = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may prove right or wrong
+_UNSURE = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may prove wrong
 
 
 def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
@@ -53,8 +53,8 @@ def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False
 def doubtful(decoded: Decoded, window: Window, *, runaway_only: bool = False) -> bool:
     """Whether the window is to be decoded once more.
 
-    Its text loops, has no time, or is not sure of itself: so does a context show that is too small. Or it is a sign-off,
-    or next to nothing for so much voice: a later pass says whether anybody speaks. The name of a sound is not in doubt.
+    Its text loops, has no time, or is not sure of itself, as with a context that is too small. Or it is a sign-off, or
+    next to nothing for so much voice: a later pass tells whether anybody speaks. The name of a sound is not in doubt.
     """
     kept, _ = _split(decoded.segments)
     found = {*signals(kept, window, endless=decoded.endless)}
