@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.worker.agreement import Agreement
+from transcriber.pipeline.agreement import Agreement
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
 

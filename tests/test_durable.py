@@ -34,12 +34,13 @@ from otlp import Collector
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.setup import Storage, set_up
-from transcriber.durable import DurablePipeline
 from transcriber.ending import ExitCode
 from transcriber.errors import BrokerError
 from transcriber.measurements import Tallies
 from transcriber.messages import Cursor, Origin, Window
-from transcriber.pipeline import Parts
+from transcriber.pipeline.durable import DurablePipeline
+from transcriber.pipeline.listeners import Listeners
+from transcriber.pipeline.parts import Parts
 from transcriber.worker.queue import Job, JobQueue
 
 
@@ -109,14 +110,15 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
     queue = JobQueue(2)
     span = SimpleNamespace(ids={}, traceparent=None, end=lambda *_, **__: None)  # stand-ins: no telemetry, no server
     parts = Parts(
-        Sessions(SessionOptions(), lambda: "new", Tallies()),
-        queue,
-        SimpleNamespace(connected=False),
-        SimpleNamespace(start=lambda _: span),
-        Tallies(),
-        20.0,
-        lambda: 2**20,
-        lambda: None,
+        sessions=Sessions(SessionOptions(), lambda: "new", Tallies()),
+        queue=queue,
+        publisher=SimpleNamespace(connected=False),
+        observer=SimpleNamespace(start=lambda _: span),
+        listeners=Listeners(),
+        tallies=Tallies(),
+        max_latency=20.0,
+        max_payload=lambda: 2**20,
+        pace=lambda: None,
     )
     pipeline = DurablePipeline(parts, SimpleNamespace(), {})
 
@@ -124,11 +126,11 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
         return Window(Origin(stream, "x"), sequence, 0, 16_000, np.zeros(16_000, np.float32), cursor=Cursor(1, 0))
 
     first, second = window("s1", 0), window("s1", 1)
-    pipeline._handle([first, second])
+    pipeline._take([first, second])
     assert (queue.get(), queue.depth) == (queue._running, 2)
     assert queue.try_put(Job(window("request", 0), lambda _: None))
     assert list(pipeline._backlog) == [second]
-    assert pipeline._tallies.jobs_dropped.grand_total() == 0
+    assert parts.tallies.jobs_dropped.grand_total() == 0
 
 
 async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: NatsServer, heldout: Speech) -> None:

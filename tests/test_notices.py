@@ -8,7 +8,7 @@ import pytest
 
 from transcriber import languages
 from transcriber.messages import Origin
-from transcriber.notices import Notices
+from transcriber.pipeline.notices import Notices
 
 
 def test_an_unknown_language_is_told_once_a_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, s16
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.measurements import Tallies
 from transcriber.messages import AudioFormat, Chunk, Encoding
-from transcriber.partials import Partials
+from transcriber.pipeline.interim import Partials
 from transcriber.worker.queue import JobQueue
 
 RATE = 16_000

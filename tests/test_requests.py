@@ -17,8 +17,9 @@ from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles
 
 from transcriber.audio.stream import StreamOptions
 from transcriber.broker.wire import InputOptions
+from transcriber.measurements import Tallies
 from transcriber.messages import GapReason
-from transcriber.recordings import Recordings
+from transcriber.pipeline.requests import Recordings
 from transcriber.results import Recognition
 from transcriber.worker.queue import JobQueue, Outcome
 
@@ -234,8 +235,10 @@ async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldo
     recordings = Recordings(
         queue,
         observer,
-        StreamOptions(),
-        InputOptions(),
+        Mock(),
+        Tallies(),
+        stream_options=StreamOptions(),
+        input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: 10**6,
         model=lambda: "stub",
@@ -254,7 +257,15 @@ async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None
     """A recording of several windows may begin with one model and end with its successor."""
     queue = JobQueue(1)
     recordings = Recordings(
-        queue, Mock(), StreamOptions(), InputOptions(), max_latency=20, max_payload=lambda: 10**6, model=lambda: "two"
+        queue,
+        Mock(),
+        Mock(),
+        Tallies(),
+        stream_options=StreamOptions(),
+        input_options=InputOptions(),
+        max_latency=20,
+        max_payload=lambda: 10**6,
+        model=lambda: "two",
     )
     answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 7).samples)))
     for model in ("one", "one", "two"):

@@ -21,7 +21,7 @@ from transcriber import settings
 from transcriber.broker.live import LiveSource
 from transcriber.broker.requests import RequestService
 from transcriber.messages import AudioFormat, Chunk, Encoding, Skipped
-from transcriber.pipeline import Pipeline
+from transcriber.pipeline.live import LivePipeline
 from transcriber.service import Service
 
 GRACE = 10.0  # seconds
@@ -172,7 +172,7 @@ async def test_what_there_was_no_time_to_take_in_is_taken_without_its_audio(nats
     """Chunks that are still in the source's buffer when the time is over reach the account before sessions end."""
     service = Service(settings.load({"NATS_URL": nats_server.url}))
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
-    source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(Pipeline)
+    source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(LivePipeline)
     source.rest.return_value = [Skipped(chunk, 160), Skipped(chunk, 320)]
     ingesting = asyncio.create_task(asyncio.Event().wait())
     await service._end_streams(source, requests, pipeline, ingesting)

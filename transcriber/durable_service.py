@@ -11,8 +11,8 @@ from uuid import uuid4
 from transcriber.broker.durable import DurableSource
 from transcriber.broker.lease import Lease
 from transcriber.broker.transcripts import Transcripts
-from transcriber.durable import DurablePipeline
 from transcriber.ending import within
+from transcriber.pipeline.durable import DurablePipeline
 from transcriber.service import Service
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from transcriber.broker.connection import Connection
     from transcriber.broker.requests import RequestService
-    from transcriber.pipeline import Parts
+    from transcriber.pipeline.parts import Parts
 
 
 class DurableService(Service):

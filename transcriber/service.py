@@ -28,9 +28,11 @@ from transcriber.measurements import Snapshot, Tallies
 from transcriber.messages import SAMPLE_RATE, Lag
 from transcriber.page.overview import Standing
 from transcriber.page.site import StatusPage
-from transcriber.partials import Partials
-from transcriber.pipeline import Parts, Pipeline
-from transcriber.recordings import Recordings
+from transcriber.pipeline import listeners
+from transcriber.pipeline.interim import Partials
+from transcriber.pipeline.live import LivePipeline
+from transcriber.pipeline.parts import Parts
+from transcriber.pipeline.requests import Recordings
 from transcriber.standing import snapshot, summarise, wedged
 from transcriber.swap import Models, ModelSwap, behind, pulled
 from transcriber.telemetry.exposition import CONTENT_TYPE
@@ -145,7 +147,7 @@ class Service:
         self, connection: Connection, parts: Parts, requests: RequestService, stack: AsyncExitStack
     ) -> set[asyncio.Future[None]]:
         """Take live audio and requests. Returns what must not end."""
-        pipeline = Pipeline(parts)
+        pipeline = LivePipeline(parts)
         stack.push_async_callback(self._finish_queue, pipeline, requests)
         source = LiveSource(connection, self._settings.subject, self._settings.input)
         keeping_time = asyncio.create_task(pipeline.keep_time(self._settings.status_interval, source))
@@ -161,16 +163,17 @@ class Service:
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
         partials = Partials(self._sessions, self._queue, publisher, self._tallies, interval=interval, **fitting)
+        pages = () if self._page is None else (listeners.Page(self._page.tell),)
         return Parts(
-            self._sessions,
-            self._queue,
-            publisher,
-            telemetry,
-            self._tallies,
+            sessions=self._sessions,
+            queue=self._queue,
+            publisher=publisher,
+            observer=telemetry,
+            listeners=listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger(), *pages),
+            tallies=self._tallies,
             max_latency=settings.max_latency,
             pace=lambda: self._worker.pace,
             look=partials.look if interval else None,
-            tell=self._page.tell if self._page is not None else None,
             **fitting,
         )
 
@@ -213,7 +216,7 @@ class Service:
             log.warning("SIGHUP: there is no model yet that could be swapped")
 
     async def _end_streams(
-        self, source: LiveSource, requests: RequestService, pipeline: Pipeline, ingesting: asyncio.Task[None]
+        self, source: LiveSource, requests: RequestService, pipeline: LivePipeline, ingesting: asyncio.Task[None]
     ) -> None:
         """Take no more audio, decode what is here, and make last windows of what is buffered."""
         stopping = asyncio.gather(requests.stop(), source.stop(), return_exceptions=True)
@@ -225,7 +228,7 @@ class Service:
         pipeline.end_all()
         self._queue.close()
 
-    async def _finish_queue(self, pipeline: Pipeline, requests: RequestService) -> None:
+    async def _finish_queue(self, pipeline: LivePipeline, requests: RequestService) -> None:
         """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
         self._queue.close()
         await within(self._left, self._worker.finished.wait())
@@ -255,8 +258,10 @@ class Service:
         return Recordings(
             self._queue,
             telemetry,
-            self._settings.sessions.stream,
-            self._settings.input,
+            listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger()),
+            self._tallies,
+            stream_options=self._settings.sessions.stream,
+            input_options=self._settings.input,
             max_latency=self._settings.max_latency,
             max_payload=lambda: connection.max_payload,
             model=lambda: self._worker.model,

@@ -12,7 +12,7 @@ from transcriber import modelstore
 from transcriber.broker.permissions import configuration
 from transcriber.broker.setup import Storage, set_up
 from transcriber.commands import connected, note
-from transcriber.replay import Part, Replay
+from transcriber.pipeline.replay import Part, Replay, ReplayOptions
 from transcriber.subtitles import Formatter, Style
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ async def replay(options: argparse.Namespace, settings: Settings) -> None:
     modelstore.verify(settings.whisper.path, None if options.model else settings.model_sha256)
     formatter = Formatter(Style(options.format), name_streams=False)
     part = Part(options.stream, options.since, options.until)
+    replaying = ReplayOptions(
+        sessions=settings.sessions, input=settings.input, whisper=settings.whisper, prefix=options.to
+    )
     async with connected(settings.broker, "transcriber replay") as connection:
         told = False
-        async for message in Replay(connection, settings, options.to).messages(part):
+        async for message in Replay(connection, replaying).messages(part):
             told = True
             if (text := formatter.format(json.loads(message.payload))) is not None:
                 sys.stdout.write(f"{text}\n")

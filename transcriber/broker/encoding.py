@@ -19,10 +19,11 @@ from transcriber.messages import (
     Status,
     Suppressed,
     Swapped,
+    Window,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from transcriber.results import Hypothesis, Segment, Transcript
 
@@ -74,6 +75,13 @@ def encode_event(
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
             identity = str(cursor.seq) if cursor is not None else identity
     return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)
+
+
+def encode_outputs(
+    outputs: Iterable[Event | Window | Silence], unique: int, traceparent: str | None = None
+) -> list[Message]:
+    """Encode the events among what sessions give out; windows and silences are no messages of their own."""
+    return [encode_event(o, unique, traceparent) for o in outputs if not isinstance(o, Window | Silence)]
 
 
 def encode_status(status: Status, unique: int) -> Message:

@@ -66,6 +66,10 @@ class Publisher:
         self._empty.clear()
         self._news.set()
 
+    def put_ready(self, messages: list[Message], *, essential: bool = True) -> None:
+        """Queue messages that no moment of publishing changes."""
+        self.put(lambda: messages, essential=essential)
+
     async def run(self) -> None:
         """Publish until cancelled."""
         while True:

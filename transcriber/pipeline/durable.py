@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 from transcriber.audio.records import Record, Records
 from transcriber.broker.checkpoints import encode_record
 from transcriber.broker.transcripts import FENCE_BYTES
 from transcriber.messages import Chunk, Gap, GapReason, Rejected, Window
-from transcriber.pipeline import Parts, Pipeline, Source, suppressed
-from transcriber.results import Latency, Transcript
+from transcriber.pipeline import parts as shared
+from transcriber.pipeline.parts import InWork, Parts, Source
+from transcriber.pipeline.receiver import Receiver
+from transcriber.pipeline.verdict import judge
+from transcriber.results import Transcript
 from transcriber.worker.queue import Job, Outcome
 
 if TYPE_CHECKING:
@@ -39,24 +41,26 @@ class _Lane:
         return self.storing is None or self.storing.done()
 
 
-class DurablePipeline(Pipeline):
+class DurablePipeline:
     """Feeds sessions no faster than the queue has room, and stores what comes back, stream by stream, in order.
 
     `failed` gets the error that ends the work: `Fenced`, when somebody else writes.
     """
 
     def __init__(self, parts: Parts, transcripts: Transcripts, at: Mapping[str, Checkpoint]) -> None:
-        super().__init__(parts)
+        self._parts = parts
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True)
+        self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)
         self._lanes: dict[str, _Lane] = {}
         self._backlog: deque[Window] = deque()  # windows for which the queue had no room
         self._changed = asyncio.Event()
-        self._crowded = False  # the newest output's stream stores more slowly than it speaks
+        self._crowded = False  # the newest output's stream has more records waiting than may be
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         now = time.time()
         for checkpoint in at.values():
-            self._sessions.resume(checkpoint, now)
+            parts.sessions.resume(checkpoint, now)
 
     async def ingest(self, source: Source) -> None:
         """Take what is stored, one message at a time, and wait while there is no room for its windows."""
@@ -68,10 +72,14 @@ class DurablePipeline(Pipeline):
                 self._submit()
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one message. A session that was silent too long before it, by the messages' time, has ended."""
-        if isinstance(arrival, Chunk):
-            self._handle(self._sessions.tick_stream(arrival.stream, now))
-        super().receive(arrival, now)
+        """Take one message in whatever state it was stored."""
+        self._receiver.receive(arrival, now)
+        if self._parts.look is not None and isinstance(arrival, Chunk):
+            self._parts.look(arrival.stream)
+
+    async def keep_time(self, status_interval: float, source: Source) -> None:
+        """Apply timeouts and publish status, for ever."""
+        await shared.keep_time(self._parts, self._receiver, self._in_work, source, status_interval)
 
     async def stored(self) -> None:
         """Wait until everything that is decided, and follows nothing undecided, is stored."""
@@ -84,10 +92,10 @@ class DurablePipeline(Pipeline):
             if lane.storing is not None:
                 lane.storing.cancel()
 
-    def _handle(self, outputs: Iterable[Output]) -> None:
+    def _take(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, Gap):
-                self._report_gap(output, {})
+                self._parts.listeners.on_gap(output)
             if isinstance(output, Window):
                 self._backlog.append(output)
             stream = output.stream if isinstance(output, Rejected) else output.origin.stream
@@ -99,46 +107,34 @@ class DurablePipeline(Pipeline):
 
     def _submit(self) -> None:
         """Queue what there is room for."""
-        while self._backlog and self._queue.depth < self._queue.capacity:
+        queue = self._parts.queue
+        while self._backlog and queue.depth < queue.capacity:
             window = self._backlog[0]
-            key = (window.origin.stream, window.origin.session, window.sequence)
-            if not self._queue.try_put(Job(window, partial(self._on_outcome, key))):
+            if not queue.try_put(Job(window, self._on_outcome)):
                 break  # closed
             self._backlog.popleft()
-            self._tallies.jobs_enqueued.add(window.origin.stream)
-            self._in_work[key] = (window, self._observer.start(window))
+            self._parts.tallies.jobs_enqueued.add(window.origin.stream)
+            self._in_work.add(window, self._parts.observer.start(window))
 
-    def _on_outcome(self, key: tuple[str, str, int], outcome: Outcome) -> None:
-        if outcome.passes > 1:
-            self._tallies.decodes_repeated.add(outcome.window.origin.stream)
-        window, recognition, (_, span) = outcome.window, outcome.recognition, self._in_work.pop(key)
-        records = self._lane(window.origin.stream).records
+    def _on_outcome(self, outcome: Outcome) -> None:
+        window, span = outcome.window, self._in_work.pop(outcome.window)
+        assert span is not None  # noqa: S101 - nothing is given up here
         if outcome.reason is GapReason.QUEUE_FULL:  # a request's recording took its place: it waits, nothing is dropped
             span.end(GapReason.QUEUE_FULL, failed=True)
             self._backlog.append(window)
             self._changed.set()
             return
-        if recognition is None:
-            reason = outcome.reason or GapReason.ENGINE_ERROR
-            self._tallies.jobs_dropped.add(window.origin.stream, reason)
-            gap = Gap(window.origin, window.start, window.end, reason, window.cursor)
-            self._report_gap(gap, {"detail": outcome.detail, **span.ids})
-            records.decide(window, gap, traceparent=span.traceparent)
-            span.end(reason, failed=True)
-        else:
-            latency = Latency(outcome.queued, outcome.processing, time.monotonic() - outcome.enqueued)
-            transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
-            held = suppressed(window, recognition)
-            records.decide(window, transcript, held, span.traceparent)
-            self._report_text(transcript, held, span)
-            span.end("transcribed", queue=latency.queue, processing=latency.processing, end_to_end=latency.end_to_end)
+        verdict = judge(outcome, now=time.monotonic())
+        records, traceparent = self._lane(window.origin.stream).records, span.traceparent
+        records.decide(window, verdict.result, verdict.suppressed, traceparent)
+        self._parts.listeners.on_verdict(verdict, span)
         self._store(window.origin.stream)
         self._submit()
         self._changed.set()
 
     def _lane(self, stream: str) -> _Lane:
         if stream not in self._lanes:
-            self._lanes[stream] = _Lane(Records(self._sessions.format, self._at.pop(stream, None)))
+            self._lanes[stream] = _Lane(Records(self._parts.sessions.format, self._at.pop(stream, None)))
         return self._lanes[stream]
 
     def _store(self, stream: str) -> None:
@@ -153,20 +149,20 @@ class DurablePipeline(Pipeline):
                 message = encode_record(record, time.time_ns(), self._parts.max_payload() - FENCE_BYTES)
                 await self._transcripts.store(stream, message)
                 records.stored()
-                self._settle_stored(record)
+                self._settle(record)
                 self._crowded = False
                 self._changed.set()
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon and not this stream alone
             if not self.failed.done():
                 self.failed.set_exception(error)
 
-    def _settle_stored(self, record: Record) -> None:
-        """What is stored is settled; the session's end may follow."""
-        window = record.window
+    def _settle(self, record: Record) -> None:
+        """Enter into the account what is stored; the session's end may follow."""
+        window, sessions = record.window, self._parts.sessions
         if window is None:
             return
         if isinstance(record.event, Transcript):
-            self._observer.record(window.origin.stream, record.event.latency, record.traceparent)
-            self._handle(self._sessions.transcribed(window))
+            self._parts.observer.record(window.origin.stream, record.event.latency, record.traceparent)
+            self._take(sessions.transcribed(window))
         elif isinstance(record.event, Gap):
-            self._handle(o for o in self._sessions.dropped(window, record.event.reason) if not isinstance(o, Gap))
+            self._take(o for o in sessions.dropped(window, record.event.reason) if not isinstance(o, Gap))

@@ -13,13 +13,16 @@ from transcriber.audio.stream import AudioStream, StreamOptions
 from transcriber.broker import wire
 from transcriber.broker.encoding import Message, encode_reply
 from transcriber.errors import RecordingError, Rejection
-from transcriber.messages import AudioFormat, Chunk, Encoding, GapReason, Origin, Window
-from transcriber.notices import Notices
+from transcriber.messages import AudioFormat, Chunk, Encoding, Gap, GapReason, Origin, Window
+from transcriber.pipeline import verdict as verdicts
+from transcriber.pipeline.notices import Notices
 from transcriber.results import Latency, Recognition, Segment, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
 if TYPE_CHECKING:
-    from transcriber.pipeline import Observer
+    from transcriber.measurements import Tallies
+    from transcriber.pipeline.listeners import Listener, Observer
+    from transcriber.pipeline.verdict import Verdict
 
 _BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: about 2 ms of work
 _RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
@@ -32,15 +35,19 @@ class Recordings:
         self,
         queue: JobQueue,
         observer: Observer,
+        listeners: Listener,
+        tallies: Tallies,
+        *,
         stream_options: StreamOptions,
         input_options: wire.InputOptions,
-        *,
         max_latency: float,
         max_payload: Callable[[], int],
         model: Callable[[], str],
     ) -> None:
         self._queue = queue
         self._observer = observer
+        self._listeners = listeners
+        self._tallies = tallies
         self._stream_options = stream_options
         self._input = input_options
         self._max_latency = max_latency
@@ -84,48 +91,45 @@ class Recordings:
         begin = time.monotonic()
         origin = Origin(name, uuid4().hex, tenant)
         audio: AudioStream | None = None
-        outcomes: list[Outcome] = []
+        heard: list[Transcript] = []
         try:
             for chunk in chunks:
                 audio = audio or AudioStream(origin, self._stream_options, chunk)
                 for piece in audio.push(chunk):
                     if isinstance(piece, Window):
-                        outcomes.append(await self._transcribe(piece, first=not outcomes))
+                        heard.append(await self._transcribe(piece, first=not heard))
                 await asyncio.sleep(0)
         except RecordingError as error:
             raise Rejection("400", str(error)) from error
         if audio is not None:
             for piece in audio.flush():
                 if isinstance(piece, Window):
-                    outcomes.append(await self._transcribe(piece, first=not outcomes))
+                    heard.append(await self._transcribe(piece, first=not heard))
         end = audio.head if audio else 0
         if audio is not None and (counts := audio.take_counts()) is not None and counts.unmixed:
             self._notices.unmixed([origin])
-        decoded_by = {o.recognition.model: None for o in outcomes if o.recognition is not None}  # in order, each once
-        model = ", ".join(decoded_by) or self._model()
-        transcript = _joined(origin, end, outcomes, model, time.monotonic() - begin)
-        return encode_reply(transcript, self._max_payload())
+        model = ", ".join({one.recognition.model: None for one in heard}) or self._model()  # in order, each once
+        return encode_reply(_joined(origin, end, heard, model, time.monotonic() - begin), self._max_payload())
 
-    async def _transcribe(self, window: Window, *, first: bool) -> Outcome:
+    async def _transcribe(self, window: Window, *, first: bool) -> Transcript:
         """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
         span = self._observer.start(window)
         try:
-            outcome = await self._through_queue(window, patience=0.0 if first else self._max_latency)
+            verdict = await self._through_queue(window, patience=0.0 if first else self._max_latency)
         except asyncio.CancelledError:
             span.end(GapReason.SHUTDOWN, failed=True)
             raise
-        if outcome is None:
-            span.end(GapReason.QUEUE_FULL, failed=True)
-            raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
-        if outcome.recognition is None:
-            reason = outcome.reason or GapReason.ENGINE_ERROR
-            span.end(reason, failed=True)
-            raise Rejection("500" if reason is GapReason.ENGINE_ERROR else "503", f"{reason}: {outcome.detail}")
-        span.end("transcribed", queue=outcome.queued, processing=outcome.processing)
-        return outcome
+        self._listeners.on_verdict(verdict, span)
+        match verdict.result:
+            case Gap(reason=GapReason.QUEUE_FULL):
+                raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
+            case Gap(reason=reason):
+                raise Rejection("500" if reason is GapReason.ENGINE_ERROR else "503", f"{reason}: {verdict.detail}")
+            case transcript:
+                return transcript
 
-    async def _through_queue(self, window: Window, patience: float) -> Outcome | None:
-        """What became of the window; None when there was no room for it, `patience` seconds long."""
+    async def _through_queue(self, window: Window, patience: float) -> Verdict:
+        """What became of the window: `queue_full` when there was no room for it, `patience` seconds long."""
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def deliver(outcome: Outcome) -> None:
@@ -135,17 +139,20 @@ class Recordings:
         deadline = time.monotonic() + patience
         while not self._queue.try_put(Job(window, deliver)):
             if self._queue.closed or time.monotonic() >= deadline:
-                return None
+                return verdicts.gap(
+                    window, GapReason.QUEUE_FULL, f"of {self._queue.capacity} jobs, no room for a request"
+                )
             await asyncio.sleep(_RETRY_SECS)
-        return await done
+        self._tallies.jobs_enqueued.add(window.origin.stream)
+        outcome = await done
+        return verdicts.judge(outcome, now=time.monotonic())
 
 
-def _joined(origin: Origin, end: int, outcomes: list[Outcome], model: str, end_to_end: float) -> Transcript:
+def _joined(origin: Origin, end: int, heard: list[Transcript], model: str, end_to_end: float) -> Transcript:
     """One transcript over all windows, bounds from the recording's first sample."""
     segments: list[Segment] = []
-    for outcome in outcomes:
-        assert outcome.recognition is not None  # noqa: S101 - _transcribe raises otherwise
-        segments += [s.shifted(outcome.window.start) for s in outcome.recognition.segments]
-    language = outcomes[0].recognition.language if outcomes and outcomes[0].recognition else ""
-    latency = Latency(sum(o.queued for o in outcomes), sum(o.processing for o in outcomes), end_to_end)
+    for one in heard:
+        segments += [segment.shifted(one.start) for segment in one.recognition.segments]
+    language = heard[0].recognition.language if heard else ""
+    latency = Latency(sum(o.latency.queue for o in heard), sum(o.latency.processing for o in heard), end_to_end)
     return Transcript(origin, 0, 0, end, Recognition(tuple(segments), language, model), latency)

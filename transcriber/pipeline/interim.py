@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 from transcriber.audio.segmenter import PRE_ROLL
 from transcriber.audio.vad import FRAME
 from transcriber.broker.encoding import Message, encode_partial
-from transcriber.results import Hypothesis, Latency, Transcript
-from transcriber.worker.agreement import Agreement
+from transcriber.pipeline.agreement import Agreement
+from transcriber.pipeline.verdict import judge
+from transcriber.results import Hypothesis, Transcript
 from transcriber.worker.queue import Job, JobQueue, Outcome
 
 if TYPE_CHECKING:
@@ -88,20 +90,19 @@ class Partials:
             self._open = {stream: known for stream, known in self._open.items() if self._sessions.open_window(stream)}
 
     def _on_outcome(self, outcome: Outcome) -> None:
-        window, recognition = outcome.window, outcome.recognition
+        window = outcome.window
         known = self._open.get(window.origin.stream)
         current = known is not None and (known.session, known.sequence) == (window.origin.session, window.sequence)
         if known is None or not current:
             return
-        if recognition is None:  # it gave way to a window: again with the next chunk
+        if outcome.recognition is None:  # it gave way to a window: again with the next chunk
             known.next_length = 0
             return
-        if not recognition.text:
+        transcript = judge(outcome, now=time.monotonic()).result
+        if not isinstance(transcript, Transcript) or not transcript.recognition.text:
             return
-        latency = Latency(outcome.queued, outcome.processing, outcome.queued + outcome.processing)
-        transcript = Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency)
         known.looked_at = True
-        text, stable = known.agreement.add(recognition.text)
+        text, stable = known.agreement.add(transcript.recognition.text)
         hypothesis = Hypothesis(transcript, text, stable)
         self._publisher.put(partial(self._encode, window, hypothesis), essential=False)
 

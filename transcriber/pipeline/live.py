@@ -1,0 +1,106 @@
+"""The way of live audio: arrivals to windows to jobs to results, every sample of it settled and told."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from transcriber.broker.encoding import Message, encode_final, encode_outputs
+from transcriber.messages import Chunk, Gap, GapReason, Rejected, Silence, Window
+from transcriber.pipeline import parts as shared
+from transcriber.pipeline import verdict as verdicts
+from transcriber.pipeline.parts import InWork, Parts, Source
+from transcriber.pipeline.receiver import Receiver
+from transcriber.worker.queue import Job, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transcriber.audio.sessions import Output
+    from transcriber.broker.live import Arrival
+    from transcriber.pipeline.listeners import Span
+    from transcriber.pipeline.verdict import Verdict
+
+
+class LivePipeline:
+    """Feeds sessions, tries their windows onto the queue, settles and publishes what comes back."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False)
+        self._in_work = InWork()
+
+    async def ingest(self, source: Source) -> None:
+        """Take everything that arrives, until the source ends."""
+        async for arrival in source.arrivals():
+            self.receive(arrival, source.now)
+
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Take one message in whatever state it arrived."""
+        self._receiver.receive(arrival, now)
+        if self._parts.look is not None and isinstance(arrival, Chunk):
+            self._parts.look(arrival.stream)
+
+    async def keep_time(self, status_interval: float, source: Source) -> None:
+        """Apply timeouts and publish status, for ever."""
+        await shared.keep_time(self._parts, self._receiver, self._in_work, source, status_interval)
+
+    def end_all(self) -> None:
+        """End every session: what is buffered becomes its last windows."""
+        self._receiver.end_all()
+
+    def give_up(self) -> None:
+        """At the end of the grace period: every window that has no outcome yet becomes a gap."""
+        for job in self._parts.queue.abandon():
+            detail = "the grace period is over"
+            job.deliver(Outcome(job.window, None, GapReason.SHUTDOWN, detail, job.enqueued, 0.0, 0.0))
+        for window, span in self._in_work.pop_all():
+            given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
+            self._parts.publisher.put(partial(self._settle, given_up, span))
+
+    def _take(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Silence):
+                continue
+            if isinstance(output, Window):
+                self._try(output)
+                continue
+            if isinstance(output, Gap):
+                self._parts.listeners.on_gap(output)
+            encode = partial(encode_outputs, [output], time.time_ns())
+            self._parts.publisher.put(encode, essential=not isinstance(output, Rejected))
+
+    def _try(self, window: Window) -> None:
+        """Queue a window, or settle it as dropped at once: its place in the account must not wait for NATS."""
+        queue, span = self._parts.queue, self._parts.observer.start(window)
+        if queue.try_put(Job(window, self._on_outcome)):
+            self._parts.tallies.jobs_enqueued.add(window.origin.stream)
+            self._in_work.add(window, span)
+            return
+        wait = queue.expected_wait(window.origin.stream)
+        detail = f"{queue.depth} of {queue.capacity} jobs, {wait:.1f} s to wait"
+        dropped = verdicts.gap(window, GapReason.QUEUE_FULL, detail)
+        self._parts.publisher.put_ready(self._settle(dropped, span))
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        span = self._in_work.pop(outcome.window)
+        if span is not None:  # else it was given up already
+            self._parts.publisher.put(partial(self._judge, outcome, span))
+
+    def _judge(self, outcome: Outcome, span: Span) -> list[Message]:
+        """Decide at the moment of publishing: only then is it known whether the text is in time."""
+        verdict = verdicts.judge(outcome, now=time.monotonic(), max_latency=self._parts.max_latency)
+        return self._settle(verdict, span)
+
+    def _settle(self, verdict: Verdict, span: Span) -> list[Message]:
+        """Enter a verdict into the account, tell who listens, and return what is to be published."""
+        parts, window, traceparent = self._parts, verdict.window, span.traceparent
+        parts.listeners.on_verdict(verdict, span)
+        if isinstance(verdict.result, Gap):
+            outputs = parts.sessions.dropped(window, verdict.result.reason)
+            return encode_outputs(outputs, time.time_ns(), traceparent)
+        parts.observer.record(window.origin.stream, verdict.result.latency, traceparent)
+        final = encode_final(verdict.result, traceparent, parts.max_payload())
+        events = [*verdict.suppressed, *parts.sessions.transcribed(window)]
+        return [final, *encode_outputs(events, time.time_ns(), traceparent)]

@@ -1,0 +1,83 @@
+"""What arrives, fed into the sessions and counted, whatever becomes of it then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+from transcriber.broker.live import Refused
+from transcriber.errors import Rejection
+from transcriber.messages import Chunk, Cursor, GapReason, Skipped
+from transcriber.pipeline.notices import Notices
+
+if TYPE_CHECKING:
+    from transcriber.audio.sessions import Output, Sessions
+    from transcriber.broker.live import Arrival
+    from transcriber.measurements import Tallies
+
+    Take: TypeAlias = Callable[[Iterable[Output]], None]
+
+log = logging.getLogger(__name__)
+
+NO_STREAM = "invalid"  # what chunks are counted under whose subject names no stream
+
+
+class Receiver:
+    """Feeds sessions and hands on to `take` what they give out.
+
+    `stored`: timeouts go by the messages' own time, so a chunk ends a session that was silent too long before it.
+    """
+
+    def __init__(self, sessions: Sessions, tallies: Tallies, take: Take, *, stored: bool) -> None:
+        self._sessions = sessions
+        self._tallies = tallies
+        self._take = take
+        self._stored = stored
+        self._notices = Notices()
+
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Take one message in whatever state it arrived; `now` is the time by which sessions time out, in seconds."""
+        match arrival:
+            case Chunk():
+                self._chunk(arrival, now)
+            case Skipped(chunk=chunk, chunks=chunks):
+                self._tallies.chunks_received.add(chunk.stream, amount=chunks)
+                self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG, chunks)
+                try:
+                    self._take(self._sessions.skip(arrival, now))
+                except Rejection as rejection:
+                    self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
+            case Refused():
+                self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
+                self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor)
+
+    def tick(self, now: float) -> None:
+        """Apply timeouts."""
+        self._take(self._sessions.tick(now))
+        self._notices.unmixed(self._sessions.unmixed)
+
+    def end_all(self) -> None:
+        """End every session: what is buffered becomes its last windows."""
+        self._take(self._sessions.end_all())
+        self._notices.unmixed(self._sessions.unmixed)
+
+    def _chunk(self, chunk: Chunk, now: float) -> None:
+        if self._stored:
+            self._take(self._sessions.tick_stream(chunk.stream, now))
+        self._tallies.chunks_received.add(chunk.stream)
+        try:
+            self._take(self._sessions.receive(chunk, now))
+        except Rejection as rejection:
+            self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
+        if chunk.unknown_language is not None:
+            self._notices.unknown_language(chunk.stream, chunk.unknown_language)
+        if self._sessions.unmixed:
+            self._notices.unmixed(self._sessions.unmixed)
+
+    def _reject(self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None) -> None:
+        self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)
+        extra = {"stream": stream, "reason": rejection.reason, "detail": rejection.detail, "limited": True}
+        log.warning("chunk rejected", extra=extra)
+        if stream is not None:
+            self._take(self._sessions.reject(stream, session, rejection, cursor))

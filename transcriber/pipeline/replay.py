@@ -1,0 +1,136 @@
+"""Stored audio, transcribed once more: with a better model, for example, to another subject."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from transcriber.audio.sessions import Output, Sessions
+from transcriber.broker import wire
+from transcriber.broker.durable import DurableSource, newest
+from transcriber.broker.encoding import Message, encode_final, encode_outputs
+from transcriber.errors import EngineError
+from transcriber.measurements import Tallies
+from transcriber.messages import Gap, GapReason, Skipped, Window
+from transcriber.pipeline.receiver import Receiver
+from transcriber.pipeline.verdict import Verdict, judge
+from transcriber.worker.decoding import Read, decode
+from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.one_thread import one_thread
+from transcriber.worker.queue import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transcriber.audio.sessions import SessionOptions
+    from transcriber.broker.connection import Connection
+    from transcriber.broker.durable import Arrival
+    from transcriber.broker.wire import InputOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which stored audio: of a stream, from a moment to a moment; None: from the first, to the last."""
+
+    stream: str
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """How stored audio is read, cut and decoded; what comes of it goes to subjects that begin with `prefix`."""
+
+    sessions: SessionOptions
+    input: InputOptions
+    whisper: WhisperOptions
+    prefix: str
+
+
+class Replay:
+    """Gives out in order what a daemon in durable mode would have published, under other subjects and ids."""
+
+    def __init__(self, connection: Connection, options: ReplayOptions) -> None:
+        self._connection = connection
+        self._options = options
+        tallies = Tallies()
+        self._sessions = Sessions(options.sessions, lambda: uuid4().hex, tallies)
+        self._outputs: list[Output] = []
+        self._receiver = Receiver(self._sessions, tallies, self._outputs.extend, stored=True)
+        self._engine: WhisperEngine | None = None
+        self._call: Callable[..., asyncio.Future[Any]]
+
+    async def messages(self, part: Part) -> AsyncIterator[Message]:
+        """Decode as fast as the engine does; nothing is dropped. Raises `BrokerError`."""
+        with one_thread() as self._call:
+            self._engine = await self._call(WhisperEngine, self._options.whisper)
+            async for message in self._messages(part):
+                yield self._renamed(message)
+
+    async def _messages(self, part: Part) -> AsyncIterator[Message]:
+        subject = f"{wire.AUDIO}.{part.stream}"
+        last = await newest(self._connection, subject, part.since)
+        source = DurableSource(
+            self._connection, subject, self._options.input, begin=part.since or 1, done={}, lasting=False
+        )
+        if last:
+            async for arrival in source.arrivals():
+                if part.until is not None and source.now > part.until.timestamp():
+                    break
+                self._receiver.receive(arrival, source.now)
+                async for message in self._told():
+                    yield message
+                if _sequence(arrival) >= last:
+                    break
+        self._receiver.end_all()
+        async for message in self._told():
+            yield message
+
+    async def _told(self) -> AsyncIterator[Message]:
+        """Decode the windows among what was given out so far, and tell all of it in order."""
+        while self._outputs:
+            output = self._outputs.pop(0)
+            messages = await self._decoded(output) if isinstance(output, Window) else _events([output])
+            for message in messages:
+                yield message
+
+    async def _decoded(self, window: Window) -> list[Message]:
+        verdict = judge(await self._outcome(window), now=time.monotonic())
+        return self._settle(verdict)
+
+    async def _outcome(self, window: Window) -> Outcome:
+        """Decode one window, as often as it takes: nobody waits for it."""
+        begin = time.monotonic()
+        try:
+            read: Read = await self._call(decode, self._engine, window, None, lambda _work: True)
+        except EngineError as error:
+            return Outcome(window, None, GapReason.ENGINE_ERROR, str(error), begin, 0.0, time.monotonic() - begin)
+        took = time.monotonic() - begin
+        return Outcome(window, read.recognition, None, "", begin, 0.0, took, read.passes)
+
+    def _settle(self, verdict: Verdict) -> list[Message]:
+        if isinstance(verdict.result, Gap):
+            return _events(self._sessions.dropped(verdict.window, verdict.result.reason))
+        final = encode_final(verdict.result, None, self._connection.max_payload)
+        return [*_events(verdict.suppressed), final, *_events(self._sessions.transcribed(verdict.window))]
+
+    def _renamed(self, message: Message) -> Message:
+        """To the other subject, under an id that no window of the first time has."""
+        prefix = self._options.prefix
+        subject = f"{prefix}.{message.subject.partition('.')[2]}"
+        identity = f"{prefix}/{message.headers['Nats-Msg-Id']}"
+        return replace(message, subject=subject, headers={**message.headers, "Nats-Msg-Id": identity})
+
+
+def _events(outputs: Iterable[Any]) -> list[Message]:
+    return encode_outputs(outputs, time.time_ns())
+
+
+def _sequence(arrival: Arrival) -> int:
+    cursor = arrival.chunk.cursor if isinstance(arrival, Skipped) else arrival.cursor
+    return cursor.seq if cursor is not None else 0

@@ -1,0 +1,63 @@
+"""What becomes of a window: its text, or a gap in its place. Pure; decided here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transcriber.messages import Gap, GapReason, Suppressed, Window
+from transcriber.results import Latency, Transcript
+
+if TYPE_CHECKING:
+    from transcriber.worker.queue import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The fate of one window. `detail` says more about a gap, for the log.
+
+    `suppressed`: text that the guards held back. `passes`: how often the engine decoded the window.
+    """
+
+    window: Window
+    result: Transcript | Gap
+    suppressed: tuple[Suppressed, ...] = ()
+    passes: int = 0
+    detail: str = ""
+
+
+def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Verdict:
+    """Turn what the worker delivered into the window's fate.
+
+    `now` is the moment of publishing, on the clock of `outcome.enqueued`, in seconds. Text that is older than
+    `max_latency` seconds by then becomes a gap: nobody may get it late.
+    """
+    window, recognition = outcome.window, outcome.recognition
+    if recognition is None or outcome.reason is not None:
+        return gap(window, outcome.reason or GapReason.ENGINE_ERROR, outcome.detail, passes=outcome.passes)
+    end_to_end = now - outcome.enqueued
+    if end_to_end > max_latency:
+        return gap(window, GapReason.DEADLINE, f"finished after {end_to_end:.1f} s", passes=outcome.passes)
+    latency = Latency(outcome.queued, outcome.processing, end_to_end)
+    return Verdict(
+        window=window,
+        result=Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency),
+        suppressed=tuple(
+            Suppressed(
+                window.origin,
+                window.start + held.segment.start,
+                window.start + held.segment.end,
+                held.reason,
+                held.segment.text,
+            )
+            for held in recognition.held_back
+        ),
+        passes=outcome.passes,
+    )
+
+
+def gap(window: Window, reason: GapReason, detail: str = "", *, passes: int = 0) -> Verdict:
+    """The fate of a window that is not transcribed."""
+    result = Gap(window.origin, window.start, window.end, reason, window.cursor)
+    return Verdict(window=window, result=result, passes=passes, detail=detail)
