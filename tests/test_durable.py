@@ -252,6 +252,35 @@ async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServe
     assert await transcript(server.url) == []
 
 
+async def test_replay_tells_what_durable_mode_told(server: NatsServer, heldout: Speech) -> None:
+    """The same audio both ways: sessions that time out, windows that need a second pass, a chunk that is bad.
+
+    Only names and speed differ; silence is stored for its checkpoint alone.
+    """
+    hurried = Speech(heldout.cut(2, 5).samples[::2].copy(), heldout.rate, [])
+    await set_up_streams(server.url)
+    await publish(server.url, heldout.cut(0, 2), session=None, end=False)
+    await asyncio.sleep(2)
+    await publish(server.url, hurried, session=None, end=False)
+    async with connected(server.url) as client:
+        await client.jetstream().publish("audio.s1", b"odd", headers={"Audio-Sample-Rate": str(heldout.rate)})
+    await asyncio.sleep(2)
+    await publish(server.url, heldout.cut(5, 7))
+    async with Daemon(server.url, **durable(SESSION_TIMEOUT_SECS="1.5")), asyncio.timeout(PATIENCE):
+        while [body["type"] for body in await transcript(server.url)].count("ended") < 3:  # noqa: ASYNC110 - of a server
+            await asyncio.sleep(0.1)
+    told = [body for body in await transcript(server.url) if body["type"] != "silence"]
+    environ = os.environ | {"NATS_URL": server.url, "WHISPER_THREADS": "1", "SESSION_TIMEOUT_SECS": "1.5"}
+    command = [sys.executable, "-m", "transcriber", "replay", "s1", "--format", "json"]
+    again = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, check=True)
+    replayed = [json.loads(line) for line in again.stdout.splitlines()]
+    assert {body["type"] for body in told} == {"started", "final", "rejected", "ended"}
+    assert len(replayed) == len(told)
+    for one, other in zip(replayed, told, strict=True):
+        compared = one.keys() - {"session", "latency", "rtf"}  # a stored record has its checkpoint beside them
+        assert {key: one[key] for key in compared} == {key: other[key] for key in compared}
+
+
 async def _append(heard: list[Msg], message: Msg) -> None:
     heard.append(message)
 
