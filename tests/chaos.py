@@ -19,7 +19,7 @@ from harness import NatsServer, Speech, free_port, s16
 
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.setup import Storage, set_up
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE
 
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 

@@ -15,7 +15,7 @@ import jsonschema
 
 @functools.cache
 def schema() -> jsonschema.Draft202012Validator:
-    text = resources.files("transcriber.broker").joinpath("schema.json").read_text()
+    text = resources.files("transcriber.protocol").joinpath("schema.json").read_text()
     return jsonschema.Draft202012Validator(json.loads(text))
 
 

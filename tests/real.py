@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from transcriber import modelstore
-from transcriber.errors import ModelError
+from transcriber.domain.errors import ModelError
+from transcriber.models import store
 
 SPEECH = os.environ.get("TRANSCRIBER_REAL_SPEECH")  # a folder with a manifest.json, as `bench fidelity` takes it
 
@@ -26,9 +26,9 @@ class Row:
 
 def model(name: str) -> Path:
     """The official model, from where tests keep it; pulled if need be. Skips the test where that cannot be done."""
-    folder = Path(os.environ.get("TRANSCRIBER_REAL_MODELS") or modelstore.models_dir())
+    folder = Path(os.environ.get("TRANSCRIBER_REAL_MODELS") or store.models_dir())
     try:
-        return modelstore.pull(name, folder).path
+        return store.pull(name, folder).path
     except ModelError as error:
         pytest.skip(f"{name} cannot be had: {error}")
 

@@ -12,19 +12,20 @@ import os
 import sys
 import time
 
-from transcriber import modelstore, settings
-from transcriber.durable_service import DurableService
-from transcriber.errors import EngineError, Stopped
-from transcriber.messages import SAMPLE_RATE
-from transcriber.results import Segment
-from transcriber.service import Service
+from transcriber import settings
+from transcriber.daemon.durable import DurableService
+from transcriber.daemon.service import Service
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.results import Segment
+from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.models import store
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded, WhisperOptions
 
 
 class StubEngine:
     def __init__(self, options: WhisperOptions) -> None:
-        self.model = "stub" if options.path == modelstore.bundled_model_path() else options.path.stem
+        self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
         self._warm_seconds = float(os.environ.get("STUB_WARM_SECS", self._seconds))
         if self.model == os.environ.get("STUB_SLOW"):

@@ -11,20 +11,11 @@ from hypothesis import strategies as st
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
 from transcriber.audio.stream import StreamOptions
-from transcriber.errors import Rejection
-from transcriber.measurements import Tallies
-from transcriber.messages import (
-    AudioFormat,
-    Chunk,
-    ChunkEvent,
-    Encoding,
-    Ended,
-    Gap,
-    GapReason,
-    Skipped,
-    Started,
-    Window,
-)
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
+from transcriber.domain.errors import Rejection
+from transcriber.domain.events import Ended, Started
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.timeline import Gap, GapReason, Window
 
 FORMATS = [
     AudioFormat(Encoding.S16LE, 16_000, 1),
@@ -40,7 +31,7 @@ _NOISE = (np.random.default_rng(5).integers(-9000, 9000, len(_BURSTS)) * _BURSTS
 
 @dataclass
 class World:
-    """A producer of one session, the sessions under test, and what must come out by WIRE's rules alone."""
+    """A producer of one session, the sessions under test, and what must come out by the protocol's rules alone."""
 
     audio_format: AudioFormat
     first: int

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from test_metrics import OURS, WIRE
+from test_metrics import OURS, PROMISED
 
-from transcriber.messages import GapReason
+from transcriber.domain.timeline import GapReason
 
 DATA = Path(__file__).parent / "data"
 K8S = Path(__file__).parent.parent / "k8s"
@@ -43,7 +43,7 @@ VALUES = {"fate": {"received", "transcribed", "silent", "gap"}, "reason": set(Ga
 def exported() -> dict[str, set[str]]:
     """Every series of the daemon and its attributes, under the names without suffixes; a histogram is three series."""
     found = {}
-    for name, (kind, _unit, attributes) in (WIRE | OURS).items():
+    for name, (kind, _unit, attributes) in (PROMISED | OURS).items():
         plain = name.replace(".", "_")
         gap = {"reason"} if plain == "transcriber_audio_seconds" else set()
         labels = {key.replace(".", "_") for key in attributes} | gap

@@ -1,4 +1,4 @@
-"""What a producer can get wrong: each mistake is answered as WIRE says, and the next good chunk is transcribed."""
+"""What a producer can get wrong: each mistake gets its event, and the next good chunk is transcribed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from harness import QUICK, Client, Daemon, NatsServer, Speech, check_tiles, converse, s16
 from otlp import Collector
 
-from transcriber import modelstore
+from transcriber.models import store
 
 LIMIT = 100_000  # bytes; the utterance below has 70,000
 RATE: dict[str, str | int] = {"audio_sample_rate": 16_000}
@@ -198,7 +198,7 @@ async def test_a_header_block_that_is_no_header_block_is_rejected(
 
 def model_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
     """By name: a model that must not be loaded, the sha256 that is asked for, and what the log must say."""
-    good = modelstore.bundled_model_path().read_bytes()
+    good = store.bundled_model_path().read_bytes()
     noise = np.random.default_rng(1).bytes(1_000_000)
     files = {"truncated": good[:-1000], "headless": good[1000:], "noise": noise, "empty": b"", "header": good[:40]}
     for name, data in files.items():
@@ -207,7 +207,7 @@ def model_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
     return here | {
         "missing": (folder / "missing.bin", "", "no such file"),
         "folder": (folder, "", "directory"),
-        "wrong sha256": (modelstore.bundled_model_path(), "0" * 64, "0" * 64),
+        "wrong sha256": (store.bundled_model_path(), "0" * 64, "0" * 64),
     }
 
 

@@ -15,7 +15,7 @@ from test_bench import bench, check_frame
 from transcriber.bench import manifest, speech
 from transcriber.bench.score import Errors, Scorer
 from transcriber.bench.tally import Case, Streamed, Whole, figures
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 
 ROW = {"file": "a.flac", "kind": "clean", "text": "a word", "language": "en", "seconds": 1.0, "rate": 16_000}
 ROW["channels"] = 1

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from harness import NatsServer, Speech
 
-from transcriber import modelstore, settings
+from transcriber import settings
 from transcriber.audio.stream import StreamOptions
 from transcriber.bench import chart, latency, machine, speech, weights
 from transcriber.bench.calibrate import Cost
@@ -22,8 +22,9 @@ from transcriber.bench.report import percentiles, table
 from transcriber.bench.rig import Played, environ_for
 from transcriber.bench.words import errors
 from transcriber.broker.connection import Connection
-from transcriber.errors import CannotStart
-from transcriber.ggml import check_model_file
+from transcriber.domain.errors import CannotStart
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
 
@@ -148,7 +149,7 @@ def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> Non
     weights.write_random(path, "tiny")
     header = check_model_file(path)
     assert (header.size, header.weights) == ("tiny", "f16")
-    assert modelstore.MODELS["tiny.en"].size - path.stat().st_size == 4 + len("<|endoftext|>")
+    assert store.MODELS["tiny.en"].size - path.stat().st_size == 4 + len("<|endoftext|>")
     engine = WhisperEngine(WhisperOptions(path, threads=1, audio_ctx=512))
     for seconds in (1, 3):
         (segment,) = engine.transcribe(np.zeros(seconds * 16_000, np.float32), None).segments

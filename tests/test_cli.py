@@ -15,15 +15,10 @@ from pathlib import Path
 import pytest
 from command import Command
 
-from transcriber import __version__, cli, commands, interrupts, modelstore
-from transcriber.errors import (
-    BrokerError,
-    BrokerLost,
-    EngineError,
-    ModelError,
-    RecordingError,
-    SettingError,
-)
+from transcriber import __version__
+from transcriber.cli import commands, interrupts, main
+from transcriber.domain.errors import BrokerError, BrokerLost, EngineError, ModelError, RecordingError, SettingError
+from transcriber.models import store
 
 COMMANDS = ("run", "demo", "publish", "listen", "models", "capacity")
 
@@ -41,7 +36,7 @@ def handlers():
 def exits(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
     """Where argparse ends the process: its code and what it printed."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        main.main(arguments)
     out, err = capsys.readouterr()
     return caught.value.code, out, err
 
@@ -128,7 +123,7 @@ def test_every_error_has_its_exit_code_and_one_line(monkeypatch, capsys, error, 
         raise error
 
     monkeypatch.setattr(commands, "models", fail)
-    assert cli.main(["models", "list"]) == code
+    assert main.main(["models", "list"]) == code
     assert capsys.readouterr() == ("", f"transcriber: {error}\n")
 
 
@@ -136,7 +131,7 @@ def test_every_error_has_its_exit_code_and_one_line(monkeypatch, capsys, error, 
 def test_a_bad_setting_is_told_before_anything_is_done(monkeypatch, capsys, arguments):
     """Exit 2 with the setting, its value and what is allowed, from every command that reads it."""
     monkeypatch.setenv("BUFFER_DURATION_SECS", "soon")
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     assert capsys.readouterr() == (
         "",
         "transcriber: BUFFER_DURATION_SECS='soon' is not allowed: a number from 1 to 30\n",
@@ -149,16 +144,16 @@ def test_a_user_without_a_home_can_run_everything_but_keep_models(monkeypatch, c
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(modelstore.Path, "home", homeless)
+    monkeypatch.setattr(store.Path, "home", homeless)
     assert exits(["--version"], capsys)[0] == 0
-    assert cli.main(["models", "list"]) == 2
+    assert main.main(["models", "list"]) == 2
     assert "say where with --dir" in capsys.readouterr().err
-    assert cli.main(["models", "list", "--dir", "/nowhere"]) == 0
+    assert main.main(["models", "list", "--dir", "/nowhere"]) == 0
 
 
 def test_help_loads_none_of_the_heavy_modules():
     """Half a second of imports happens inside `main`, where Ctrl-C is answered, and only for who needs it."""
-    script = "import sys, transcriber.cli; print({'numpy', 'nats', 'grpc', 'soundfile'} & set(sys.modules))"
+    script = "import sys, transcriber.cli.main; print({'numpy', 'nats', 'grpc', 'soundfile'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -167,11 +162,11 @@ async def test_ctrl_c_while_modules_load_is_quiet():
     """Exit 130 and not a word, even five times in a row and in the middle of an import."""
     script = """if True:
         import sys
-        from transcriber.cli import main
+        from transcriber.cli.main import main
 
         class Tell:
             def find_spec(self, name, path=None, target=None):
-                if name == "transcriber.commands":
+                if name == "transcriber.cli.commands":
                     print("loading", flush=True)
 
         sys.meta_path.insert(0, Tell())

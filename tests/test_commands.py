@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from command import Command, on_terminal
 
-from transcriber.cli import main
-from transcriber.modelstore import BUNDLED_NOTE, MODELS, bundled_model_path
+from transcriber.cli.main import main
+from transcriber.models.store import BUNDLED_NOTE, MODELS, bundled_model_path
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +53,11 @@ async def test_models_pull_without_a_network_says_where_to_put_the_file(tmp_path
 
 _PULL_FROM = """
 import dataclasses, functools, sys
-from transcriber import cli, modelstore
-probe = dataclasses.replace(modelstore.MODELS["dispatch-mini"], name="probe", bundled=False)
-modelstore.pull = functools.partial(modelstore.pull, base_url=sys.argv.pop(1), models={"probe": probe})
-sys.exit(cli.main(sys.argv[1:]))
+from transcriber.cli import main
+from transcriber.models import store
+probe = dataclasses.replace(store.MODELS["dispatch-mini"], name="probe", bundled=False)
+store.pull = functools.partial(store.pull, base_url=sys.argv.pop(1), models={"probe": probe})
+sys.exit(main.main(sys.argv[1:]))
 """
 
 

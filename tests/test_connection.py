@@ -13,8 +13,8 @@ from harness import NatsServer, converse
 from nats.aio.msg import Msg
 
 from transcriber.broker.connection import BrokerOptions, Connection
-from transcriber.broker.wire import UNREADABLE
-from transcriber.errors import BrokerError, BrokerLost
+from transcriber.domain.errors import BrokerError, BrokerLost
+from transcriber.protocol.incoming import UNREADABLE
 
 SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"  # from nkeys' own documentation
 # For 127.0.0.1, signed by itself (openssl ca -selfsign), from 2020 to 2120, good for nothing but this test.

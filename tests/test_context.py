@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from transcriber import modelstore
-from transcriber.ggml import check_model_file
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
 from transcriber.worker.context import Fit, cutting_for, fit_for, fitted, wider
 
 SECONDS = (1, 3, 5, 10, 20, 30)
@@ -49,7 +49,7 @@ def test_a_second_pass_hears_more() -> None:
 
 def test_only_the_bundled_model_is_fitted_tightly() -> None:
     """An official shape gets room, and large-v3 the whole context."""
-    bundled = check_model_file(modelstore.bundled_model_path())
+    bundled = check_model_file(store.bundled_model_path())
     assert fit_for(bundled) is Fit.TIGHT
     tiny = replace(bundled, n_audio_state=384, n_audio_head=6, n_text_state=384, n_text_head=6, n_text_layer=4)
     assert fit_for(tiny) is Fit.ROOMY

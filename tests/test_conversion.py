@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import whispers
 
-from transcriber.errors import ModelError
-from transcriber.ggml import ModelHeader, check_model_file
+from transcriber.domain.errors import ModelError
 from transcriber.models.conversion import convert, mel_filters
-from transcriber.modelstore import bundled_model_path
+from transcriber.models.ggml import ModelHeader, check_model_file
+from transcriber.models.store import bundled_model_path
 
 FILTERS = mel_filters(bundled_model_path())
 WEIGHTS = whispers.weights()

@@ -25,11 +25,14 @@ from command import Command
 from harness import PATIENCE, Speech
 from viewer import Viewer
 
-from transcriber import demo, programs
-from transcriber.cli import main
+from transcriber import programs
+from transcriber.cli import demo
+from transcriber.cli.main import main
 
 # The recording twelve times as fast, and without the measurement at start: everything else is the real command.
-_FAST = "import sys; from transcriber import cli, demo; demo._SPEED = 12; sys.exit(cli.main(['demo', *sys.argv[1:]]))"
+_FAST = (
+    "import sys; from transcriber.cli import demo, main; demo._SPEED = 12; sys.exit(main.main(['demo', *sys.argv[1:]]))"
+)
 _FAST_START = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}
 _BUNDLED = ("--model", "dispatch-mini")  # needs no download
 

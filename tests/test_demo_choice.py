@@ -18,12 +18,12 @@ import real
 from command import Command, noise, on_terminal, recording
 from harness import PATIENCE, QUICK
 
-from transcriber import modelstore
-from transcriber.cli import main
-from transcriber.demo_choice import Choice, choose
-from transcriber.errors import ModelError, RecordingError, SettingError
+from transcriber.cli.demo_choice import Choice, choose
+from transcriber.cli.main import main
+from transcriber.domain.errors import ModelError, RecordingError, SettingError
+from transcriber.models import store
 
-BODY = modelstore.bundled_model_path().read_bytes()
+BODY = store.bundled_model_path().read_bytes()
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
     """`--model dispatch-mini`: no download, and 52 words to compare."""
     choice, lines = chosen("dispatch-mini")
     assert lines == []
-    assert choice.environ == {"WHISPER_MODEL_PATH": str(modelstore.bundled_model_path())}
-    assert choice.recording == modelstore.bundled("demo.flac")
+    assert choice.environ == {"WHISPER_MODEL_PATH": str(store.bundled_model_path())}
+    assert choice.recording == store.bundled("demo.flac")
     assert len(choice.said) == 52
 
 
@@ -61,7 +61,7 @@ def test_a_file_of_the_users_is_taken_with_the_recording_for_any_words(tmp_path:
     choice, lines = chosen(str(path), WHISPER_MODEL_PATH="/elsewhere.bin", WHISPER_MODEL_SHA256="0" * 64, LANG="C")
     assert lines == []
     assert choice.environ == {"WHISPER_MODEL_PATH": str(path), "LANG": "C"}
-    assert choice.recording == modelstore.bundled("talk.flac")
+    assert choice.recording == store.bundled("talk.flac")
     assert len(choice.said) > 150
 
 
@@ -70,16 +70,16 @@ def test_the_model_of_the_environment_is_respected_and_named() -> None:
     environ = {"WHISPER_MODEL_PATH": "/elsewhere.bin", "WHISPER_MODEL_SHA256": "0" * 64}
     choice, lines = chosen(**environ)
     assert (choice.environ, lines) == (environ, ["/elsewhere.bin, from WHISPER_MODEL_PATH"])
-    assert choice.recording == modelstore.bundled("talk.flac")
-    choice, _ = chosen(WHISPER_MODEL_PATH=str(modelstore.bundled_model_path()))
-    assert choice.recording == modelstore.bundled("demo.flac")
+    assert choice.recording == store.bundled("talk.flac")
+    choice, _ = chosen(WHISPER_MODEL_PATH=str(store.bundled_model_path()))
+    assert choice.recording == store.bundled("demo.flac")
 
 
 def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
     """`--recording FILE`; ours has them wherever it is given."""
     choice, _ = chosen("dispatch-mini", str(own))
     assert (choice.recording, choice.said) == (own, None)
-    assert len(chosen("dispatch-mini", str(modelstore.bundled("talk.flac")))[0].said) > 150
+    assert len(chosen("dispatch-mini", str(store.bundled("talk.flac")))[0].said) > 150
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_home_that_cannot_be_written_is_a_reason_to_fall_back(home: Path) -> N
     home.touch()
     choice, lines = chosen()
     assert fallen_back(lines).lower() == "cannot be written: not a directory"
-    assert choice.environ["WHISPER_MODEL_PATH"] == str(modelstore.bundled_model_path())
-    assert choice.recording == modelstore.bundled("demo.flac")
+    assert choice.environ["WHISPER_MODEL_PATH"] == str(store.bundled_model_path())
+    assert choice.recording == store.bundled("demo.flac")
     with pytest.raises(ModelError, match=r"(?i)tiny\.en\.bin: cannot be written: not a directory"):
         chosen("tiny.en")
 
@@ -159,7 +159,7 @@ def test_no_home_at_all_is_a_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(modelstore.Path, "home", homeless)
+    monkeypatch.setattr(store.Path, "home", homeless)
     assert fallen_back(chosen()[1]) == "there is no home directory to keep models in"
     with pytest.raises(SettingError, match="--model takes a file"):
         chosen("tiny.en")
@@ -170,10 +170,11 @@ def test_no_home_at_all_is_a_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch
 
 _STAND_IN = f"""if True:
     import os, sys
-    from transcriber import cli, modelstore
-    modelstore.MODELS["tiny.en"] = modelstore.Published("stand-in", {len(BODY)}, "{hashlib.sha256(BODY).hexdigest()}")
-    modelstore.pull.__kwdefaults__["base_url"] = os.environ["HOST"]
-    sys.exit(cli.main(["demo", *sys.argv[1:]]))
+    from transcriber.cli import main
+    from transcriber.models import store
+    store.MODELS["tiny.en"] = store.Published("stand-in", {len(BODY)}, "{hashlib.sha256(BODY).hexdigest()}")
+    store.pull.__kwdefaults__["base_url"] = os.environ["HOST"]
+    sys.exit(main.main(["demo", *sys.argv[1:]]))
 """
 
 

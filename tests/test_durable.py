@@ -34,14 +34,16 @@ from otlp import Collector
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.setup import Storage, set_up
-from transcriber.ending import ExitCode
-from transcriber.errors import BrokerError
-from transcriber.measurements import Tallies
-from transcriber.messages import Cursor, Origin, Window
+from transcriber.daemon.ending import ExitCode
+from transcriber.domain.chunks import Cursor
+from transcriber.domain.errors import BrokerError
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.timeline import Origin, Window
 from transcriber.pipeline.durable import DurablePipeline
 from transcriber.pipeline.listeners import Listeners
 from transcriber.pipeline.parts import Parts
-from transcriber.worker.queue import Job, JobQueue
+from transcriber.worker.jobs import Job
+from transcriber.worker.queue import JobQueue
 
 
 @pytest.fixture

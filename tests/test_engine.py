@@ -16,8 +16,8 @@ import pytest
 import soxr
 from harness import Speech
 
-from transcriber import modelstore
-from transcriber.errors import EngineError, Stopped
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.models import store
 from transcriber.worker import engine as engine_module
 from transcriber.worker import tokens
 from transcriber.worker.context import Fit
@@ -26,7 +26,7 @@ from transcriber.worker.stop import Stop
 
 
 def load(**options: object) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 1, **options))  # type: ignore[arg-type]
+    return WhisperEngine(WhisperOptions(store.bundled_model_path(), 1, **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_pass_that_says_more_than_there_is_time_for_is_ended(heldout: Speech) 
     assert not whole.endless
     parameters = load()._parameters(8000, None, 0)
     assert parameters.max_tokens == 12
-    cut = _Hasty(WhisperOptions(modelstore.bundled_model_path(), 1)).transcribe(samples, None)
+    cut = _Hasty(WhisperOptions(store.bundled_model_path(), 1)).transcribe(samples, None)
     assert cut.endless
     assert len(cut.segments[0].words) < sum(len(segment.words) for segment in whole.segments)
 
@@ -259,8 +259,8 @@ def test_a_characters_bytes_may_span_tokens() -> None:
 def test_the_interpreter_ends_cleanly_after_decoding() -> None:
     """The bindings let go of the log callback in time; after the interpreter is gone it would abort the process."""
     script = (
-        "import numpy as np; from transcriber import modelstore; from transcriber.worker import engine\n"
-        "options = engine.WhisperOptions(modelstore.bundled_model_path(), 1)\n"
+        "import numpy as np; from transcriber.models import store; from transcriber.worker import engine\n"
+        "options = engine.WhisperOptions(store.bundled_model_path(), 1)\n"
         "engine.WhisperEngine(options).transcribe(np.zeros(16000, np.float32), None)\n"
         "del engine._log\n"  # as happens in the course of finalization
     )

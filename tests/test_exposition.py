@@ -10,7 +10,7 @@ import pytest
 from harness import QUICK, Client, Daemon, NatsServer, Speech, s16
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from test_metrics import OURS, WIRE
+from test_metrics import OURS, PROMISED
 
 from transcriber.telemetry.exposition import exposition
 
@@ -53,7 +53,7 @@ async def test_a_daemon_is_scraped_for_every_metric(nats_server: NatsServer, hel
         await client.send(s16(speech.samples), audio_sample_rate=speech.rate, audio_event="end")
         await client.until_type("ended")
         text = await asyncio.to_thread(scrape, (await daemon.logged("starting"))["health_port"])
-    named = {name.replace(".", "_") for name in WIRE | OURS}
+    named = {name.replace(".", "_") for name in PROMISED | OURS}
     assert named <= set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
     received = float(re.search(r'^transcriber_audio_seconds{.*fate="received".*} (.*)$', text, re.MULTILINE)[1])
     assert received == pytest.approx(len(speech.samples) / speech.rate, abs=1e-3)

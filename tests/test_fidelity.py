@@ -13,11 +13,11 @@ import pytest
 import soxr
 from harness import Client, Daemon, NatsServer, Speech, check_account, s16
 
-from transcriber import modelstore
 from transcriber.audio import pcm
 from transcriber.audio.segmenter import POST_ROLL, PRE_ROLL
 from transcriber.audio.vad import FRAME
-from transcriber.messages import Encoding
+from transcriber.domain.chunks import Encoding
+from transcriber.models import store
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
@@ -94,7 +94,7 @@ async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech, recordings: int
 ) -> None:
     """Word error rate of the joined finals at most 1 point above the model alone; 99 % of speech inside windows."""
-    engine = WhisperEngine(WhisperOptions(modelstore.bundled_model_path(), 1))
+    engine = WhisperEngine(WhisperOptions(store.bundled_model_path(), 1))
     sets = dict([("heldout", heldout), ("heldout2", more_heldout)][:recordings])
     said = " ".join(speech.words for speech in sets.values())
     assert len(said.split()) >= 750 * recordings

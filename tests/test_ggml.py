@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transcriber.errors import ModelError
-from transcriber.ggml import ModelHeader, check_model_file, tensors
-from transcriber.modelstore import MODELS
+from transcriber.domain.errors import ModelError
+from transcriber.models.ggml import ModelHeader, check_model_file, tensors
+from transcriber.models.store import MODELS
 
 MODEL = Path(__file__).parent.parent / "models" / "ggml-dispatch-mini.bin"
 HEADER = ModelHeader(51864, 1500, 128, 2, 4, 448, 128, 2, 3, 80, 1)

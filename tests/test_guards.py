@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transcriber.messages import Origin, Window
-from transcriber.results import Segment, Word
+from transcriber.domain.results import Segment, Word
+from transcriber.domain.timeline import Origin, Window
 from transcriber.worker import guards
 from transcriber.worker.engine import Decoded
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from harness import QUICK, Client, Daemon, NatsServer
 
-from transcriber.errors import CannotStart
-from transcriber.health import HealthOptions, HealthServer
+from transcriber.domain.errors import CannotStart
+from transcriber.http.server import HealthOptions, HealthServer
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_clients_that_never_finish_do_not_hold_up_the_others(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred connections that dawdle over their request: a probe is answered meanwhile, they are hung up on."""
-    monkeypatch.setattr("transcriber.health._REQUEST_SECS", 0.5)
+    monkeypatch.setattr("transcriber.http.server._REQUEST_SECS", 0.5)
     slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(100)]
     for _, writer in slow:
         writer.write(b"GET /livez HTTP/1.1\r\nX: ")

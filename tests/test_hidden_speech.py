@@ -9,7 +9,7 @@ import pytest
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16
 from otlp import Collector
 
-from transcriber import languages
+from transcriber.domain import languages
 
 RATE: dict[str, str | int] = {"audio_sample_rate": 16_000}
 STEREO = RATE | {"audio_channels": 2}

@@ -22,10 +22,10 @@ import pytest
 import whispers
 from command import Command
 
-from transcriber.errors import ModelError, Unavailable
+from transcriber.domain.errors import ModelError, Unavailable
 from transcriber.models.conversion import convert, mel_filters
 from transcriber.models.index import PACKAGED, Packaged, Wheel
-from transcriber.modelstore import MODELS, Published, Source, bundled_model_path, pull, verify
+from transcriber.models.store import MODELS, Published, Source, bundled_model_path, pull, verify
 
 WHOLE = whispers.model_bin(whispers.weights())
 PARTS = {"probe-1": WHOLE[:1_000_001], "probe-2": WHOLE[1_000_001:]}
@@ -294,12 +294,13 @@ def children_in(folder: Path) -> list[psutil.Process]:
 
 _PULL = """
 import functools, sys
-from transcriber import cli, modelstore
+from transcriber.cli import main
+from transcriber.models import store
 from transcriber.models.index import Packaged, Wheel
-from transcriber.modelstore import Published
+from transcriber.models.store import Published
 models, packaged = map(eval, sys.argv[1:3])
-modelstore.pull = functools.partial(modelstore.pull, models=models, packaged=packaged)
-sys.exit(cli.main(sys.argv[3:]))
+store.pull = functools.partial(store.pull, models=models, packaged=packaged)
+sys.exit(main.main(sys.argv[3:]))
 """
 
 

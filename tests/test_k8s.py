@@ -19,8 +19,8 @@ from kustomize import render
 from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, byte_count, environment, printed
 
 from transcriber import settings
-from transcriber.broker import wire
-from transcriber.errors import SettingError
+from transcriber.domain.errors import SettingError
+from transcriber.protocol import incoming
 
 INSTANCE = "app.kubernetes.io/instance"
 KINDS = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget"}
@@ -360,8 +360,8 @@ def test_the_scaled_example_fits_the_durable_overlay(overlays):
     objects = by_kind(render(overlays / DURABLE))
     assert scaled["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     (trigger,) = scaled["spec"]["triggers"]
-    assert trigger["metadata"]["stream"] == wire.AUDIO_STREAM
-    assert trigger["metadata"]["consumer"] == wire.consumer_of(environment(objects)["AUDIO_SUBJECT"])
+    assert trigger["metadata"]["stream"] == incoming.AUDIO_STREAM
+    assert trigger["metadata"]["consumer"] == incoming.consumer_of(environment(objects)["AUDIO_SUBJECT"])
     assert scaled["spec"]["maxReplicaCount"] == 1
 
 

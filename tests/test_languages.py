@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber import languages
+from transcriber.domain import languages
 
 
 def test_every_language_of_whisper_is_known_and_no_other() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.audio.ledger import Fate, Ledger
-from transcriber.errors import AccountingError
-from transcriber.messages import GapReason
+from transcriber.audio.ledger import Ledger
+from transcriber.domain.errors import AccountingError
+from transcriber.domain.timeline import Fate, GapReason
 
 FATES = [*Fate, *GapReason]
 

@@ -19,8 +19,8 @@ from harness import PATIENCE, NatsServer
 from test_subtitles import event, final, parse_srt, parse_vtt
 
 from transcriber.broker.connection import BrokerOptions, Connection
-from transcriber.broker.listener import Listener
-from transcriber.errors import BrokerError, BrokerLost
+from transcriber.client.listener import Listener
+from transcriber.domain.errors import BrokerError, BrokerLost
 
 
 @asynccontextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import count, islice
 from typing import Any
 
-from transcriber.broker import wire
 from transcriber.broker.live import Arrival, LiveSource, Refused
-from transcriber.messages import Chunk, ChunkEvent, Skipped
+from transcriber.domain.chunks import Chunk, ChunkEvent, Skipped
+from transcriber.protocol import incoming
 
 
 class FakeSubscription:
@@ -35,7 +35,7 @@ class FakeConnection:
 
 async def source(buffer_bytes: int = 1000) -> tuple[LiveSource, FakeConnection]:
     connection = FakeConnection()
-    live = LiveSource(connection, "audio.*", wire.InputOptions(), buffer_bytes)  # type: ignore[arg-type]
+    live = LiveSource(connection, "audio.*", incoming.InputOptions(), buffer_bytes)  # type: ignore[arg-type]
     await live.start()
     return live, connection
 

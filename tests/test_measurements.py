@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transcriber.measurements import NAMED_STREAMS, OTHERS, Tally
+from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Tally
 
 
 def test_the_first_streams_keep_their_names_and_later_ones_share_one() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from transcriber import modelstore
-from transcriber.ggml import check_model_file
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 
 MEMINFO = "MemTotal:       24682656 kB\nMemFree:        15616832 kB\nMemAvailable:   22000000 kB\n"
@@ -67,7 +67,7 @@ LOAD = """
 import sys
 import psutil
 from pathlib import Path
-from transcriber.service import speech
+from transcriber.daemon.service import speech
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 samples, process, used = speech(30), psutil.Process(), []
 for _ in range(4):
@@ -83,7 +83,7 @@ print(*used)
 
 def test_the_need_is_not_less_than_what_is_used_and_closing_gives_it_back() -> None:
     """Really loaded and run at full context, and really free again, time after time."""
-    path = modelstore.bundled_model_path()
+    path = store.bundled_model_path()
     need = memory.needed(check_model_file(path), path.stat().st_size)
     done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)
     used = [int(figure) for figure in done.stdout.split()]

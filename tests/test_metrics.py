@@ -1,4 +1,4 @@
-"""The metrics of WIRE: over the real daemon's real export, and by themselves."""
+"""The promised metrics: over the real daemon's real export, and by themselves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otlp import Attributes, Run, data, points, recorded_run, total
 
-from transcriber.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
-from transcriber.messages import GapReason
-from transcriber.results import Latency
+from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
+from transcriber.domain.results import Latency
+from transcriber.domain.timeline import GapReason
 from transcriber.telemetry.metrics import Metrics
 
-# WIRE's metrics: kind, unit, attributes. A gauge has no temporality; everything else must be cumulative.
-WIRE = {
+# The promised metrics: kind, unit, attributes. A gauge has no temporality; everything else must be cumulative.
+PROMISED = {
     "transcriber.queue.depth": ("gauge", "{job}", set()),
     "transcriber.queue.capacity": ("gauge", "{job}", set()),
     "transcriber.worker.busy": ("gauge", "1", set()),
@@ -58,15 +58,15 @@ def run() -> Run:
 
 
 def test_a_collector_receives_every_metric_of_wire_and_no_other(run: Run) -> None:
-    """All names that WIRE promises arrive, and nothing under our name that it does not know."""
-    assert run.collector.metrics.keys() >= WIRE.keys()
-    assert {n for n in run.collector.metrics if n.startswith("transcriber.")} <= WIRE.keys() | OURS.keys()
+    """All promised names arrive, and nothing under our name that is not promised."""
+    assert run.collector.metrics.keys() >= PROMISED.keys()
+    assert {n for n in run.collector.metrics if n.startswith("transcriber.")} <= PROMISED.keys() | OURS.keys()
 
 
-@pytest.mark.parametrize("name", [*WIRE, *OURS])
+@pytest.mark.parametrize("name", [*PROMISED, *OURS])
 def test_a_metric_has_its_kind_unit_temporality_and_attributes(run: Run, name: str) -> None:
-    """Each metric is what an alert rule written against WIRE expects."""
-    kind, unit, keys = (WIRE | OURS)[name]
+    """Each metric is what an alert rule written against PROMISED expects."""
+    kind, unit, keys = (PROMISED | OURS)[name]
     metric = run.collector.metrics[name]
     assert metric.unit == unit
     assert metric.description

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transcriber import modelstore
-from transcriber.errors import ModelError
-from transcriber.ggml import check_model_file
-from transcriber.modelstore import MODELS, Published, bundled, bundled_model_path, listing, resolve, verify
+from transcriber.domain.errors import ModelError
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
+from transcriber.models.store import MODELS, Published, bundled, bundled_model_path, listing, resolve, verify
 
 if TYPE_CHECKING:
     pass
@@ -47,7 +47,7 @@ def test_bundled_files_are_found_in_the_wheel_first(name, tmp_path, monkeypatch)
     assert bundled(name).is_file()
     package = tmp_path / "transcriber"
     (package / "bundled").mkdir(parents=True)
-    monkeypatch.setattr(modelstore, "__file__", str(package / "modelstore.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "models" / "store.py"))
     assert bundled(name) == tmp_path / "models" / name
     (package / "bundled" / name).touch()
     assert bundled(name) == package / "bundled" / name
@@ -96,7 +96,7 @@ def test_resolve_says_what_is_missing_and_how_to_get_it(tmp_path, asked, sentenc
 def test_verify_hashes_only_when_a_checksum_is_known(tmp_path, monkeypatch):
     """A model of one's own, under a name of its own, is checked for completeness and not hashed."""
     own = shutil.copy(bundled_model_path(), tmp_path / "own.bin")
-    monkeypatch.setattr(modelstore, "digest", pytest.fail)
+    monkeypatch.setattr(store, "digest", pytest.fail)
     assert verify(own).sha256 is None
 
 

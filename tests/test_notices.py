@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from transcriber import languages
-from transcriber.messages import Origin
+from transcriber.domain import languages
+from transcriber.domain.timeline import Origin
 from transcriber.pipeline.notices import Notices
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from transcriber.messages import Origin, Window
+from transcriber.domain.timeline import Origin, Window
 from transcriber.worker import capacity
 from transcriber.worker.context import Fit, fitted
+from transcriber.worker.jobs import Job
 from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.queue import Job, JobQueue
+from transcriber.worker.queue import JobQueue
 
 L_MAX, D, RTF = 20.0, 5.0, 0.04  # a window of D takes 0.2 s
 SHORTEST, LONGEST = 0.8, D  # seconds of a window, evenly spread

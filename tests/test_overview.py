@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.audio.ledger import Fate
-from transcriber.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
-from transcriber.messages import SAMPLE_RATE, Gap, GapReason, Origin, Suppressed
-from transcriber.page.overview import Overview, Standing, percentile
-from transcriber.results import Latency, Recognition, Segment, Transcript
+from transcriber.domain.events import Suppressed
+from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
+from transcriber.domain.results import Latency, Recognition, Segment, Transcript
+from transcriber.domain.timeline import SAMPLE_RATE, Fate, Gap, GapReason, Origin
+from transcriber.http.overview import Overview, Standing, percentile
 
 SECOND = SAMPLE_RATE
 

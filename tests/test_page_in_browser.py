@@ -10,12 +10,13 @@ import pytest
 from browser import Browser, find_chromium
 from harness import Client, Daemon, Speech, s16
 
-from transcriber.health import HealthOptions, HealthServer
-from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import Gap, GapReason, Origin, Suppressed
-from transcriber.page.overview import Standing
-from transcriber.page.site import StatusPage
-from transcriber.results import Latency, Recognition, Segment, Transcript
+from transcriber.domain.events import Suppressed
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.results import Latency, Recognition, Segment, Transcript
+from transcriber.domain.timeline import Gap, GapReason, Origin
+from transcriber.http.overview import Standing
+from transcriber.http.server import HealthOptions, HealthServer
+from transcriber.http.status_page import StatusPage
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="no chromium, chromium-browser or google-chrome on PATH"

@@ -10,8 +10,8 @@ import pytest
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, s16
 
 from transcriber.audio.sessions import SessionOptions, Sessions
-from transcriber.measurements import Tallies
-from transcriber.messages import AudioFormat, Chunk, Encoding
+from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
+from transcriber.domain.measurements import Tallies
 from transcriber.pipeline.interim import Partials
 from transcriber.worker.queue import JobQueue
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transcriber.audio.pcm import decode
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.domain.chunks import AudioFormat, Encoding
 
 
 def mono(encoding: Encoding) -> AudioFormat:

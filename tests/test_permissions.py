@@ -14,7 +14,7 @@ from harness import Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
 from transcriber.broker.permissions import configuration
-from transcriber.ending import ExitCode
+from transcriber.daemon.ending import ExitCode
 
 
 @pytest.fixture

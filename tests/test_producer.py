@@ -16,9 +16,9 @@ import pytest
 from harness import PATIENCE, NatsServer
 
 from transcriber.broker.connection import BrokerOptions, Connection
-from transcriber.broker.producer import Delivery, Pipe, Producer
-from transcriber.errors import BrokerError, BrokerLost, RecordingError
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.client.producer import Delivery, Pipe, Producer
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import BrokerError, BrokerLost, RecordingError
 
 PCM = AudioFormat(Encoding.S16LE, 8000, 2)
 PIECE = bytes(range(256)) * 4  # 256 sample frames, 32 ms
@@ -53,7 +53,7 @@ async def audio(url: str) -> AsyncIterator[asyncio.Queue[nats.aio.msg.Msg]]:
 
 
 async def test_chunks_carry_format_session_offset_and_then_the_end(nats_server: NatsServer) -> None:
-    """What WIRE asks of a producer, of every kind of source: whole chunks in order, then `end` without audio."""
+    """What the protocol asks, of every kind of source: whole chunks in order, then `end` without audio."""
 
     async def live() -> AsyncIterator[bytes]:
         yield PIECE

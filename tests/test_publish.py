@@ -16,7 +16,7 @@ from command import Command, bus, noise, on_terminal, recording
 from harness import NatsServer
 from test_subtitles import event
 
-from transcriber.cli import main
+from transcriber.cli.main import main
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import nats.errors
 import pytest
 
-from transcriber.broker.encoding import Message
 from transcriber.broker.publisher import Publisher
+from transcriber.protocol.outgoing import Message
 
 
 class WatchedEvent(asyncio.Event):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transcriber.errors import ModelError
-from transcriber.modelstore import Published, bundled_model_path, pull
+from transcriber.domain.errors import ModelError
+from transcriber.models.store import Published, bundled_model_path, pull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transcriber.messages import GapReason, Origin, Window
+from transcriber.domain.timeline import GapReason, Origin, Window
+from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.worker.queue import JobQueue
 
 
 def job(

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from transcriber import settings
-from transcriber.broker import wire
-from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import GapReason
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.timeline import GapReason
+from transcriber.protocol import incoming
 from transcriber.telemetry.metrics import Metrics
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -57,15 +57,15 @@ def test_every_gap_reason_is_explained() -> None:
 def test_every_header_is_documented() -> None:
     """The wire protocol's headers are those that the parser reads."""
     headers = {
-        wire.ENCODING,
-        wire.RATE,
-        wire.CHANNELS,
-        wire.SESSION,
-        wire.OFFSET,
-        wire.LANGUAGE,
-        wire.TENANT,
-        wire.EVENT,
-        wire.TRACEPARENT,
+        incoming.ENCODING,
+        incoming.RATE,
+        incoming.CHANNELS,
+        incoming.SESSION,
+        incoming.OFFSET,
+        incoming.LANGUAGE,
+        incoming.TENANT,
+        incoming.EVENT,
+        incoming.TRACEPARENT,
     }
     assert first_column(section("Wire protocol")) == headers
 

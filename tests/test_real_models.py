@@ -16,10 +16,10 @@ import pytest
 import real
 from test_bench import bench
 
-from transcriber import modelstore
-from transcriber.audio.recording import read_16k
-from transcriber.messages import Origin, Window
-from transcriber.spoken import matching, words
+from transcriber.cli.spoken import matching, words
+from transcriber.domain.timeline import Origin, Window
+from transcriber.models import store
+from transcriber.recording import read_16k
 from transcriber.worker.decoding import decode
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 
@@ -36,8 +36,8 @@ def engine(name: str) -> WhisperEngine:
 @cache
 def talk() -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The repository's own recording of ordinary English, and what is said in it when."""
-    rows = json.loads(modelstore.bundled("talk.json").read_text())
-    return read_16k(modelstore.bundled("talk.flac")), rows
+    rows = json.loads(store.bundled("talk.json").read_text())
+    return read_16k(store.bundled("talk.flac")), rows
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])

@@ -12,9 +12,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.audio.recording import Recording, WavHead, is_recording, read_16k, wav_head
-from transcriber.errors import RecordingError
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import RecordingError
+from transcriber.recording import Recording, WavHead, is_recording, read_16k, wav_head
 
 STREAMABLE = {
     "PCM_16": Encoding.S16LE,

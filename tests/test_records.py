@@ -10,29 +10,15 @@ from harness import Speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcriber.audio.records import LONGEST_SILENCE, Record, Records
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
-from transcriber.broker.checkpoints import decode_checkpoint, encode_record
 from transcriber.broker.durable import behind
-from transcriber.measurements import Tallies
-from transcriber.messages import (
-    SAMPLE_RATE,
-    Account,
-    AudioFormat,
-    Checkpoint,
-    Chunk,
-    Cursor,
-    Encoding,
-    Ended,
-    Gap,
-    GapReason,
-    Origin,
-    Rejected,
-    Silence,
-    Started,
-    Suppressed,
-    Window,
-)
+from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
+from transcriber.domain.events import Ended, Rejected, Started, Suppressed
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.records import Record
+from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Gap, GapReason, Origin, Silence, Window
+from transcriber.pipeline.records import LONGEST_SILENCE, Records
+from transcriber.protocol.checkpoints import decode_checkpoint, encode_record
 
 ORIGIN = Origin("s1", "x")
 FORMAT = AudioFormat(Encoding.S16LE, 48_000, 1)

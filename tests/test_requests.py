@@ -16,12 +16,13 @@ import soundfile
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
 
 from transcriber.audio.stream import StreamOptions
-from transcriber.broker.wire import InputOptions
-from transcriber.measurements import Tallies
-from transcriber.messages import GapReason
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.results import Recognition
+from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.requests import Recordings
-from transcriber.results import Recognition
-from transcriber.worker.queue import JobQueue, Outcome
+from transcriber.protocol.incoming import InputOptions
+from transcriber.worker.jobs import Outcome
+from transcriber.worker.queue import JobQueue
 
 RAW = {"Audio-Sample-Rate": "16000"}
 SLOW = QUICK | {"STUB_WARM_SECS": "0"}

@@ -1,4 +1,4 @@
-"""Which session a chunk belongs to, and when a session ends: WIRE's rules one by one."""
+"""Which session a chunk belongs to, and when a session ends: P-14 to P-16 one by one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
-from transcriber.errors import Rejection
-from transcriber.measurements import Tallies
-from transcriber.messages import (
-    AudioFormat,
-    Chunk,
-    ChunkEvent,
-    Encoding,
-    Ended,
-    Gap,
-    GapReason,
-    Rejected,
-    Started,
-)
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding
+from transcriber.domain.errors import Rejection
+from transcriber.domain.events import Ended, Rejected, Started
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.timeline import Gap, GapReason
 
 FORMAT = AudioFormat(Encoding.S16LE, 16_000, 1)
 SECOND = bytes(2 * 16_000)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from transcriber import settings
 from transcriber.audio.segmenter import Segmentation
-from transcriber.errors import SettingError
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import SettingError
 from transcriber.settings import Settings
 from transcriber.telemetry.logs import LogFormat
 from transcriber.worker.context import Fit
@@ -88,7 +88,7 @@ def outcome(environ: dict[str, str]) -> Settings | SettingError:
 
 
 def test_the_defaults_are_those_of_the_wire_protocol() -> None:
-    """Without any variable, and with every variable empty, the daemon runs as WIRE says."""
+    """Without any variable, and with every variable empty, the daemon runs as the README says."""
     plain = settings.load({})
     assert plain == settings.load(dict.fromkeys(settings.names(), ""))
     assert plain.subject == "audio.*"

@@ -20,9 +20,9 @@ from otlp import nobody
 from transcriber import settings
 from transcriber.broker.live import LiveSource
 from transcriber.broker.requests import RequestService
-from transcriber.messages import AudioFormat, Chunk, Encoding, Skipped
+from transcriber.daemon.service import Service
+from transcriber.domain.chunks import AudioFormat, Chunk, Encoding, Skipped
 from transcriber.pipeline.live import LivePipeline
-from transcriber.service import Service
 
 GRACE = 10.0  # seconds
 AFTER = 3.0  # seconds beyond the grace period that closing NATS (1) and telemetry (2) may take
@@ -280,7 +280,7 @@ def getaddrinfo(host, *more, **named):
         time.sleep(3600)
     return resolve(host, *more, **named)
 socket.getaddrinfo = getaddrinfo
-from transcriber.cli import main
+from transcriber.cli.main import main
 main(["run"])
 """
 

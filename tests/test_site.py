@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 import pytest
 from viewer import Viewer
 
-from transcriber.health import HealthOptions, HealthServer
-from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import Gap, GapReason, Origin
-from transcriber.page.overview import Standing
-from transcriber.page.site import StatusPage
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.timeline import Gap, GapReason, Origin
+from transcriber.http.overview import Standing
+from transcriber.http.server import HealthOptions, HealthServer
+from transcriber.http.status_page import StatusPage
 
 
 def standing() -> Standing:
@@ -134,8 +134,8 @@ async def test_a_viewer_may_stay_longer_than_a_request_may_take(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit on how long a client takes to say what it wants is not one on how long it looks."""
-    monkeypatch.setattr("transcriber.health._REQUEST_SECS", 0.1)
-    monkeypatch.setattr("transcriber.page.viewers._INTERVAL_SECS", 0.05)
+    monkeypatch.setattr("transcriber.http.server._REQUEST_SECS", 0.1)
+    monkeypatch.setattr("transcriber.http.viewers._INTERVAL_SECS", 0.05)
     async with Viewer(server.port) as viewer:
         assert [(await viewer.view())["state"] for _ in range(10)] == ["ready"] * 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transcriber.spoken import matching, words
+from transcriber.cli.spoken import matching, words
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import soxr
 from harness import Speech, s16
 
 from transcriber.audio.stream import AudioStream, Piece, StreamOptions
-from transcriber.messages import AudioFormat, Chunk, Encoding, Gap, GapReason, Origin, Silence, Window
+from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
+from transcriber.domain.timeline import Gap, GapReason, Origin, Silence, Window
 
 FORMAT = AudioFormat(Encoding.S16LE, 16_000, 1)
 

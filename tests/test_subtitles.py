@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.subtitles import Formatter, Style, account, timestamp
+from transcriber.cli.subtitles import Formatter, Style, account, timestamp
 
 SRT_TIME = r"(\d{2,}):(\d\d):(\d\d),(\d{3})"
 VTT_TIME = r"(\d{2,}):(\d\d):(\d\d)\.(\d{3})"

@@ -10,9 +10,10 @@ import time
 import pytest
 from test_whisper_thread import SPEECH, Collector, Scripted, started, window
 
-from transcriber.errors import EngineError, Stopped
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.worker.jobs import Job
 from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.queue import Job, JobQueue, Succession
+from transcriber.worker.queue import JobQueue, Succession
 from transcriber.worker.successor import Successor
 
 

@@ -20,12 +20,12 @@ import pytest
 from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, until_ended
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
 
-from transcriber import modelstore
 from transcriber.bench.weights import _filters_and_vocabulary, write_random
-from transcriber.errors import Rejection
-from transcriber.ggml import MAGIC, check_model_file, tensors
-from transcriber.service import speech
-from transcriber.swap import Models, ModelSwap, behind
+from transcriber.daemon.model_swap import Models, ModelSwap, behind
+from transcriber.daemon.service import speech
+from transcriber.domain.errors import Rejection
+from transcriber.models import store as modelstore
+from transcriber.models.ggml import MAGIC, check_model_file, tensors
 from transcriber.worker import capacity
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue

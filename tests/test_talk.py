@@ -15,7 +15,7 @@ import pytest
 import real
 import soundfile
 
-from transcriber.spoken import matching, words
+from transcriber.cli.spoken import matching, words
 
 ROOT = Path(__file__).parent.parent
 FLAC, ROWS = ROOT / "models" / "talk.flac", json.loads((ROOT / "models" / "talk.json").read_text())

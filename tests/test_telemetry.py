@@ -16,10 +16,10 @@ from harness import Client, Daemon, NatsServer, Speech, s16
 from otlp import CALM, Collector, http_receiver, nobody
 
 from transcriber import settings
-from transcriber.errors import CannotStart
-from transcriber.measurements import Snapshot, Tallies
-from transcriber.messages import Origin, Window
-from transcriber.results import Latency
+from transcriber.domain.errors import CannotStart
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.results import Latency
+from transcriber.domain.timeline import Origin, Window
 from transcriber.telemetry.observer import Telemetry
 
 Start = Callable[..., Telemetry]

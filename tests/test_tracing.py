@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NoOpTracerProvider, StatusCode
 from otlp import CONTEXTS, Run, attributes, recorded_run
 
-from transcriber.messages import Origin, Window
+from transcriber.domain.timeline import Origin, Window
 from transcriber.telemetry.tracing import Tracing
 
 TRACE, PARENT = CONTEXTS[0]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.messages import Origin, Window
-from transcriber.worker.queue import Job
+from transcriber.domain.timeline import Origin, Window
+from transcriber.worker.jobs import Job
 from transcriber.worker.turns import Turns
 
 SEQUENCE = count()

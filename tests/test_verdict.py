@@ -16,11 +16,11 @@ from harness import Speech, s16
 
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.audio.stream import StreamOptions
-from transcriber.broker.encoding import Message
-from transcriber.broker.wire import InputOptions
-from transcriber.errors import Rejection
-from transcriber.measurements import Tallies
-from transcriber.messages import AudioFormat, Chunk, Cursor, Encoding, Gap, GapReason, Origin, Window
+from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
+from transcriber.domain.errors import Rejection
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.results import HeldBack, Recognition, Segment, Transcript, Word
+from transcriber.domain.timeline import Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.durable import DurablePipeline
 from transcriber.pipeline.interim import Partials
@@ -30,9 +30,11 @@ from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.replay import Replay, ReplayOptions
 from transcriber.pipeline.requests import Recordings
 from transcriber.pipeline.verdict import judge
-from transcriber.results import HeldBack, Recognition, Segment, Transcript, Word
+from transcriber.protocol.incoming import InputOptions
+from transcriber.protocol.outgoing import Message
 from transcriber.worker.engine import WhisperOptions
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.worker.jobs import Job, Outcome
+from transcriber.worker.queue import JobQueue
 
 PLENTY = 10**6  # bytes
 SAID, MADE_UP = "the red train", "Thank you."

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 from viewer import Viewer
 
-from transcriber.page import viewers
-from transcriber.page.viewers import MOST, Viewers
+from transcriber.http import viewers
+from transcriber.http.viewers import MOST, Viewers
 
 
 class Stand:

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from transcriber.errors import EngineError, ModelError, Stopped
-from transcriber.messages import GapReason, Origin, Window
-from transcriber.results import Segment
+from transcriber.domain.errors import EngineError, ModelError, Stopped
+from transcriber.domain.results import Segment
+from transcriber.domain.timeline import GapReason, Origin, Window
 from transcriber.worker import memory
 from transcriber.worker.engine import Decoded
+from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.promise import Pace
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
 
 SPEECH = np.zeros(16_000, np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transcriber.modelstore import bundled_model_path
+from transcriber.models.store import bundled_model_path
 
 N_VOCAB, WIDTH, HEADS, AUDIO, TEXT, MELS = 51_864, 32, 2, 12, 34, 80
 ENCODER_LAYERS, DECODER_LAYERS = 2, 1

@@ -2,6 +2,6 @@
 
 import sys
 
-from transcriber.cli import main
+from transcriber.cli.main import main
 
 sys.exit(main())

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 
 T = TypeVar("T")
 Record = dict[str, Any]  # one line of the daemon's log

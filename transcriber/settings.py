@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from transcriber import __version__, languages, modelstore
+from transcriber import __version__
 from transcriber.audio.segmenter import Segmentation
 from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
-from transcriber.broker import wire
 from transcriber.broker.connection import BrokerOptions
-from transcriber.errors import ModelError, SettingError
-from transcriber.ggml import check_model_file
-from transcriber.health import HealthOptions
-from transcriber.messages import SAMPLE_RATE, AudioFormat, Encoding
+from transcriber.domain import languages
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import ModelError, SettingError
+from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.http.server import HealthOptions
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
+from transcriber.protocol import incoming
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
@@ -45,7 +48,7 @@ class Settings:
     durable: bool  # audio comes from JetStream
     max_lag: float | None  # of stored audio, in seconds; None: however old
     subject: str
-    input: wire.InputOptions
+    input: incoming.InputOptions
     sessions: SessionOptions
     broker: BrokerOptions
     whisper: WhisperOptions
@@ -184,12 +187,12 @@ def _read(r: _Reader) -> Settings:
     )
 
 
-def _input(r: _Reader) -> wire.InputOptions:
+def _input(r: _Reader) -> incoming.InputOptions:
     encoding = Encoding(r.choice("AUDIO_ENCODING", "pcm_s16le", *Encoding))
-    rate = r.whole("AUDIO_SAMPLE_RATE", 48_000, wire.RATES.start, wire.RATES.stop - 1)
-    channels = r.whole("AUDIO_CHANNELS", 1, wire.CHANNEL_COUNTS.start, wire.CHANNEL_COUNTS.stop - 1)
+    rate = r.whole("AUDIO_SAMPLE_RATE", 48_000, incoming.RATES.start, incoming.RATES.stop - 1)
+    channels = r.whole("AUDIO_CHANNELS", 1, incoming.CHANNEL_COUNTS.start, incoming.CHANNEL_COUNTS.stop - 1)
     largest = r.whole("AUDIO_MAX_CHUNK_BYTES", 1_048_576, 1, 64 * 1024 * 1024)
-    return wire.InputOptions(AudioFormat(encoding, rate, channels), largest)
+    return incoming.InputOptions(AudioFormat(encoding, rate, channels), largest)
 
 
 def _fit(whisper: WhisperOptions) -> Fit:
@@ -247,7 +250,7 @@ def _whisper(r: _Reader) -> WhisperOptions:
         return code
 
     return WhisperOptions(
-        Path(r.text("WHISPER_MODEL_PATH", str(modelstore.bundled_model_path()))),
+        Path(r.text("WHISPER_MODEL_PATH", str(store.bundled_model_path()))),
         r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
         r.parsed("WHISPER_LANGUAGE", "en", language, languages.ALLOWED),
         r.text("WHISPER_PROMPT"),

@@ -13,8 +13,8 @@ from transcriber.audio.resample import Resampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transcriber.measurements import Counts
-    from transcriber.messages import AudioFormat
+    from transcriber.domain.chunks import AudioFormat
+    from transcriber.domain.measurements import Counts
 
 
 class Intake:

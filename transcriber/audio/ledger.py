@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from enum import StrEnum
 from typing import Self
 
-from transcriber.errors import AccountingError
-from transcriber.messages import Account, GapReason
-
-
-class Fate(StrEnum):
-    """What became of a sample that was not a gap."""
-
-    TRANSCRIBED = "transcribed"
-    SILENT = "silent"
+from transcriber.domain.errors import AccountingError
+from transcriber.domain.timeline import Account, Fate, GapReason
 
 
 class Ledger:

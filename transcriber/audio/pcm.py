@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.domain.chunks import AudioFormat, Encoding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soxr
 
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from transcriber.audio.vad import FRAME
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,37 +6,23 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from transcriber.audio.ledger import Fate, Ledger
+from transcriber.audio.ledger import Ledger
 from transcriber.audio.stream import AudioStream, Piece, StreamOptions
-from transcriber.errors import Rejection
-from transcriber.messages import (
-    SAMPLE_RATE,
-    Account,
-    AudioFormat,
-    Checkpoint,
-    Chunk,
-    ChunkEvent,
-    Ended,
-    Gap,
-    GapReason,
-    Origin,
-    Rejected,
-    Silence,
-    Skipped,
-    Started,
-    Window,
-)
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Skipped
+from transcriber.domain.errors import Rejection
+from transcriber.domain.events import Ended, Rejected, Started
+from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from transcriber.measurements import Tallies
-    from transcriber.messages import Cursor
+    from transcriber.domain.chunks import Cursor
+    from transcriber.domain.measurements import Tallies
 
 Output = Started | Window | Silence | Gap | Ended | Rejected
 
-RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (WIRE)
-FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (WIRE)
+RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (P-15)
+FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (P-15)
 _REMEMBERED = 10_000  # ended session ids, about 2 MB: enough for MAX_STREAMS streams with ten restarts each
 
 

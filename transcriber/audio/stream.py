@@ -9,19 +9,9 @@ from transcriber.audio.intake import Intake
 from transcriber.audio.segmenter import END_OF_SPEECH, Segmentation, Segmenter, Span
 from transcriber.audio.timeline import Arrivals, Clock, Stored, Traces
 from transcriber.audio.vad import FRAME, WebRtcDetector
-from transcriber.measurements import Counts
-from transcriber.messages import (
-    SAMPLE_RATE,
-    AudioFormat,
-    Checkpoint,
-    Chunk,
-    Cursor,
-    Gap,
-    GapReason,
-    Origin,
-    Silence,
-    Window,
-)
+from transcriber.domain.chunks import AudioFormat, Chunk, Cursor
+from transcriber.domain.measurements import Counts
+from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

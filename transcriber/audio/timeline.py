@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from transcriber.messages import SAMPLE_RATE, Cursor
+from transcriber.domain.chunks import Cursor
+from transcriber.domain.timeline import SAMPLE_RATE
 
 _MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
 _ARRIVALS = SAMPLE_RATE // 10  # how finely arrivals are known: 300 marks in 30 s, however small the chunks are

@@ -14,7 +14,7 @@ from transcriber.worker.engine import WhisperEngine
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
-    from transcriber.messages import Window
+    from transcriber.domain.timeline import Window
     from transcriber.settings import Settings
 
 _BUDGET = 3.0  # seconds: ten passes of the bundled model, one of a slow one; one of 0.3 s strays by some percent

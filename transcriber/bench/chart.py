@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 
 if TYPE_CHECKING:
     from transcriber.bench.report import Report

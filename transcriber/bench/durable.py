@@ -17,12 +17,12 @@ from transcriber.bench import speech
 from transcriber.bench.machine import free_port
 from transcriber.bench.report import Report, table
 from transcriber.bench.rig import ALL_OF_IT, Log, environ_for
-from transcriber.broker import wire
 from transcriber.broker.connection import Connection
-from transcriber.broker.listener import Listener
 from transcriber.broker.setup import Storage, set_up
-from transcriber.messages import SAMPLE_RATE
+from transcriber.client.listener import Listener
+from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.programs import find_server, run_daemon, run_server, unless_ended
+from transcriber.protocol import incoming
 from transcriber.settings import load
 
 _CHUNK_SECS = 0.1
@@ -121,10 +121,10 @@ async def _publish(connection: Connection, stream: str, pcm: bytes) -> None:
     """Everything at once; the last chunk ends the session."""
     size = 2 * round(SAMPLE_RATE * _CHUNK_SECS)
     for count, at in enumerate(range(0, len(pcm), size)):
-        headers = {wire.SESSION: stream, wire.RATE: str(SAMPLE_RATE), wire.OFFSET: str(at // 2)}
+        headers = {incoming.SESSION: stream, incoming.RATE: str(SAMPLE_RATE), incoming.OFFSET: str(at // 2)}
         if at + size >= len(pcm):
-            headers[wire.EVENT] = "end"
-        await connection.publish(f"{wire.AUDIO}.{stream}", pcm[at : at + size], headers)
+            headers[incoming.EVENT] = "end"
+        await connection.publish(f"{incoming.AUDIO}.{stream}", pcm[at : at + size], headers)
         if count % _UNDER_WAY == 0:
             await connection.confirm()
     await connection.confirm()

@@ -19,7 +19,7 @@ from transcriber.worker.engine import WhisperEngine
 
 if TYPE_CHECKING:
     from transcriber.bench.speech import Material
-    from transcriber.messages import Window
+    from transcriber.domain.timeline import Window
 
 # Seconds for the passes over each recording, as many as fit into it but one of each at least; and for the full queue.
 # Fewer where fewer seconds of audio were asked for: that is a quick look.

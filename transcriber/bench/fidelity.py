@@ -14,16 +14,16 @@ import _pywhispercpp as whisper
 from pywhispercpp.model import Model
 from tqdm import tqdm
 
-from transcriber.audio.recording import Recording, read_16k
 from transcriber.bench import machine, manifest
 from transcriber.bench.report import Report
 from transcriber.bench.rig import ALL_OF_IT, Rig, environ_for, rig
 from transcriber.bench.score import Scorer
 from transcriber.bench.tally import Case, Streamed, Whole, figures, tables
-from transcriber.broker.producer import Delivery
-from transcriber.errors import CannotStart
-from transcriber.ggml import check_model_file
-from transcriber.messages import AudioFormat, Encoding
+from transcriber.client.producer import Delivery
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import CannotStart
+from transcriber.models.ggml import check_model_file
+from transcriber.recording import Recording, read_16k
 from transcriber.settings import Settings, load
 from transcriber.worker.one_thread import one_thread
 

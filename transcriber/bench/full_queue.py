@@ -14,7 +14,7 @@ from transcriber.bench.ways import Worker
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
-    from transcriber.messages import Window
+    from transcriber.domain.timeline import Window
     from transcriber.worker.engine import WhisperEngine
 
 # On a machine that others share a round strays by 2 to 4 %, and so does the best of them; the lower quartiles of what

@@ -19,8 +19,8 @@ import numpy as np
 
 from transcriber import settings
 from transcriber.bench import speech
-from transcriber.broker import wire
 from transcriber.broker.connection import Connection
+from transcriber.protocol import incoming
 
 RATE = 48_000  # Hz, of the bundled recording
 NAP = 0.001  # seconds: what epoll's clock counts in
@@ -109,11 +109,11 @@ async def publish(plan: Plan, connection: Connection, begin: float) -> list[floa
     pcm += pcm[:size]
     cycle = len(pcm) - size
     starts = [round(plan.phase(n) * plan.rate) * _FRAME_BYTES for n in range(plan.streams)]
-    headers = {wire.SESSION: plan.prefix}
-    subjects = [f"{wire.AUDIO}.{plan.stream(n)}" for n in range(plan.streams)]
+    headers = {incoming.SESSION: plan.prefix}
+    subjects = [f"{incoming.AUDIO}.{plan.stream(n)}" for n in range(plan.streams)]
     late: list[float] = []
     for number in range(plan.chunks):
-        headers[wire.OFFSET] = str(number * plan.chunk_frames)
+        headers[incoming.OFFSET] = str(number * plan.chunk_frames)
         for n, subject in enumerate(subjects):
             due = begin + plan.begin(n) + (number + 1) * plan.chunk_ms / 1000 / plan.speed
             wait = due - time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 from transcriber.programs import find_server
 from transcriber.settings import cpu_quota
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from transcriber.audio.recording import Recording
 from transcriber.bench.speech import Material, Utterance
-from transcriber.broker import wire
-from transcriber.errors import CannotStart, RecordingError
+from transcriber.domain.errors import CannotStart, RecordingError
+from transcriber.protocol import incoming
+from transcriber.recording import Recording
 
 NAME = "manifest.json"
 OTHER_LANGUAGES, NO_SPEECH = "lang", "nonspeech"  # what the kinds of these begin with
@@ -73,8 +73,8 @@ _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "an ISO 639-1 code such as en, or null",
     ),
     "seconds": (_is_number, "a number above 0"),
-    "rate": (_is_one_of(wire.RATES), _span(wire.RATES)),
-    "channels": (_is_one_of(wire.CHANNEL_COUNTS), _span(wire.CHANNEL_COUNTS)),
+    "rate": (_is_one_of(incoming.RATES), _span(incoming.RATES)),
+    "channels": (_is_one_of(incoming.CHANNEL_COUNTS), _span(incoming.CHANNEL_COUNTS)),
 }
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transcriber import settings
-from transcriber.broker import wire
 from transcriber.broker.connection import Connection
-from transcriber.broker.listener import Listener
-from transcriber.broker.producer import Delivery, Producer
-from transcriber.errors import CannotStart
+from transcriber.client.listener import Listener
+from transcriber.client.producer import Delivery, Producer
+from transcriber.domain.errors import CannotStart
 from transcriber.programs import (
     Program,
     Record,
@@ -31,10 +30,11 @@ from transcriber.programs import (
     run_server,
     unless_ended,
 )
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from transcriber.bench.load import Plan
-    from transcriber.messages import AudioFormat
+    from transcriber.domain.chunks import AudioFormat
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -178,13 +178,17 @@ class Rig:
         An `end` that was lost, because the daemon was too busy for its server, is sent again.
         """
         plan = played.plan
-        headers = {wire.SESSION: plan.prefix, wire.EVENT: "end", wire.OFFSET: str(plan.chunks * plan.chunk_frames)}
+        headers = {
+            incoming.SESSION: plan.prefix,
+            incoming.EVENT: "end",
+            incoming.OFFSET: str(plan.chunks * plan.chunk_frames),
+        }
         telling = asyncio.create_task(self.until(played, "ended", plan.streams))
         try:
             while not telling.done():
                 ended = {played.number(body) for _, body in played.of("ended")}
                 for number in set(range(plan.streams)) - ended:
-                    await self._connection.publish(f"{wire.AUDIO}.{plan.stream(number)}", b"", headers)
+                    await self._connection.publish(f"{incoming.AUDIO}.{plan.stream(number)}", b"", headers)
                 await asyncio.wait({telling}, timeout=self._patience - _PATIENCE / 2)
             await telling
         finally:

@@ -18,8 +18,8 @@ import soundfile
 
 from transcriber.bench import machine
 from transcriber.bench.ways import Calls, Piece, Samples, Way
-from transcriber.errors import CannotStart
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.errors import CannotStart
+from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.programs import run_program, soon, unless_ended
 
 if TYPE_CHECKING:

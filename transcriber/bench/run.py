@@ -8,10 +8,11 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from transcriber import modelstore, settings
+from transcriber import settings
 from transcriber.bench import chart
 from transcriber.bench.rig import environ_for
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
+from transcriber.models import store
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -53,15 +54,15 @@ def _whisper(options: argparse.Namespace, folder: Path) -> dict[str, str]:
         weights.write_random(path, options.random_weights)
         chosen |= {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": ""}
     elif options.model:
-        path = modelstore.resolve(options.model, _models_dir())
+        path = store.resolve(options.model, _models_dir())
         chosen |= {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": ""}
     loaded = settings.load(environ_for(None, **chosen))
-    modelstore.verify(loaded.whisper.path, loaded.model_sha256)
+    store.verify(loaded.whisper.path, loaded.model_sha256)
     return chosen
 
 
 def _models_dir() -> Path:
     try:
-        return modelstore.models_dir()
+        return store.models_dir()
     except RuntimeError:  # a user without a home has no models known by name
         return Path()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 
 # Languages that put no spaces between words: each letter counts as a word, as in OpenAI's own figures.
 _BY_LETTER = frozenset({"ja", "lo", "my", "th", "zh"})

@@ -12,9 +12,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from transcriber import modelstore
 from transcriber.audio.stream import AudioStream, StreamOptions
-from transcriber.messages import SAMPLE_RATE, AudioFormat, Chunk, Encoding, Origin, Window
+from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
+from transcriber.domain.timeline import SAMPLE_RATE, Origin, Window
+from transcriber.models import store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,8 +61,8 @@ class Material:
 
 def recording() -> Material:
     """The bundled recording as it is: utterances with pauses between them, two thirds of it speech."""
-    samples, rate = soundfile.read(modelstore.bundled("demo.flac"), dtype="float32")
-    rows = json.loads(modelstore.bundled("demo.json").read_text())
+    samples, rate = soundfile.read(store.bundled("demo.flac"), dtype="float32")
+    rows = json.loads(store.bundled("demo.json").read_text())
     return Material(samples, rate, tuple(Utterance(**row) for row in rows))
 
 

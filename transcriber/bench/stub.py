@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transcriber import settings
-from transcriber.ending import ExitCode
-from transcriber.errors import CannotStart
-from transcriber.messages import SAMPLE_RATE
-from transcriber.results import Segment
-from transcriber.service import Service
+from transcriber.daemon.ending import ExitCode
+from transcriber.daemon.service import Service
+from transcriber.domain.errors import CannotStart
+from transcriber.domain.results import Segment
+from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded
 

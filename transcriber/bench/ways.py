@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pywhispercpp.model import Model
 
 from transcriber.bench import speech
-from transcriber.messages import SAMPLE_RATE, Window
+from transcriber.domain.timeline import SAMPLE_RATE, Window
+from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.one_thread import one_thread
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.worker.queue import JobQueue
 from transcriber.worker.whisper import WhisperThread
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from transcriber import modelstore
-from transcriber.ggml import MAGIC, ModelHeader, Tensor, check_model_file, tensors
+from transcriber.models import store
+from transcriber.models.ggml import MAGIC, ModelHeader, Tensor, check_model_file, tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _LOUD = 1000.0  # positions over what the layers add to them, which is of the or
 def write_random(path: Path, size: str, seed: int = 0) -> None:
     """Write a ggml file of this size; mel filters and vocabulary are the bundled model's, identical in all of them."""
     width, heads, layers = SIZES[size]
-    bundled = modelstore.bundled_model_path()
+    bundled = store.bundled_model_path()
     like = check_model_file(bundled)
     audio, text = (like.n_audio_ctx, width, heads, layers), (like.n_text_ctx, width, heads, layers)
     header = ModelHeader(like.n_vocab, *audio, *text, like.n_mels, _HALF)

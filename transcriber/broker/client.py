@@ -13,7 +13,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
-from transcriber.broker import wire
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class MendedClient(Client):
         try:
             return await super()._process_headers(headers)
         except Exception:  # noqa: BLE001 - whatever it is, it is the sender's doing and must reach only this message
-            return {wire.UNREADABLE: ""}
+            return {incoming.UNREADABLE: ""}
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None

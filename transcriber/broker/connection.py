@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 
 from transcriber.broker.client import MendedClient
-from transcriber.errors import BrokerError, BrokerLost
+from transcriber.domain.errors import BrokerError, BrokerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

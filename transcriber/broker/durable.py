@@ -15,11 +15,12 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from transcriber.broker import wire
 from transcriber.broker.lease import NO_JETSTREAM
 from transcriber.broker.live import Refused
-from transcriber.errors import BrokerError, Rejection
-from transcriber.messages import Chunk, Cursor, Lag, Skipped
+from transcriber.domain.chunks import Chunk, Cursor, Skipped
+from transcriber.domain.errors import BrokerError, Rejection
+from transcriber.domain.events import Lag
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -52,7 +53,7 @@ class DurableSource:
         self,
         connection: Connection,
         subject: str,
-        options: wire.InputOptions,
+        options: incoming.InputOptions,
         *,
         begin: int | datetime,
         done: Mapping[str, Cursor],
@@ -109,7 +110,7 @@ class DurableSource:
         except nats.js.errors.NotFoundError as error:
             raise BrokerError(
                 self._connection.options.address,
-                f"there is no stream {wire.AUDIO_STREAM}: {error.description}; `transcriber setup` makes it",
+                f"there is no stream {incoming.AUDIO_STREAM}: {error.description}; `transcriber setup` makes it",
             ) from error
         except TimeoutError:
             self.lag = Lag(0, 0.0)
@@ -134,9 +135,9 @@ class DurableSource:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
         self._reconnects = self._connection.reconnects
-        name = wire.consumer_of(self._subject) if self._lasting else f"transcriber-{uuid4().hex}"
+        name = incoming.consumer_of(self._subject) if self._lasting else f"transcriber-{uuid4().hex}"
         with contextlib.suppress(nats.js.errors.NotFoundError):
-            await self._jetstream.delete_consumer(wire.AUDIO_STREAM, name)
+            await self._jetstream.delete_consumer(incoming.AUDIO_STREAM, name)
         start: dict[str, Any] = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self._next}
         if self._since is not None and self._next == 1:
             start = {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self._since}
@@ -148,8 +149,8 @@ class DurableSource:
             ack_policy=AckPolicy.NONE,  # the transcripts say what is done
             **start,
         )
-        await self._jetstream.add_consumer(wire.AUDIO_STREAM, config)
-        self._subscription = await self._jetstream.pull_subscribe_bind(name, wire.AUDIO_STREAM)
+        await self._jetstream.add_consumer(incoming.AUDIO_STREAM, config)
+        self._subscription = await self._jetstream.pull_subscribe_bind(name, incoming.AUDIO_STREAM)
         self._whole, self._expected = True, 1
 
     def _take(self, message: Msg) -> Arrival | None:
@@ -174,14 +175,14 @@ class DurableSource:
             return None
         at = Cursor(seq, start.frame if seq == start.seq else 0)
         try:
-            chunk = wire.parse(subject, headers, payload, self._options, arrived)
+            chunk = incoming.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
                 return behind(chunk, at)
-            skipped = wire.skipped(chunk)
+            skipped = incoming.skipped(chunk)
             return Skipped(behind(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:
-            known = stream if wire.is_stream(stream) else None
-            return Refused(known, wire.session_of(headers), rejection, at)
+            known = stream if incoming.is_stream(stream) else None
+            return Refused(known, incoming.session_of(headers), rejection, at)
 
 
 def behind(chunk: Chunk, at: Cursor) -> Chunk:
@@ -193,11 +194,11 @@ def behind(chunk: Chunk, at: Cursor) -> Chunk:
 async def newest(connection: Connection, subject: str, since: datetime | None) -> int:
     """The sequence of the last message of a subject, 0 without one stored `since` then. Raises `BrokerError`."""
     try:
-        message = await connection.client.jetstream().get_last_msg(wire.AUDIO_STREAM, subject)
+        message = await connection.client.jetstream().get_last_msg(incoming.AUDIO_STREAM, subject)
     except nats.js.errors.NotFoundError as error:
-        if error.err_code == wire.NO_MESSAGE:
+        if error.err_code == incoming.NO_MESSAGE:
             return 0
-        reason = f"there is no stream {wire.AUDIO_STREAM}; `transcriber setup` makes it"
+        reason = f"there is no stream {incoming.AUDIO_STREAM}; `transcriber setup` makes it"
         raise BrokerError(connection.options.address, reason) from error
     except nats.js.errors.ServiceUnavailableError as error:
         raise BrokerError(connection.options.address, NO_JETSTREAM) from error

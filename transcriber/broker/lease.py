@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import nats.errors
 import nats.js.errors
 
-from transcriber.broker import wire
-from transcriber.errors import BrokerError, Fenced
+from transcriber.domain.errors import BrokerError, Fenced
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from nats.js.kv import KeyValue
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
-LEASE_SECS = 10.0  # after which one that is not renewed is free (WIRE)
+LEASE_SECS = 10.0  # after which one that is not renewed is free (P-25)
 _RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
 _ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
 _FULL = 10023  # JSInsufficientResourcesErr: the server's store is
@@ -36,7 +36,7 @@ class Lease:
 
     def __init__(self, connection: Connection, subject: str, holder: str) -> None:
         self._connection = connection
-        self._key = wire.key_of(subject)
+        self._key = incoming.key_of(subject)
         self._holder = holder.encode()
         self._bucket: KeyValue | None = None
         self._revision = 0
@@ -54,7 +54,7 @@ class Lease:
                     log.info("standing by: another daemon holds the lease", extra={"lease": self._key})
                     standing_by = True
             except nats.js.errors.NotFoundError as error:
-                reason = f"there is no bucket {wire.LEASES}; `transcriber setup` makes it"
+                reason = f"there is no bucket {incoming.LEASES}; `transcriber setup` makes it"
                 raise BrokerError(self._connection.options.address, reason) from error
             except _AWAY as error:
                 off = isinstance(error, nats.js.errors.ServiceUnavailableError) and error.err_code != _FULL
@@ -111,5 +111,5 @@ class Lease:
 
     async def _opened(self) -> KeyValue:
         if self._bucket is None:
-            self._bucket = await self._connection.client.jetstream(timeout=_ASK_SECS).key_value(wire.LEASES)
+            self._bucket = await self._connection.client.jetstream(timeout=_ASK_SECS).key_value(incoming.LEASES)
         return self._bucket

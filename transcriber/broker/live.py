@@ -9,9 +9,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.broker import wire
-from transcriber.errors import Rejection
-from transcriber.messages import Chunk, Skipped
+from transcriber.domain.chunks import Chunk, Skipped
+from transcriber.domain.errors import Rejection
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.connection import Connection
-    from transcriber.messages import Cursor
+    from transcriber.domain.chunks import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class LiveSource:
     """
 
     def __init__(
-        self, connection: Connection, subject: str, options: wire.InputOptions, buffer_bytes: int = BUFFER_BYTES
+        self, connection: Connection, subject: str, options: incoming.InputOptions, buffer_bytes: int = BUFFER_BYTES
     ) -> None:
         self._connection = connection
         self._subject = subject
-        self._reader = wire.Reader(options)
+        self._reader = incoming.Reader(options)
         self._limit = buffer_bytes
         self._waiting: deque[_Message | _Hole | Refused] = deque()
         self._bytes = 0
@@ -159,7 +159,7 @@ class LiveSource:
     def _give_up(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """The audio goes, its bounds stay: the account must say which samples were given up."""
         try:
-            skipped = wire.skipped(self._reader.read(subject, block, payload))
+            skipped = incoming.skipped(self._reader.read(subject, block, payload))
         except Rejection as rejection:
             self._waiting.append(_refused(subject, block, rejection))
             return
@@ -180,6 +180,6 @@ class _Hole:
 
 
 def _refused(subject: bytes, block: bytes, rejection: Rejection) -> Refused:
-    stream = wire.subject_of(subject).partition(".")[2]
-    session = wire.session_of(wire.fields(block)) if block else None
-    return Refused(stream if wire.is_stream(stream) else None, session, rejection)
+    stream = incoming.subject_of(subject).partition(".")[2]
+    session = incoming.session_of(incoming.fields(block)) if block else None
+    return Refused(stream if incoming.is_stream(stream) else None, session, rejection)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transcriber.broker import wire
+from transcriber.protocol import incoming
 
 _API = "$JS.API"
 _ANSWERS = ("_INBOX.>",)
-_BUCKET = f"KV_{wire.LEASES}"
+_BUCKET = f"KV_{incoming.LEASES}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def of_subject(subject: str) -> list[Permissions]:
     What else nobody is given, nobody may: to swap models is the operator's alone.
     """
     stream = subject.partition(".")[2]
-    consumer = wire.consumer_of(subject)
-    audio, transcripts = wire.AUDIO_STREAM, wire.TRANSCRIPT_STREAM
+    consumer = incoming.consumer_of(subject)
+    audio, transcripts = incoming.AUDIO_STREAM, incoming.TRANSCRIPT_STREAM
     daemon = Permissions(
         "daemon",
         (
@@ -50,9 +50,9 @@ def of_subject(subject: str) -> list[Permissions]:
             f"{_API}.DIRECT.GET.{_BUCKET}.>",
             f"{_API}.CONSUMER.CREATE.{audio}.{consumer}.>",
             *(f"{_API}.CONSUMER.{verb}.{audio}.{consumer}" for verb in ("DELETE", "INFO", "MSG.NEXT")),
-            f"$KV.{wire.LEASES}.{wire.key_of(subject)}",
+            f"$KV.{incoming.LEASES}.{incoming.key_of(subject)}",
         ),
-        (*_ANSWERS, f"{wire.TRANSCRIBE}.*", wire.model_control_of(subject), "$SRV.>"),
+        (*_ANSWERS, f"{incoming.TRANSCRIBE}.*", incoming.model_control_of(subject), "$SRV.>"),
         answers=True,
     )
     producer = Permissions("producer", (subject,), _ANSWERS)
@@ -65,7 +65,7 @@ def of_subject(subject: str) -> list[Permissions]:
         ),
         _ANSWERS,
     )
-    operator = Permissions("operator", (wire.model_control_of(subject), "$SRV.>"), _ANSWERS)
+    operator = Permissions("operator", (incoming.model_control_of(subject), "$SRV.>"), _ANSWERS)
     return [daemon, producer, reader, setup, operator]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from transcriber.broker.connection import Connection
-    from transcriber.broker.encoding import Message
+    from transcriber.protocol.outgoing import Message
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from nats.micro import add_service
 from nats.micro.request import Request, ServiceError
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
-from transcriber.broker import wire
-from transcriber.errors import BrokerError, Rejection
+from transcriber.domain.errors import BrokerError, Rejection
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from transcriber.broker.connection import Connection
-    from transcriber.broker.encoding import Message
+    from transcriber.protocol.outgoing import Message
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class RequestService:
 
     async def start(self) -> None:
         """Register. Raises `BrokerError` when the server forbids it."""
-        handler = partial(self._on_request, self._answerer, wire.stream_of)
-        endpoint = EndpointConfig(name="transcribe", subject=f"{wire.TRANSCRIBE}.*", handler=handler)
+        handler = partial(self._on_request, self._answerer, incoming.stream_of)
+        endpoint = EndpointConfig(name="transcribe", subject=f"{incoming.TRANSCRIBE}.*", handler=handler)
         await self._add("transcriber", "Speech to text", endpoint)
         if self._control is not None:
             handler = partial(self._on_request, self._control.answerer, str)

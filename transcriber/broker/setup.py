@@ -9,9 +9,9 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 
-from transcriber.broker import wire
 from transcriber.broker.lease import LEASE_SECS, NO_JETSTREAM
-from transcriber.errors import BrokerError
+from transcriber.domain.errors import BrokerError
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
@@ -56,8 +56,8 @@ def streams(storage: Storage) -> list[StreamConfig]:
         )
 
     return [
-        stream(wire.AUDIO_STREAM, [f"{wire.AUDIO}.*"], storage.audio_age, storage.audio_bytes),
-        stream(wire.TRANSCRIPT_STREAM, ["transcript.*.final", "transcript.*.event"], storage.transcript_age, 0),
+        stream(incoming.AUDIO_STREAM, [f"{incoming.AUDIO}.*"], storage.audio_age, storage.audio_bytes),
+        stream(incoming.TRANSCRIPT_STREAM, ["transcript.*.final", "transcript.*.event"], storage.transcript_age, 0),
     ]
 
 
@@ -95,13 +95,13 @@ async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: S
 async def _consumers(connection: Connection, jetstream: JetStreamContext) -> list[str]:
     """Check those that bear our names. Daemons make them, anew at each start, from where their transcripts end."""
     lines = []
-    for info in await jetstream.consumers_info(wire.AUDIO_STREAM):
-        if not info.name.startswith(wire.consumer_of("audio.")):
+    for info in await jetstream.consumers_info(incoming.AUDIO_STREAM):
+        if not info.name.startswith(incoming.consumer_of("audio.")):
             continue
         found, different = info.config, []
         if found.ack_policy != AckPolicy.NONE:
             different.append(f"ack_policy is {_shown(found.ack_policy)}, not none")
-        if wire.consumer_of(found.filter_subject or "") != info.name:
+        if incoming.consumer_of(found.filter_subject or "") != info.name:
             different.append(f"filter_subject is {found.filter_subject}, which another name stands for")
         if different:
             reason = f"consumer {info.name} exists with other settings: {'; '.join(different)}"
@@ -112,16 +112,16 @@ async def _consumers(connection: Connection, jetstream: JetStreamContext) -> lis
 
 async def _leases(connection: Connection, jetstream: JetStreamContext, storage: Storage) -> str:
     try:
-        bucket = await jetstream.key_value(wire.LEASES)
+        bucket = await jetstream.key_value(incoming.LEASES)
     except nats.js.errors.NotFoundError:
-        config = KeyValueConfig(wire.LEASES, ttl=LEASE_SECS, history=1, replicas=storage.replicas)
+        config = KeyValueConfig(incoming.LEASES, ttl=LEASE_SECS, history=1, replicas=storage.replicas)
         await jetstream.create_key_value(config)
-        return f"{wire.LEASES}: made"
+        return f"{incoming.LEASES}: made"
     ttl = (await bucket.status()).ttl
     if ttl != LEASE_SECS:
-        reason = f"bucket {wire.LEASES} exists with other settings: ttl is {_shown(ttl)}, not {LEASE_SECS:g}"
+        reason = f"bucket {incoming.LEASES} exists with other settings: ttl is {_shown(ttl)}, not {LEASE_SECS:g}"
         raise BrokerError(connection.options.address, reason)
-    return f"{wire.LEASES}: is there"
+    return f"{incoming.LEASES}: is there"
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import nats.errors
 import nats.js.errors
 
-from transcriber.broker import wire
-from transcriber.broker.checkpoints import decode_checkpoint
-from transcriber.errors import BrokerError, Fenced
+from transcriber.domain.errors import BrokerError, Fenced
+from transcriber.protocol import incoming
+from transcriber.protocol.checkpoints import decode_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
 
     from transcriber.broker.connection import Connection
-    from transcriber.broker.encoding import Message
-    from transcriber.messages import Checkpoint
+    from transcriber.domain.timeline import Checkpoint
+    from transcriber.protocol.outgoing import Message
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,16 @@ class Transcripts:
         try:
             return await self._standing(subject)
         except nats.js.errors.NotFoundError as error:
-            reason = f"{error.description}: `transcriber setup` makes {wire.AUDIO_STREAM} and {wire.TRANSCRIPT_STREAM}"
+            made = f"{incoming.AUDIO_STREAM} and {incoming.TRANSCRIPT_STREAM}"
+            reason = f"{error.description}: `transcriber setup` makes {made}"
             raise BrokerError(self._connection.options.address, reason) from error
         except (*_AWAY, ValueError) as error:
             raise BrokerError(self._connection.options.address, str(error) or type(error).__name__) from error
 
     async def _standing(self, subject: str) -> Standing:
         asked = subject.partition(".")[2]
-        audio = await self._jetstream.stream_info(wire.AUDIO_STREAM, subjects_filter=subject)
-        stored = await self._jetstream.stream_info(wire.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
+        audio = await self._jetstream.stream_info(incoming.AUDIO_STREAM, subjects_filter=subject)
+        stored = await self._jetstream.stream_info(incoming.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
         heard = {name.split(".")[1] for name in audio.state.subjects or ()}
         told = {name.split(".")[1] for name in stored.state.subjects or ()}
         checkpoints: dict[str, Checkpoint] = {}
@@ -82,7 +83,7 @@ class Transcripts:
 
     async def _begin(self, stream: str, checkpoint: Checkpoint | None) -> int:
         """The first message of a stream that is not settled, or what follows its last one."""
-        newest = await self._jetstream.get_last_msg(wire.AUDIO_STREAM, f"{wire.AUDIO}.{stream}")
+        newest = await self._jetstream.get_last_msg(incoming.AUDIO_STREAM, f"{incoming.AUDIO}.{stream}")
         first = checkpoint.cursor.seq if checkpoint is not None else 1
         return first if first <= (newest.seq or 0) else sys.maxsize
 
@@ -97,14 +98,14 @@ class Transcripts:
             await self._connection.connected.wait()
             try:
                 stored = await self._jetstream.publish(
-                    message.subject, message.payload, stream=wire.TRANSCRIPT_STREAM, headers=dict(headers)
+                    message.subject, message.payload, stream=incoming.TRANSCRIPT_STREAM, headers=dict(headers)
                 )
             except nats.js.errors.APIError as error:
                 if error.err_code in _WRONG_LAST:
                     await self._was_ours(stream, message)
                     return
                 log.warning(
-                    "%s takes no record: %s", wire.TRANSCRIPT_STREAM, error.description, extra={"limited": True}
+                    "%s takes no record: %s", incoming.TRANSCRIPT_STREAM, error.description, extra={"limited": True}
                 )
             except _AWAY as error:
                 log.warning("a record will be stored again: %s", str(error) or type(error).__name__)
@@ -133,8 +134,8 @@ class Transcripts:
 
     async def _read_last(self, stream: str) -> RawStreamMsg | None:
         try:
-            return await self._jetstream.get_last_msg(wire.TRANSCRIPT_STREAM, f"transcript.{stream}.*")
+            return await self._jetstream.get_last_msg(incoming.TRANSCRIPT_STREAM, f"transcript.{stream}.*")
         except nats.js.errors.NotFoundError as error:
-            if error.err_code == wire.NO_MESSAGE:
+            if error.err_code == incoming.NO_MESSAGE:
                 return None
             raise

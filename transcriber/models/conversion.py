@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from transcriber.errors import ModelError
-from transcriber.ggml import BASE_TOKENS, FFT_BINS, MAGIC, ModelHeader, Tensor, tensors
+from transcriber.domain.errors import ModelError
 from transcriber.models.ct2 import Array, read_weights
+from transcriber.models.ggml import BASE_TOKENS, FFT_BINS, MAGIC, ModelHeader, Tensor, tensors
 
 F16 = 1  # ggml's file type, and its type of one tensor
 MELS = 80  # of every Whisper but large-v3

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transcriber.errors import ModelError
+from transcriber.domain.errors import ModelError
 
 VERSION = 6
 SPEC = "WhisperSpec"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from transcriber.errors import ModelError, Unavailable
+from transcriber.domain.errors import ModelError, Unavailable
 
 TIMEOUT = (10.0, 30.0)  # seconds: to connect, and of silence in mid-download
 BLOCK_BYTES = 1 << 16  # written and reported at a time; the most that a cut connection wastes

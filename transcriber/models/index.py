@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from transcriber.errors import ModelError
+from transcriber.domain.errors import ModelError
 from transcriber.models.conversion import convert, mel_filters
 
 if TYPE_CHECKING:

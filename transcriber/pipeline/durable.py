@@ -7,16 +7,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from transcriber.audio.records import Record, Records
-from transcriber.broker.checkpoints import encode_record
 from transcriber.broker.transcripts import FENCE_BYTES
-from transcriber.messages import Chunk, Gap, GapReason, Rejected, Window
+from transcriber.domain.chunks import Chunk
+from transcriber.domain.events import Rejected
+from transcriber.domain.results import Transcript
+from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline import parts as shared
 from transcriber.pipeline.parts import InWork, Parts, Source
 from transcriber.pipeline.receiver import Receiver
+from transcriber.pipeline.records import Records
 from transcriber.pipeline.verdict import judge
-from transcriber.results import Transcript
-from transcriber.worker.queue import Job, Outcome
+from transcriber.protocol.checkpoints import encode_record
+from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from transcriber.audio.sessions import Output
     from transcriber.broker.live import Arrival
     from transcriber.broker.transcripts import Transcripts
-    from transcriber.messages import Checkpoint
+    from transcriber.domain.records import Record
+    from transcriber.domain.timeline import Checkpoint
 
 _UNSTORED = 1000  # of a stream's outputs may wait before no more audio is taken: minutes of speech
 

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 from transcriber.audio.segmenter import PRE_ROLL
 from transcriber.audio.vad import FRAME
-from transcriber.broker.encoding import Message, encode_partial
+from transcriber.domain.results import Hypothesis, Transcript
 from transcriber.pipeline.agreement import Agreement
 from transcriber.pipeline.verdict import judge
-from transcriber.results import Hypothesis, Transcript
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.protocol.outgoing import Message, encode_partial
+from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.publisher import Publisher
-    from transcriber.measurements import Tallies
-    from transcriber.messages import Window
+    from transcriber.domain.measurements import Tallies
+    from transcriber.domain.timeline import Window
+    from transcriber.worker.queue import JobQueue
 
 # The next look comes when the window has grown by this share, if that is more than the interval: so that all looks at
 # a window of 15 s and more cost no more than five times its own pass.

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from transcriber.messages import SAMPLE_RATE, Gap, Suppressed
-from transcriber.results import Transcript
+from transcriber.domain.results import Transcript
+from transcriber.domain.timeline import SAMPLE_RATE, Gap
 
 if TYPE_CHECKING:
-    from transcriber.measurements import Tallies
-    from transcriber.messages import Window
+    from transcriber.domain.events import Suppressed
+    from transcriber.domain.measurements import Tallies
+    from transcriber.domain.results import Latency
+    from transcriber.domain.timeline import Window
     from transcriber.pipeline.verdict import Verdict
-    from transcriber.results import Latency
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from transcriber.broker.encoding import Message, encode_final, encode_outputs
-from transcriber.messages import Chunk, Gap, GapReason, Rejected, Silence, Window
+from transcriber.domain.chunks import Chunk
+from transcriber.domain.events import Rejected
+from transcriber.domain.timeline import Gap, GapReason, Silence, Window
 from transcriber.pipeline import parts as shared
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.parts import InWork, Parts, Source
 from transcriber.pipeline.receiver import Receiver
-from transcriber.worker.queue import Job, Outcome
+from transcriber.protocol.outgoing import Message, encode_final, encode_outputs
+from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from transcriber import languages
-from transcriber.broker import wire
+from transcriber.domain import languages
+from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from transcriber.messages import Origin
+    from transcriber.domain.timeline import Origin
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Notices:
         if len(self._told) >= _REMEMBERED:
             self._told.clear()
         self._told.add(stream)
-        extra = {"stream": stream, "header": wire.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
+        extra = {"stream": stream, "header": incoming.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
         log.warning("language hint ignored", extra={**extra, "limited": True})
 
     def unmixed(self, sessions: list[Origin]) -> None:

@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from transcriber.broker.encoding import encode_status
-from transcriber.messages import Lag, Status, Window
+from transcriber.domain.events import Lag, Status
+from transcriber.protocol.outgoing import encode_status
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.live import Arrival
     from transcriber.broker.publisher import Publisher
-    from transcriber.measurements import Tallies
+    from transcriber.domain.measurements import Tallies
+    from transcriber.domain.timeline import Window
     from transcriber.pipeline.listeners import Listener, Observer, Span
     from transcriber.pipeline.receiver import Receiver
     from transcriber.worker.promise import Pace

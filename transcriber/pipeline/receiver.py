@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from transcriber.broker.live import Refused
-from transcriber.errors import Rejection
-from transcriber.messages import Chunk, Cursor, GapReason, Skipped
+from transcriber.domain.chunks import Chunk, Cursor, Skipped
+from transcriber.domain.errors import Rejection
+from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.notices import Notices
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import Output, Sessions
     from transcriber.broker.live import Arrival
-    from transcriber.measurements import Tallies
+    from transcriber.domain.measurements import Tallies
 
     Take: TypeAlias = Callable[[Iterable[Output]], None]
 

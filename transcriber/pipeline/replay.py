@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from transcriber.audio.sessions import Output, Sessions
-from transcriber.broker import wire
 from transcriber.broker.durable import DurableSource, newest
-from transcriber.broker.encoding import Message, encode_final, encode_outputs
-from transcriber.errors import EngineError
-from transcriber.measurements import Tallies
-from transcriber.messages import Gap, GapReason, Skipped, Window
+from transcriber.domain.chunks import Skipped
+from transcriber.domain.errors import EngineError
+from transcriber.domain.measurements import Tallies
+from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline.receiver import Receiver
 from transcriber.pipeline.verdict import Verdict, judge
+from transcriber.protocol import incoming
+from transcriber.protocol.outgoing import Message, encode_final, encode_outputs
 from transcriber.worker.decoding import Read, decode
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.jobs import Outcome
 from transcriber.worker.one_thread import one_thread
-from transcriber.worker.queue import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from transcriber.audio.sessions import SessionOptions
     from transcriber.broker.connection import Connection
     from transcriber.broker.durable import Arrival
-    from transcriber.broker.wire import InputOptions
+    from transcriber.protocol.incoming import InputOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Replay:
                 yield self._renamed(message)
 
     async def _messages(self, part: Part) -> AsyncIterator[Message]:
-        subject = f"{wire.AUDIO}.{part.stream}"
+        subject = f"{incoming.AUDIO}.{part.stream}"
         last = await newest(self._connection, subject, part.since)
         source = DurableSource(
             self._connection, subject, self._options.input, begin=part.since or 1, done={}, lasting=False

@@ -8,21 +8,23 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from transcriber.audio.recording import Recording, is_recording
 from transcriber.audio.stream import AudioStream, StreamOptions
-from transcriber.broker import wire
-from transcriber.broker.encoding import Message, encode_reply
-from transcriber.errors import RecordingError, Rejection
-from transcriber.messages import AudioFormat, Chunk, Encoding, Gap, GapReason, Origin, Window
+from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
+from transcriber.domain.errors import RecordingError, Rejection
+from transcriber.domain.results import Latency, Recognition, Segment, Transcript
+from transcriber.domain.timeline import Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.notices import Notices
-from transcriber.results import Latency, Recognition, Segment, Transcript
-from transcriber.worker.queue import Job, JobQueue, Outcome
+from transcriber.protocol import incoming
+from transcriber.protocol.outgoing import Message, encode_reply
+from transcriber.recording import Recording, is_recording
+from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
-    from transcriber.measurements import Tallies
+    from transcriber.domain.measurements import Tallies
     from transcriber.pipeline.listeners import Listener, Observer
     from transcriber.pipeline.verdict import Verdict
+    from transcriber.worker.queue import JobQueue
 
 _BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: about 2 ms of work
 _RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
@@ -39,7 +41,7 @@ class Recordings:
         tallies: Tallies,
         *,
         stream_options: StreamOptions,
-        input_options: wire.InputOptions,
+        input_options: incoming.InputOptions,
         max_latency: float,
         max_payload: Callable[[], int],
         model: Callable[[], str],
@@ -63,13 +65,13 @@ class Recordings:
             raise Rejection("400", getattr(error, "detail", str(error))) from error
         if self._queue.depth >= self._queue.capacity:
             raise Rejection("503", f"the queue is full ({self._queue.capacity} jobs)")
-        return self._answer(name, wire.tenant_of(headers), chunks)
+        return self._answer(name, incoming.tenant_of(headers), chunks)
 
     def _chunks(self, name: str, headers: Mapping[str, str], payload: bytes) -> Iterator[Chunk]:
         """Return the recording in chunks of a second, after checking what can be checked at once."""
         if not is_recording(payload):
-            plain = {k: v for k, v in headers.items() if k not in {wire.EVENT, wire.SESSION, wire.OFFSET}}
-            whole = wire.parse(f"{wire.TRANSCRIBE}.{name}", plain, payload, self._input)
+            plain = {k: v for k, v in headers.items() if k not in {incoming.EVENT, incoming.SESSION, incoming.OFFSET}}
+            whole = incoming.parse(f"{incoming.TRANSCRIBE}.{name}", plain, payload, self._input)
             size = whole.format.frame_bytes * int(whole.format.rate * _BLOCK_SECS)
             parts: Iterator[bytes] = (payload[i : i + size] for i in range(0, len(payload), size))
             chosen = whole.format
@@ -78,12 +80,12 @@ class Recordings:
                 limit = self._input.max_chunk_bytes
                 raise Rejection("too_large", f"{len(payload)} bytes; AUDIO_MAX_CHUNK_BYTES={limit}")
             recording = Recording(payload)
-            if recording.rate not in wire.RATES or recording.channels not in wire.CHANNEL_COUNTS:
+            if recording.rate not in incoming.RATES or recording.channels not in incoming.CHANNEL_COUNTS:
                 raise RecordingError("recording", f"{recording.rate} Hz, {recording.channels} channels is out of range")
             chosen = AudioFormat(Encoding.F32LE, recording.rate, recording.channels)
             parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
-        language, traceparent = wire.language_of(headers), wire.traceparent_of(headers)
-        if (unknown := wire.unknown_language_of(headers)) is not None:
+        language, traceparent = incoming.language_of(headers), incoming.traceparent_of(headers)
+        if (unknown := incoming.unknown_language_of(headers)) is not None:
             self._notices.unknown_language(name, unknown)
         return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
 

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.messages import Gap, GapReason, Suppressed, Window
-from transcriber.results import Latency, Transcript
+from transcriber.domain.events import Suppressed
+from transcriber.domain.results import Latency, Transcript
+from transcriber.domain.timeline import Gap, GapReason, Window
 
 if TYPE_CHECKING:
-    from transcriber.worker.queue import Outcome
+    from transcriber.worker.jobs import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The metrics of WIRE, read from the pipeline's figures when the exporter asks: counting costs the pipeline nothing."""
+"""The daemon's metrics, read from the pipeline's figures when the exporter asks, at no cost to the pipeline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from transcriber.messages import SAMPLE_RATE, GapReason
+from transcriber.domain.timeline import SAMPLE_RATE, GapReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
 
-    from transcriber.measurements import Snapshot, Tallies, Tally
-    from transcriber.results import Latency
+    from transcriber.domain.measurements import Snapshot, Tallies, Tally
+    from transcriber.domain.results import Latency
 
 # 5 ms, an empty queue's wait, to 60 s, three times the default promise.
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000)
@@ -31,7 +31,7 @@ Observations = list[Observation]
 
 
 class Metrics:
-    """Registers every instrument of WIRE on `meter`."""
+    """Registers every instrument on `meter`."""
 
     def __init__(self, meter: Meter, tallies: Tallies, snapshot: Callable[[], Snapshot]) -> None:
         self._meter = meter

@@ -11,9 +11,9 @@ from transcriber.telemetry.tracing import Tracing, WindowSpan, context_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.measurements import Snapshot, Tallies
-    from transcriber.messages import Window
-    from transcriber.results import Latency
+    from transcriber.domain.measurements import Snapshot, Tallies
+    from transcriber.domain.results import Latency
+    from transcriber.domain.timeline import Window
 
 
 class Telemetry:

@@ -26,7 +26,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
-from transcriber.errors import CannotStart
+from transcriber.domain.errors import CannotStart
 from transcriber.telemetry.exposition import exposition
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
-    from transcriber.messages import Window
+    from transcriber.domain.timeline import Window
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

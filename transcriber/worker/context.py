@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from transcriber.ggml import ModelHeader
+    from transcriber.models.ggml import ModelHeader
 
 POSITION = 320  # samples per encoder position: 20 ms
 POSITIONS = 1500  # 30 s, what Whisper was trained on

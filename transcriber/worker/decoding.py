@@ -10,8 +10,8 @@ from transcriber.worker.engine import ATTEMPTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.messages import Window
-    from transcriber.results import Recognition
+    from transcriber.domain.results import Recognition
+    from transcriber.domain.timeline import Window
     from transcriber.worker.engine import Decoded, Engine
     from transcriber.worker.stop import Stop
 

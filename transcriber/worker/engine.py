@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import _pywhispercpp as whisper
 import numpy as np
 
-from transcriber.errors import EngineError, Stopped
-from transcriber.ggml import check_model_file
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 from transcriber.worker.abort import stoppable
 from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
@@ -22,7 +22,7 @@ from transcriber.worker.tokens import read_tokens, segments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transcriber.results import Segment
+    from transcriber.domain.results import Segment
     from transcriber.worker.stop import Stop
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import math
 import zlib
 from typing import TYPE_CHECKING
 
-from transcriber.results import HeldBack, Recognition, Segment
+from transcriber.domain.results import HeldBack, Recognition, Segment
 from transcriber.worker.sounds import is_sign_off, without_sounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from transcriber.messages import Window
+    from transcriber.domain.timeline import Window
     from transcriber.worker.engine import Decoded
 
 LEAST_CONFIDENCE = math.exp(-1.0)  # Whisper's logprob_threshold of -1.0 as a probability

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transcriber.ggml import ModelHeader
+    from transcriber.models.ggml import ModelHeader
 
 # Measured with whisper.cpp 1.8.5 at full context, many times in one process: a model's memory beside its weights is its
 # vocabulary and buffers of fixed size, 35 MiB at first and up to 49 later, and what grows with the model. That is 1.48

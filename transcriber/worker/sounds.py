@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transcriber.results import Segment, Word
+    from transcriber.domain.results import Segment, Word
 
 # `[BLANK_AUDIO]`, `(upbeat music)`, `*crying*`, notes around lyrics; one that the window's end cuts off has no end.
 _BRACKETS = (("[", "]"), ("(", ")"), ("\uff08", "\uff09"), ("\u3010", "\u3011"), ("*", "*"))  # two of East Asia

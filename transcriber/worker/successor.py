@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from transcriber.errors import EngineError, Stopped, TranscriberError
+from transcriber.domain.errors import EngineError, Stopped, TranscriberError
 from transcriber.worker import warmup
 from transcriber.worker.queue import JobQueue, Succession
 from transcriber.worker.stop import Stop

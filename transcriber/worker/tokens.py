@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import _pywhispercpp as whisper
 
-from transcriber.messages import SAMPLE_RATE
-from transcriber.results import Segment, Word
+from transcriber.domain.results import Segment, Word
+from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

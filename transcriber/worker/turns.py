@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from transcriber.worker.queue import Job
+    from transcriber.worker.jobs import Job
 
 _SMOOTHING = 0.1  # weight of the newest round: a stream that leans on the others has ten turns within some seconds
 

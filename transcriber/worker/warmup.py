@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.messages import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.worker.promise import Pace
 
 if TYPE_CHECKING:

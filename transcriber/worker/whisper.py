@@ -10,12 +10,12 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from transcriber.errors import EngineError, Stopped, TranscriberError
-from transcriber.messages import GapReason
+from transcriber.domain.errors import EngineError, Stopped, TranscriberError
+from transcriber.domain.timeline import GapReason
 from transcriber.worker import memory, warmup
 from transcriber.worker.decoding import decode
+from transcriber.worker.jobs import Outcome
 from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.queue import Outcome
 from transcriber.worker.stop import Stop
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transcriber.worker.engine import Engine
-    from transcriber.worker.queue import Job, JobQueue
+    from transcriber.worker.jobs import Job
+    from transcriber.worker.queue import JobQueue
     from transcriber.worker.warmup import Warm
 
 log = logging.getLogger(__name__)

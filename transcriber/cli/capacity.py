@@ -1,0 +1,75 @@
+"""`transcriber capacity`: what this machine carries, measured with the configured model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from transcriber.cli.commands import note, write
+from transcriber.daemon.service import speech
+from transcriber.models import store
+from transcriber.worker import capacity as queue_capacity
+from transcriber.worker.engine import Decoded, WhisperEngine, WhisperOptions
+from transcriber.worker.queue import JobQueue
+from transcriber.worker.whisper import WhisperThread
+
+if TYPE_CHECKING:
+    from transcriber.settings import Settings
+
+_BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.74 with one of two cores taken
+
+
+async def measure(options: argparse.Namespace, settings: Settings) -> None:
+    """Measure this machine with the configured model, and say what it carries."""
+    whisper, window = settings.whisper, settings.sessions.stream.window_secs
+    store.verify(whisper.path, settings.model_sha256)
+    note(f"measuring {whisper.path.name} with {_count(whisper.threads, 'thread')} ...")
+    engines: list[_Watched] = []
+
+    def load() -> _Watched:
+        engines.append(_Watched(whisper))
+        return engines[0]
+
+    worker = WhisperThread(load, settings.max_latency)
+    rtf = await worker.start(speech(window), settings.rtf)
+    served = JobQueue(1)
+    served.close()
+    worker.serve(served)  # the thread ends, so that the interpreter does not end under it
+    await worker.finished.wait()
+    derived = queue_capacity.derive(settings.max_latency, window, rtf)
+    if settings.queue_capacity is not None:
+        derived = queue_capacity.given(settings.queue_capacity, derived)
+    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window"
+    used, count = options.utilisation, options.streams
+    carried, needed = queue_capacity.streams(rtf, used), queue_capacity.workers(count, rtf, used)
+    lines = (
+        ("model", f"{worker.model}, {_count(whisper.threads, 'thread')}, windows of {window:g} s"),
+        ("RTF", f"{rtf:.4f} ({source})"),
+        ("queue", str(derived)),
+        ("one worker", f"{_count(carried, 'stream')} of speech without pauses at {used:.0%} utilisation"),
+        (_count(count, "stream"), f"{_count(needed, 'worker')} = ceil({count} x {rtf:.4f} / {used:g})"),
+    )
+    write("\n".join(f"{name:12} {text}" for name, text in lines))
+    if (share := median(engines[0].shares)) < _BUSY_SHARE and not settings.rtf:
+        note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
+
+
+class _Watched(WhisperEngine):
+    """The engine, and for each pass the share that it got of its threads' time."""
+
+    def __init__(self, options: WhisperOptions) -> None:
+        super().__init__(options)
+        self._threads = options.threads
+        self.shares: list[float] = []
+
+    def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes
+        began, cpu = time.monotonic(), time.process_time()
+        decoded = super().transcribe(*arguments, **named)
+        self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
+        return decoded
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,145 @@
+"""The whole way on one machine: a NATS server, the daemon, a recording, text, and the account."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from transcriber import settings
+from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.cli.demo_choice import Choice, choose
+from transcriber.cli.spoken import matching, words
+from transcriber.cli.subtitles import Formatter, Style, account
+from transcriber.client.listener import Listener
+from transcriber.client.producer import Delivery, Producer
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.models import store
+from transcriber.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
+from transcriber.recording import Recording
+
+STREAM = "demo"
+_SPEED = 1.0  # times real time
+_CHUNK_SECS = 0.1
+_ROUNDING_SECS = 0.01  # what resampling may cut off at the end; a chunk that is lost is ten times as long
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that can be missing is here: the server's program, and a model with its recording."""
+
+    server: Path
+    choice: Choice
+    status_page: bool
+
+
+def prepare(model: str | None = None, recording: str | None = None) -> Prepared:
+    """Check and find all that is needed, the quickest first; a model that is missing is downloaded.
+
+    Raises `SettingError` for a bad setting in the environment, `RecordingError` for a bad recording, `CannotStart` when
+    a program is missing, or a model that was asked for.
+    """
+    environ = environment(os.environ)
+    status_page = settings.load(environ).status_page
+    binary = find_server()
+    choice = choose(model, recording, environ, lambda text: _say(f"model           {text}"))
+    return Prepared(binary, choice, status_page)
+
+
+async def run(prepared: Prepared, *, serve: bool) -> None:
+    """Run the demonstration; with `serve`, stay up afterwards for the user's own audio.
+
+    Raises `CannotStart` when a program does not start or ends, `RecordingError` when the recording is damaged.
+    """
+    choice = prepared.choice
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
+        url, server = await stack.enter_async_context(run_server(prepared.server, folder))
+        _say(f"NATS server     {url}")
+        ports: list[int] = []
+
+        def on_record(record: Record) -> None:
+            if "health_port" in record:
+                ports.append(record["health_port"])
+            _on_record(record)
+
+        environ = {**choice.environ, "NATS_URL": url}
+        model, daemon = await stack.enter_async_context(run_daemon(environ, on_record=on_record))
+        _say(f"daemon          {model}")
+        connection = Connection(BrokerOptions(url=url), name="transcriber demo")
+        stack.push_async_callback(connection.close)
+        await connection.open()
+        await unless_ended(_play(connection, choice), server, daemon)
+        if serve:
+            _say(f"\nStill up; Ctrl-C ends it. Your own audio, in another terminal:\n  export NATS_URL={url}")
+            _say("  transcriber listen &\n  transcriber publish FILE.wav --stream mine")
+            if prepared.status_page and ports:
+                _say(f"What the daemon does, in a browser: http://127.0.0.1:{ports[-1]}/")
+            await unless_ended(asyncio.Event().wait(), server, daemon)
+
+
+def _on_record(record: Record) -> None:
+    """Pass on the daemon's warnings; what it says about the bundled model is no news for who asked for a demo."""
+    if record["message"] == store.BUNDLED_NOTE:
+        _say(f"model           {record['message']}")
+    elif record["level"] not in {"debug", "info"}:
+        sys.stderr.write(f"daemon: {record['message']}\n")
+
+
+async def _play(connection: Connection, choice: Choice) -> None:
+    listener = Listener(connection, STREAM)
+    await listener.start()
+    recording = Recording(choice.recording)
+    about = f"{recording.seconds:.0f} s at {recording.rate} Hz, published in real time"
+    _say(f"recording       {choice.recording.name}, {about}\n")
+    audio_format = AudioFormat(Encoding.S16LE, recording.rate, recording.channels)
+    producer = Producer(connection, Delivery(STREAM, uuid4().hex, _SPEED), audio_format)
+
+    async def produce() -> None:
+        await producer.send(recording.pcm(int(recording.rate * _CHUNK_SECS)))
+        await producer.end()
+
+    hearing, producing = asyncio.create_task(_hear(listener)), asyncio.create_task(produce())
+    try:
+        ended, heard = (await asyncio.gather(hearing, producing))[0]
+    finally:
+        hearing.cancel()
+        producing.cancel()
+    _say("")
+    if choice.said is not None:
+        _say(f"{matching(choice.said, heard)} of {len(choice.said)} words as spoken")
+    if lost := _lost(ended, recording.seconds):
+        _say(f"{lost:.2f} s of the recording became neither text nor silence")
+    _say(account(ended))
+
+
+async def _hear(listener: Listener) -> tuple[Mapping[str, Any], list[str]]:
+    """Show what arrives until the session has ended; returns its account and the words."""
+    heard: list[str] = []
+    formatter = Formatter(Style.TEXT, name_streams=False)
+    async for message in listener.messages():
+        if message["type"] == "ended":
+            return message, heard
+        if message["type"] == "final":
+            heard += words(message["text"])
+        if (text := formatter.format(message)) is not None:
+            _say(f"  {text}")
+    raise AssertionError("the listener ends by raising only")
+
+
+def _lost(ended: Mapping[str, Any], seconds: float) -> float:
+    """Seconds that were dropped, never settled, or never arrived; 0.0 when every one is accounted for."""
+    settled = ended["transcribed"] + ended["silent"]
+    return missing if (missing := seconds - settled) > _ROUNDING_SECS else 0.0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

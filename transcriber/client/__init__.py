@@ -1,0 +1,1 @@
+"""What a producer or a listener in Python uses."""

@@ -1,0 +1,224 @@
+"""A producer: reads a recorder's pipe without blocking, sends chunks with offsets, then `end`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+
+from transcriber.domain.errors import RecordingError
+from transcriber.protocol import incoming
+from transcriber.protocol.outgoing import header_bytes
+
+if TYPE_CHECKING:
+    from transcriber.broker.connection import Connection
+    from transcriber.domain.chunks import AudioFormat
+
+_READ_BYTES = 65_536  # what a pipe holds on Linux
+_READS_AHEAD = 256  # at most 16 MiB, and in a recorder's small writes still some seconds, for when NATS is away
+_RETRY_SECS = 0.05  # between two tries to hand over a chunk while nats-py notices that the server is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where the audio goes. `speed`: times real time, 0 for as fast as it goes; `language` as in P-3."""
+
+    stream: str
+    session: str
+    speed: float = 1.0
+    language: str | None = None
+
+
+def check_range(name: str, rate: int, channels: int) -> None:
+    """Raise `RecordingError` unless the daemon takes audio of this rate (Hz) and these channels."""
+    if rate not in incoming.RATES or channels not in incoming.CHANNEL_COUNTS:
+        found = f"{rate} Hz, channels: {channels}"
+        raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
+
+
+class Producer:
+    """Publishes PCM of one format to `audio.<stream>`. While NATS is away it waits, so that nothing is left out."""
+
+    def __init__(self, connection: Connection, delivery: Delivery, audio_format: AudioFormat) -> None:
+        self._connection = connection
+        self._delivery = delivery
+        self._format = audio_format
+        self._offset = 0
+        self.subject = f"{incoming.AUDIO}.{delivery.stream}"
+        self._headers = {
+            incoming.ENCODING: audio_format.encoding.value,
+            incoming.RATE: str(audio_format.rate),
+            incoming.CHANNELS: str(audio_format.channels),
+            incoming.SESSION: delivery.session,
+        }
+        if delivery.language is not None:
+            self._headers[incoming.LANGUAGE] = delivery.language
+
+    @property
+    def seconds(self) -> float:
+        """Audio sent so far."""
+        return self._offset / self._format.rate
+
+    async def send(
+        self,
+        pieces: Iterable[bytes] | AsyncIterable[bytes],
+        progress: Callable[[float], object] = lambda _seconds: None,
+    ) -> None:
+        """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets the seconds so far.
+
+        Raises `RecordingError` when a piece is larger than the server takes, `BrokerError` when it forbids the subject,
+        `BrokerLost` when it is gone for good.
+        """
+        begin = time.monotonic()
+        async for piece in _each(pieces):
+            due = begin + self.seconds / self._delivery.speed if self._delivery.speed else 0.0
+            await asyncio.sleep(max(0.0, due - time.monotonic()))  # of 0 too: the connection must get its turn
+            first = not self._offset
+            await self.send_piece(piece)
+            if first:
+                await self._confirm()  # a forbidden subject shows now, not after an hour of audio
+            progress(self.seconds)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # nats-py swallows a cancellation that meets it while it writes
+
+    async def send_piece(self, piece: bytes) -> None:
+        """Publish one chunk now, or when NATS is back. Raises as `send` does."""
+        headers = self._headers | {incoming.OFFSET: str(self._offset)}
+        if (size := len(piece) + header_bytes(headers)) > self._connection.max_payload:
+            raise RecordingError(
+                f"a chunk of {size} bytes",
+                f"more than the server's max_payload of {self._connection.max_payload}; send shorter ones",
+            )
+        await self._publish(piece, headers)
+        self._offset += len(piece) // self._format.frame_bytes
+
+    async def end(self) -> None:
+        """Tell the daemon that the session is over, and wait until the server has taken it. Raises as `send` does.
+
+        The offset in it lets the daemon account for chunks that were lost just before. Sent twice it ends only once.
+        """
+        taken = False
+        while not taken:
+            await self._publish(b"", self._headers | {incoming.OFFSET: str(self._offset), incoming.EVENT: "end"})
+            taken = await self._connection.flushed()
+
+    async def _confirm(self) -> None:
+        """Wait until the server has taken what was sent so far. Raises `BrokerError` when it refused."""
+        while not await self._connection.flushed():
+            await self._until_connected()
+        self._connection.check()  # a refusal comes before the answer to a flush
+
+    async def _publish(self, payload: bytes, headers: dict[str, str]) -> None:
+        while True:
+            await self._until_connected()
+            try:
+                return await self._connection.publish(self.subject, payload, headers)
+            except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError):
+                # What `connected` or `lost` is about to tell.
+                await asyncio.sleep(_RETRY_SECS)
+
+    async def _until_connected(self) -> None:
+        """Wait while NATS is away. Raises `BrokerLost`."""
+        connection = self._connection
+        while not connection.connected.is_set():
+            back: asyncio.Future[Any] = asyncio.ensure_future(connection.connected.wait())
+            try:
+                await asyncio.wait({back, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                back.cancel()
+            if connection.lost.done():
+                connection.lost.result()
+
+
+class Pipe:
+    """A file descriptor read on a thread: a recorder delivers slowly, and the event loop has NATS to answer meanwhile.
+
+    The thread may block for ever, in a read that nothing can interrupt; it is a daemon, so that the process can end.
+    """
+
+    def __init__(self, descriptor: int, name: str, note: Callable[[str], object] = lambda _text: None) -> None:
+        """`name` stands in errors; `note` takes what the user should know."""
+        self._descriptor = descriptor
+        self._name = name
+        self._note = note
+        self._loop = asyncio.get_running_loop()
+        self._arrived: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        self._room = threading.Semaphore(_READS_AHEAD)
+        self._buffer = b""
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            self._room.acquire()
+            data: bytes | OSError
+            try:
+                data = os.read(self._descriptor, _READ_BYTES)
+                more = bool(data)
+            except OSError as error:
+                data, more = error, False
+            try:
+                self._loop.call_soon_threadsafe(self._arrived.put_nowait, data)
+            except RuntimeError:  # the loop is closed: nobody listens any more
+                return
+
+    def put_back(self, data: bytes) -> None:
+        """Let these bytes come first again."""
+        self._buffer = data + self._buffer
+
+    async def some(self) -> bytes:
+        """What has arrived, at least one byte; none at the end. Raises `RecordingError` when it cannot be read."""
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            return data
+        arrived = await self._arrived.get()
+        self._room.release()
+        if isinstance(arrived, OSError):
+            raise RecordingError(self._name, (arrived.strerror or str(arrived)).lower()) from arrived
+        if not arrived:
+            self._arrived.put_nowait(b"")  # the end stays the end
+        return arrived
+
+    async def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, fewer only at the end. Raises as `some` does."""
+        parts = bytearray()
+        while len(parts) < size and (data := await self.some()):
+            parts += data
+        self.put_back(bytes(parts[size:]))
+        return bytes(parts[:size])
+
+    async def chunks(self, pcm: AudioFormat, secs: float, head: bytes, size: int | None = None) -> AsyncIterator[bytes]:
+        """Cut what comes, `head` first and `size` bytes in all, into chunks of whole sample frames."""
+        self.put_back(head)
+        step = pcm.frame_bytes * max(1, int(pcm.rate * secs))
+        left = size
+        while data := await self.read(step if left is None else min(step, left)):
+            left = None if left is None else left - len(data)
+            if odd := len(data) % pcm.frame_bytes:
+                self._note(
+                    f"{self._name}: the last {odd} bytes are not a whole sample frame of {pcm.frame_bytes}; not sent"
+                )
+            if whole := data[: len(data) - odd]:
+                yield whole
+
+    async def rest(self) -> bytes:
+        """Everything up to the end. Raises as `some` does."""
+        parts = bytearray()
+        while data := await self.some():
+            parts += data
+        return bytes(parts)
+
+
+async def _each(pieces: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(pieces, AsyncIterable):
+        async for piece in pieces:
+            yield piece
+    else:
+        for piece in pieces:
+            yield piece

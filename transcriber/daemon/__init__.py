@@ -1,0 +1,1 @@
+"""The life of one daemon: start, run, swap the model, stop."""

@@ -1,0 +1,69 @@
+"""Where the daemon stands, for those who ask: metrics, probes, the status page, and the last line of its log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from transcriber.domain.events import Lag
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.timeline import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from transcriber.audio.sessions import Sessions
+    from transcriber.broker.connection import Connection
+    from transcriber.worker.queue import JobQueue
+    from transcriber.worker.whisper import WhisperThread
+
+log = logging.getLogger(__name__)
+
+_WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
+
+
+def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
+    worker: WhisperThread,
+    queue: JobQueue,
+    sessions: Sessions,
+    connection: Connection | None,
+    *,
+    lag: Lag | None,
+    max_latency: float,
+) -> Snapshot:
+    """Read every figure of this moment."""
+    behind = lag or Lag(0, 0.0)
+    return Snapshot(
+        queue.depth,
+        queue.capacity,
+        worker.busy_seconds,
+        worker.pace.rtf,
+        buffered=sessions.buffered / SAMPLE_RATE,
+        pending=sessions.unsettled / SAMPLE_RATE,
+        max_latency=max_latency,
+        connected=connection is not None and connection.connected.is_set(),
+        reconnects=connection.reconnects if connection is not None else 0,
+        lag_chunks=behind.chunks,
+        lag_seconds=behind.seconds,
+    )
+
+
+def summarise(tallies: Tallies, queue: JobQueue, sessions: Sessions) -> None:
+    """One line that says what this run did."""
+    seconds = {str(fate): round(tallies.audio.total(fate) / SAMPLE_RATE, 3) for fate in tallies.audio.kinds()}
+    log.info(
+        "stopped",
+        extra={
+            "jobs_enqueued": tallies.jobs_enqueued.grand_total(),
+            "jobs_dropped": tallies.jobs_dropped.grand_total(),
+            "queue_depth": queue.depth,
+            "seconds": seconds | {"pending": round(sessions.unsettled / SAMPLE_RATE, 3)},
+        },
+    )
+
+
+def wedged(worker: WhisperThread, max_latency: float) -> str | None:
+    """What is wrong with an engine that has been at one window for far too long."""
+    since, limit = worker.busy_since, max(_WEDGED_SECS, 3 * max_latency)
+    if since is not None and time.monotonic() - since > limit:
+        return f"the engine has been at one window for more than {limit:g} s"
+    return None

@@ -1,0 +1,116 @@
+"""A session's timeline: windows, silences and gaps that tile it, and the account of every sample. Pure.
+
+Positions are integer indices of 16 kHz mono samples; bounds are half-open. Durations are seconds on the monotonic
+clock. Seconds of audio appear only on the wire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from transcriber.domain.chunks import AudioFormat, Cursor
+
+
+SAMPLE_RATE = 16_000  # Hz: what Whisper hears; the unit of every timeline
+
+
+class GapReason(StrEnum):
+    """Why audio was not transcribed."""
+
+    QUEUE_FULL = "queue_full"
+    LOST_UPSTREAM = "lost_upstream"
+    UNDECODABLE = "undecodable"
+    SHUTDOWN = "shutdown"
+    DEADLINE = "deadline"
+    ENGINE_ERROR = "engine_error"
+    LAG = "lag"
+
+
+class Fate(StrEnum):
+    """What became of a sample that was not a gap."""
+
+    TRANSCRIBED = "transcribed"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which session of which stream, and for whom: what every message that goes out says."""
+
+    stream: str
+    session: str
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Speech for Whisper: float32 mono 16 kHz samples in [-1, 1], len(samples) == end - start."""
+
+    origin: Origin
+    sequence: int
+    start: int
+    end: int
+    samples: NDArray[np.float32]
+    voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
+    language: str | None = None  # Whisper's code or "auto"; None: the setting
+    traceparents: tuple[str, ...] = ()
+    cursor: Cursor | None = None  # of what follows it
+    arrived: float | None = field(default=None, compare=False)  # when its first audio did, as in `Chunk`
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.start) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Audio without speech."""
+
+    origin: Origin
+    start: int
+    end: int
+    cursor: Cursor | None = None  # of what follows it
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Audio that was not transcribed, and why."""
+
+    origin: Origin
+    start: int
+    end: int
+    reason: GapReason
+    cursor: Cursor | None = None  # of what follows it
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Samples by fate: received = transcribed + silent + sum(gap) + pending."""
+
+    received: int
+    transcribed: int
+    silent: int
+    gap: Mapping[GapReason, int]  # only reasons that occurred
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A session as it stands when everything before `position` is settled and stored, and nothing behind it."""
+
+    origin: Origin
+    asked: str | None  # the id that its chunks carry
+    format: AudioFormat
+    position: int
+    sequence: int  # of its next window
+    account: Account
+    cursor: Cursor  # of what follows
+    over: bool = False

@@ -1,0 +1,111 @@
+"""The status page's two paths: the page itself, and the figures as server-sent events."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transcriber.http.answers import answer
+from transcriber.http.overview import Overview
+from transcriber.http.viewers import Viewers
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from transcriber.domain.measurements import Tallies
+    from transcriber.http.overview import Standing, Told
+
+PAGE, EVENTS = "/", "/events"
+# RFC 6761, RFC 6762, and what ICANN has set aside in 2024; "svc" as services are called inside a cluster.
+_PRIVATE = frozenset({"localhost", "local", "internal", "svc"})
+_FILE = Path(__file__).with_name("index.html")
+
+
+class StatusPage:
+    """Keeps the last texts and shows them, with the daemon's figures, to whoever asks on the health port."""
+
+    paths = frozenset({PAGE, EVENTS})
+
+    def __init__(self, tallies: Tallies, standing: Callable[[], Standing]) -> None:
+        self._overview = Overview(tallies)
+        self._standing = standing
+        self._viewers = Viewers(self._read)
+        self._html = _FILE.read_bytes()
+        self._headers = (
+            f"Content-Security-Policy: {policy(self._html.decode())}",
+            "X-Content-Type-Options: nosniff",
+            "Referrer-Policy: no-referrer",
+        )
+
+    def tell(self, told: Told) -> None:
+        """Take what has become of a window, or of audio that was never in one."""
+        self._overview.tell(told, time.time())
+
+    @staticmethod
+    def refusal(host: str) -> str | None:
+        """What is wrong with a name that a stranger could own; None for any other.
+
+        Any web page may point a name of its own at this machine and read, as the same origin, what is served under it
+        (DNS rebinding). Addresses, names without a dot, and the endings that public DNS does not have are safe.
+        """
+        name = host.lower().rstrip(".")
+        if "." not in name or name.rpartition(".")[2] in _PRIVATE or _is_address(name):
+            return None
+        return f"Host: {host}; allowed: addresses, names without a dot, {', '.join(f'.{p}' for p in sorted(_PRIVATE))}"
+
+    async def serve(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool) -> None:
+        """Answer one request for one of `paths`; for the events, as long as the viewer stays."""
+        if path == EVENTS:
+            await self._viewers.serve(reader, writer, head=head)
+        else:
+            writer.write(answer("200 OK", "text/html; charset=utf-8", self._html, *self._headers, head=head))
+
+    def close(self) -> None:
+        """Drop every viewer at once."""
+        self._viewers.close()
+
+    def _read(self) -> bytes:
+        view = self._overview.view(self._standing(), time.monotonic()) | {"now": time.time()}
+        return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def policy(html: str) -> str:
+    """What a browser may run and load for this page: the one style and the one script in it, and our own events.
+
+    Transcripts are foreign text. Trusted types forbid a script to turn any text into markup, by whatever way.
+    """
+    style, script = (re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL) for tag in ("style", "script"))
+    sources = {
+        "default-src": "'none'",
+        "style-src": _hashed(style),
+        "script-src": _hashed(script),
+        "connect-src": "'self'",
+        "img-src": "data:",  # the empty icon
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    return "; ".join(f"{name} {source}" for name, source in sources.items())
+
+
+def _hashed(found: re.Match[str] | None) -> str:
+    if found is None:
+        return "'none'"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"

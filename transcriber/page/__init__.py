@@ -1,1 +1,0 @@
-"""The status page: one static file, and the figures that it shows, pushed to whoever looks."""

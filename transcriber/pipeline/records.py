@@ -1,0 +1,161 @@
+"""What is stored about one stream: every fate in timeline order, each with the checkpoint that it makes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from transcriber.domain.events import Ended, Rejected, Started, Suppressed
+from transcriber.domain.records import Record
+from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Silence, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transcriber.audio.sessions import Output
+    from transcriber.domain.chunks import AudioFormat
+    from transcriber.domain.results import Transcript
+    from transcriber.domain.timeline import Origin
+
+LONGEST_SILENCE = 10 * SAMPLE_RATE  # after so much of it a record is due, so that silence leaves checkpoints too (P-23)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An output that waits for those before it; a window waits for its result, too."""
+
+    output: Output
+    result: Transcript | Gap | None = None
+    held: deque[Suppressed] = field(default_factory=deque)
+    traceparent: str | None = None
+
+    @property
+    def session(self) -> str | None:
+        output = self.output
+        return output.session if isinstance(output, Rejected) else output.origin.session
+
+
+class Records:
+    """Add what sessions give out, in its order; decide windows in any order; store one record at a time.
+
+    `format_of` tells what a session's chunks are.
+    """
+
+    def __init__(self, format_of: Callable[[Origin], AudioFormat | None], at: Checkpoint | None = None) -> None:
+        self._format_of = format_of
+        self._at = at
+        self._waiting: deque[_Entry] = deque()
+        self._windows: dict[tuple[str, int], _Entry] = {}
+        self._silence: int | None = None  # where the silence began that no record tells of yet
+        self._next: Record | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Outputs that no record tells of yet."""
+        return len(self._waiting)
+
+    def add(self, output: Output) -> None:
+        """Take one output."""
+        entry = _Entry(output)
+        if isinstance(output, Window):
+            self._windows[output.origin.session, output.sequence] = entry
+        if isinstance(output, Ended):  # the stream's next session may have begun before the last window was decided
+            place = next((i for i, e in enumerate(self._waiting) if self._follows(e, output)), len(self._waiting))
+            self._waiting.insert(place, entry)
+        else:
+            self._waiting.append(entry)
+
+    def decide(
+        self,
+        window: Window,
+        result: Transcript | Gap,
+        held: Sequence[Suppressed] = (),
+        traceparent: str | None = None,
+    ) -> None:
+        """Say what became of a window."""
+        entry = self._windows.pop((window.origin.session, window.sequence))
+        entry.result, entry.held, entry.traceparent = result, deque(held), traceparent
+
+    def next(self) -> Record | None:
+        """Return the record to store now; the same one until `stored`. None while there is none."""
+        while self._next is None and self._waiting:
+            entry = self._waiting[0]
+            if isinstance(entry.output, Window) and entry.result is None:
+                break
+            if entry.held:  # in front of their final, which settles the window
+                self._next = Record(entry.held.popleft(), self._at, entry.traceparent)
+                break
+            self._waiting.popleft()
+            self._next = self._record(entry)
+        return self._next
+
+    def stored(self) -> None:
+        """The record that `next` returned is in the transcript stream."""
+        self._next = None
+
+    @staticmethod
+    def _follows(entry: _Entry, ended: Ended) -> bool:
+        """Whether an entry belongs to a later session."""
+        return isinstance(entry.output, Started) and entry.output.origin != ended.origin
+
+    def _record(self, entry: _Entry) -> Record | None:
+        output = entry.output
+        match output:
+            case Window():
+                assert entry.result is not None  # noqa: S101 - next() saw it
+                self._settle(output, entry.result.reason if isinstance(entry.result, Gap) else Fate.TRANSCRIBED)
+                self._at = self._at and replace(self._at, sequence=output.sequence + 1)
+                self._silence = None
+                return Record(entry.result, self._at, entry.traceparent, output)
+            case Silence():
+                return self._quiet(output)
+            case Gap():
+                self._settle(output, output.reason)
+                self._silence = None
+            case Started():
+                self._at, self._silence = self._first(output), None
+            case Ended():
+                cursor = output.cursor
+                self._at = self._at and replace(self._at, cursor=cursor or self._at.cursor, over=True)
+        return Record(output, self._at)
+
+    def _first(self, started: Started) -> Checkpoint | None:
+        if started.cursor is None:
+            return None
+        source = self._format_of(started.origin)
+        assert source is not None  # noqa: S101 - a session that has just begun
+        account = Account(0, 0, 0, {}, 0)
+        return Checkpoint(started.origin, started.asked, source, started.position, 0, account, started.cursor)
+
+    def _quiet(self, silence: Silence) -> Record | None:
+        self._settle(silence, Fate.SILENT)
+        begin = silence.start if self._silence is None else self._silence
+        if silence.end - begin < LONGEST_SILENCE:
+            self._silence = begin
+            return None
+        self._silence = None
+        return Record(replace(silence, start=begin), self._at)
+
+    def _settle(self, piece: Window | Silence | Gap, fate: Fate | GapReason) -> None:
+        """Bring the checkpoint behind the piece."""
+        at = self._at
+        if at is None or piece.cursor is None:
+            return
+        length, account, gap = piece.end - piece.start, at.account, dict(at.account.gap)
+        if isinstance(fate, GapReason):
+            gap[fate] = gap.get(fate, 0) + length
+        self._at = replace(
+            at,
+            origin=piece.origin,
+            format=self._format_of(piece.origin) or at.format,
+            position=piece.end,
+            cursor=piece.cursor,
+            account=Account(
+                account.received + length,
+                account.transcribed + (length if fate is Fate.TRANSCRIBED else 0),
+                account.silent + (length if fate is Fate.SILENT else 0),
+                gap,
+                0,
+            ),
+        )

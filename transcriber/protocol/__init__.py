@@ -1,0 +1,1 @@
+"""Every name on the wire, in and out: subjects, headers, JSON and checkpoints. Pure; knows no NATS."""

@@ -1,0 +1,77 @@
+"""Records of the transcript stream: results and events with the checkpoint that each of them makes. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from transcriber.domain.chunks import AudioFormat, Cursor, Encoding
+from transcriber.domain.events import Rejected, Suppressed
+from transcriber.domain.results import Transcript
+from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, GapReason, Origin
+from transcriber.protocol.outgoing import Message, account_fields, encode_event, encode_final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transcriber.domain.records import Record
+
+
+def encode_record(record: Record, unique: int, max_payload: int) -> Message:
+    """Encode a record; `unique` ends the message id where it has neither bounds nor a place in the audio stream."""
+    event, at = record.event, record.checkpoint
+    more = {} if at is None else _fields(at)
+    if at is not None and isinstance(event, Suppressed | Rejected):  # whose session and end are their own
+        tenant = at.origin.tenant
+        more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
+    if isinstance(event, Transcript):
+        return encode_final(event, record.traceparent, max_payload, more)
+    return encode_event(event, unique, record.traceparent, more)
+
+
+def decode_checkpoint(payload: bytes) -> Checkpoint | None:
+    """Read the checkpoint that a record carries, None when it carries none. Raises `ValueError`: it is no record."""
+    body = json.loads(payload)
+    try:
+        return _checkpoint(body | body.get("at", {})) if "next_seq" in body else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a record without a valid {error}") from error
+
+
+def _fields(at: Checkpoint) -> dict[str, Any]:
+    """What a record carries besides its own fields, which come first where the names are the same."""
+    return {
+        "sequence": at.sequence,
+        "end": at.position / SAMPLE_RATE,
+        "asked": at.asked,
+        "source": {"encoding": at.format.encoding, "sample_rate": at.format.rate, "channels": at.format.channels},
+        **account_fields(at.account),
+        "next_seq": at.cursor.seq,
+        "next_frame": at.cursor.frame,
+    }
+
+
+def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
+    # A final has its own number, every other record that of the next window.
+    sequence = body["sequence"] + (body["type"] == "final")
+    source = body["source"]
+    return Checkpoint(
+        Origin(body["stream"], body["session"], body.get("tenant")),
+        body["asked"],
+        AudioFormat(Encoding(source["encoding"]), source["sample_rate"], source["channels"]),
+        _samples(body["end"]),
+        sequence,
+        Account(
+            _samples(body["received"]),
+            _samples(body["transcribed"]),
+            _samples(body["silent"]),
+            {GapReason(reason): _samples(length) for reason, length in body["gap"].items()},
+            0,
+        ),
+        Cursor(body["next_seq"], body["next_frame"]),
+        body["type"] == "ended",
+    )
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * SAMPLE_RATE)

@@ -1,0 +1,278 @@
+"""What comes in: subjects and headers to chunks. Pure. `encoding.py` holds what goes out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from transcriber.domain import languages
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
+from transcriber.domain.errors import Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AUDIO = "audio"  # audio.<stream>
+TRANSCRIBE = "transcribe"  # transcribe.<name>
+CONTROL_MODEL = "transcriber.control.model"  # and which daemon: `key_of` its audio subject
+
+AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
+TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
+NO_MESSAGE = 10037  # JetStream's code for "there is no such message"; a stream that is not there gives another one
+LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
+
+
+ENCODING = "Audio-Encoding"
+RATE = "Audio-Sample-Rate"
+CHANNELS = "Audio-Channels"
+SESSION = "Audio-Session"
+OFFSET = "Audio-Offset"
+LANGUAGE = "Audio-Language"
+TENANT = "Audio-Tenant"
+EVENT = "Audio-Event"
+TRACEPARENT = "traceparent"
+_NAME = re.compile(r"(?:(?!\s)[\x00-\x7f])*")  # of a header
+_SPACE = " \t\r\n\v\f"  # around it and its value
+_BLOCK = b"NATS/1.0\r\n"  # how a block of headers begins; a status of the server's would stand in that line
+_LINE = b"\r\n"  # what ends each of them
+_OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
+_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands of them are kept
+UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
+
+RATES = range(8000, 192_001)  # Hz
+CHANNEL_COUNTS = range(1, 9)
+
+_SHOWN = 160  # characters of a bad value that a rejection repeats: the longest good one has 128
+_STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
+_DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and its place in samples is still exact as a float of seconds
+_NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
+# W3C trace context: version, trace id, parent id, flags; all-zero ids and version ff are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """What a chunk without headers is, and how many payload bytes it may have."""
+
+    format: AudioFormat = field(default_factory=lambda: AudioFormat(Encoding.S16LE, 48_000, 1))
+    max_chunk_bytes: int = 1_048_576
+
+
+def is_stream(name: str) -> bool:
+    """Whether `name` may be a stream id."""
+    return _STREAM.fullmatch(name) is not None
+
+
+def key_of(subject: str) -> str:
+    """What the lease and the consumer of `audio.<stream>` or `audio.*` are called."""
+    name = subject.partition(".")[2]
+    return "=all" if name == "*" else name  # "=" is allowed there and not in a stream's name
+
+
+def consumer_of(subject: str) -> str:
+    """The consumer that reads a subject's stored audio."""
+    return f"transcriber-{key_of(subject)}"
+
+
+def model_control_of(subject: str) -> str:
+    """Where the daemon of `audio.<stream>` or `audio.*` is asked for another model."""
+    return f"{CONTROL_MODEL}.{key_of(subject)}"
+
+
+def stream_of(subject: str) -> str:
+    """Return the stream that an audio or request subject names. Raises `Rejection` with the reason `stream`."""
+    name = subject.partition(".")[2]
+    if not is_stream(name):
+        raise Rejection("stream", f"subject {_quoted(subject)} names no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
+    return name
+
+
+def session_of(headers: Mapping[str, str] | None) -> str | None:
+    """Return the session that the headers name, None when they name none or a bad one."""
+    return _matching(_PRINTABLE, (headers or {}).get(SESSION))
+
+
+def language_of(headers: Mapping[str, str]) -> str | None:
+    """Return the language hint as Whisper's code or `auto`, None when there is none or an unknown one."""
+    return languages.code(headers.get(LANGUAGE, ""))
+
+
+def unknown_language_of(headers: Mapping[str, str]) -> str | None:
+    """Return the language hint that nobody can follow, or its beginning; None when there is none or a good one."""
+    value = headers.get(LANGUAGE)
+    return value[:_SHOWN] if value and languages.code(value) is None else None
+
+
+def tenant_of(headers: Mapping[str, str]) -> str | None:
+    """Return the tenant, None when there is none or one that is not printable."""
+    return _matching(_PRINTABLE, headers.get(TENANT))
+
+
+def traceparent_of(headers: Mapping[str, str]) -> str | None:
+    """Return the trace context that the headers carry, None when there is none or a bad one."""
+    return _matching(_TRACEPARENT, headers.get(TRACEPARENT))
+
+
+def audio_format(headers: Mapping[str, str], default: AudioFormat) -> AudioFormat:
+    """Return the format that the headers give. Raises `Rejection`: `encoding`, `rate` or `channels`."""
+    return _audio_format(headers.get(ENCODING), headers.get(RATE), headers.get(CHANNELS), default)
+
+
+@lru_cache(maxsize=256)
+def _audio_format(encoding: str | None, rate: str | None, channels: str | None, default: AudioFormat) -> AudioFormat:
+    if encoding is None and rate is None and channels is None:
+        return default
+    try:
+        code = default.encoding if encoding is None else Encoding(encoding)
+    except ValueError:
+        raise Rejection("encoding", f"{ENCODING}={_quoted(str(encoding))}; allowed: {', '.join(Encoding)}") from None
+    hertz = default.rate if rate is None else _number("rate", RATE, rate, RATES)
+    count = default.channels if channels is None else _number("channels", CHANNELS, channels, CHANNEL_COUNTS)
+    return AudioFormat(code, hertz, count)
+
+
+def _number(reason: str, header: str, value: str, allowed: range | None = None) -> int:
+    number = int(value) if _NUMBER.fullmatch(value) else -1
+    if number < 0 or (allowed is not None and number not in allowed):
+        span = f"{allowed.start} to {allowed.stop - 1}" if allowed else f"a whole number of at most {_DIGITS} digits"
+        raise Rejection(reason, f"{header}={_quoted(value)}; allowed: {span}")
+    return number
+
+
+def fields(block: bytes) -> dict[str, str]:
+    """Read a header block, as nats-py does: names that no header can have are left out; `UNREADABLE` if it is none."""
+    if not block.startswith(_BLOCK):
+        return {UNREADABLE: ""}
+    found = {}
+    for line in block[len(_BLOCK) :].decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        name = name.strip(_SPACE)
+        if colon and _NAME.fullmatch(name):
+            found[name] = value.strip(_SPACE)
+    return found
+
+
+class Reader:
+    """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
+
+    A producer's headers are read once, as long as only the offset differs: reading them each time is a tenth of what
+    live streams in chunks of 20 ms cost.
+    """
+
+    def __init__(self, options: InputOptions) -> None:
+        self._options = options
+        # Streams with their headers, twice as many as one core takes.
+        self._without_audio = lru_cache(maxsize=4096)(self._describe)
+
+    def read(self, subject: bytes, block: bytes, payload: bytes, arrived: float | None = None) -> Chunk:
+        """Make a chunk of a message; `block`: its headers, empty without any. Raises `Rejection`."""
+        before, marked, rest = block.partition(_OFFSET_LINE)
+        digits, end, after = rest.partition(_LINE)
+        digits = digits.strip()
+        plain = bool(end) and digits.isdigit() and len(digits) <= _DIGITS if marked else True
+        if plain and len(block) <= _REMEMBERED_BYTES:
+            known = self._without_audio(subject, before + end + after)
+            if known.offset is None:  # else there are two of them, or one is written in another way
+                _check_payload(payload, known.format, known.event, self._options)
+                return _chunk(known, payload, int(digits) if marked else None, arrived)
+        return parse(subject_of(subject), fields(block) if block else None, payload, self._options, arrived)
+
+    def _describe(self, subject: bytes, block: bytes) -> Chunk:
+        return _described(subject_of(subject), fields(block) if block else {}, self._options)
+
+
+def subject_of(subject: bytes) -> str:
+    """A subject as text. The server does not check that it is any."""
+    return subject.decode("utf-8", "replace")
+
+
+def parse(
+    subject: str,
+    headers: Mapping[str, str] | None,
+    payload: bytes,
+    options: InputOptions,
+    arrived: float | None = None,
+) -> Chunk:
+    """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
+    known = _described(subject, headers or {}, options)
+    _check_payload(payload, known.format, known.event, options)
+    return _chunk(known, payload, known.offset, arrived)
+
+
+def _described(subject: str, headers: Mapping[str, str], options: InputOptions) -> Chunk:
+    """What subject and headers say of a chunk."""
+    stream = stream_of(subject)
+    if UNREADABLE in headers:
+        raise Rejection("headers", "the header block cannot be read; allowed: NATS/1.0 and lines of Name: value")
+    event = _event(headers.get(EVENT))
+    chosen = audio_format(headers, options.format)
+    session, offset = headers.get(SESSION), headers.get(OFFSET)
+    if session is not None and not _PRINTABLE.fullmatch(session):
+        raise Rejection("session", f"{SESSION}={_quoted(session)}; allowed: 1 to 128 printable ASCII characters")
+    return Chunk(
+        stream,
+        chosen,
+        b"",
+        session,
+        None if offset is None else _number("offset", OFFSET, offset),
+        event,
+        language_of(headers),
+        tenant_of(headers),
+        traceparent_of(headers),
+        unknown_language=unknown_language_of(headers),
+    )
+
+
+def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | None) -> Chunk:
+    return Chunk(
+        known.stream,
+        known.format,
+        payload,
+        known.session,
+        offset,
+        known.event,
+        known.language,
+        known.tenant,
+        known.traceparent,
+        unknown_language=known.unknown_language,
+        arrived=arrived,
+    )
+
+
+def skipped(chunk: Chunk) -> Skipped:
+    """What the account needs of a chunk whose audio is given up."""
+    return Skipped(Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event), chunk.frames)
+
+
+def _event(value: str | None) -> ChunkEvent | None:
+    try:
+        return None if value is None else ChunkEvent(value)
+    except ValueError:
+        raise Rejection("event", f"{EVENT}={_quoted(str(value))}; allowed: {', '.join(ChunkEvent)}") from None
+
+
+def _check_payload(payload: bytes, chosen: AudioFormat, event: ChunkEvent | None, options: InputOptions) -> None:
+    size = len(payload)
+    if size > options.max_chunk_bytes:
+        raise Rejection("too_large", f"{size} bytes; AUDIO_MAX_CHUNK_BYTES={options.max_chunk_bytes}")
+    if not size and event is None:
+        raise Rejection("empty", f"no payload and no {EVENT}")
+    if size % chosen.frame_bytes:
+        raise Rejection(
+            "partial_frame",
+            f"{size} bytes are not a whole number of {chosen.frame_bytes}-byte sample frames "
+            f"({chosen.encoding}, {chosen.channels} channels)",
+        )
+
+
+def _quoted(value: str) -> str:
+    """What a sentence shows of a value that may be as long as a message: its beginning."""
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+
+
+def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:
+    """Return the value of a header that is a hint: a bad one is ignored, as P-3 asks of `traceparent`."""
+    return value if value is not None and pattern.fullmatch(value) else None
