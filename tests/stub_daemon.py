@@ -13,7 +13,6 @@ import sys
 import time
 
 from transcriber import settings
-from transcriber.daemon.durable import DurableService
 from transcriber.daemon.service import Service
 from transcriber.domain.errors import EngineError, Stopped
 from transcriber.domain.results import Segment
@@ -61,8 +60,7 @@ class StubEngine:
 async def main() -> int:
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    service = DurableService if chosen.durable else Service
-    return await service(chosen, StubEngine).run()
+    return await Service(chosen, StubEngine).run()
 
 
 code = asyncio.run(main())

@@ -88,7 +88,7 @@ def outcome(environ: dict[str, str]) -> Settings | SettingError:
 
 
 def test_the_defaults_are_those_of_the_wire_protocol() -> None:
-    """Without any variable, and with every variable empty, the daemon runs as the README says."""
+    """Without any variable, and with every variable empty, the daemon runs as docs/settings.md says."""
     plain = settings.load({})
     assert plain == settings.load(dict.fromkeys(settings.names(), ""))
     assert plain.subject == "audio.*"

@@ -20,7 +20,8 @@ from otlp import nobody
 from transcriber import settings
 from transcriber.broker.live import LiveSource
 from transcriber.broker.requests import RequestService
-from transcriber.daemon.service import Service
+from transcriber.daemon.modes import LiveMode, Running
+from transcriber.daemon.state import Grace
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding, Skipped
 from transcriber.pipeline.live import LivePipeline
 
@@ -170,12 +171,14 @@ async def test_without_any_grace_all_that_was_received_is_told_as_gaps(
 
 async def test_what_there_was_no_time_to_take_in_is_taken_without_its_audio(nats_server: NatsServer) -> None:
     """Chunks that are still in the source's buffer when the time is over reach the account before sessions end."""
-    service = Service(settings.load({"NATS_URL": nats_server.url}))
+    mode = LiveMode(settings.load({"NATS_URL": nats_server.url}))
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
     source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(LivePipeline)
     source.rest.return_value = [Skipped(chunk, 160), Skipped(chunk, 320)]
     ingesting = asyncio.create_task(asyncio.Event().wait())
-    await service._end_streams(source, requests, pipeline, ingesting)
+    mode._running = Running(connection=Mock(), parts=Mock(), requests=requests, worker=Mock())
+    mode._source, mode._pipeline, mode._ingesting = source, pipeline, ingesting
+    await mode.end_input(Grace(0.0))
     assert [call[0] for call in pipeline.mock_calls] == ["receive", "receive", "end_all"]
     assert pipeline.receive.call_args_list[1].args[0].frames == 320
     assert ingesting.cancelled()

@@ -144,7 +144,7 @@ def fates(scope: Scope) -> list[Json]:
         ),
         lines(
             "Gaps by reason",
-            "Good is 0; the README says what to do about each reason (What a gap means).",
+            "Good is 0; docs/operations.md says what to do about each reason.",
             "suffix: s/s",
             Query(f"sum by (reason) ({rate(scope.audio('gap'))})", "{{reason}}"),
             stack=True,

@@ -69,7 +69,6 @@ def _exit_code(error: TranscriberError) -> int:
 
 def _run(_options: argparse.Namespace) -> NoReturn:
     from transcriber import settings
-    from transcriber.daemon.durable import DurableService
     from transcriber.daemon.ending import ExitCode
     from transcriber.daemon.service import Service
     from transcriber.telemetry import logs
@@ -78,11 +77,10 @@ def _run(_options: argparse.Namespace) -> NoReturn:
     logs.configure(chosen.log_level, chosen.log_format)
     for name, meant in settings.mistaken().items():
         logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
-    service = DurableService if chosen.durable else Service
 
     async def live() -> NoReturn:
         try:
-            code = await service(chosen).run()
+            code = await Service(chosen).run()
         except CannotStart as error:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
             code = ExitCode.CANNOT_START
@@ -160,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transcriber",
         description="Speech on NATS in, text on NATS out.",
-        epilog="Settings come from the environment: NATS_URL, AUDIO_SUBJECT, WHISPER_MODEL_PATH, ...; see the README.",
+        epilog="Settings come from the environment: NATS_URL, AUDIO_SUBJECT, WHISPER_MODEL_PATH, ...; see docs/settings.md.",
     )
     parser.add_argument("--version", action="version", version=f"transcriber {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,12 +15,13 @@ import numpy as np
 from transcriber import __version__
 from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
-from transcriber.broker.live import LiveSource
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
 from transcriber.daemon.ending import ExitCode, signals, why, within
 from transcriber.daemon.model_swap import Models, ModelSwap, behind, pulled
+from transcriber.daemon.modes import Running, mode_for
 from transcriber.daemon.standing import snapshot, summarise, wedged
+from transcriber.daemon.state import Grace, State
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import Standing
@@ -31,7 +30,6 @@ from transcriber.http.status_page import StatusPage
 from transcriber.models import store
 from transcriber.pipeline import listeners
 from transcriber.pipeline.interim import Partials
-from transcriber.pipeline.live import LivePipeline
 from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.requests import Recordings
 from transcriber.protocol import incoming
@@ -48,16 +46,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from transcriber.domain.events import Lag
     from transcriber.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
-_UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
-_LEAST_PUBLISH_SECS = 0.25  # even when the grace period is over: a working server needs milliseconds
-_ANSWER_SECS = 0.25  # to send refusals that are ready
-_PUBLISH_SECS = 1.5  # the end of the grace period, kept for publishing what it decided
 
 
 class Service:
@@ -70,105 +63,138 @@ class Service:
         self._settings = settings
         self._load_engine = load_engine
         self._model_path = behind(settings.whisper.path)
-        self._swap: ModelSwap | None = None
+        self._state = State.STARTING
+        self._mode = mode_for(settings)
         self._tallies = Tallies()
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
-        self._queue = JobQueue(1)
-        self._connection: Connection | None = None
-        self._lag: Callable[[], Lag | None] = lambda: None
-        self._ready = False
-        self._drain_until = self._publish_until = 0.0
-        self._stop = asyncio.Event()
-        self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._longest_wait)
+        self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._page = StatusPage(self._tallies, self._shown) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
-
-    @property
-    def _longest_wait(self) -> float:
-        """Seconds after which a window is given up."""
-        return self._settings.max_latency
+        self._stop = asyncio.Event()
+        self._failed = False  # a step of the shutdown
+        # What the start makes, in this order.
+        self._telemetry: Telemetry | None = None
+        self._queue: JobQueue | None = None
+        self._swap: ModelSwap | None = None
+        self._connection: Connection | None = None
+        self._publisher: Publisher | None = None
+        self._publishing: asyncio.Task[None] | None = None
 
     async def run(self) -> ExitCode:
         """Live until a signal (0) or until the broker is lost for good (4). Raises `CannotStart`."""
         with signals(self._stop, self._on_hang_up):
             try:
-                return await self._live()
+                code = await self._live()
             finally:
+                # A start that was given up has nothing to finish.
+                await self._shut_down(Grace(self._settings.shutdown_grace if self._state is State.DRAINING else 0.0))
                 summarise(self._tallies, self._queue, self._sessions)
+        return ExitCode.DEFECT if self._failed and code is ExitCode.CLEAN else code
 
     async def _live(self) -> ExitCode:
-        # What is entered first is left last: telemetry hears of everything, and NATS takes the last results.
-        async with AsyncExitStack() as stack:
-            telemetry = Telemetry(self._settings.telemetry, self._tallies, self._snapshot)
-            stack.push_async_callback(telemetry.shutdown)
-            if telemetry.scrape is not None:
-                self._health.offer("/metrics", CONTENT_TYPE, telemetry.scrape)
-            await self._health.start()
-            stack.push_async_callback(self._health.stop)
-            log.info("starting", extra={"version": __version__, "health_port": self._health.port})
-            self._connection = connection = Connection(self._settings.broker)
-            starting: asyncio.Future[Any] = asyncio.create_task(self._start(connection, stack, telemetry))
-            stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({starting, stopping, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
-                return why({connection.lost})
-            watched: set[asyncio.Future[None]] = {connection.lost, *starting.result()}
-            await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
-            self._ready = False
-            if self._swap is not None:
-                self._swap.give_up()
-            grace = self._settings.shutdown_grace
-            self._publish_until = asyncio.get_running_loop().time() + grace
-            self._drain_until = self._publish_until - min(_PUBLISH_SECS, grace / 2)
-            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": grace})
-            return why(watched)
+        """Start, then wait for the end. The state is `DRAINING` afterwards where there is something to finish."""
+        self._telemetry = Telemetry(self._settings.telemetry, self._tallies, self._snapshot)
+        if self._telemetry.scrape is not None:
+            self._health.offer("/metrics", CONTENT_TYPE, self._telemetry.scrape)
+        await self._health.start()
+        log.info("starting", extra={"version": __version__, "health_port": self._health.port})
+        connection = Connection(self._settings.broker)
+        starting: asyncio.Future[Any] = asyncio.create_task(self._start(connection, self._telemetry))
+        stopping: asyncio.Future[Any] = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({starting, stopping, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return why({connection.lost})
+        watched: set[asyncio.Future[None]] = {connection.lost, *starting.result()}
+        await asyncio.wait({stopping, *watched}, return_when=asyncio.FIRST_COMPLETED)
+        self._state = State.DRAINING
+        return why(watched)
 
-    async def _start(
-        self, connection: Connection, stack: AsyncExitStack, telemetry: Telemetry
-    ) -> set[asyncio.Future[None]]:
-        """Model, capacity, broker, subscriptions; what undoes each step goes onto the stack right behind it."""
+    async def _start(self, connection: Connection, telemetry: Telemetry) -> set[asyncio.Future[None]]:
+        """Model, capacity, broker, subscriptions. Returns what must not end."""
         settings = self._settings
-        await self._load()
+        self._queue = queue = await self._load()
         await connection.open()
-        stack.push_async_callback(connection.close)
-        publisher = Publisher(connection, self._queue.capacity + 4 * settings.sessions.max_streams)
-        publishing = asyncio.create_task(publisher.run())
-        stack.push_async_callback(self._publish_rest, connection, publisher, publishing)
+        self._connection = connection
+        self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
+        self._publishing = asyncio.create_task(publisher.run())
         control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
-        requests = RequestService(connection, self._recordings(telemetry, connection), __version__, control)
-        tasks = await self._serve(connection, self._parts(connection, publisher, telemetry), requests, stack)
-        self._ready = True
+        running = Running(
+            connection=connection,
+            parts=self._parts(queue, connection, publisher, telemetry),
+            requests=RequestService(connection, self._recordings(queue, telemetry, connection), __version__, control),
+            worker=self._worker,
+        )
+        watched = await self._mode.start(running, self._enter)
+        self._enter(State.READY)
         where = {"subject": settings.subject, "nats": settings.broker.address, "health_port": self._health.port}
         log.info("ready", extra=where)
-        return {publishing, *tasks}
+        return {self._publishing, *watched}
 
-    async def _serve(
-        self, connection: Connection, parts: Parts, requests: RequestService, stack: AsyncExitStack
-    ) -> set[asyncio.Future[None]]:
-        """Take live audio and requests. Returns what must not end."""
-        pipeline = LivePipeline(parts)
-        stack.push_async_callback(self._finish_queue, pipeline, requests)
-        source = LiveSource(connection, self._settings.subject, self._settings.input)
-        keeping_time = asyncio.create_task(pipeline.keep_time(self._settings.status_interval, source))
-        stack.callback(keeping_time.cancel)
-        await requests.start()
-        await source.start()
-        ingesting = asyncio.create_task(pipeline.ingest(source))
-        stack.push_async_callback(self._end_streams, source, requests, pipeline, ingesting)
-        return {keeping_time, ingesting}
+    async def _shut_down(self, grace: Grace) -> None:
+        """Undo the start, whatever of it was done, in this order."""
+        # 1. Answer 503 at /readyz, and exchange no model any more.
+        self._state = State.DRAINING
+        if self._swap is not None:
+            self._swap.give_up()
+        if self._queue is not None:
+            extra = {"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace}
+            log.info("draining", extra=extra)
+        # 2. Take no more audio and no more requests.
+        await self._step(self._mode.end_input(grace))
+        # 3. Decode what is queued. What there is no time for becomes gaps, or stays stored.
+        await self._step(self._mode.settle(grace))
+        # 4. Publish what was decided. What cannot be published is told to the log.
+        await self._step(self._publish_rest(grace))
+        # 5. Leave NATS.
+        await self._step(self._disconnect())
+        # 6. Close the HTTP port.
+        await self._step(self._health.stop())
+        # 7. Flush telemetry, under a deadline of its own.
+        await self._step(self._flush_telemetry())
+        self._state = State.STOPPED
 
-    def _parts(self, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
+    async def _step(self, step: Awaitable[object]) -> None:
+        """Do one step. What fails in it keeps no other from its work."""
+        try:
+            await step
+        except Exception:
+            log.critical("a step of the shutdown failed", exc_info=True)
+            self._failed = True
+
+    async def _publish_rest(self, grace: Grace) -> None:
+        """Publish what is left; with the broker away, wait a little, then tell the log instead."""
+        if self._connection is None or self._publisher is None or self._publishing is None:
+            return
+        if not self._publishing.done() and not self._connection.lost.done():
+            await within(min(grace.publishing_left, _RECONNECT_SECS), self._publisher.emptied())
+        await within(0.0, self._publishing)
+        for message in self._publisher.undelivered():
+            extra = {"subject": message.subject, "body": message.payload.decode()}
+            log.error("not published: NATS is away", extra=extra)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _flush_telemetry(self) -> None:
+        if self._telemetry is not None:
+            await self._telemetry.shutdown()
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+
+    def _parts(self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
         settings = self._settings
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
-        partials = Partials(self._sessions, self._queue, publisher, self._tallies, interval=interval, **fitting)
+        partials = Partials(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
         pages = () if self._page is None else (listeners.Page(self._page.tell),)
         return Parts(
             sessions=self._sessions,
-            queue=self._queue,
+            queue=queue,
             publisher=publisher,
             observer=telemetry,
             listeners=listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger(), *pages),
@@ -179,28 +205,29 @@ class Service:
             **fitting,
         )
 
-    async def _load(self) -> None:
-        """Verify the model before native code sees it, load and measure it, derive the capacity."""
+    async def _load(self) -> JobQueue:
+        """Verify the model before native code sees it, load and measure it, derive the queue's capacity."""
         settings = self._settings
         verified = store.verify(self._model_path, settings.model_sha256)
         window = settings.sessions.stream.window_secs
         rtf = await self._worker.start(speech(window), settings.rtf)
         scheduling.give_way()  # to the engine's thread, which is there by now and does not inherit it
         derived = self._derived(rtf)
-        self._queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
-        self._worker.serve(self._queue)
+        queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
+        self._worker.serve(queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
         log.info("model ready: %s", derived, extra=extra)
         if verified.path == store.bundled_model_path():
             log.warning(store.BUNDLED_NOTE)
         self._swap = ModelSwap(
             self._worker,
-            self._queue,
+            queue,
             Models(settings.whisper.path, settings.model_sha256, pulled()),
             self._make_engine,
             speech=partial(speech, window),
             derive=self._derived,
         )
+        return queue
 
     def _make_engine(self, path: Path) -> Engine:
         return self._load_engine(dataclasses.replace(self._settings.whisper, path=path))
@@ -217,48 +244,9 @@ class Service:
         else:
             log.warning("SIGHUP: there is no model yet that could be swapped")
 
-    async def _end_streams(
-        self, source: LiveSource, requests: RequestService, pipeline: LivePipeline, ingesting: asyncio.Task[None]
-    ) -> None:
-        """Take no more audio, decode what is here, and make last windows of what is buffered."""
-        stopping = asyncio.gather(requests.stop(), source.stop(), return_exceptions=True)
-        await within(min(_UNSUBSCRIBE_SECS, self._left), stopping)
-        source.end()
-        await within(self._left / 2, ingesting)  # the other half is for what is queued
-        for arrival in source.rest():
-            pipeline.receive(arrival, time.monotonic())
-        pipeline.end_all()
-        self._queue.close()
-
-    async def _finish_queue(self, pipeline: LivePipeline, requests: RequestService) -> None:
-        """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
-        self._queue.close()
-        await within(self._left, self._worker.finished.wait())
-        pipeline.give_up()
-        await within(_ANSWER_SECS, requests.give_up())
-
-    async def _publish_rest(self, connection: Connection, publisher: Publisher, publishing: asyncio.Task[None]) -> None:
-        """Publish what is left; with the broker away, wait a little, then tell the log instead."""
-        if not publishing.done() and not connection.lost.done():
-            await within(min(self._publishing_left, _RECONNECT_SECS), publisher.emptied())
-        await within(0.0, publishing)
-        for message in publisher.undelivered():
-            extra = {"subject": message.subject, "body": message.payload.decode()}
-            log.error("not published: NATS is away", extra=extra)
-
-    @property
-    def _left(self) -> float:
-        """Seconds of the grace period that are left for work."""
-        return max(0.0, self._drain_until - asyncio.get_running_loop().time())
-
-    @property
-    def _publishing_left(self) -> float:
-        """Seconds that are left for publishing."""
-        return max(_LEAST_PUBLISH_SECS, self._publish_until - asyncio.get_running_loop().time())
-
-    def _recordings(self, telemetry: Telemetry, connection: Connection) -> Recordings:
+    def _recordings(self, queue: JobQueue, telemetry: Telemetry, connection: Connection) -> Recordings:
         return Recordings(
-            self._queue,
+            queue,
             telemetry,
             listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger()),
             self._tallies,
@@ -270,17 +258,18 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        lag, limit = self._lag(), self._settings.max_latency
-        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=limit)
-
-    @property
-    def _state(self) -> str:
-        """What the status page says first."""
-        return self._not_alive() or self._not_ready() or "ready"
+        return snapshot(
+            self._worker,
+            self._queue,
+            self._sessions,
+            self._connection,
+            lag=self._mode.lag,
+            max_latency=self._settings.max_latency,
+        )
 
     def _shown(self) -> Standing:
         return Standing(
-            self._state,
+            self._not_alive() or self._not_ready() or str(self._state),
             __version__,
             self._worker.model,
             self._settings.max_latency if not self._settings.durable else None,
@@ -291,13 +280,16 @@ class Service:
 
     def _not_alive(self) -> str | None:
         """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""
-        if self._ready and not self._worker.alive:
+        if self._state is State.READY and not self._worker.alive:
             return "the Whisper thread is dead"
         return wedged(self._worker, self._settings.max_latency)
 
     def _not_ready(self) -> str | None:
-        if not self._ready:
-            return "starting" if not self._drain_until else "draining"
+        """A standby is as ready as it can be: updates must not wait for it to work."""
+        if self._state is State.STANDING_BY:
+            return None
+        if self._state is not State.READY:
+            return str(self._state)
         return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
 
 

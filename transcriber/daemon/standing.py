@@ -23,7 +23,7 @@ _WEDGED_SECS = 60.0  # the least time after which a window in the engine counts 
 
 def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     worker: WhisperThread,
-    queue: JobQueue,
+    queue: JobQueue | None,
     sessions: Sessions,
     connection: Connection | None,
     *,
@@ -33,8 +33,8 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     """Read every figure of this moment."""
     behind = lag or Lag(0, 0.0)
     return Snapshot(
-        queue.depth,
-        queue.capacity,
+        queue.depth if queue is not None else 0,
+        queue.capacity if queue is not None else 0,
         worker.busy_seconds,
         worker.pace.rtf,
         buffered=sessions.buffered / SAMPLE_RATE,
@@ -47,7 +47,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     )
 
 
-def summarise(tallies: Tallies, queue: JobQueue, sessions: Sessions) -> None:
+def summarise(tallies: Tallies, queue: JobQueue | None, sessions: Sessions) -> None:
     """One line that says what this run did."""
     seconds = {str(fate): round(tallies.audio.total(fate) / SAMPLE_RATE, 3) for fate in tallies.audio.kinds()}
     log.info(
@@ -55,7 +55,7 @@ def summarise(tallies: Tallies, queue: JobQueue, sessions: Sessions) -> None:
         extra={
             "jobs_enqueued": tallies.jobs_enqueued.grand_total(),
             "jobs_dropped": tallies.jobs_dropped.grand_total(),
-            "queue_depth": queue.depth,
+            "queue_depth": queue.depth if queue is not None else 0,
             "seconds": seconds | {"pending": round(sessions.unsettled / SAMPLE_RATE, 3)},
         },
     )

@@ -1,0 +1,205 @@
+"""Where a daemon's audio comes from, and how it begins and ends: live from NATS, or stored in JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+from transcriber.broker.durable import DurableSource
+from transcriber.broker.lease import Lease
+from transcriber.broker.live import LiveSource
+from transcriber.broker.transcripts import Transcripts
+from transcriber.daemon.ending import within
+from transcriber.daemon.state import State
+from transcriber.pipeline.durable import DurablePipeline
+from transcriber.pipeline.live import LivePipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transcriber.broker.connection import Connection
+    from transcriber.broker.requests import RequestService
+    from transcriber.daemon.state import Grace
+    from transcriber.domain.events import Lag
+    from transcriber.pipeline.parts import Parts
+    from transcriber.settings import Settings
+    from transcriber.worker.whisper import WhisperThread
+
+_UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
+_ANSWER_SECS = 0.25  # to send refusals that are ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What a mode works with once NATS is there and the model is loaded."""
+
+    connection: Connection
+    parts: Parts
+    requests: RequestService
+    worker: WhisperThread
+
+
+class Mode(Protocol):
+    """One way to get audio. `end_input` and `settle` may come at any moment after `start` was called."""
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds after which a window is given up."""
+        ...
+
+    @property
+    def lag(self) -> Lag | None:
+        """How far stored audio is ahead of us; None where nothing is stored."""
+        ...
+
+    async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:
+        """Take audio and requests. Returns what must not end; tells `enter` of a state on the way."""
+        ...
+
+    async def end_input(self, grace: Grace) -> None:
+        """Take no more audio."""
+        ...
+
+    async def settle(self, grace: Grace) -> None:
+        """Let the worker finish what is queued, and decide about what it has no time for."""
+        ...
+
+
+class LiveMode:
+    """Audio as it is published; what there is no time for becomes a gap."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: Running | None = None
+        self._pipeline: LivePipeline | None = None
+        self._source: LiveSource | None = None
+        self._ingesting: asyncio.Task[None] | None = None
+        self._keeping_time: asyncio.Task[None] | None = None
+
+    @property
+    def longest_wait(self) -> float:
+        return self._settings.max_latency
+
+    @property
+    def lag(self) -> Lag | None:
+        return None
+
+    async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - there is nothing to tell
+        self._running, self._pipeline = running, LivePipeline(running.parts)
+        source = LiveSource(running.connection, self._settings.subject, self._settings.input)
+        self._keeping_time = asyncio.create_task(self._pipeline.keep_time(self._settings.status_interval, source))
+        await running.requests.start()
+        await source.start()
+        self._source = source
+        self._ingesting = asyncio.create_task(self._pipeline.ingest(source))
+        return {self._keeping_time, self._ingesting}
+
+    async def end_input(self, grace: Grace) -> None:
+        """Take no more audio, decode what is here, and make last windows of what is buffered."""
+        if self._running is None:
+            return
+        if self._pipeline is not None and self._source is not None and self._ingesting is not None:
+            stopping = asyncio.gather(self._running.requests.stop(), self._source.stop(), return_exceptions=True)
+            await within(min(_UNSUBSCRIBE_SECS, grace.left), stopping)
+            self._source.end()
+            await within(grace.left / 2, self._ingesting)  # the other half is for what is queued
+            for arrival in self._source.rest():
+                self._pipeline.receive(arrival, time.monotonic())
+            self._pipeline.end_all()
+        self._running.parts.queue.close()
+
+    async def settle(self, grace: Grace) -> None:
+        """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
+        if self._keeping_time is not None:
+            self._keeping_time.cancel()
+        if self._running is None or self._pipeline is None:
+            return
+        await within(grace.left, self._running.worker.finished.wait())
+        self._pipeline.give_up()
+        await within(_ANSWER_SECS, self._running.requests.give_up())
+
+
+class DurableMode:
+    """Stored audio, from where the transcripts end; what there is no time for is left to the next start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: Running | None = None
+        self._lease: Lease | None = None
+        self._pipeline: DurablePipeline | None = None
+        self._source: DurableSource | None = None
+        self._ingesting: asyncio.Task[None] | None = None
+        self._keeping_lease: asyncio.Task[None] | None = None
+        self._keeping_time: asyncio.Task[None] | None = None
+
+    @property
+    def longest_wait(self) -> float:
+        return math.inf
+
+    @property
+    def lag(self) -> Lag | None:
+        return self._source.lag if self._source is not None else None
+
+    async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:
+        """Wait for the lease, then take stored audio and requests."""
+        self._running, settings, connection = running, self._settings, running.connection
+        lease = Lease(connection, settings.subject, self._name())
+        enter(State.STANDING_BY)
+        await lease.acquire()
+        enter(State.STARTING)
+        self._lease = lease
+        self._keeping_lease = asyncio.create_task(lease.keep())
+        transcripts = Transcripts(connection)
+        standing = await transcripts.standing(settings.subject)
+        self._pipeline = DurablePipeline(running.parts, transcripts, standing.checkpoints)
+        self._source = DurableSource(
+            connection,
+            settings.subject,
+            settings.input,
+            begin=standing.begin,
+            done={stream: at.cursor for stream, at in standing.checkpoints.items()},
+            max_lag=settings.max_lag,
+        )
+        self._keeping_time = asyncio.create_task(self._pipeline.keep_time(settings.status_interval, self._source))
+        await running.requests.start()
+        self._ingesting = asyncio.create_task(self._pipeline.ingest(self._source))
+        return {self._keeping_lease, self._keeping_time, self._ingesting, self._pipeline.failed}
+
+    async def end_input(self, grace: Grace) -> None:
+        """Take no more audio; what is open or not queued yet stays for the next start."""
+        if self._running is None:
+            return
+        if self._ingesting is not None:
+            self._ingesting.cancel()
+            await within(grace.left, self._running.requests.stop())
+        self._running.parts.queue.close()
+
+    async def settle(self, grace: Grace) -> None:
+        """Let the worker finish what is queued, and store it, within the grace period; give the lease back."""
+        if self._keeping_time is not None:
+            self._keeping_time.cancel()
+        if self._running is not None and self._pipeline is not None:
+            await within(grace.left, self._running.worker.finished.wait())
+            self._running.parts.queue.abandon()
+            await within(grace.publishing_left, self._pipeline.stored())
+            self._pipeline.stop_storing()
+            await within(grace.left, self._running.requests.give_up())
+        if self._keeping_lease is not None:
+            self._keeping_lease.cancel()
+        if self._lease is not None:
+            await self._lease.release()
+
+    def _name(self) -> str:
+        """Who we are, the same after a restart: nobody else on this host has our port."""
+        port = self._settings.health.port
+        return f"{socket.gethostname()}:{port}" if port else uuid4().hex
+
+
+def mode_for(settings: Settings) -> Mode:
+    """The mode that the settings ask for."""
+    return DurableMode(settings) if settings.durable else LiveMode(settings)
