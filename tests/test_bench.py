@@ -95,6 +95,7 @@ def test_latency_finds_a_final_for_every_utterance(tmp_path: Path) -> None:
     assert "20%" in out
 
 
+@pytest.mark.slow
 def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
     """Offered = accepted + dropped, the audio adds up, and no text is later than L_max."""
     pytest.importorskip("matplotlib")
@@ -134,6 +135,7 @@ def test_fairness_plays_the_ordinary_streams_with_and_without_a_flood(tmp_path: 
     assert found["ratios"]["over_allowed"] == pytest.approx(crowded["final"]["p95"] / allowed)
 
 
+@pytest.mark.slow
 def test_durable_compares_a_backlog_with_live_audio(tmp_path: Path) -> None:
     """The same audio both ways, and ratios that are quotients of the figures."""
     found, _ = bench(tmp_path, "durable", "--seconds", "20", "--threads", "1")

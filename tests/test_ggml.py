@@ -170,7 +170,7 @@ def test_truncation_anywhere_is_found(copy):
     """A file cut at any length, down to nothing, is refused and the sentence says where it ends."""
     chance = random.Random(2)
     cuts = {0, 1, 3, 4, 47, 48, 55, 56, SIZE - 1, HEAD_POSITIONS[0], HEAD_POSITIONS[0] + 5, HEAD_POSITIONS[-1]}
-    cuts |= {chance.randrange(SIZE) for _ in range(60)} | {chance.randrange(HEAD_POSITIONS[0]) for _ in range(30)}
+    cuts |= {chance.randrange(SIZE) for _ in range(30)} | {chance.randrange(HEAD_POSITIONS[0]) for _ in range(15)}
     for cut in sorted(cuts, reverse=True):
         os.truncate(copy, cut)
         assert re.match(rf"truncated: ends at byte {cut}, but .+ goes on to byte \d+$", complaint(copy))
@@ -228,7 +228,7 @@ def test_quantised_rows_must_be_whole_blocks(tmp_path):
 
 
 @given(position=st.sampled_from(HEAD_POSITIONS), change=st.integers(1, 255))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_in_a_tensor_head_is_found(tmp_path, position, change):
     """Dimensions, type and name of every tensor are checked to the last bit."""
     path = tmp_path / "model.bin"

@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transcriber",
         description="Speech on NATS in, text on NATS out.",
-        epilog="Settings come from the environment: NATS_URL, AUDIO_SUBJECT, WHISPER_MODEL_PATH, ...; see docs/settings.md.",
+        epilog="Settings come from the environment: NATS_URL, WHISPER_MODEL_PATH, ...; see docs/settings.md.",
     )
     parser.add_argument("--version", action="version", version=f"transcriber {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
