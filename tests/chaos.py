@@ -29,7 +29,7 @@ def jetstream_server(folder: Path, config: str = "") -> NatsServer:
 
 
 async def set_up_streams(url: str, storage: Storage | None = None) -> None:
-    connection = Connection(BrokerOptions(url))
+    connection = Connection(BrokerOptions(url=url))
     await connection.open()
     await set_up(connection, storage or Storage())
     await connection.close()

@@ -53,7 +53,7 @@ class StubEngine:
             raise SystemExit
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
-        segment = Segment(f"stub {len(samples) / SAMPLE_RATE:.3f}", 0, len(samples), 0.9)
+        segment = Segment(text=f"stub {len(samples) / SAMPLE_RATE:.3f}", start=0, end=len(samples), confidence=0.9)
         return Decoded((segment,), language or "en")
 
 

@@ -76,15 +76,18 @@ def test_material_at_another_rate_is_as_long_and_as_loud() -> None:
 
 def test_a_plan_knows_what_is_said_where() -> None:
     """Utterances that a stream begins or ends in the middle of are not counted; the cycle repeats."""
-    plan = Plan("p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0)
+    plan = Plan(prefix="p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0)
     assert Plan.parse(str(plan)) == plan
     said = speech.Utterance(2.0, 4.0, "x")
     assert plan.spoken(0, said) == [(2.0, 4.0), (12.0, 14.0), (22.0, 24.0)]
     assert plan.phase(1) == 6.18
     assert [start for start, _ in plan.spoken(1, said)] == pytest.approx([5.82, 15.82])
     assert (plan.begin(0), plan.begin(1)) == (0.0, 0.05)
-    assert Plan("p", 2, 25.0, 100, 10.0, in_step=True).begin(1) == 0.0
-    assert [Plan("p", 2, 25.0, 100, 10.0, rate=rate).chunk_frames for rate in (48_000, 16_000)] == [4800, 1600]
+    assert Plan(prefix="p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0, in_step=True).begin(1) == 0.0
+    assert [
+        Plan(prefix="p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0, rate=rate).chunk_frames
+        for rate in (48_000, 16_000)
+    ] == [4800, 1600]
 
 
 @pytest.mark.parametrize("nap", [0.001, 0.02])
@@ -92,7 +95,9 @@ async def test_no_chunk_goes_out_before_it_was_recorded(nats_server: NatsServer,
     """What comes due while the generator pauses goes out late: early, it would make text look sooner than it is."""
     connection = Connection(settings.load({"NATS_URL": nats_server.url}).broker, name="test")
     await connection.open()
-    late = await publish(Plan("p", 20, 0.3, 10, 31.0, nap=nap), connection, time.monotonic() + 0.2)
+    late = await publish(
+        Plan(prefix="p", streams=20, seconds=0.3, chunk_ms=10, cycle=31.0, nap=nap), connection, time.monotonic() + 0.2
+    )
     await connection.close()
     assert len(late) == 600
     assert min(late) >= 0
@@ -111,7 +116,7 @@ def test_streams_make_the_load_exactly(load: float, seconds: float) -> None:
 
 def test_latencies_count_from_what_was_recorded() -> None:
     """From an utterance's end to the final that covers it, from its start to the first partial of its window."""
-    plan = Plan("bench", streams=1, seconds=8.0, chunk_ms=100, cycle=speech.recording().seconds)
+    plan = Plan(prefix="bench", streams=1, seconds=8.0, chunk_ms=100, cycle=speech.recording().seconds)
     played = Played(plan, begin=100.0)
     first, second = speech.recording().utterances[:2]
     window = {"stream": "bench-0", "start": first.start - 0.3, "end": first.end + 0.2}
@@ -128,7 +133,7 @@ def test_latencies_count_from_what_was_recorded() -> None:
 
 def test_windows_that_only_the_end_closes_are_not_counted() -> None:
     """They end all at once, as no independent producers would."""
-    played = Played(Plan("bench", 1, 10.0, 100, 31.0))
+    played = Played(Plan(prefix="bench", streams=1, seconds=10.0, chunk_ms=100, cycle=31.0))
     played.messages = [(0.0, {"type": "gap", "end": end, "reason": "queue_full"}) for end in (3.0, 9.0, 9.5, 10.0)]
     assert played.dropped() == {"queue_full": 2}
 
@@ -150,7 +155,7 @@ def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> Non
     header = check_model_file(path)
     assert (header.size, header.weights) == ("tiny", "f16")
     assert store.MODELS["tiny.en"].size - path.stat().st_size == 4 + len("<|endoftext|>")
-    engine = WhisperEngine(WhisperOptions(path, threads=1, audio_ctx=512))
+    engine = WhisperEngine(WhisperOptions(path=path, threads=1, audio_ctx=512))
     for seconds in (1, 3):
         (segment,) = engine.transcribe(np.zeros(seconds * 16_000, np.float32), None).segments
         assert 6 <= len(segment.words) <= 11

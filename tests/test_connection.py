@@ -56,8 +56,8 @@ PUBLIC = nkeys.from_seed(bytearray(SEED)).public_key.decode()
 )
 def test_an_address_never_shows_who_we_are(url: str, address: str) -> None:
     """User, password and token are left out, however the URL is written."""
-    assert BrokerOptions(url).address == address
-    options = BrokerOptions(url, user="u", password="s3cret", token="t0ken")
+    assert BrokerOptions(url=url).address == address
+    options = BrokerOptions(url=url, user="u", password="s3cret", token="t0ken")
     assert "cret" not in repr(options)
     assert "t0ken" not in repr(options)
 
@@ -99,9 +99,9 @@ async def test_tls_with_a_private_authority_and_a_client_certificate(tmp_path: P
     config = f'tls {{ cert_file: "{cert}", key_file: "{key}", ca_file: "{cert}", verify: true }}'
     with NatsServer(tmp_path / "nats", config=config) as server:
         mine = {"ca": str(cert), "cert": str(cert), "key": str(key)}
-        await opened(BrokerOptions(server.url, **mine))
+        await opened(BrokerOptions(url=server.url, **mine))
         with pytest.raises(BrokerError, match="CERTIFICATE_VERIFY_FAILED"):
-            await opened(BrokerOptions(server.url, connect_timeout=0.3))
+            await opened(BrokerOptions(url=server.url, connect_timeout=0.3))
 
 
 async def test_an_nkey_is_who_we_are(tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ async def test_an_nkey_is_who_we_are(tmp_path: Path) -> None:
     seed = tmp_path / "seed"
     seed.write_bytes(SEED + b"\n")
     with NatsServer(tmp_path / "nats", config=f"authorization {{ users: [ {{ nkey: {PUBLIC} }} ] }}") as server:
-        await opened(BrokerOptions(server.url, nkey=str(seed)))
+        await opened(BrokerOptions(url=server.url, nkey=str(seed)))
         with pytest.raises(BrokerError, match="Authorization Violation"):
-            await opened(BrokerOptions(server.url))
+            await opened(BrokerOptions(url=server.url))
 
 
 @pytest.fixture
 async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
-    made = Connection(BrokerOptions(nats_server.url, reconnect_timeout=0.5))
+    made = Connection(BrokerOptions(url=nats_server.url, reconnect_timeout=0.5))
     await made.open()
     yield made
     await made.close()
@@ -256,7 +256,7 @@ async def test_a_server_that_dies_before_it_confirms_is_told(nats_server: NatsSe
 
 async def test_a_server_that_comes_back_is_found(nats_server: NatsServer, connection: Connection) -> None:
     """After a restart on the same port messages flow again, and the loss of the broker is off the table."""
-    connection.options = BrokerOptions(nats_server.url)
+    connection.options = BrokerOptions(url=nats_server.url)
     ear = Ear()
     await connection.subscribe("audio.*", ear.__call__)
     nats_server.kill()
@@ -272,7 +272,7 @@ async def test_giving_up_the_start_leaves_nothing_running(nats_server: NatsServe
     """An `open` that is cancelled takes its attempts with it."""
     nats_server.freeze()
     before = asyncio.all_tasks()
-    opening = asyncio.create_task(Connection(BrokerOptions(nats_server.url)).open())
+    opening = asyncio.create_task(Connection(BrokerOptions(url=nats_server.url)).open())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(opening, 0.2)
     left = asyncio.all_tasks() - before

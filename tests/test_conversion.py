@@ -38,7 +38,19 @@ def complaint(folder: Path, data: bytes, vocabulary: str = VOCABULARY) -> str:
 def test_converted_file_is_a_whole_model_with_the_dimensions_of_the_weights(tmp_path):
     """whisper.cpp could take it; filters and tokens are those of the bundled model, which ends one token earlier."""
     path = converted(tmp_path, whispers.model_bin(WEIGHTS))
-    expected = ModelHeader(51_864, whispers.AUDIO, WIDTH, 2, 2, whispers.TEXT, WIDTH, 2, 1, 80, 1)
+    expected = ModelHeader(
+        n_vocab=51_864,
+        n_audio_ctx=whispers.AUDIO,
+        n_audio_state=WIDTH,
+        n_audio_head=2,
+        n_audio_layer=2,
+        n_text_ctx=whispers.TEXT,
+        n_text_state=WIDTH,
+        n_text_head=2,
+        n_text_layer=1,
+        n_mels=80,
+        ftype=1,
+    )
     assert check_model_file(path) == expected
     head, tokens, _ = whispers.read_ggml(path)
     bundled_head, bundled_tokens, _ = whispers.read_ggml(bundled_model_path())

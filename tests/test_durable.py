@@ -125,12 +125,19 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
     pipeline = DurablePipeline(parts, SimpleNamespace(), {})
 
     def window(stream: str, sequence: int) -> Window:
-        return Window(Origin(stream, "x"), sequence, 0, 16_000, np.zeros(16_000, np.float32), cursor=Cursor(1, 0))
+        return Window(
+            origin=Origin(stream, "x"),
+            sequence=sequence,
+            start=0,
+            end=16_000,
+            samples=np.zeros(16_000, np.float32),
+            cursor=Cursor(1, 0),
+        )
 
     first, second = window("s1", 0), window("s1", 1)
     pipeline._take([first, second])
     assert (queue.get(), queue.depth) == (queue._running, 2)
-    assert queue.try_put(Job(window("request", 0), lambda _: None))
+    assert queue.try_put(Job(window=window("request", 0), deliver=lambda _: None))
     assert list(pipeline._backlog) == [second]
     assert parts.tallies.jobs_dropped.grand_total() == 0
 
@@ -191,7 +198,7 @@ async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsSe
 async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> None:
     """And says what differs. Run again with what is there, it changes nothing."""
     await set_up_streams(server.url)
-    connection = Connection(BrokerOptions(server.url))
+    connection = Connection(BrokerOptions(url=server.url))
     await connection.open()
     assert all("is there" in line for line in await set_up(connection, Storage()))
     with pytest.raises(BrokerError, match="AUDIO exists with other settings: max_age is 86400, not 60"):
@@ -202,7 +209,7 @@ async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> Non
 async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> None:
     """One of our names that somebody else has taken; the daemon's own is known for what it is."""
     await set_up_streams(server.url)
-    connection = Connection(BrokerOptions(server.url))
+    connection = Connection(BrokerOptions(url=server.url))
     await connection.open()
     async with Daemon(server.url, **durable(AUDIO_SUBJECT="audio.s1")) as daemon:
         async with asyncio.timeout(PATIENCE):  # the daemon makes it behind "ready"

@@ -26,7 +26,7 @@ from transcriber.worker.stop import Stop
 
 
 def load(**options: object) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(store.bundled_model_path(), 1, **options))  # type: ignore[arg-type]
+    return WhisperEngine(WhisperOptions(path=store.bundled_model_path(), threads=1, **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_pass_that_says_more_than_there_is_time_for_is_ended(heldout: Speech) 
     assert not whole.endless
     parameters = load()._parameters(8000, None, 0)
     assert parameters.max_tokens == 12
-    cut = _Hasty(WhisperOptions(store.bundled_model_path(), 1)).transcribe(samples, None)
+    cut = _Hasty(WhisperOptions(path=store.bundled_model_path(), threads=1)).transcribe(samples, None)
     assert cut.endless
     assert len(cut.segments[0].words) < sum(len(segment.words) for segment in whole.segments)
 

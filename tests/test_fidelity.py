@@ -94,7 +94,7 @@ async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech, recordings: int
 ) -> None:
     """Word error rate of the joined finals at most 1 point above the model alone; 99 % of speech inside windows."""
-    engine = WhisperEngine(WhisperOptions(store.bundled_model_path(), 1))
+    engine = WhisperEngine(WhisperOptions(path=store.bundled_model_path(), threads=1))
     sets = dict([("heldout", heldout), ("heldout2", more_heldout)][:recordings])
     said = " ".join(speech.words for speech in sets.values())
     assert len(said.split()) >= 750 * recordings

@@ -19,7 +19,19 @@ from transcriber.models.ggml import ModelHeader, check_model_file, tensors
 from transcriber.models.store import MODELS
 
 MODEL = Path(__file__).parent.parent / "models" / "ggml-dispatch-mini.bin"
-HEADER = ModelHeader(51864, 1500, 128, 2, 4, 448, 128, 2, 3, 80, 1)
+HEADER = ModelHeader(
+    n_vocab=51864,
+    n_audio_ctx=1500,
+    n_audio_state=128,
+    n_audio_head=2,
+    n_audio_layer=4,
+    n_text_ctx=448,
+    n_text_state=128,
+    n_text_head=2,
+    n_text_layer=3,
+    n_mels=80,
+    ftype=1,
+)
 FIELDS = [field.name for field in fields(ModelHeader)]
 HEADER_BYTES = 4 + 4 * len(FIELDS)
 FILTERS_BYTES = 8 + 4 * 80 * 201
@@ -27,7 +39,19 @@ SIZE = MODEL.stat().st_size
 FTYPES = {0: "f32", 1: "f16", 2002: "q4_0", 2003: "q4_1", 2008: "q5_0", 2009: "q5_1", 2007: "q8_0"} | {
     2010 + n: f"q{2 + n}_K" for n in range(5)
 }
-LARGE_V3 = ModelHeader(51866, 1500, 1280, 20, 32, 448, 1280, 20, 32, 128, 1)
+LARGE_V3 = ModelHeader(
+    n_vocab=51866,
+    n_audio_ctx=1500,
+    n_audio_state=1280,
+    n_audio_head=20,
+    n_audio_layer=32,
+    n_text_ctx=448,
+    n_text_state=1280,
+    n_text_head=20,
+    n_text_layer=32,
+    n_mels=128,
+    ftype=1,
+)
 
 # OpenAI's table of sizes (width, heads, encoder and decoder layers): https://github.com/openai/whisper, model card.
 SHAPES = {
@@ -134,7 +158,19 @@ def test_published_size_fits_the_file_format_to_the_byte(model):
     english, third = base.endswith(".en"), "v3" in base
     n_vocab, n_mels = 51864 if english else 51865 + third, 128 if third else 80
     ftype = next(number for number, name in FTYPES.items() if name == (f"q{quantised}" if quantised else "f16"))
-    header = ModelHeader(n_vocab, 1500, width, heads, audio_layers, 448, width, heads, text_layers, n_mels, ftype)
+    header = ModelHeader(
+        n_vocab=n_vocab,
+        n_audio_ctx=1500,
+        n_audio_state=width,
+        n_audio_head=heads,
+        n_audio_layer=audio_layers,
+        n_text_ctx=448,
+        n_text_state=width,
+        n_text_head=heads,
+        n_text_layer=text_layers,
+        n_mels=n_mels,
+        ftype=ftype,
+    )
     records = sum(12 + 4 * len(tensor.shape) + len(name) + tensor.nbytes for name, tensor in tensors(header).items())
     # 50257 tokens: 50256 byte pairs and, in English models, the word "<|endoftext|>"
     vocabulary = 521_859 if english else 508_089
@@ -145,7 +181,19 @@ def test_published_size_fits_the_file_format_to_the_byte(model):
 def test_every_weight_type_is_walked_to_the_last_byte(tmp_path, ftype, weights):
     """A file of each type that ggml stores passes whole, and fails when one byte is missing or added."""
     path = tmp_path / "model.bin"
-    header = ModelHeader(51865, 1500, 256, 4, 1, 448, 256, 4, 1, 80, ftype)
+    header = ModelHeader(
+        n_vocab=51865,
+        n_audio_ctx=1500,
+        n_audio_state=256,
+        n_audio_head=4,
+        n_audio_layer=1,
+        n_text_ctx=448,
+        n_text_state=256,
+        n_text_head=4,
+        n_text_layer=1,
+        n_mels=80,
+        ftype=ftype,
+    )
     write_model(path, header)
     size = path.stat().st_size
     assert check_model_file(path) == header

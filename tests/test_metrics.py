@@ -179,7 +179,17 @@ def test_gauges_show_the_snapshot_of_the_moment() -> None:
     """They are read when the exporter asks, not when something happens."""
     bench = Bench()
     bench.snapshot = Snapshot(
-        3, 5, 1.0, 0.25, 7.5, 8.5, 20.0, connected=True, reconnects=2, lag_chunks=12, lag_seconds=1.5
+        queue_depth=3,
+        queue_capacity=5,
+        busy=1.0,
+        rtf=0.25,
+        buffered=7.5,
+        pending=8.5,
+        max_latency=20.0,
+        connected=True,
+        reconnects=2,
+        lag_chunks=12,
+        lag_seconds=1.5,
     )
     wanted = {
         "queue.depth": 3,

@@ -94,7 +94,9 @@ def test_ended_carries_the_account_in_seconds_unrounded(origin: Origin, account:
 @given(origin=ORIGINS, account=ACCOUNTS, jobs=st.integers(0, 100), rtf=SECONDS)
 def test_status_fits_the_schema(origin: Origin, account: Account, jobs: int, rtf: float) -> None:
     """Status goes to a subject of its own, with the account and where the queue stands."""
-    message = encode_status(Status(origin, account, jobs, 7, 1.5, rtf), 9)
+    message = encode_status(
+        Status(origin=origin, account=account, pending_jobs=jobs, queue_capacity=7, estimated_wait=1.5, rtf=rtf), 9
+    )
     body = valid(message)
     assert message.subject == f"transcript.{origin.stream}.status"
     assert (body["pending_jobs"], body["queue_capacity"], body["estimated_wait"]) == (jobs, 7, 1.5)
@@ -132,9 +134,19 @@ def test_a_partial_is_a_final_with_a_stable_prefix(transcript: Transcript, text:
 
 def long_transcript() -> Transcript:
     words = tuple(Word(f"wort{i:02}", i * 160, i * 160 + 100, 0.5) for i in range(20))
-    segments = tuple(Segment("ein langer Satz ä", i * 3200, i * 3200 + 3000, 0.5, words) for i in range(5))
+    segments = tuple(
+        Segment(text="ein langer Satz ä", start=i * 3200, end=i * 3200 + 3000, confidence=0.5, words=words)
+        for i in range(5)
+    )
     recognition = Recognition(segments, "de", "stub")
-    return Transcript(Origin("s1", "run"), 3, 16000, 32000, recognition, Latency(0.1, 0.2, 0.3))
+    return Transcript(
+        origin=Origin("s1", "run"),
+        sequence=3,
+        start=16000,
+        end=32000,
+        recognition=recognition,
+        latency=Latency(0.1, 0.2, 0.3),
+    )
 
 
 def stage(body: dict[str, Any]) -> str:

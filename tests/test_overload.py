@@ -86,8 +86,10 @@ class Worker:
         return sum(f.what in what and f.stream.startswith(stream) and f.at >= since for f in self.fates)
 
     def _put(self, stream: str, samples: int) -> None:
-        window = Window(Origin(stream, "x"), len(self.fates), 0, samples, NOTHING)
-        job = Job(window, lambda outcome: self._tell(stream, "pushed_out", outcome.enqueued), self.now)
+        window = Window(origin=Origin(stream, "x"), sequence=len(self.fates), start=0, end=samples, samples=NOTHING)
+        job = Job(
+            window=window, deliver=lambda outcome: self._tell(stream, "pushed_out", outcome.enqueued), enqueued=self.now
+        )
         self._tell(stream, "accepted" if self.queue.try_put(job) else "refused", self.now)
         if self._running is None:
             self._start()

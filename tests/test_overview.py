@@ -19,13 +19,29 @@ SECOND = SAMPLE_RATE
 
 
 def transcript(text: str, start: int = 0, took: float = 0.5, stream: str = "s1") -> Transcript:
-    recognition = Recognition((Segment(text, 0, SECOND, 0.9),), "en", "stub")
-    return Transcript(Origin(stream, "x"), 0, start, start + SECOND, recognition, Latency(0.1, took - 0.1, took))
+    recognition = Recognition((Segment(text=text, start=0, end=SECOND, confidence=0.9),), "en", "stub")
+    return Transcript(
+        origin=Origin(stream, "x"),
+        sequence=0,
+        start=start,
+        end=start + SECOND,
+        recognition=recognition,
+        latency=Latency(0.1, took - 0.1, took),
+    )
 
 
 def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> Standing:
-    snapshot = Snapshot(3, 8, busy, 0.1, 0.0, pending, lag_chunks=7, lag_seconds=1.5)
-    return Standing("ready", "1.0", "stub", 20.0, snapshot, streams=1, **more)
+    snapshot = Snapshot(
+        queue_depth=3,
+        queue_capacity=8,
+        busy=busy,
+        rtf=0.1,
+        buffered=0.0,
+        pending=pending,
+        lag_chunks=7,
+        lag_seconds=1.5,
+    )
+    return Standing(state="ready", version="1.0", model="stub", max_latency=20.0, snapshot=snapshot, streams=1, **more)
 
 
 def view(overview: Overview, now: float = 0.0, **more: Any) -> dict[str, Any]:
@@ -61,8 +77,11 @@ def test_at_the_start_there_is_nothing_to_show_and_nothing_fails(overview: Overv
 def test_what_was_told_is_shown_newest_first_with_its_bounds_in_seconds(overview: Overview) -> None:
     """A final with its latency, suppressed text and a gap with their reasons."""
     overview.tell(transcript("train four", SECOND), at=100.0)
-    overview.tell(Suppressed(Origin("s1", "x"), 2 * SECOND, 3 * SECOND, "looped", "the the the"), at=101.0)
-    overview.tell(Gap(Origin("s2", "y"), 0, SECOND // 2, GapReason.DEADLINE), at=102.0)
+    overview.tell(
+        Suppressed(origin=Origin("s1", "x"), start=2 * SECOND, end=3 * SECOND, reason="looped", text="the the the"),
+        at=101.0,
+    )
+    overview.tell(Gap(origin=Origin("s2", "y"), start=0, end=SECOND // 2, reason=GapReason.DEADLINE), at=102.0)
     gap, suppressed, final = view(overview)["lines"]
     assert final == {
         "number": 0,
@@ -89,7 +108,7 @@ def test_a_storm_of_gaps_leaves_the_texts_and_stays_a_page(overview: Overview) -
     for number in range(1000):
         overview.tell(transcript(f"text {number}"), at=0.0)
     for _ in range(1000):
-        overview.tell(Gap(Origin("s1", "x"), 0, SECOND, GapReason.QUEUE_FULL), at=0.0)
+        overview.tell(Gap(origin=Origin("s1", "x"), start=0, end=SECOND, reason=GapReason.QUEUE_FULL), at=0.0)
     lines = view(overview)["lines"]
     assert [line["text"] for line in lines if line["kind"] == "final"] == [f"text {n}" for n in range(999, 979, -1)]
     assert sum(line["kind"] == "gap" for line in lines) == 20
@@ -102,7 +121,9 @@ def test_a_message_to_a_viewer_is_bounded(overview: Overview, tallies: Tallies) 
             tallies.audio.add(f"{number:064}", fate, 10**9)
     for _ in range(50):
         overview.tell(transcript("字" * 10_000, stream="s" * 64), at=1e9)
-        overview.tell(Suppressed(Origin("s" * 64, "x"), 0, SECOND, "looped", "字" * 10_000), at=1e9)
+        overview.tell(
+            Suppressed(origin=Origin("s" * 64, "x"), start=0, end=SECOND, reason="looped", text="字" * 10_000), at=1e9
+        )
     seen = overview.view(standing(), 0.0)
     assert len(seen["streams"]) == NAMED_STREAMS + 1
     assert seen["streams"][-1]["name"] == OTHERS

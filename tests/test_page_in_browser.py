@@ -38,8 +38,12 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
 async def shown() -> AsyncIterator[SimpleNamespace]:
     """The page with figures of the test's own making."""
     tallies = Tallies()
-    snapshot = Snapshot(3, 8, 0.0, 0.1, 0.0, pending=1.0, lag_chunks=5, lag_seconds=2.0)
-    standing = Standing("ready", "1.0", NASTY, 20.0, snapshot, streams=1, lags=True)
+    snapshot = Snapshot(
+        queue_depth=3, queue_capacity=8, busy=0.0, rtf=0.1, buffered=0.0, pending=1.0, lag_chunks=5, lag_seconds=2.0
+    )
+    standing = Standing(
+        state="ready", version="1.0", model=NASTY, max_latency=20.0, snapshot=snapshot, streams=1, lags=True
+    )
     page = StatusPage(tallies, lambda: standing)
     server = HealthServer(HealthOptions("127.0.0.1", 0), {}, page)
     await server.start()
@@ -50,9 +54,18 @@ async def shown() -> AsyncIterator[SimpleNamespace]:
 def speak(shown: SimpleNamespace, text: str, stream: str = "s1") -> None:
     shown.tallies.audio.add(stream, "received", 4 * SECOND)
     shown.tallies.audio.add(stream, "transcribed", 3 * SECOND)
-    recognition = Recognition((Segment(text, 0, SECOND, 0.9),), "en", "stub")
+    recognition = Recognition((Segment(text=text, start=0, end=SECOND, confidence=0.9),), "en", "stub")
     latency = Latency(0.1, 0.4, 0.5)
-    shown.page.tell(Transcript(Origin(stream, "x"), 0, 61 * SECOND, 64 * SECOND, recognition, latency))
+    shown.page.tell(
+        Transcript(
+            origin=Origin(stream, "x"),
+            sequence=0,
+            start=61 * SECOND,
+            end=64 * SECOND,
+            recognition=recognition,
+            latency=latency,
+        )
+    )
 
 
 async def test_the_words_of_real_speech_appear(
@@ -76,8 +89,8 @@ async def test_the_words_of_real_speech_appear(
 async def test_foreign_text_is_text(browser: Browser, shown: SimpleNamespace) -> None:
     """Markup in a text, a stream's name, a reason or the model's name is shown and does nothing."""
     speak(shown, NASTY, stream=NASTY)
-    shown.page.tell(Suppressed(Origin("s1", "x"), 0, SECOND, NASTY, NASTY))
-    shown.page.tell(Gap(Origin(NASTY, "x"), 0, SECOND, GapReason.DEADLINE))
+    shown.page.tell(Suppressed(origin=Origin("s1", "x"), start=0, end=SECOND, reason=NASTY, text=NASTY))
+    shown.page.tell(Gap(origin=Origin(NASTY, "x"), start=0, end=SECOND, reason=GapReason.DEADLINE))
     shown.tallies.chunks_dropped.add("s1", NASTY)
     await browser.open(shown.url)
     await browser.until("document.querySelectorAll('#lines li').length === 3")

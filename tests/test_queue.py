@@ -23,8 +23,10 @@ def job(
     *,
     partial: bool = False,
 ) -> Job:
-    window = Window(Origin(stream, "x"), sequence, 0, samples, np.zeros(0, np.float32))
-    return Job(window, deliver, enqueued=0.0, partial=partial)
+    window = Window(
+        origin=Origin(stream, "x"), sequence=sequence, start=0, end=samples, samples=np.zeros(0, np.float32)
+    )
+    return Job(window=window, deliver=deliver, enqueued=0.0, partial=partial)
 
 
 def look(sequence: int, stream: str = "s") -> Job:

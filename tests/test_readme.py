@@ -61,7 +61,7 @@ def test_the_metrics_table_names_every_metric_and_no_other() -> None:
         def __getattr__(self, kind: str) -> object:
             return lambda name, *_arguments, **_options: created.add(name)
 
-    Metrics(Meter(), Tallies(), lambda: Snapshot(0, 1, 0.0, 0.0, 0.0))  # type: ignore[arg-type]
+    Metrics(Meter(), Tallies(), lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0))  # type: ignore[arg-type]
     assert first_column(page("metrics")) == created
 
 

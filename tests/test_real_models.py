@@ -30,7 +30,7 @@ MOST_WORDS_A_SECOND = 8
 
 @cache
 def engine(name: str) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(real.model(name), 1))
+    return WhisperEngine(WhisperOptions(path=real.model(name), threads=1))
 
 
 @cache
@@ -47,7 +47,7 @@ def test_cut_windows_are_understood_and_end(name: str) -> None:
     right = said = 0
     for row in rows:
         cut = samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)]
-        window = Window(Origin("s", "x"), 0, 0, len(cut), cut, language="en")
+        window = Window(origin=Origin("s", "x"), sequence=0, start=0, end=len(cut), samples=cut, language="en")
         found = decode(engine(name), window, None, lambda _work: True)
         heard, spoken = words(found.recognition.text), words(row["words"])
         assert len(heard) <= 1.3 * len(spoken) + 2

@@ -26,7 +26,14 @@ RATES = [8000, 11_025, 16_000, 44_100, 48_000]
 
 
 def window(sequence: int, start: int, end: int, origin: Origin = ORIGIN) -> Window:
-    return Window(origin, sequence, start, end, np.zeros(end - start, np.float32), cursor=Cursor(sequence + 2, 7))
+    return Window(
+        origin=origin,
+        sequence=sequence,
+        start=start,
+        end=end,
+        samples=np.zeros(end - start, np.float32),
+        cursor=Cursor(sequence + 2, 7),
+    )
 
 
 def taken(records: Records) -> list[Record]:
@@ -46,7 +53,7 @@ def begun() -> Records:
 
 
 def gap(of: Window) -> Gap:
-    return Gap(of.origin, of.start, of.end, GapReason.ENGINE_ERROR, of.cursor)
+    return Gap(origin=of.origin, start=of.start, end=of.end, reason=GapReason.ENGINE_ERROR, cursor=of.cursor)
 
 
 def test_windows_are_stored_in_order_whatever_order_they_are_decided_in() -> None:
@@ -62,7 +69,9 @@ def test_windows_are_stored_in_order_whatever_order_they_are_decided_in() -> Non
     assert [r.window for r in stored] == [first, second]
     assert [r.checkpoint.position for r in stored] == [100, 300]
     assert [r.checkpoint.sequence for r in stored] == [1, 2]
-    assert stored[-1].checkpoint.account == Account(300, 0, 0, {GapReason.ENGINE_ERROR: 300}, 0)
+    assert stored[-1].checkpoint.account == Account(
+        received=300, transcribed=0, silent=0, gap={GapReason.ENGINE_ERROR: 300}, pending=0
+    )
 
 
 def test_silence_is_stored_with_what_follows_it_and_by_itself_when_it_lasts() -> None:
@@ -93,12 +102,26 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
     records.add(Started(other, "y", 0, Cursor(9, 0)))
     records.decide(last, gap(last))
     records.next()
-    records.add(Ended(ORIGIN, Account(200, 0, 100, {GapReason.ENGINE_ERROR: 100}, 0), Cursor(9, 0)))
+    records.add(
+        Ended(
+            ORIGIN,
+            Account(received=200, transcribed=0, silent=100, gap={GapReason.ENGINE_ERROR: 100}, pending=0),
+            Cursor(9, 0),
+        )
+    )
     stored = taken(records)
     assert [type(r.event) for r in stored] == [Started, Gap, Ended, Started]
     assert stored[2].checkpoint.over
     assert stored[2].checkpoint.account.received == 200
-    assert stored[3].checkpoint == Checkpoint(other, "y", FORMAT, 0, 0, Account(0, 0, 0, {}, 0), Cursor(9, 0))
+    assert stored[3].checkpoint == Checkpoint(
+        origin=other,
+        asked="y",
+        format=FORMAT,
+        position=0,
+        sequence=0,
+        account=Account(received=0, transcribed=0, silent=0, gap={}, pending=0),
+        cursor=Cursor(9, 0),
+    )
 
 
 def test_suppressed_text_comes_in_front_of_its_window() -> None:
@@ -107,7 +130,7 @@ def test_suppressed_text_comes_in_front_of_its_window() -> None:
     spoken = window(0, 0, 100)
     records.add(spoken)
     taken(records)
-    records.decide(spoken, gap(spoken), [Suppressed(ORIGIN, 0, 50, "repetition", "la la")])
+    records.decide(spoken, gap(spoken), [Suppressed(origin=ORIGIN, start=0, end=50, reason="repetition", text="la la")])
     stored = taken(records)
     assert [type(r.event) for r in stored] == [Suppressed, Gap]
     assert [r.checkpoint.position for r in stored] == [0, 100]
@@ -131,13 +154,22 @@ gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
     st.sampled_from(["silence", "gap", "ended", "rejected", "suppressed"]),
 )
 def test_a_checkpoint_comes_back_from_every_kind_of_record(at: Checkpoint, kind: str) -> None:
-    at = Checkpoint(at.origin, at.asked, at.format, at.position, at.sequence, at.account, at.cursor, kind == "ended")
+    at = Checkpoint(
+        origin=at.origin,
+        asked=at.asked,
+        format=at.format,
+        position=at.position,
+        sequence=at.sequence,
+        account=at.account,
+        cursor=at.cursor,
+        over=kind == "ended",
+    )
     event = {
         "silence": Silence(at.origin, 0, at.position),
-        "gap": Gap(at.origin, 0, at.position, GapReason.LAG),
+        "gap": Gap(origin=at.origin, start=0, end=at.position, reason=GapReason.LAG),
         "ended": Ended(at.origin, at.account),
-        "rejected": Rejected("s1", None, "rate", "detail", Cursor(5, 0)),
-        "suppressed": Suppressed(at.origin, 1, 2, "repetition", "la la"),
+        "rejected": Rejected(stream="s1", session=None, reason="rate", detail="detail", cursor=Cursor(5, 0)),
+        "suppressed": Suppressed(origin=at.origin, start=1, end=2, reason="repetition", text="la la"),
     }[kind]
     payload = encode_record(Record(event, at), 1, 2**20).payload
     schema().validate(json.loads(payload))

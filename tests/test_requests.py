@@ -250,7 +250,17 @@ async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldo
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await answering
-    job.deliver(Outcome(job.window, None, GapReason.ENGINE_ERROR, "late", job.enqueued, 0.0, 0.0))
+    job.deliver(
+        Outcome(
+            window=job.window,
+            recognition=None,
+            reason=GapReason.ENGINE_ERROR,
+            detail="late",
+            enqueued=job.enqueued,
+            queued=0.0,
+            processing=0.0,
+        )
+    )
     observer.start.return_value.end.assert_called_once_with(GapReason.SHUTDOWN, failed=True)
 
 
@@ -274,5 +284,15 @@ async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None
         assert job is not None
         queue.done()
         recognition = Recognition((), "en", model)
-        job.deliver(Outcome(job.window, recognition, None, "", job.enqueued, 0.0, 0.0))
+        job.deliver(
+            Outcome(
+                window=job.window,
+                recognition=recognition,
+                reason=None,
+                detail="",
+                enqueued=job.enqueued,
+                queued=0.0,
+                processing=0.0,
+            )
+        )
     assert json.loads((await answering).payload)["model"] == "one, two"

@@ -165,7 +165,9 @@ def test_a_hole_is_undecodable_where_chunks_were_rejected_and_lost_upstream_else
     """The reason follows what was seen between the two chunks around the hole."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
-    assert sessions.reject("s", "a", Rejection("rate", "no such rate")) == [Rejected("s", "a", "rate", "no such rate")]
+    assert sessions.reject("s", "a", Rejection("rate", "no such rate")) == [
+        Rejected(stream="s", session="a", reason="rate", detail="no such rate")
+    ]
     sessions.receive(chunk("a", 32_000), 0)
     sessions.receive(chunk("a", 80_000), 0)
     gap = ended(sessions.end_all()).account.gap

@@ -20,7 +20,14 @@ from transcriber.http.status_page import StatusPage
 
 
 def standing() -> Standing:
-    return Standing("ready", "1.0", "stub", 20.0, Snapshot(0, 8, 0.0, 0.1, 0.0), streams=0)
+    return Standing(
+        state="ready",
+        version="1.0",
+        model="stub",
+        max_latency=20.0,
+        snapshot=Snapshot(queue_depth=0, queue_capacity=8, busy=0.0, rtf=0.1, buffered=0.0),
+        streams=0,
+    )
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ async def test_foreign_text_never_becomes_markup(server: HealthServer) -> None:
 
 async def test_the_events_carry_what_was_told(server: HealthServer, page: StatusPage) -> None:
     """JSON in UTF-8, whatever the text holds: line breaks, another script, half a character."""
-    page.tell(Gap(Origin("s1\r\n\r\ndata: 字\ud800", "x"), 0, 16_000, GapReason.DEADLINE))
+    page.tell(Gap(origin=Origin("s1\r\n\r\ndata: 字\ud800", "x"), start=0, end=16_000, reason=GapReason.DEADLINE))
     async with Viewer(server.port) as viewer:
         seen = await viewer.view()
     assert seen["state"] == "ready"

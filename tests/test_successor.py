@@ -47,7 +47,7 @@ class Clock:
 
 
 def job(sequence: int, enqueued: float, stream: str = "s") -> Job:
-    return Job(window(sequence, stream=stream), lambda _: None, enqueued=enqueued)
+    return Job(window=window(sequence, stream=stream), deliver=lambda _: None, enqueued=enqueued)
 
 
 def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[str]:
@@ -174,11 +174,11 @@ async def test_the_next_window_is_decoded_by_the_other_engine_and_the_one_before
         return other
 
     successor = asyncio.create_task(Successor(thread, queue, load, SPEECH, seven).run())
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     (before,) = await done.have(1)
     loading.set()
     warm = await successor
-    queue.try_put(Job(window(1), done))
+    queue.try_put(Job(window=window(1), deliver=done))
     after = (await done.have(2))[1]
     assert [o.recognition and o.recognition.model for o in (before, after)] == ["one", "other"]
     assert (thread.model, queue.capacity, one.closed.is_set(), other.closed.is_set()) == ("other", 7, True, False)
@@ -200,7 +200,7 @@ async def test_a_load_that_fails_leaves_everything_as_it_was() -> None:
     with pytest.raises(EngineError, match="-6"):
         await Successor(thread, queue, lambda: broken, SPEECH, seven).run()
     assert broken.closed.is_set()
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     assert (await done.have(1))[0].recognition is not None
     assert (queue.capacity, one.closed.is_set()) == (10, False)
     queue.close()
@@ -212,7 +212,7 @@ async def test_measuring_gives_way_to_windows() -> None:
     thread, queue = await started(one)
     successor = asyncio.create_task(Successor(thread, queue, lambda: other, SPEECH, seven).run())
     assert await asyncio.to_thread(other.endless.wait, 10)
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     assert (await done.have(1))[0].recognition is not None
     async with asyncio.timeout(10):
         warm = await successor
@@ -245,7 +245,7 @@ async def test_giving_up_while_the_queue_is_finished_leaves_the_old_engine_at_wo
     measured = threading.Event()
 
     def capacity(_rtf: float) -> int:
-        queue.try_put(Job(window(0), done, enqueued=time.monotonic() - 0.1))
+        queue.try_put(Job(window=window(0), deliver=done, enqueued=time.monotonic() - 0.1))
         assert one.endless.wait(10)
         measured.set()
         return 7

@@ -40,13 +40,19 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     def _start(**environ: str) -> Telemetry:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        return Telemetry(settings.load().telemetry, Tallies(), lambda: Snapshot(0, 1, 0.0, 0.1, 0.0))
+        return Telemetry(
+            settings.load().telemetry,
+            Tallies(),
+            lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.1, buffered=0.0),
+        )
 
     return _start
 
 
 def trace_one_window(telemetry: Telemetry) -> None:
-    telemetry.start(Window(Origin("radio", "s"), 0, 0, 16_000, np.zeros(16_000, np.float32))).end("transcribed")
+    telemetry.start(
+        Window(origin=Origin("radio", "s"), sequence=0, start=0, end=16_000, samples=np.zeros(16_000, np.float32))
+    ).end("transcribed")
     telemetry.record("radio", Latency(0.1, 0.2, 0.3))
 
 

@@ -118,7 +118,14 @@ class Bench:
 
 
 def window(*traceparents: str) -> Window:
-    return Window(Origin("radio", "s"), 7, 16_000, 48_000, np.zeros(32_000, np.float32), traceparents=traceparents)
+    return Window(
+        origin=Origin("radio", "s"),
+        sequence=7,
+        start=16_000,
+        end=48_000,
+        samples=np.zeros(32_000, np.float32),
+        traceparents=traceparents,
+    )
 
 
 def test_the_span_begins_when_the_windows_first_audio_came() -> None:

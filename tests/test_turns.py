@@ -20,7 +20,11 @@ SEQUENCE = count()
 
 def job(stream: str, samples: int = 1) -> Job:
     return Job(
-        Window(Origin(stream, "x"), next(SEQUENCE), 0, samples, np.zeros(0, np.float32)), lambda _outcome: None, 0.0
+        window=Window(
+            origin=Origin(stream, "x"), sequence=next(SEQUENCE), start=0, end=samples, samples=np.zeros(0, np.float32)
+        ),
+        deliver=lambda _outcome: None,
+        enqueued=0.0,
     )
 
 

@@ -41,7 +41,9 @@ SAID, MADE_UP = "the red train", "Thank you."
 
 
 def segment(text: str) -> Segment:
-    return Segment(text, 0, 8000, 0.9, tuple(Word(word, 0, 8000, 0.9) for word in text.split()))
+    return Segment(
+        text=text, start=0, end=8000, confidence=0.9, words=tuple(Word(word, 0, 8000, 0.9) for word in text.split())
+    )
 
 
 def recognition(*said: str, held: Iterable[str] = ()) -> Recognition:
@@ -59,7 +61,16 @@ class Case:
 
     def outcome(self, window: Window) -> Outcome:
         detail = "" if self.recognition else "it broke"
-        return Outcome(window, self.recognition, self.reason, detail, time.monotonic(), 0.1, 0.2, self.passes)
+        return Outcome(
+            window=window,
+            recognition=self.recognition,
+            reason=self.reason,
+            detail=detail,
+            enqueued=time.monotonic(),
+            queued=0.1,
+            processing=0.2,
+            passes=self.passes,
+        )
 
 
 @dataclass
@@ -165,7 +176,7 @@ async def durable(speech: Speech, case: Case) -> Told:
 
 async def replay(speech: Speech, case: Case) -> Told:
     options = ReplayOptions(
-        sessions=SessionOptions(), input=InputOptions(), whisper=WhisperOptions(Mock(), 1), prefix="again"
+        sessions=SessionOptions(), input=InputOptions(), whisper=WhisperOptions(path=Mock(), threads=1), prefix="again"
     )
     replaying = Replay(SimpleNamespace(max_payload=PLENTY), options)  # type: ignore[arg-type]
 
@@ -255,7 +266,7 @@ async def test_interim_text_is_the_verdicts(heldout: Speech, name: str) -> None:
 
 
 def window() -> Window:
-    return Window(Origin("s", "x"), 3, 16_000, 48_000, Mock())
+    return Window(origin=Origin("s", "x"), sequence=3, start=16_000, end=48_000, samples=Mock())
 
 
 def test_a_text_that_is_too_old_becomes_a_gap() -> None:
@@ -263,7 +274,7 @@ def test_a_text_that_is_too_old_becomes_a_gap() -> None:
     outcome = replace(Case(recognition(SAID, held=[MADE_UP])).outcome(window()), enqueued=100.0)
     assert isinstance(judge(outcome, now=105.0, max_latency=5.0).result, Transcript)
     late = judge(outcome, now=105.1, max_latency=5.0)
-    assert late.result == Gap(outcome.window.origin, 16_000, 48_000, GapReason.DEADLINE)
+    assert late.result == Gap(origin=outcome.window.origin, start=16_000, end=48_000, reason=GapReason.DEADLINE)
     assert (late.detail, late.suppressed) == ("finished after 5.1 s", ())
     assert isinstance(judge(outcome, now=10**6).result, Transcript)
 
@@ -277,7 +288,9 @@ def test_bounds_of_held_back_text_are_on_the_timeline() -> None:
 def test_a_gap_takes_the_windows_bounds_and_cursor() -> None:
     """What follows it is where stored audio goes on."""
     dropped = verdicts.gap(replace(window(), cursor=Cursor(7, 8)), GapReason.SHUTDOWN, "no time")
-    assert dropped.result == Gap(Origin("s", "x"), 16_000, 48_000, GapReason.SHUTDOWN, Cursor(7, 8))
+    assert dropped.result == Gap(
+        origin=Origin("s", "x"), start=16_000, end=48_000, reason=GapReason.SHUTDOWN, cursor=Cursor(7, 8)
+    )
     assert (dropped.detail, dropped.passes) == ("no time", 0)
 
 
@@ -286,7 +299,7 @@ async def test_a_full_queue_drops_a_live_window_at_once(heldout: Speech) -> None
     outbox = Outbox()
     made = parts(outbox)
     made.queue.capacity = 1
-    taken = Job(window(), Mock())
+    taken = Job(window=window(), deliver=Mock())
     assert made.queue.try_put(taken)
     pipeline = LivePipeline(made)
     pipeline.receive(chunk(heldout.cut(0, 1)), 0.0)

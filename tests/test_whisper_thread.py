@@ -68,7 +68,9 @@ class Scripted:
             time.sleep(0.001)
         time.sleep(step)
         text = self.texts[attempt] or f"{len(samples)}"
-        return Decoded((Segment(text, 0, len(samples), self.confidences[attempt]),), language or "en")
+        return Decoded(
+            (Segment(text=text, start=0, end=len(samples), confidence=self.confidences[attempt]),), language or "en"
+        )
 
 
 class Collector:
@@ -91,7 +93,9 @@ class Collector:
 
 
 def window(sequence: int, samples: int = 16_000, stream: str = "s") -> Window:
-    return Window(Origin(stream, "x"), sequence, 0, samples, np.zeros(samples, np.float32))
+    return Window(
+        origin=Origin(stream, "x"), sequence=sequence, start=0, end=samples, samples=np.zeros(samples, np.float32)
+    )
 
 
 async def started(
@@ -109,7 +113,7 @@ async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine)
     for n in range(8):
-        assert queue.try_put(Job(window(n, 1000 + n), done))
+        assert queue.try_put(Job(window=window(n, 1000 + n), deliver=done))
     outcomes = await done.have(8)
     assert [o.window.sequence for o in outcomes] == list(range(8))
     assert [o.recognition and o.recognition.text for o in outcomes] == [str(1000 + n) for n in range(8)]
@@ -135,10 +139,10 @@ async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(mo
     measured = len(engine.attempts)
     engine.may_go.clear()
     for sequence in range(3):
-        assert queue.try_put(Job(window(sequence), took))
+        assert queue.try_put(Job(window=window(sequence), deliver=took))
     engine.may_go.set()
     assert await asyncio.to_thread(once.wait, 10)  # comes behind the third job's delivery
-    assert queue.try_put(Job(window(3), took))
+    assert queue.try_put(Job(window=window(3), deliver=took))
     await took.have(4)
     queue.close()
     await asyncio.wait_for(thread.finished.wait(), 10)
@@ -150,7 +154,7 @@ async def test_a_failing_window_becomes_an_engine_error_and_the_next_one_is_deco
     engine, done = Scripted(0.0, EngineError("whisper_full returned -6"), MemoryError("out of it"), 0.0), Collector()
     _, queue = await started(engine)
     for n in range(3):
-        queue.try_put(Job(window(n), done))
+        queue.try_put(Job(window=window(n), deliver=done))
     first, second, third = await done.have(3)
     assert (first.reason, first.detail) == (GapReason.ENGINE_ERROR, "whisper_full returned -6")
     assert (second.reason, second.detail) == (GapReason.ENGINE_ERROR, "MemoryError: out of it")
@@ -164,7 +168,7 @@ async def test_an_exception_does_not_keep_its_window_alive() -> None:
     thread, queue = await started(engine)
     doomed = window(0)
     ghost = weakref.ref(doomed.samples)
-    queue.try_put(Job(doomed, done))
+    queue.try_put(Job(window=doomed, deliver=done))
     await done.have(1)
     queue.close()
     async with asyncio.timeout(10):
@@ -179,8 +183,8 @@ async def test_a_job_that_would_be_late_is_not_decoded() -> None:
     """What cannot be in time any more is a gap at once: decoding it would make the next one late too."""
     engine, done = Scripted(0.0, 0.3), Collector()
     _, queue = await started(engine, max_latency=0.2)
-    queue.try_put(Job(window(0), done))
-    queue.try_put(Job(window(1), done))
+    queue.try_put(Job(window=window(0), deliver=done))
+    queue.try_put(Job(window=window(1), deliver=done))
     slow, late = await done.have(2)
     assert slow.recognition is not None  # it is late too, which only the publisher can tell
     assert late.reason is GapReason.DEADLINE
@@ -195,7 +199,7 @@ async def test_when_no_job_can_be_in_time_one_is_still_tried() -> None:
     thread, queue = await started(engine, max_latency=0.5)
     thread.promise.pace = Pace(5.0, 1.0, 1.0)  # what a CPU hog left behind
     for n in range(20):
-        queue.try_put(Job(window(n), done))
+        queue.try_put(Job(window=window(n), deliver=done))
         await done.have(n + 1)
     assert all(o.recognition is not None for o in done.outcomes)
     assert thread.pace.expected(1.0) < 0.5
@@ -243,7 +247,7 @@ async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
     assert thread.busy_since is None
     engine.may_go.clear()
     before = time.monotonic()
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     async with asyncio.timeout(10):
         while thread.busy_since is None:  # noqa: ASYNC110 - set by the other thread, without news
             await asyncio.sleep(0)
@@ -277,12 +281,12 @@ async def test_a_window_that_would_hold_the_thread_is_stopped_at_its_deadline() 
     """After L_max nobody may have its text: it becomes a gap, its time is known, and the next one is decoded."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine, max_latency=0.2)
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     (stopped,) = await done.have(1)
     assert (stopped.recognition, stopped.reason, stopped.detail) == (None, GapReason.DEADLINE, "stopped")
     assert stopped.processing >= 0.1
     assert thread.pace.expected(1.0) > 0.01
-    queue.try_put(Job(window(1), done))
+    queue.try_put(Job(window=window(1), deliver=done))
     assert (await done.have(2))[1].recognition is not None
     queue.close()
 
@@ -292,13 +296,13 @@ async def test_a_partial_is_decoded_when_the_thread_is_idle_and_counts_in_a_pace
     engine, done = Scripted(0.0, 0.05), Collector()
     thread, queue = await started(engine)
     before = thread.pace
-    queue.offer_partial(Job(window(0), done, partial=True))
+    queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     (looked,) = await done.have(1)
     assert looked.recognition is not None
     assert thread.pace is before
     assert thread.partial_pace.processing > before.processing
     assert thread.busy_seconds == 0  # it would have given way: it takes nothing from what the engine can do
-    assert queue.try_put(Job(window(1), done))
+    assert queue.try_put(Job(window=window(1), deliver=done))
     await done.have(2)
     assert thread.busy_seconds >= 0.05
     queue.close()
@@ -309,9 +313,9 @@ async def test_a_running_partial_gives_way_to_a_window() -> None:
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine)
     before = thread.partial_pace
-    queue.offer_partial(Job(window(0), done, partial=True))
+    queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     assert await asyncio.to_thread(engine.endless.wait, 10)
-    assert queue.try_put(Job(window(1, stream="other"), done))
+    assert queue.try_put(Job(window=window(1, stream="other"), deliver=done))
     gave_way, decoded = await done.have(2)
     assert (gave_way.window.sequence, gave_way.recognition, gave_way.reason) == (0, None, None)
     assert (decoded.window.sequence, decoded.recognition is not None) == (1, True)
@@ -323,7 +327,7 @@ async def test_an_old_partial_is_still_decoded() -> None:
     """Partials have no deadline: the queue replaces them, the thread does not judge them."""
     engine, done = Scripted(0.0), Collector()
     _, queue = await started(engine, max_latency=0.5)
-    queue.offer_partial(Job(window(0), done, enqueued=time.monotonic() - 5.0, partial=True))
+    queue.offer_partial(Job(window=window(0), deliver=done, enqueued=time.monotonic() - 5.0, partial=True))
     assert (await done.have(1))[0].recognition is not None
     queue.close()
 
@@ -333,7 +337,7 @@ async def test_a_failure_says_nothing_about_the_pace() -> None:
     engine, done = Scripted(0.0, EngineError("bad")), Collector()
     thread, queue = await started(engine)
     before = thread.pace
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     await done.have(1)
     assert thread.pace is before
     queue.close()
@@ -357,7 +361,7 @@ async def test_a_window_is_decoded_until_its_text_is_beyond_doubt(
     engine.texts[: len(texts)], engine.confidences[: len(texts)] = texts, confidences
     _, queue = await started(engine)
     engine.attempts.clear()
-    queue.try_put(Job(window(0), done))
+    queue.try_put(Job(window=window(0), deliver=done))
     (outcome,) = await done.have(1)
     assert engine.attempts == list(range(passes))
     assert outcome.passes == passes
@@ -372,10 +376,10 @@ async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None
     engine.confidences = [0.2, 0.9, 0.9]
     _, queue = await started(engine, max_latency=1.0, rtf=0.6)  # the wider context would take twice 0.6 s
     engine.attempts.clear()
-    queue.offer_partial(Job(window(0), done, partial=True))
+    queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     await done.have(1)
     for n in (1, 2):
-        queue.try_put(Job(window(n), done))
+        queue.try_put(Job(window=window(n), deliver=done))
         outcome = (await done.have(n + 1))[-1]
         assert outcome.passes == 1
     assert engine.attempts == [0] * 3
@@ -391,7 +395,7 @@ async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_
     await thread.start(SPEECH, rtf=rtf)
     queue = JobQueue(10, thread.promise, thread.weigh)
     for n in range(3):
-        assert queue.try_put(Job(window(n), done))
+        assert queue.try_put(Job(window=window(n), deliver=done))
     thread.serve(queue)
     assert (await done.have(1))[0].passes == passes
     queue.close()
@@ -403,7 +407,7 @@ async def test_second_passes_are_part_of_what_a_window_is_expected_to_take() -> 
     engine.confidences = [0.2, 0.9, 0.9]
     thread, queue = await started(engine)
     for n in range(20):
-        queue.try_put(Job(window(n), done))
+        queue.try_put(Job(window=window(n), deliver=done))
         await done.have(n + 1)
     assert thread.pace.expected(engine.work(16_000)) > 0.038
     queue.close()

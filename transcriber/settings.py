@@ -41,7 +41,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.48, 5.0  # seconds: less lies within words a
 _ALIKE = 0.7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the daemon can be told. Durations in seconds."""
 
@@ -217,7 +217,7 @@ def _sessions(r: _Reader, cutting: Cutting) -> SessionOptions:
 
 def _broker(r: _Reader) -> BrokerOptions:
     url = r.text("NATS_URL", BrokerOptions().url)
-    broker = BrokerOptions(url)
+    broker = BrokerOptions(url=url)
     if not all(_SERVER.fullmatch(server) for server in broker.servers):
         # Without user and password: an error message ends up in logs.
         raise SettingError("NATS_URL", broker.address, "nats://host:port or tls://host:port, several with commas")
@@ -250,14 +250,14 @@ def _whisper(r: _Reader) -> WhisperOptions:
         return code
 
     return WhisperOptions(
-        Path(r.text("WHISPER_MODEL_PATH", str(store.bundled_model_path()))),
-        r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
-        r.parsed("WHISPER_LANGUAGE", "en", language, languages.ALLOWED),
-        r.text("WHISPER_PROMPT"),
-        r.parsed(
+        path=Path(r.text("WHISPER_MODEL_PATH", str(store.bundled_model_path()))),
+        threads=r.whole("WHISPER_THREADS", cpu_quota(), 1, 256),
+        language=r.parsed("WHISPER_LANGUAGE", "en", language, languages.ALLOWED),
+        prompt=r.text("WHISPER_PROMPT"),
+        audio_ctx=r.parsed(
             "WHISPER_AUDIO_CTX", None, context, "auto, full, tight, or a number of encoder positions from 1 to 1500"
         ),
-        r.flag("WHISPER_USE_GPU"),
+        use_gpu=r.flag("WHISPER_USE_GPU"),
     )
 
 

@@ -63,7 +63,7 @@ class Utterance:
         return Utterance(self.samples + noise * np.float32(level), self.words, self.voice, self.starts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rate:
     """A word error rate with the bounds of its 95 % confidence interval."""
 
@@ -158,7 +158,13 @@ def rate(answered: list[Answer]) -> Rate:
     words = np.array([len(a.utterance.words.split()) for a in answered])
     drawn = np.random.default_rng(0).integers(0, len(answered), (1000, len(answered)))
     low, high = np.percentile(errors[drawn].sum(1) / words[drawn].sum(1), [2.5, 97.5])
-    return Rate(float(errors.sum() / words.sum()), float(low), float(high), int(words.sum()), len(answered))
+    return Rate(
+        wer=float(errors.sum() / words.sum()),
+        low=float(low),
+        high=float(high),
+        words=int(words.sum()),
+        utterances=len(answered),
+    )
 
 
 def heard_voices() -> list[Utterance]:
@@ -227,7 +233,7 @@ def without_speech(recognizer: Recognizer, longest: float = math.inf) -> list[st
 
 def word_times(path: Path) -> tuple[list[float], int]:
     """How far each word's start is from the truth by the daemon's own word timing, in seconds; and the words spoken."""
-    engine = WhisperEngine(WhisperOptions(path, 1))
+    engine = WhisperEngine(WhisperOptions(path=path, threads=1))
     errors: list[float] = []
     spoken = utterances("timed")
     for utterance in spoken:

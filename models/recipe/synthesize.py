@@ -41,7 +41,7 @@ def word_voices(count: int, seed: int) -> list[Voice]:
     """Each recorded speaker at three rates, and espeak-ng's for the rest."""
     r = Random(seed)
     recorded = [*("flite-" + name for name in FLITE), *("festival-" + name for name in FESTIVAL)]
-    voices = [Voice(name, rate) for name in recorded for rate in (145, 170, 200)]
+    voices = [Voice(name=name, rate=rate) for name in recorded for rate in (145, 170, 200)]
     while len(voices) < count:
         voice = heard_voice(r)
         if not voice.name.startswith(("flite-", "festival-")):

@@ -59,7 +59,7 @@ class Utterance:
     starts: list[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Voice:
     """One way to say things.
 
@@ -118,20 +118,24 @@ def heard_voice(r: Random) -> Voice:
     if chance < 0.5:
         variant = r.choice(USUAL if r.random() < 0.5 else RARE)
         accent = r.choice(ACCENTS) if r.random() < 0.33 else f"{_ACCENT}{r.randrange(MADE_UP)}"
-        return Voice(accent + variant, r.randint(115, 220), r.randint(15, 85), r.randint(0, 4))
+        return Voice(name=accent + variant, rate=r.randint(115, 220), pitch=r.randint(15, 85), gap=r.randint(0, 4))
     pitch, liveliness = r.randint(5, 75) if r.random() < 0.6 else OWN_PITCH, r.randint(5, 35)
     if chance < 0.86:
         name = "flite-" + r.choices(list(FLITE), list(FLITE.values()))[0]
     else:
         name = "festival-" + r.choices(list(FESTIVAL), list(FESTIVAL.values()))[0]
-    return Voice(name, r.randint(135, 215), OWN_PITCH if "hts" in name else pitch, liveliness=liveliness)
+    return Voice(
+        name=name, rate=r.randint(135, 215), pitch=OWN_PITCH if "hts" in name else pitch, liveliness=liveliness
+    )
 
 
 def unheard_voice(r: Random) -> Voice:
     """A voice that is never in training: as often festival's speaker as one of espeak-ng's."""
     if r.random() < 0.5:
-        return Voice("festival-" + UNHEARD_FESTIVAL, r.randint(150, 190))
-    return Voice(r.choice(UNHEARD_ACCENTS) + r.choice(UNHEARD_VARIANTS), r.randint(120, 210), r.randint(25, 75))
+        return Voice(name="festival-" + UNHEARD_FESTIVAL, rate=r.randint(150, 190))
+    return Voice(
+        name=r.choice(UNHEARD_ACCENTS) + r.choice(UNHEARD_VARIANTS), rate=r.randint(120, 210), pitch=r.randint(25, 75)
+    )
 
 
 def _run(*command: str, text: str | None = None) -> None:

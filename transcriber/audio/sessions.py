@@ -36,7 +36,7 @@ class SessionOptions:
     session_timeout: float = 300.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Session:
     asked: str | None  # the id its chunks carry; differs from the origin's when that one had ended before
     audio: AudioStream
@@ -79,7 +79,9 @@ class Sessions:
             self._remember(at.origin, at.asked)
             return
         ledger = Ledger.resumed(at.position, at.account)
-        session = _Session(at.asked, AudioStream.resumed(at, self._options.stream), ledger, now)
+        session = _Session(
+            asked=at.asked, audio=AudioStream.resumed(at, self._options.stream), ledger=ledger, last_message=now
+        )
         self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
 
     def format(self, origin: Origin) -> AudioFormat | None:
@@ -121,7 +123,9 @@ class Sessions:
         if current is not None and session in {None, current.asked, current.origin.session}:
             current.rejected = True
             session = current.origin.session
-        return [Rejected(stream, session, rejection.reason, rejection.detail, cursor)]
+        return [
+            Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
+        ]
 
     def tick(self, now: float) -> list[Output]:
         """Apply the timeouts; call a few times a second."""
@@ -142,7 +146,7 @@ class Sessions:
 
     def dropped(self, window: Window, reason: GapReason) -> list[Output]:
         """The window will not be transcribed."""
-        gap = Gap(window.origin, window.start, window.end, reason, window.cursor)
+        gap = Gap(origin=window.origin, start=window.start, end=window.end, reason=reason, cursor=window.cursor)
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
@@ -213,7 +217,7 @@ class Sessions:
 
     def _open(self, chunk: Chunk, name: str, now: float) -> tuple[_Session, list[Output]]:
         audio = AudioStream(Origin(chunk.stream, name, chunk.tenant), self._options.stream, chunk)
-        session = _Session(chunk.session, audio, Ledger(audio.start), now)
+        session = _Session(asked=chunk.session, audio=audio, ledger=Ledger(audio.start), last_message=now)
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
         return session, [Started(session.origin, chunk.session, audio.start, chunk.cursor)]
@@ -262,7 +266,7 @@ class Sessions:
             match piece:
                 case Silence(_, start, end):
                     self._count(session, start, end, Fate.SILENT)
-                case Gap(_, start, end, reason):
+                case Gap(origin=_, start=start, end=end, reason=reason):
                     self._count(session, start, end, reason)
         return [*pieces]
 

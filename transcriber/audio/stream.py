@@ -263,7 +263,7 @@ class AudioStream:
         if self.head == start:
             return []
         self._segmenter.jump(self.head)
-        return [Gap(self.origin, start, self.head, reason, self._behind(self.head))]
+        return [Gap(origin=self.origin, start=start, end=self.head, reason=reason, cursor=self._behind(self.head))]
 
     def _wrap(self, spans: list[Span]) -> Iterator[Piece]:
         for span in spans:
@@ -277,13 +277,13 @@ class AudioStream:
 
     def _window(self, span: Span, samples: NDArray[np.float32]) -> Window:
         return Window(
-            self.origin,
-            self._sequence,
-            span.start,
-            span.end,
-            samples,
-            span.voiced,
-            self._language,
-            self._traces.within(span.start, span.end, self.head),
+            origin=self.origin,
+            sequence=self._sequence,
+            start=span.start,
+            end=span.end,
+            samples=samples,
+            voiced=span.voiced,
+            language=self._language,
+            traceparents=self._traces.within(span.start, span.end, self.head),
             arrived=self._arrivals.of(span.start),
         )

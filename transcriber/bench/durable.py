@@ -51,7 +51,7 @@ async def run(options: argparse.Namespace) -> Report:
     pcm = _pcm(options.seconds)
     audio = len(pcm) / 2 / SAMPLE_RATE
     chosen = {"model": settings.whisper.path.stem, "threads": settings.whisper.threads, "audio_seconds": audio}
-    report = Report("durable", chosen, MEASURED)
+    report = Report(benchmark="durable", settings=chosen, measured=MEASURED)
     passes: dict[str, _Pass] = {}
     with tempfile.TemporaryDirectory(prefix="transcriber-bench-") as folder:
         async with run_server(find_server(), Path(folder), jetstream=True) as (url, server):

@@ -63,7 +63,7 @@ async def run(options: argparse.Namespace) -> Report:
     if options.speech:
         chosen["recorded_seconds"] = sum(one.seconds for one in materials["as_recorded"])
     budget = min(_BUDGET, options.seconds or _BUDGET)
-    report = Report("engine", chosen, _measured(options), notes=notes)
+    report = Report(benchmark="engine", settings=chosen, measured=_measured(options), notes=notes)
     engine = WhisperEngine(settings.whisper)
     found = {}
     async with AsyncExitStack() as stack:

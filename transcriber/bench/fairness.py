@@ -37,7 +37,7 @@ async def run(options: argparse.Namespace) -> Report:
         "flood": options.flood,
         "max_latency": options.max_latency,
     }
-    report = Report("fairness", chosen, MEASURED)
+    report = Report(benchmark="fairness", settings=chosen, measured=MEASURED)
     async with rig(environ) as bench:
         alone = await bench.guard(bench.play(_ordinary(options.streams, each)))
         crowded, flood = await bench.guard(_flooded(bench, options, each))

@@ -62,7 +62,7 @@ async def run(options: argparse.Namespace) -> Report:
         "seconds": sum(row.seconds for row in rows),
         "language": options.language,
     }
-    report = Report("fidelity", chosen, MEASURED)
+    report = Report(benchmark="fidelity", settings=chosen, measured=MEASURED)
     kinds = {kind: [c for c in cases if c.row.kind == kind] for kind in sorted({row.kind for row in rows})}
     english = [case for case in cases if case.row.english]
     report.figures = {

@@ -65,7 +65,7 @@ async def run(options: argparse.Namespace) -> Report:
     seconds = options.seconds / len(options.chunk_ms)
     chosen = {"streams": options.streams, "seconds_each": seconds, "rate": 48_000, "in_step": options.in_step}
     chosen["partials"] = options.partials
-    report = Report("ingest", chosen, MEASURED)
+    report = Report(benchmark="ingest", settings=chosen, measured=MEASURED)
     async with rig(environ, "transcriber.bench.stub") as bench:
         idle = await bench.guard(_idle_bytes(bench))
         found = [await bench.guard(_measure(bench, options, seconds, ms)) for ms in options.chunk_ms]

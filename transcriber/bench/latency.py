@@ -37,7 +37,7 @@ async def run(options: argparse.Namespace) -> Report:
         "seconds_each": each,
         "chunk_ms": options.chunk_ms,
     }
-    report = Report("latency", chosen, MEASURED)
+    report = Report(benchmark="latency", settings=chosen, measured=MEASURED)
     environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
     async with rig(environ) as bench:
         found = [await bench.guard(_measure(bench, cost, share, each, options.chunk_ms)) for share in options.loads]

@@ -29,7 +29,7 @@ _GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, h
 _TURN = 32  # messages without a pause after which the connection gets its turn
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`streams` streams, each `seconds` long, of the recording lengthened to `cycle` seconds and repeated."""
 
@@ -57,7 +57,17 @@ class Plan:
         nap: float = NAP,
     ) -> Self:
         """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
-        return cls(f"bench-{uuid4().hex[:8]}", streams, seconds, chunk_ms, cycle, in_step, speed, rate, nap)
+        return cls(
+            prefix=f"bench-{uuid4().hex[:8]}",
+            streams=streams,
+            seconds=seconds,
+            chunk_ms=chunk_ms,
+            cycle=cycle,
+            in_step=in_step,
+            speed=speed,
+            rate=rate,
+            nap=nap,
+        )
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -22,7 +22,7 @@ NAME = "manifest.json"
 OTHER_LANGUAGES, NO_SPEECH = "lang", "nonspeech"  # what the kinds of these begin with
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One recording. `text`: what is said in it, None for nothing; `language`: ISO 639-1; `rate` in Hz."""
 
@@ -115,7 +115,15 @@ def _row(folder: Path, number: int, row: object) -> Row:
         if row[key] != found:
             raise CannotStart(f"{where}, key {key}: is {row[key]}, but {row['file']} has {found}")
     language = row["language"] if foreign else "en"
-    return Row(folder / row["file"], row["kind"], row["text"], language, row["seconds"], row["rate"], row["channels"])
+    return Row(
+        path=folder / row["file"],
+        kind=row["kind"],
+        text=row["text"],
+        language=language,
+        seconds=row["seconds"],
+        rate=row["rate"],
+        channels=row["channels"],
+    )
 
 
 def chosen(rows: Sequence[Row], kinds: Sequence[str] | None, most: int | None) -> tuple[Row, ...]:

@@ -46,7 +46,7 @@ async def run(options: argparse.Namespace) -> Report:
         "rate": options.rate,
         "max_latency": options.max_latency,
     }
-    report = Report("overload", chosen, MEASURED)
+    report = Report(benchmark="overload", settings=chosen, measured=MEASURED)
     environ["MAX_STREAMS"] = str(cost.streams(max(options.loads))[0])
     found = []
     before = cost.a_window

@@ -45,7 +45,7 @@ async def run(options: argparse.Namespace) -> Report:
         "hogs": hogs,
         "max_latency": options.max_latency,
     }
-    report = Report("recovery", chosen, MEASURED)
+    report = Report(benchmark="recovery", settings=chosen, measured=MEASURED)
     streams, cycle = cost.streams(options.load)
     environ["MAX_STREAMS"] = str(streams)
     async with rig(environ) as bench:

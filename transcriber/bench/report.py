@@ -14,7 +14,7 @@ from transcriber.bench import machine
 _LATE = 0.05  # seconds that a load generator may be late: half a usual chunk
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Report:
     """One run. `measured` says in a sentence each how the figures came about; `ratios` are quotients of `figures`."""
 

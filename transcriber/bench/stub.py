@@ -47,7 +47,7 @@ class NullEngine:
         *,
         attempt: int = 0,  # noqa: ARG002 - nor a context
     ) -> Decoded:
-        return Decoded((Segment("null", 0, len(samples), 1.0),), language or "en")
+        return Decoded((Segment(text="null", start=0, end=len(samples), confidence=1.0),), language or "en")
 
     def work(self, samples: int, *, attempt: int = 0) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE

@@ -46,7 +46,7 @@ class Streamed:
         return " ".join(text for _, text in self.finals if text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One recording, both ways. `errors` and `words` (heard, after normalisation) by way; `fastest`: words a second."""
 
@@ -65,7 +65,8 @@ class Case:
         errors = {w: scorer.errors(said, text, row.language) for w, text in texts.items()} if said is not None else {}
         words = {way: len(scorer.words(text, row.language)) for way, text in texts.items()}
         speeds = (len(scorer.words(text, row.language)) / length for length, text in streamed.finals)
-        return cls(row, streamed, whole, errors, words, max(speeds, default=0.0))
+        fastest = max(speeds, default=0.0)
+        return cls(row=row, streamed=streamed, whole=whole, errors=errors, words=words, fastest=fastest)
 
     def cpu(self, way: str) -> float | None:
         if way == "daemon":

@@ -174,7 +174,7 @@ class Worker:
         queue = JobQueue(max(1, len(windows)))
         outcomes: dict[int, Outcome] = {}
         for place, window in enumerate(windows):
-            queue.try_put(Job(window, partial(outcomes.__setitem__, place)))
+            queue.try_put(Job(window=window, deliver=partial(outcomes.__setitem__, place)))
         queue.close()
         self._thread.serve(queue)
         await self._thread.finished.wait()

@@ -38,7 +38,7 @@ _USER = re.compile(r"(?<=://).*@|^(?!.*://).*@")  # and the password, whatever c
 _CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
     """Where NATS is and who we are there. Empty strings mean not given. Timeouts in seconds."""
 

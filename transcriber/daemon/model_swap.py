@@ -64,7 +64,7 @@ class Models:
         return path
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Candidate:
     """A model file on its way to the engine. What is known of it once it is loaded: bytes, and their sha256."""
 
@@ -150,7 +150,9 @@ class ModelSwap:
         if self._under_way is not None:
             raise Rejection("409", "another swap is under way")
         # The file behind a link, once for all: the link may move on between verifying and loading.
-        candidate = _Candidate(behind(path), self._models.sha256 or sha256, self._room, self._make)
+        candidate = _Candidate(
+            path=behind(path), expected=self._models.sha256 or sha256, room=self._room, make=self._make
+        )
         successor = Successor(
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
         )
@@ -179,14 +181,14 @@ class ModelSwap:
             self._under_way = None
         derived = self._derive(warm.rtf)
         done = Swapped(
-            warm.engine.model,
-            candidate.sha256,
-            candidate.size,
-            warm.rtf,
-            derived.jobs,
-            before,
-            before_rtf,
-            before_capacity,
+            model=warm.engine.model,
+            sha256=candidate.sha256,
+            size=candidate.size,
+            rtf=warm.rtf,
+            queue_capacity=derived.jobs,
+            before=before,
+            before_rtf=before_rtf,
+            before_queue_capacity=before_capacity,
         )
         extra = {
             "model": done.model,

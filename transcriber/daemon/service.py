@@ -269,12 +269,12 @@ class Service:
 
     def _shown(self) -> Standing:
         return Standing(
-            self._not_alive() or self._not_ready() or str(self._state),
-            __version__,
-            self._worker.model,
-            self._settings.max_latency if not self._settings.durable else None,
-            self._snapshot(),
-            self._sessions.active,
+            state=self._not_alive() or self._not_ready() or str(self._state),
+            version=__version__,
+            model=self._worker.model,
+            max_latency=self._settings.max_latency if not self._settings.durable else None,
+            snapshot=self._snapshot(),
+            streams=self._sessions.active,
             lags=self._settings.durable,
         )
 

@@ -33,10 +33,10 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     """Read every figure of this moment."""
     behind = lag or Lag(0, 0.0)
     return Snapshot(
-        queue.depth if queue is not None else 0,
-        queue.capacity if queue is not None else 0,
-        worker.busy_seconds,
-        worker.pace.rtf,
+        queue_depth=queue.depth if queue is not None else 0,
+        queue_capacity=queue.capacity if queue is not None else 0,
+        busy=worker.busy_seconds,
+        rtf=worker.pace.rtf,
         buffered=sessions.buffered / SAMPLE_RATE,
         pending=sessions.unsettled / SAMPLE_RATE,
         max_latency=max_latency,

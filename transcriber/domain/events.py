@@ -31,7 +31,7 @@ class Ended:
     cursor: Cursor | None = None  # of what follows it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """One chunk broke the wire protocol; nothing else changed."""
 
@@ -42,7 +42,7 @@ class Rejected:
     cursor: Cursor | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
     """Another model is at work: its file's sha256 and bytes, what it was measured at, and what was before."""
 
@@ -56,7 +56,7 @@ class Swapped:
     before_queue_capacity: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Suppressed:
     """Recognised text held back as a hallucination. Bounds in samples on the session's timeline."""
 
@@ -75,7 +75,7 @@ class Lag:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Where one session stands. `estimated_wait` in seconds; `lag` is that of all stored streams together."""
 

@@ -67,7 +67,7 @@ class Counts:
         return taken
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Tallies:
     """Everything the pipeline counts. Keys: a rejection's reason, a gap's reason, an audio fate."""
 
@@ -93,7 +93,7 @@ class Tallies:
                 tally.add(stream, amount=amount)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Where the daemon stands at this moment. Seconds; `busy` is the engine's whole running time so far."""
 

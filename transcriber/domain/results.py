@@ -17,7 +17,7 @@ class Word:
     confidence: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """One stretch of text as Whisper returned it. Bounds in samples from the window's first sample."""
 
@@ -70,7 +70,7 @@ class Latency:
     end_to_end: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
     """The text of [start, end) of a timeline, ready to publish. Segments count from `start`."""
 

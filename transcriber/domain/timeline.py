@@ -50,7 +50,7 @@ class Origin:
     tenant: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """Speech for Whisper: float32 mono 16 kHz samples in [-1, 1], len(samples) == end - start."""
 
@@ -80,7 +80,7 @@ class Silence:
     cursor: Cursor | None = None  # of what follows it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Audio that was not transcribed, and why."""
 
@@ -91,7 +91,7 @@ class Gap:
     cursor: Cursor | None = None  # of what follows it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Samples by fate: received = transcribed + silent + sum(gap) + pending."""
 
@@ -102,7 +102,7 @@ class Account:
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A session as it stands when everything before `position` is settled and stored, and nothing behind it."""
 

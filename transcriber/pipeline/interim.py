@@ -30,7 +30,7 @@ _GROWTH = 4
 _FIRST = 0.6  # of the interval, after which a window is looked at for the first time
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Open:
     """One stream's open window: which one it is, at what length it is looked at next, and what it said so far."""
 
@@ -77,13 +77,15 @@ class Partials:
             # A window begins with its pre-roll. The first look comes sooner than the others: two words are a beginning.
             self._forget()
             first = round(self._interval * _FIRST) + PRE_ROLL * FRAME
-            known = self._open[stream] = _Open(session, sequence, first)
+            known = self._open[stream] = _Open(session=session, sequence=sequence, next_length=first)
         if length < known.next_length or self._queue.depth or not self._publisher.connected:
             return
         window = self._sessions.peek(stream)
         if window is not None and (seen := len(window.samples)) >= known.next_length:  # the resampler holds some back
             known.next_length = seen + max(self._interval, seen // _GROWTH)
-            self._queue.offer_partial(Job(window, self._on_outcome, partial=True, first=not known.looked_at))
+            self._queue.offer_partial(
+                Job(window=window, deliver=self._on_outcome, partial=True, first=not known.looked_at)
+            )
 
     def _forget(self) -> None:
         """Let go of streams that fell silent in mid-window: no chunk of theirs will come to tell."""

@@ -56,7 +56,17 @@ class LivePipeline:
         """At the end of the grace period: every window that has no outcome yet becomes a gap."""
         for job in self._parts.queue.abandon():
             detail = "the grace period is over"
-            job.deliver(Outcome(job.window, None, GapReason.SHUTDOWN, detail, job.enqueued, 0.0, 0.0))
+            job.deliver(
+                Outcome(
+                    window=job.window,
+                    recognition=None,
+                    reason=GapReason.SHUTDOWN,
+                    detail=detail,
+                    enqueued=job.enqueued,
+                    queued=0.0,
+                    processing=0.0,
+                )
+            )
         for window, span in self._in_work.pop_all():
             given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
             self._parts.publisher.put(partial(self._settle, given_up, span))
@@ -76,7 +86,7 @@ class LivePipeline:
     def _try(self, window: Window) -> None:
         """Queue a window, or settle it as dropped at once: its place in the account must not wait for NATS."""
         queue, span = self._parts.queue, self._parts.observer.start(window)
-        if queue.try_put(Job(window, self._on_outcome)):
+        if queue.try_put(Job(window=window, deliver=self._on_outcome)):
             self._parts.tallies.jobs_enqueued.add(window.origin.stream)
             self._in_work.add(window, span)
             return

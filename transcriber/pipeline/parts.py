@@ -108,5 +108,13 @@ def _publish_status(parts: Parts, in_work: InWork, lag: Lag | None) -> None:
     rtf, capacity, jobs = parts.pace().rtf, parts.queue.capacity, in_work.by_session()
     for origin, account in parts.sessions.accounts():
         wait = parts.queue.expected_wait(origin.stream)
-        status = Status(origin, account, jobs[origin.stream, origin.session], capacity, wait, rtf, lag)
+        status = Status(
+            origin=origin,
+            account=account,
+            pending_jobs=jobs[origin.stream, origin.session],
+            queue_capacity=capacity,
+            estimated_wait=wait,
+            rtf=rtf,
+            lag=lag,
+        )
         parts.publisher.put_ready([encode_status(status, time.time_ns())], essential=False)

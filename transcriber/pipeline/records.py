@@ -125,8 +125,16 @@ class Records:
             return None
         source = self._format_of(started.origin)
         assert source is not None  # noqa: S101 - a session that has just begun
-        account = Account(0, 0, 0, {}, 0)
-        return Checkpoint(started.origin, started.asked, source, started.position, 0, account, started.cursor)
+        account = Account(received=0, transcribed=0, silent=0, gap={}, pending=0)
+        return Checkpoint(
+            origin=started.origin,
+            asked=started.asked,
+            format=source,
+            position=started.position,
+            sequence=0,
+            account=account,
+            cursor=started.cursor,
+        )
 
     def _quiet(self, silence: Silence) -> Record | None:
         self._settle(silence, Fate.SILENT)
@@ -152,10 +160,10 @@ class Records:
             position=piece.end,
             cursor=piece.cursor,
             account=Account(
-                account.received + length,
-                account.transcribed + (length if fate is Fate.TRANSCRIBED else 0),
-                account.silent + (length if fate is Fate.SILENT else 0),
-                gap,
-                0,
+                received=account.received + length,
+                transcribed=account.transcribed + (length if fate is Fate.TRANSCRIBED else 0),
+                silent=account.silent + (length if fate is Fate.SILENT else 0),
+                gap=gap,
+                pending=0,
             ),
         )

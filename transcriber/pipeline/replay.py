@@ -110,9 +110,26 @@ class Replay:
         try:
             read: Read = await self._call(decode, self._engine, window, None, lambda _work: True)
         except EngineError as error:
-            return Outcome(window, None, GapReason.ENGINE_ERROR, str(error), begin, 0.0, time.monotonic() - begin)
+            return Outcome(
+                window=window,
+                recognition=None,
+                reason=GapReason.ENGINE_ERROR,
+                detail=str(error),
+                enqueued=begin,
+                queued=0.0,
+                processing=time.monotonic() - begin,
+            )
         took = time.monotonic() - begin
-        return Outcome(window, read.recognition, None, "", begin, 0.0, took, read.passes)
+        return Outcome(
+            window=window,
+            recognition=read.recognition,
+            reason=None,
+            detail="",
+            enqueued=begin,
+            queued=0.0,
+            processing=took,
+            passes=read.passes,
+        )
 
     def _settle(self, verdict: Verdict) -> list[Message]:
         if isinstance(verdict.result, Gap):

@@ -139,7 +139,7 @@ class Recordings:
                 done.set_result(outcome)
 
         deadline = time.monotonic() + patience
-        while not self._queue.try_put(Job(window, deliver)):
+        while not self._queue.try_put(Job(window=window, deliver=deliver)):
             if self._queue.closed or time.monotonic() >= deadline:
                 return verdicts.gap(
                     window, GapReason.QUEUE_FULL, f"of {self._queue.capacity} jobs, no room for a request"
@@ -157,4 +157,11 @@ def _joined(origin: Origin, end: int, heard: list[Transcript], model: str, end_t
         segments += [segment.shifted(one.start) for segment in one.recognition.segments]
     language = heard[0].recognition.language if heard else ""
     latency = Latency(sum(o.latency.queue for o in heard), sum(o.latency.processing for o in heard), end_to_end)
-    return Transcript(origin, 0, 0, end, Recognition(tuple(segments), language, model), latency)
+    return Transcript(
+        origin=origin,
+        sequence=0,
+        start=0,
+        end=end,
+        recognition=Recognition(tuple(segments), language, model),
+        latency=latency,
+    )

@@ -43,14 +43,21 @@ def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Ver
     latency = Latency(outcome.queued, outcome.processing, end_to_end)
     return Verdict(
         window=window,
-        result=Transcript(window.origin, window.sequence, window.start, window.end, recognition, latency),
+        result=Transcript(
+            origin=window.origin,
+            sequence=window.sequence,
+            start=window.start,
+            end=window.end,
+            recognition=recognition,
+            latency=latency,
+        ),
         suppressed=tuple(
             Suppressed(
-                window.origin,
-                window.start + held.segment.start,
-                window.start + held.segment.end,
-                held.reason,
-                held.segment.text,
+                origin=window.origin,
+                start=window.start + held.segment.start,
+                end=window.start + held.segment.end,
+                reason=held.reason,
+                text=held.segment.text,
             )
             for held in recognition.held_back
         ),
@@ -60,5 +67,5 @@ def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Ver
 
 def gap(window: Window, reason: GapReason, detail: str = "", *, passes: int = 0) -> Verdict:
     """The fate of a window that is not transcribed."""
-    result = Gap(window.origin, window.start, window.end, reason, window.cursor)
+    result = Gap(origin=window.origin, start=window.start, end=window.end, reason=reason, cursor=window.cursor)
     return Verdict(window=window, result=result, passes=passes, detail=detail)

@@ -56,20 +56,20 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
     sequence = body["sequence"] + (body["type"] == "final")
     source = body["source"]
     return Checkpoint(
-        Origin(body["stream"], body["session"], body.get("tenant")),
-        body["asked"],
-        AudioFormat(Encoding(source["encoding"]), source["sample_rate"], source["channels"]),
-        _samples(body["end"]),
-        sequence,
-        Account(
-            _samples(body["received"]),
-            _samples(body["transcribed"]),
-            _samples(body["silent"]),
-            {GapReason(reason): _samples(length) for reason, length in body["gap"].items()},
-            0,
+        origin=Origin(body["stream"], body["session"], body.get("tenant")),
+        asked=body["asked"],
+        format=AudioFormat(Encoding(source["encoding"]), source["sample_rate"], source["channels"]),
+        position=_samples(body["end"]),
+        sequence=sequence,
+        account=Account(
+            received=_samples(body["received"]),
+            transcribed=_samples(body["transcribed"]),
+            silent=_samples(body["silent"]),
+            gap={GapReason(reason): _samples(length) for reason, length in body["gap"].items()},
+            pending=0,
         ),
-        Cursor(body["next_seq"], body["next_frame"]),
-        body["type"] == "ended",
+        cursor=Cursor(body["next_seq"], body["next_frame"]),
+        over=body["type"] == "ended",
     )
 
 

@@ -49,16 +49,16 @@ def encode_event(
     match event:
         case Silence(origin, start, end):
             kind, identity, body = "silence", f"{start}-{end}", _bounds(start, end)
-        case Gap(origin, start, end, reason):
+        case Gap(origin=origin, start=start, end=end, reason=reason):
             kind, identity, body = "gap", f"{start}-{end}", {**_bounds(start, end), "reason": reason}
-        case Suppressed(origin, start, end, reason, text):
+        case Suppressed(origin=origin, start=start, end=end, reason=reason, text=text):
             kind, identity = "suppressed", f"{start}-{end}"
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
             kind, body = "ended", account_fields(account)
         case Started(origin):
             kind = "started"
-        case Rejected(stream, session, reason, detail, cursor):
+        case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
             identity = str(cursor.seq) if cursor is not None else identity
     return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)

@@ -41,7 +41,7 @@ SHUTDOWN_SECS = 2.0  # as long as one export may take; the collector is never wo
 _SCOPE = "transcriber"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryOptions:
     """What OTEL_* asks for. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`.
 

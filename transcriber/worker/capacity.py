@@ -10,7 +10,7 @@ _CEILING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """Queue capacity and what it was derived from. Seconds; `rtf` is processing time over audio length."""
 
@@ -37,7 +37,9 @@ def derive(max_latency: float, window: float, rtf: float) -> Capacity:
 
     `max_latency` (L_max) and `window` (D) in seconds, `rtf` dimensionless, all positive.
     """
-    return Capacity(min(_CEILING, max(1, floor(max_latency / (window * rtf)))), max_latency, window, rtf)
+    return Capacity(
+        jobs=min(_CEILING, max(1, floor(max_latency / (window * rtf)))), max_latency=max_latency, window=window, rtf=rtf
+    )
 
 
 def given(jobs: int, derived: Capacity) -> Capacity:

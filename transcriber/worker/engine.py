@@ -101,7 +101,7 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WhisperOptions:
     """How whisper.cpp is loaded and asked.
 

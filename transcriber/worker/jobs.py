@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transcriber.domain.timeline import GapReason, Window
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of a window: a recognition, or the reason why there is none. Seconds."""
 
@@ -27,7 +27,7 @@ class Outcome:
     passes: int = 1  # more: decoded again, as the text was in doubt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A window on its way through the worker; `deliver` is called on the event loop with what became of it.
 

@@ -114,7 +114,17 @@ class JobQueue:
             detail = f"pushed out of {self.capacity} jobs for a stream that holds less"
             waited = self._clock() - pushed_out.enqueued
             reason = GapReason.QUEUE_FULL
-            pushed_out.deliver(Outcome(pushed_out.window, None, reason, detail, pushed_out.enqueued, waited, 0.0))
+            pushed_out.deliver(
+                Outcome(
+                    window=pushed_out.window,
+                    recognition=None,
+                    reason=reason,
+                    detail=detail,
+                    enqueued=pushed_out.enqueued,
+                    queued=waited,
+                    processing=0.0,
+                )
+            )
         return True
 
     def offer_partial(self, job: Job) -> None:

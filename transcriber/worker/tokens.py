@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TICK = SAMPLE_RATE // 100  # whisper.cpp counts in 10 ms
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """Bytes of text (a character may span tokens), bounds in 10 ms ticks, log probability.
 
@@ -40,9 +40,11 @@ def read_tokens(context: Any) -> list[Token]:  # noqa: ANN401 - the bindings hav
             data = whisper.whisper_full_get_token_data(context, i, j)
             if data.id < end_of_text:
                 text = whisper.whisper_token_to_bytes(context, data.id)
-                tokens.append(Token(text, data.t0, data.t1, data.plog))
+                tokens.append(Token(text=text, start=data.t0, end=data.t1, log=data.plog))
             elif data.id >= first_time:  # each step is 20 ms
-                tokens.append(Token(b"", data.t0, data.t1, data.plog, 2 * (data.id - first_time)))
+                tokens.append(
+                    Token(text=b"", start=data.t0, end=data.t1, log=data.plog, time=2 * (data.id - first_time))
+                )
     return tokens
 
 
@@ -88,7 +90,7 @@ def _segment(piece: _Piece, length: int) -> Segment:
     text = b"".join(word.text for word in piece.words).decode("utf-8", "replace").strip()
     start = _clamp(piece.words[0].start if piece.start is None else piece.start, length)
     end = max(start, _clamp(piece.words[-1].end if piece.end is None else piece.end, length))
-    return Segment(text, start, end, geometric_mean(logs), words)
+    return Segment(text=text, start=start, end=end, confidence=geometric_mean(logs), words=words)
 
 
 @dataclass(slots=True)

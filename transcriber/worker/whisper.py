@@ -159,7 +159,15 @@ class WhisperThread:
         queued = begin - job.enqueued
         if not job.partial and self.promise.late(queued, self.weigh(job.samples)):
             detail = f"waited {queued:.1f} s, needs {self.pace.expected(self.weigh(job.samples)):.1f} s more"
-            return Outcome(job.window, None, GapReason.DEADLINE, detail, job.enqueued, queued, 0.0)
+            return Outcome(
+                window=job.window,
+                recognition=None,
+                reason=GapReason.DEADLINE,
+                detail=detail,
+                enqueued=job.enqueued,
+                queued=queued,
+                processing=0.0,
+            )
         self._at_partial = job.partial
         self.busy_since = begin
         recognition, reason, detail, passes = None, None, "", 1
@@ -178,7 +186,16 @@ class WhisperThread:
         self._finished_seconds += 0.0 if job.partial else processing
         if reason is not GapReason.ENGINE_ERROR:  # a failure says nothing about the speed
             self._measured_job(job, processing, done=recognition is not None)
-        return Outcome(job.window, recognition, reason, detail, job.enqueued, queued, processing, passes)
+        return Outcome(
+            window=job.window,
+            recognition=recognition,
+            reason=reason,
+            detail=detail,
+            enqueued=job.enqueued,
+            queued=queued,
+            processing=processing,
+            passes=passes,
+        )
 
     def _limit(self, job: Job) -> Stop:
         """What asks for the job's end at its deadline."""
