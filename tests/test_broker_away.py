@@ -158,10 +158,10 @@ async def test_ten_seconds_without_a_server_are_survived(
 
 
 async def decoded_while_away(
-    nats_server: NatsServer, client: Client, speech: Speech, promise: str
+    nats_server: NatsServer, client: Client, speech: Speech, admission: str
 ) -> tuple[dict[str, Any], Daemon]:
     """Take NATS away while the engine works, for longer than that takes. Returns the account."""
-    slow = ENVIRON | {"STUB_SECS": "0.5", "STUB_WARM_SECS": "0", "TRANSCRIPTION_MAX_LATENCY_SECS": promise}
+    slow = ENVIRON | {"STUB_SECS": "0.5", "STUB_WARM_SECS": "0", "TRANSCRIPTION_MAX_LATENCY_SECS": admission}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
         await client.send(s16(speech.samples), audio_session="run", audio_event="end")
         await client.until_type("started")

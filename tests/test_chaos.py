@@ -18,7 +18,7 @@ from chaos import covered, durable, everything, jetstream_server, publish, set_u
 from harness import STUB, Daemon, NatsServer, Speech
 
 from transcriber.broker.lease import LEASE_SECS
-from transcriber.daemon.ending import ExitCode
+from transcriber.daemon.shutdown import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20_261_121

@@ -34,7 +34,7 @@ from otlp import Collector
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.broker.setup import Storage, set_up
-from transcriber.daemon.ending import ExitCode
+from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.chunks import Cursor
 from transcriber.domain.errors import BrokerError
 from transcriber.domain.measurements import Tallies

@@ -12,7 +12,7 @@ import pytest
 from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, transcript, until_ended
 from harness import STUB, Daemon, NatsServer, Speech
 
-from transcriber.daemon.ending import ExitCode
+from transcriber.daemon.shutdown import ExitCode
 
 
 @pytest.fixture

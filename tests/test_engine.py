@@ -20,9 +20,9 @@ from transcriber.domain.errors import EngineError, Stopped
 from transcriber.models import store
 from transcriber.worker import engine as engine_module
 from transcriber.worker import tokens
+from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
-from transcriber.worker.stop import Stop
 
 
 def load(**options: object) -> WhisperEngine:

@@ -76,8 +76,8 @@ def test_a_metric_has_its_kind_unit_temporality_and_attributes(run: Run, name: s
     if metric.HasField("sum"):
         assert metric.sum.is_monotonic == (kind == "counter")
     if kind == "histogram":
-        promise = [120_000, 240_000] if name == "transcriber.end_to_end.latency_ms" else []  # that of this run
-        assert [list(p.explicit_bounds) for p in metric.histogram.data_points] == [BUCKETS + promise]
+        admission = [120_000, 240_000] if name == "transcriber.end_to_end.latency_ms" else []  # that of this run
+        assert [list(p.explicit_bounds) for p in metric.histogram.data_points] == [BUCKETS + admission]
     assert points(metric)
     for found, _ in points(metric):
         gap = {"reason"} if ("fate", "gap") in found else set()

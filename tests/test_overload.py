@@ -15,9 +15,9 @@ import pytest
 
 from transcriber.domain.timeline import Origin, Window
 from transcriber.worker import capacity
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
 from transcriber.worker.context import Fit, fitted
 from transcriber.worker.jobs import Job
-from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import JobQueue
 
 L_MAX, D, RTF = 20.0, 5.0, 0.04  # a window of D takes 0.2 s
@@ -69,8 +69,8 @@ class Worker:
         self.busy = 0.0
         self._slowness = slowness
         self._noise = noise or Noise(0.1)
-        self._promise = Promise(L_MAX, Pace(RTF * D, FULL, D))
-        self.queue = JobQueue(capacity.derive(L_MAX, D, RTF).jobs, self._promise, weigh, clock=lambda: self.now)
+        self._admission = AdmissionControl(L_MAX, EngineSpeed(RTF * D, FULL, D))
+        self.queue = JobQueue(capacity.derive(L_MAX, D, RTF).jobs, self._admission, weigh, clock=lambda: self.now)
         self._running: tuple[float, float, Job] | None = None  # ends at, takes, job
 
     def run(self, arrivals: Iterator[tuple[float, str, float]], until: float) -> None:
@@ -100,7 +100,7 @@ class Worker:
             job = self.queue.get()
             assert job is not None
             work = weigh(job.samples)
-            if not self._promise.late(self.now - job.enqueued, work):
+            if not self._admission.late(self.now - job.enqueued, work):
                 takes = work / FULL * RTF * D * self._slowness(self.now) * self._noise.next()
                 self._running = (self.now + takes, takes, job)
                 return
@@ -112,7 +112,7 @@ class Worker:
         self.now, takes, job = self._running
         self.busy += takes
         self._tell(job.stream, "late" if self.now - job.enqueued > L_MAX else "done", job.enqueued)
-        self._promise.measured(weigh(job.samples), takes, job.window.seconds)
+        self._admission.measured(weigh(job.samples), takes, job.window.seconds)
         self.queue.done()
         self.depths.append((self.now, self.queue.depth))
         self._start()

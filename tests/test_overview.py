@@ -13,7 +13,7 @@ from transcriber.domain.events import Suppressed
 from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Snapshot, Tallies
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import SAMPLE_RATE, Fate, Gap, GapReason, Origin
-from transcriber.http.overview import Overview, Standing, percentile
+from transcriber.http.overview import Overview, PageState, percentile
 
 SECOND = SAMPLE_RATE
 
@@ -30,7 +30,7 @@ def transcript(text: str, start: int = 0, took: float = 0.5, stream: str = "s1")
     )
 
 
-def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> Standing:
+def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> PageState:
     snapshot = Snapshot(
         queue_depth=3,
         queue_capacity=8,
@@ -41,7 +41,7 @@ def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> Standing:
         lag_chunks=7,
         lag_seconds=1.5,
     )
-    return Standing(state="ready", version="1.0", model="stub", max_latency=20.0, snapshot=snapshot, streams=1, **more)
+    return PageState(state="ready", version="1.0", model="stub", max_latency=20.0, snapshot=snapshot, streams=1, **more)
 
 
 def view(overview: Overview, now: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transcriber.domain.events import Suppressed
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import Gap, GapReason, Origin
-from transcriber.http.overview import Standing
+from transcriber.http.overview import PageState
 from transcriber.http.server import HealthOptions, HealthServer
 from transcriber.http.status_page import StatusPage
 
@@ -41,7 +41,7 @@ async def shown() -> AsyncIterator[SimpleNamespace]:
     snapshot = Snapshot(
         queue_depth=3, queue_capacity=8, busy=0.0, rtf=0.1, buffered=0.0, pending=1.0, lag_chunks=5, lag_seconds=2.0
     )
-    standing = Standing(
+    standing = PageState(
         state="ready", version="1.0", model=NASTY, max_latency=20.0, snapshot=snapshot, streams=1, lags=True
     )
     page = StatusPage(tallies, lambda: standing)

@@ -14,7 +14,7 @@ from harness import Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 
 from transcriber.broker.permissions import configuration
-from transcriber.daemon.ending import ExitCode
+from transcriber.daemon.shutdown import ExitCode
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from transcriber.domain.timeline import GapReason, Origin, Window
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
 from transcriber.worker.jobs import Job, Outcome
-from transcriber.worker.promise import Pace, Promise
 from transcriber.worker.queue import JobQueue
 
 
@@ -157,7 +157,7 @@ def test_the_running_job_counts_as_held_by_its_stream() -> None:
 def test_a_job_that_would_be_late_is_refused_and_one_that_would_not_is_taken() -> None:
     """Seconds, not places: windows of 1 s each against a promise of 3.5 s, the running one's rest included."""
     now = [0.0]
-    queue = JobQueue(100, Promise(3.5, Pace(1.0, 100, 5.0)), clock=lambda: now[0])
+    queue = JobQueue(100, AdmissionControl(3.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
     assert [queue.try_put(job(n)) for n in range(4)] == [True, True, True, False]
     queue.get()
     now[0] = 0.4
@@ -170,7 +170,7 @@ def test_a_job_that_would_be_late_is_refused_and_one_that_would_not_is_taken() -
 
 def test_a_stream_in_front_of_a_flood_is_promised_its_turn() -> None:
     """The backlog of others counts only as far as round robin serves it first."""
-    queue = JobQueue(100, Promise(4.5, Pace(1.0, 100, 5.0)), clock=lambda: 0.0)
+    queue = JobQueue(100, AdmissionControl(4.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: 0.0)
     while queue.try_put(job(0, "flood")):
         pass
     assert queue.depth == 4
@@ -181,7 +181,7 @@ def test_a_stream_in_front_of_a_flood_is_promised_its_turn() -> None:
 
 def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
     """Only a job that runs tells that the engine has become fast again."""
-    queue = JobQueue(10, Promise(1.0, Pace(5.0, 100, 5.0)))
+    queue = JobQueue(10, AdmissionControl(1.0, EngineSpeed(5.0, 100, 5.0)))
     assert queue.try_put(job(0))
     assert not queue.try_put(job(1))
     queue.get()
@@ -193,7 +193,7 @@ def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
 def test_the_expected_wait_is_what_is_left_of_the_running_job_and_what_is_served_first() -> None:
     """Status tells what the next window of the stream would wait for."""
     now = [0.0]
-    queue = JobQueue(100, Promise(60.0, Pace(1.0, 100, 5.0)), clock=lambda: now[0])
+    queue = JobQueue(100, AdmissionControl(60.0, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
     assert queue.expected_wait("s") == 0
     for n in range(3):
         queue.try_put(job(n))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
-from transcriber.broker.durable import behind
+from transcriber.broker.jetstream import behind
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.events import Ended, Rejected, Started, Suppressed
 from transcriber.domain.measurements import Tallies

@@ -19,7 +19,7 @@ from transcriber.audio.stream import StreamOptions
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.results import Recognition
 from transcriber.domain.timeline import GapReason
-from transcriber.pipeline.requests import Recordings
+from transcriber.pipeline.requests import RequestHandler
 from transcriber.protocol.incoming import InputOptions
 from transcriber.worker.jobs import Outcome
 from transcriber.worker.queue import JobQueue
@@ -233,7 +233,7 @@ async def test_a_request_without_a_reply_subject_is_logged_and_costs_nothing(cli
 async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldout: Speech) -> None:
     """The engine may finish after nobody waits any more: no exception in the event loop, and the span has an end."""
     queue, observer = JobQueue(1), Mock()
-    recordings = Recordings(
+    recordings = RequestHandler(
         queue,
         observer,
         Mock(),
@@ -267,7 +267,7 @@ async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldo
 async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None:
     """A recording of several windows may begin with one model and end with its successor."""
     queue = JobQueue(1)
-    recordings = Recordings(
+    recordings = RequestHandler(
         queue,
         Mock(),
         Mock(),

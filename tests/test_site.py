@@ -14,13 +14,13 @@ from viewer import Viewer
 
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import Gap, GapReason, Origin
-from transcriber.http.overview import Standing
+from transcriber.http.overview import PageState
 from transcriber.http.server import HealthOptions, HealthServer
 from transcriber.http.status_page import StatusPage
 
 
-def standing() -> Standing:
-    return Standing(
+def standing() -> PageState:
+    return PageState(
         state="ready",
         version="1.0",
         model="stub",

@@ -29,7 +29,7 @@ from transcriber.models.ggml import MAGIC, check_model_file, tensors
 from transcriber.worker import capacity
 from transcriber.worker.engine import WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
+from transcriber.worker.thread import WhisperThread
 
 BUNDLED = modelstore.bundled_model_path()
 SHA256 = hashlib.sha256(BUNDLED.read_bytes()).hexdigest()

@@ -23,12 +23,12 @@ from transcriber.domain.results import HeldBack, Recognition, Segment, Transcrip
 from transcriber.domain.timeline import Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.durable import DurablePipeline
-from transcriber.pipeline.interim import Partials
+from transcriber.pipeline.interim import Interim
 from transcriber.pipeline.listeners import Counter, Listeners, Logger
 from transcriber.pipeline.live import LivePipeline
 from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.replay import Replay, ReplayOptions
-from transcriber.pipeline.requests import Recordings
+from transcriber.pipeline.requests import RequestHandler
 from transcriber.pipeline.verdict import judge
 from transcriber.protocol.incoming import InputOptions
 from transcriber.protocol.outgoing import Message
@@ -192,7 +192,7 @@ async def replay(speech: Speech, case: Case) -> Told:
 
 async def reply(speech: Speech, case: Case, caplog: pytest.LogCaptureFixture) -> Told:
     queue, tallies = JobQueue(10), Tallies()
-    recordings = Recordings(
+    recordings = RequestHandler(
         queue,
         parts(None).observer,
         Listeners(Counter(tallies), Logger()),
@@ -255,7 +255,7 @@ async def test_interim_text_is_the_verdicts(heldout: Speech, name: str) -> None:
     (case, expected), outbox = CASES[name], Outbox()
     made = parts(outbox)
     length = len(heldout.cut(0, 1).samples)
-    partials = Partials(
+    partials = Interim(
         made.sessions, made.queue, outbox, made.tallies, interval=length // 4, max_payload=lambda: PLENTY
     )  # type: ignore[arg-type]
     made.sessions.receive(chunk(heldout.cut(0, 2)), 0.0)

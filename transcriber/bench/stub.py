@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transcriber import settings
-from transcriber.daemon.ending import ExitCode
 from transcriber.daemon.service import Service
+from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.errors import CannotStart
 from transcriber.domain.results import Segment
 from transcriber.domain.timeline import SAMPLE_RATE
@@ -27,7 +27,7 @@ from transcriber.worker.engine import Decoded
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transcriber.worker.stop import Stop
+    from transcriber.worker.cancellation import Stop
 
 log = logging.getLogger("transcriber.bench.stub")
 

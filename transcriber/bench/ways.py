@@ -18,7 +18,7 @@ from transcriber.domain.timeline import SAMPLE_RATE, Window
 from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.one_thread import one_thread
 from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
+from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from transcriber.audio.stream import StreamOptions

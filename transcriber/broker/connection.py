@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
-from transcriber.broker.client import MendedClient
+from transcriber.broker.patched_client import MendedClient
 from transcriber.domain.errors import BrokerError, BrokerLost
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from transcriber.broker.client import Taker
+    from transcriber.broker.patched_client import Taker
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ResumePoint:
     """Where work goes on: each stream's checkpoint, and the first message of the audio stream that is not settled."""
 
     checkpoints: Mapping[str, Checkpoint]
@@ -52,10 +52,10 @@ class Transcripts:
         self._jetstream: JetStreamContext = connection.client.jetstream(timeout=_ANSWER_SECS)
         self._last: dict[str, int] = {}
 
-    async def standing(self, subject: str) -> Standing:
+    async def resume_point(self, subject: str) -> ResumePoint:
         """Read where the transcripts of all streams of `subject` end. Raises `BrokerError`."""
         try:
-            return await self._standing(subject)
+            return await self._resume_point(subject)
         except nats.js.errors.NotFoundError as error:
             made = f"{incoming.AUDIO_STREAM} and {incoming.TRANSCRIPT_STREAM}"
             reason = f"{error.description}: `transcriber setup` makes {made}"
@@ -63,7 +63,7 @@ class Transcripts:
         except (*_AWAY, ValueError) as error:
             raise BrokerError(self._connection.options.address, str(error) or type(error).__name__) from error
 
-    async def _standing(self, subject: str) -> Standing:
+    async def _resume_point(self, subject: str) -> ResumePoint:
         asked = subject.partition(".")[2]
         audio = await self._jetstream.stream_info(incoming.AUDIO_STREAM, subjects_filter=subject)
         stored = await self._jetstream.stream_info(incoming.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
@@ -79,7 +79,7 @@ class Transcripts:
                 checkpoints[stream] = checkpoint
             if stream in heard:
                 begin = min(begin, await self._begin(stream, checkpoint))
-        return Standing(checkpoints, begin)
+        return ResumePoint(checkpoints, begin)
 
     async def _begin(self, stream: str, checkpoint: Checkpoint | None) -> int:
         """The first message of a stream that is not settled, or what follows its last one."""

@@ -13,7 +13,7 @@ from transcriber.models import store
 from transcriber.worker import capacity as queue_capacity
 from transcriber.worker.engine import Decoded, WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
+from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from transcriber.settings import Settings

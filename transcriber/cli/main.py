@@ -55,7 +55,7 @@ def _quit(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _exit_code(error: TranscriberError) -> int:
-    from transcriber.daemon.ending import ExitCode
+    from transcriber.daemon.shutdown import ExitCode
 
     match error:
         case SettingError() | RecordingError():
@@ -69,8 +69,8 @@ def _exit_code(error: TranscriberError) -> int:
 
 def _run(_options: argparse.Namespace) -> NoReturn:
     from transcriber import settings
-    from transcriber.daemon.ending import ExitCode
     from transcriber.daemon.service import Service
+    from transcriber.daemon.shutdown import ExitCode
     from transcriber.telemetry import logs
 
     chosen = settings.load()

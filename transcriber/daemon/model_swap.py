@@ -19,7 +19,7 @@ from transcriber.models import store
 from transcriber.models.ggml import check_model_file
 from transcriber.protocol.outgoing import Message, encode_swapped
 from transcriber.worker import memory
-from transcriber.worker.successor import Successor
+from transcriber.worker.handover import ModelHandover
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transcriber.worker.capacity import Capacity
     from transcriber.worker.engine import Engine
     from transcriber.worker.queue import JobQueue
-    from transcriber.worker.whisper import WhisperThread
+    from transcriber.worker.thread import WhisperThread
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class ModelSwap:
         self._speech = speech
         self._derive = derive
         self._room = room
-        self._under_way: Successor | None = None
+        self._under_way: ModelHandover | None = None
         self._stopping = False
         self._reloading: asyncio.Task[None] | None = None
 
@@ -153,7 +153,7 @@ class ModelSwap:
         candidate = _Candidate(
             path=behind(path), expected=self._models.sha256 or sha256, room=self._room, make=self._make
         )
-        successor = Successor(
+        successor = ModelHandover(
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
         )
         self._under_way = successor
@@ -162,7 +162,7 @@ class ModelSwap:
     async def _answer(self, swapping: Coroutine[Any, Any, Swapped]) -> Message:
         return encode_swapped(await swapping)
 
-    async def _swap(self, candidate: _Candidate, successor: Successor) -> Swapped:
+    async def _swap(self, candidate: _Candidate, successor: ModelHandover) -> Swapped:
         worker, begin = self._worker, time.monotonic()
         before, before_rtf, before_capacity = worker.model, worker.pace.rtf, self._queue.capacity
         log.info("swapping models", extra={"model": before, "path": str(candidate.path)})

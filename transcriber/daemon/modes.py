@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-from transcriber.broker.durable import DurableSource
+from transcriber.broker.jetstream import DurableSource
 from transcriber.broker.lease import Lease
 from transcriber.broker.live import LiveSource
 from transcriber.broker.transcripts import Transcripts
-from transcriber.daemon.ending import within
+from transcriber.daemon.shutdown import within
 from transcriber.daemon.state import State
 from transcriber.pipeline.durable import DurablePipeline
 from transcriber.pipeline.live import LivePipeline
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transcriber.domain.events import Lag
     from transcriber.pipeline.parts import Parts
     from transcriber.settings import Settings
-    from transcriber.worker.whisper import WhisperThread
+    from transcriber.worker.thread import WhisperThread
 
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
 _ANSWER_SECS = 0.25  # to send refusals that are ready
@@ -155,14 +155,14 @@ class DurableMode:
         self._lease = lease
         self._keeping_lease = asyncio.create_task(lease.keep())
         transcripts = Transcripts(connection)
-        standing = await transcripts.standing(settings.subject)
-        self._pipeline = DurablePipeline(running.parts, transcripts, standing.checkpoints)
+        resume_point = await transcripts.resume_point(settings.subject)
+        self._pipeline = DurablePipeline(running.parts, transcripts, resume_point.checkpoints)
         self._source = DurableSource(
             connection,
             settings.subject,
             settings.input,
-            begin=standing.begin,
-            done={stream: at.cursor for stream, at in standing.checkpoints.items()},
+            begin=resume_point.begin,
+            done={stream: at.cursor for stream, at in resume_point.checkpoints.items()},
             max_lag=settings.max_lag,
         )
         self._keeping_time = asyncio.create_task(self._pipeline.keep_time(settings.status_interval, self._source))

@@ -17,21 +17,21 @@ from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
-from transcriber.daemon.ending import ExitCode, signals, why, within
 from transcriber.daemon.model_swap import Models, ModelSwap, behind, pulled
 from transcriber.daemon.modes import Running, mode_for
-from transcriber.daemon.standing import snapshot, summarise, wedged
+from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
+from transcriber.daemon.status import snapshot, summarise, wedged
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.http.overview import Standing
+from transcriber.http.overview import PageState
 from transcriber.http.server import HealthServer
 from transcriber.http.status_page import StatusPage
 from transcriber.models import store
 from transcriber.pipeline import listeners
-from transcriber.pipeline.interim import Partials
+from transcriber.pipeline.interim import Interim
 from transcriber.pipeline.parts import Parts
-from transcriber.pipeline.requests import Recordings
+from transcriber.pipeline.requests import RequestHandler
 from transcriber.protocol import incoming
 from transcriber.recording import read_16k
 from transcriber.telemetry.exposition import CONTENT_TYPE
@@ -39,7 +39,7 @@ from transcriber.telemetry.observer import Telemetry
 from transcriber.worker import capacity, scheduling
 from transcriber.worker.engine import Engine, WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
+from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,7 +190,7 @@ class Service:
         settings = self._settings
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
-        partials = Partials(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
+        partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
         pages = () if self._page is None else (listeners.Page(self._page.tell),)
         return Parts(
             sessions=self._sessions,
@@ -213,7 +213,7 @@ class Service:
         rtf = await self._worker.start(speech(window), settings.rtf)
         scheduling.give_way()  # to the engine's thread, which is there by now and does not inherit it
         derived = self._derived(rtf)
-        queue = JobQueue(derived.jobs, self._worker.promise, self._worker.weigh)
+        queue = JobQueue(derived.jobs, self._worker.admission, self._worker.weigh)
         self._worker.serve(queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
         log.info("model ready: %s", derived, extra=extra)
@@ -244,8 +244,8 @@ class Service:
         else:
             log.warning("SIGHUP: there is no model yet that could be swapped")
 
-    def _recordings(self, queue: JobQueue, telemetry: Telemetry, connection: Connection) -> Recordings:
-        return Recordings(
+    def _recordings(self, queue: JobQueue, telemetry: Telemetry, connection: Connection) -> RequestHandler:
+        return RequestHandler(
             queue,
             telemetry,
             listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger()),
@@ -267,8 +267,8 @@ class Service:
             max_latency=self._settings.max_latency,
         )
 
-    def _shown(self) -> Standing:
-        return Standing(
+    def _shown(self) -> PageState:
+        return PageState(
             state=self._not_alive() or self._not_ready() or str(self._state),
             version=__version__,
             model=self._worker.model,

@@ -25,7 +25,7 @@ _BUSY_SECS = 10.0  # over which the worker's share is taken: a few windows, so t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PageState:
     """Where the daemon stands at this moment, beside what is counted."""
 
     state: str  # "ready", or what /readyz says instead
@@ -97,7 +97,7 @@ class Overview:
                     _Line(number=number, at=at, kind="gap", stream=stream, start=start, end=end, reason=reason.value)
                 )
 
-    def view(self, standing: Standing, now: float) -> dict[str, Any]:
+    def view(self, standing: PageState, now: float) -> dict[str, Any]:
         """Everything that the page shows, ready for JSON; `now` on the monotonic clock. All durations in seconds."""
         snapshot, streams = standing.snapshot, self._streams()
         total = sum(streams.values(), Counter[Hashable]())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transcriber.domain.measurements import Tallies
-    from transcriber.http.overview import Standing, Told
+    from transcriber.http.overview import PageState, Told
 
 PAGE, EVENTS = "/", "/events"
 # RFC 6761, RFC 6762, and what ICANN has set aside in 2024; "svc" as services are called inside a cluster.
@@ -33,7 +33,7 @@ class StatusPage:
 
     paths = frozenset({PAGE, EVENTS})
 
-    def __init__(self, tallies: Tallies, standing: Callable[[], Standing]) -> None:
+    def __init__(self, tallies: Tallies, standing: Callable[[], PageState]) -> None:
         self._overview = Overview(tallies)
         self._standing = standing
         self._viewers = Viewers(self._read)

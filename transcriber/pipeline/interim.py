@@ -41,7 +41,7 @@ class _Open:
     agreement: Agreement = field(default_factory=Agreement)
 
 
-class Partials:
+class Interim:
     """Offers each open window to an idle worker when it has grown by `interval` samples, and publishes what it says.
 
     An offer is made only while no window waits or runs: under load, partials are the first thing to go.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transcriber.domain.timeline import Window
     from transcriber.pipeline.listeners import Listener, Observer, Span
     from transcriber.pipeline.receiver import Receiver
-    from transcriber.worker.promise import Pace
+    from transcriber.worker.admission import EngineSpeed
     from transcriber.worker.queue import JobQueue
 
 TICK_SECS = 0.25  # how late a timeout may be noticed; the shortest useful one is a second
@@ -53,7 +53,7 @@ class Parts:
     tallies: Tallies
     max_latency: float
     max_payload: Callable[[], int]
-    pace: Callable[[], Pace]
+    pace: Callable[[], EngineSpeed]
     look: Callable[[str], object] | None = None
 
 

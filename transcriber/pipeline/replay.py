@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from transcriber.audio.sessions import Output, Sessions
-from transcriber.broker.durable import DurableSource, newest
+from transcriber.broker.jetstream import DurableSource, newest
 from transcriber.domain.chunks import Skipped
 from transcriber.domain.errors import EngineError
 from transcriber.domain.measurements import Tallies
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from transcriber.audio.sessions import SessionOptions
     from transcriber.broker.connection import Connection
-    from transcriber.broker.durable import Arrival
+    from transcriber.broker.jetstream import Arrival
     from transcriber.protocol.incoming import InputOptions
 
 

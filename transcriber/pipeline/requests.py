@@ -30,7 +30,7 @@ _BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: a
 _RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
 
 
-class Recordings:
+class RequestHandler:
     """Answers requests: windows of one recording one after the other, so that it never crowds the queue."""
 
     def __init__(  # noqa: PLR0913 - the parts that it connects

@@ -10,7 +10,7 @@ import _pywhispercpp as whisper
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transcriber.worker.stop import Stop
+    from transcriber.worker.cancellation import Stop
 
 
 @contextmanager

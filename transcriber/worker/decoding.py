@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from transcriber.worker import guards
+from transcriber.worker import hallucinations
 from transcriber.worker.engine import ATTEMPTS
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from transcriber.domain.results import Recognition
     from transcriber.domain.timeline import Window
+    from transcriber.worker.cancellation import Stop
     from transcriber.worker.engine import Decoded, Engine
-    from transcriber.worker.stop import Stop
 
 
 class Read(NamedTuple):
@@ -34,18 +34,18 @@ def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callab
     tried = [engine.transcribe(window.samples, window.language, stop)]
     while (
         len(tried) < ATTEMPTS
-        and guards.doubtful(tried[-1], window, runaway_only=len(tried) > 1)
+        and hallucinations.doubtful(tried[-1], window, runaway_only=len(tried) > 1)
         and may_repeat(engine.work(window.end - window.start, attempt=len(tried)))
     ):
         tried.append(engine.transcribe(window.samples, window.language, stop, attempt=len(tried)))
     silent = any(not decoded.segments for decoded in tried[1:])
-    unsure = len(tried) > 1 and all(map(guards.very_unsure, tried))
-    recognition = guards.review(window, _best(tried, window), engine.model, silent=silent, unsure=unsure)
+    unsure = len(tried) > 1 and all(map(hallucinations.very_unsure, tried))
+    recognition = hallucinations.review(window, _best(tried, window), engine.model, silent=silent, unsure=unsure)
     return Read(recognition, len(tried))
 
 
 def _best(tried: list[Decoded], window: Window) -> Decoded:
     """The last pass, or where that is empty or in doubt, the one whose words are surest and had time."""
-    if tried[-1].segments and not guards.doubtful(tried[-1], window):
+    if tried[-1].segments and not hallucinations.doubtful(tried[-1], window):
         return tried[-1]
-    return max(tried, key=lambda decoded: guards.weight(decoded, window))
+    return max(tried, key=lambda decoded: hallucinations.weight(decoded, window))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transcriber.domain.results import Segment
-    from transcriber.worker.stop import Stop
+    from transcriber.worker.cancellation import Stop
 
 log = logging.getLogger(__name__)
 

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transcriber.domain.timeline import GapReason
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.cancellation import Stop
+from transcriber.worker.fairness import FairQueue
 from transcriber.worker.jobs import Job, Outcome
-from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.stop import Stop
-from transcriber.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
-class Succession:
+class PendingHandover:
     """What changes when another engine takes over; `take_over` is called at that moment, between two jobs."""
 
     capacity: int
-    pace: Pace
+    pace: EngineSpeed
     weigh: Callable[[int], float]
     take_over: Callable[[], object]
 
@@ -39,21 +39,21 @@ class JobQueue:
     def __init__(
         self,
         capacity: int,
-        promise: Promise | None = None,
+        admission: AdmissionControl | None = None,
         weigh: Callable[[int], float] = float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.capacity = capacity
-        self._promise = promise or Promise(math.inf)
+        self._admission = admission or AdmissionControl(math.inf)
         self._weigh = weigh
         self._clock = clock
-        self._turns = Turns()
+        self._turns = FairQueue()
         self._partials: OrderedDict[str, Job] = OrderedDict()  # at most one a stream, the next one first
         self._giving_way: set[Stop] = set()
         self._running: Job | None = None
         self._since = 0.0  # when the running job began
         self._closed = False
-        self._succession: Succession | None = None
+        self._succession: PendingHandover | None = None
         self._announced = 0.0  # when
         self._changed = threading.Condition()
 
@@ -77,8 +77,8 @@ class JobQueue:
             if not self._turns:
                 return math.inf
             oldest = min(job.enqueued for job, _ in self._turns.jobs())
-            ahead = self._promise.pace.at_most(sum(self._turns.held().values()))
-            return self._promise.max_latency - (self._clock() - oldest) - ahead
+            ahead = self._admission.pace.at_most(sum(self._turns.held().values()))
+            return self._admission.max_latency - (self._clock() - oldest) - ahead
 
     @property
     def closed(self) -> bool:
@@ -87,7 +87,7 @@ class JobQueue:
     def expected_wait(self, stream: str) -> float:
         """Seconds until everything is done that would be served before a new window of the stream."""
         with self._changed:
-            return self._promise.pace.expected(self._turns.served_first(stream, 0.0)) + self._left()
+            return self._admission.pace.expected(self._turns.served_first(stream, 0.0)) + self._left()
 
     def try_put(self, job: Job) -> bool:
         """Put without waiting; False when the queue is closed, or full, or the job would be late.
@@ -150,7 +150,7 @@ class JobQueue:
                     return None
                 self._changed.wait()
             self._since = self._clock()
-            expired = self._turns.take_older(self._since - self._promise.max_latency)
+            expired = self._turns.take_older(self._since - self._admission.max_latency)
             self._running = expired or (self._turns.take() if self._turns else self._next_partial())
             return self._running
 
@@ -174,7 +174,7 @@ class JobQueue:
             self._running = None
             self._succeed()
 
-    def announce(self, succession: Succession | None) -> bool:
+    def announce(self, succession: PendingHandover | None) -> bool:
         """Let another engine take over when everything is done that was put before; None takes that back.
 
         What was put before was promised at the speed of the engine so far; what comes meanwhile must be in time with
@@ -221,20 +221,20 @@ class JobQueue:
 
     def _in_time(self, job: Job, work: float) -> bool:
         left, ahead = self._left(), self._turns.served_first(job.stream, work)
-        if not self._promise.in_time(left, ahead):
+        if not self._admission.in_time(left, ahead):
             return False
         if self._succession is None:
             return True
         before = min(ahead, sum(self._older()))
         after = (ahead - before) * self._succession.weigh(job.samples) / work
-        promise = Promise(self._promise.max_latency, self._succession.pace)
-        return promise.in_time(left + self._promise.pace.at_most(before), after)
+        admission = AdmissionControl(self._admission.max_latency, self._succession.pace)
+        return admission.in_time(left + self._admission.pace.at_most(before), after)
 
     def _left(self) -> float:
         """Seconds that the running job will still need."""
         if self._running is None:
             return 0.0
-        expected = self._promise.pace.expected(self._weigh(self._running.samples))
+        expected = self._admission.pace.expected(self._weigh(self._running.samples))
         return max(0.0, expected - (self._clock() - self._since))
 
     def _fullest(self, stream: str) -> str | None:

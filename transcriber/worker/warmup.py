@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.worker.promise import Pace
+from transcriber.worker.admission import EngineSpeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from transcriber.worker.cancellation import Stop
     from transcriber.worker.engine import Engine
-    from transcriber.worker.stop import Stop
 
 PASSES = 3  # that count; one pass more is the warm-up (first-touch memory, lazy tables)
 _BUDGET_SECS = 10.0  # with a model this slow one pass says enough
@@ -29,7 +29,7 @@ class Warm:
 
     engine: Engine
     rtf: float
-    pace: Pace
+    pace: EngineSpeed
 
 
 def measure(one_pass: Callable[[], float], passes: int = PASSES) -> list[float]:
@@ -56,4 +56,4 @@ def rtf_of(seconds: float, speech: NDArray[np.float32]) -> float:
 def warm(engine: Engine, speech: NDArray[np.float32], rtf: float) -> Warm:
     """An engine that takes `rtf` for a window like `speech`."""
     seconds = len(speech) / SAMPLE_RATE
-    return Warm(engine, rtf, Pace(rtf * seconds, engine.work(len(speech)), seconds))
+    return Warm(engine, rtf, EngineSpeed(rtf * seconds, engine.work(len(speech)), seconds))

@@ -7,12 +7,12 @@ import random
 
 import pytest
 
-from transcriber.worker.promise import Pace, Promise
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
 
 
 def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
     """Long and short windows with a fixed cost: their total is foreseen, whatever their order."""
-    pace, rand = Pace(1.0, 1.0, 1.0), random.Random(3)
+    pace, rand = EngineSpeed(1.0, 1.0, 1.0), random.Random(3)
     jobs = [(work, 0.1 * work) for work in (rand.choice([1.0, 20.0]) for _ in range(200))]
     for work, seconds in jobs:
         pace = pace.after(work, seconds, work)
@@ -22,7 +22,7 @@ def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
 
 def test_a_lasting_change_shows_within_ten_windows_and_an_outlier_fades() -> None:
     """Nine tenths of a threefold slowdown in ten windows; a window of ten times the usual cost is history by then."""
-    slower = odd = Pace(1.0, 10.0, 5.0)
+    slower = odd = EngineSpeed(1.0, 10.0, 5.0)
     odd = odd.after(10.0, 10.0, 5.0)
     for _ in range(10):
         slower = slower.after(10.0, 3.0, 5.0)
@@ -33,7 +33,7 @@ def test_a_lasting_change_shows_within_ten_windows_and_an_outlier_fades() -> Non
 
 def test_the_margin_covers_chance_in_single_jobs_and_in_their_sum() -> None:
     """Sums of 1 to 100 jobs stay below `at_most` nearly always, and it is not far above them."""
-    rand, pace = random.Random(5), Pace(1.0, 1.0, 1.0)
+    rand, pace = random.Random(5), EngineSpeed(1.0, 1.0, 1.0)
     held = tried = 0
     for n in range(20_000):
         pace = pace.after(1.0, rand.gauss(1.0, 0.2), 1.0)
@@ -47,16 +47,16 @@ def test_the_margin_covers_chance_in_single_jobs_and_in_their_sum() -> None:
 
 def test_what_has_been_promised_begins_with_less_to_spare_than_it_was_accepted_with() -> None:
     """At its turn only the window itself is left to foresee: one mean deviation, where three were asked for."""
-    promise = Promise(10.0, Pace(1.0, 1.0, 1.0, deviation=0.5))
-    assert not promise.in_time(7.6, 1.0)
-    assert not promise.late(7.6, 1.0)
-    assert not promise.late(8.4, 1.0)
-    assert promise.late(8.6, 1.0)
+    admission = AdmissionControl(10.0, EngineSpeed(1.0, 1.0, 1.0, deviation=0.5))
+    assert not admission.in_time(7.6, 1.0)
+    assert not admission.late(7.6, 1.0)
+    assert not admission.late(8.4, 1.0)
+    assert admission.late(8.6, 1.0)
 
 
 def test_without_noise_there_is_no_margin() -> None:
     """What always takes the same is promised to the second."""
-    pace = Pace(0.5, 2.0, 1.0)
+    pace = EngineSpeed(0.5, 2.0, 1.0)
     for _ in range(50):
         pace = pace.after(2.0, 0.5, 1.0)
     assert pace.at_most(20.0) == pytest.approx(pace.expected(20.0)) == pytest.approx(5.0)
@@ -64,26 +64,26 @@ def test_without_noise_there_is_no_margin() -> None:
 
 def test_a_job_is_in_time_until_its_wait_and_its_work_fill_the_promise() -> None:
     """L_max bounds waiting and processing together."""
-    promise = Promise(10.0, Pace(1.0, 1.0, 1.0))
-    assert promise.in_time(0.0, 10.0)
-    assert not promise.in_time(0.1, 10.0)
-    assert promise.in_time(9.0, 1.0)
-    assert not promise.late(9.0, 1.0)
-    assert promise.late(9.1, 1.0)
+    admission = AdmissionControl(10.0, EngineSpeed(1.0, 1.0, 1.0))
+    assert admission.in_time(0.0, 10.0)
+    assert not admission.in_time(0.1, 10.0)
+    assert admission.in_time(9.0, 1.0)
+    assert not admission.late(9.0, 1.0)
+    assert admission.late(9.1, 1.0)
 
 
 def test_when_no_job_can_be_in_time_it_is_tried_as_long_as_its_own_time_is_not_over() -> None:
     """A job that nobody can finish in time still tells how slow the engine is."""
-    promise = Promise(2.0, Pace(5.0, 1.0, 1.0))
-    assert not promise.in_time(0.0, 1.0)
-    assert not promise.late(1.9, 1.0)
-    assert promise.late(2.1, 1.0)
+    admission = AdmissionControl(2.0, EngineSpeed(5.0, 1.0, 1.0))
+    assert not admission.in_time(0.0, 1.0)
+    assert not admission.late(1.9, 1.0)
+    assert admission.late(2.1, 1.0)
     for _ in range(30):
-        promise.measured(1.0, 0.1, 1.0)
-    assert promise.in_time(0.0, 1.0)
+        admission.measured(1.0, 0.1, 1.0)
+    assert admission.in_time(0.0, 1.0)
 
 
 def test_a_pace_that_was_never_measured_promises_everything() -> None:
     """The queue's tests, and nobody else, work without an engine."""
-    assert Promise(math.inf).in_time(1e9, 1e9)
-    assert Pace().expected(1e9) == 0.0
+    assert AdmissionControl(math.inf).in_time(1e9, 1e9)
+    assert EngineSpeed().expected(1e9) == 0.0

@@ -30,7 +30,7 @@ _TO_BEGIN = 1.0  # four of five windows that begin with no more to spare are in 
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class EngineSpeed:
     """Smoothed measurements of the engine, per job: seconds of processing, work, seconds of audio.
 
     `deviation`: of one job's processing from what was foreseen for it, the mean of absolute values in seconds.
@@ -46,10 +46,10 @@ class Pace:
         """Real-time factor. A ratio of means, not a mean of ratios: right for sums of long and short windows."""
         return self.processing / self.audio
 
-    def after(self, work: float, processing: float, audio: float) -> Pace:
+    def after(self, work: float, processing: float, audio: float) -> EngineSpeed:
         """The pace when one more job is done."""
         error = abs(processing - self.expected(work))
-        return Pace(
+        return EngineSpeed(
             self.processing + _SMOOTHING * (processing - self.processing),
             self.work + _SMOOTHING * (work - self.work),
             self.audio + _SMOOTHING * (audio - self.audio),
@@ -65,12 +65,12 @@ class Pace:
         return work * (self.processing + deviations * self.deviation) / self.work
 
 
-class Promise:
+class AdmissionControl:
     """L_max in seconds, and the pace that tells whether it can be kept. Pace is replaced whole: any thread may read."""
 
-    def __init__(self, max_latency: float, pace: Pace | None = None) -> None:
+    def __init__(self, max_latency: float, pace: EngineSpeed | None = None) -> None:
         self.max_latency = max_latency
-        self.pace = pace or Pace()
+        self.pace = pace or EngineSpeed()
 
     def measured(self, work: float, processing: float, audio: float) -> None:
         """Take one finished job; `processing` and `audio` in seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from transcriber.worker.stop import Stop
+from transcriber.worker.cancellation import Stop
 
 
 def test_a_request_is_told_to_whoever_listens_and_stays() -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from transcriber.domain.errors import EngineError, Stopped, TranscriberError
 from transcriber.domain.timeline import GapReason
 from transcriber.worker import memory, warmup
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.cancellation import Stop
 from transcriber.worker.decoding import decode
 from transcriber.worker.jobs import Outcome
-from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,8 @@ class WhisperThread:
         self._measured: asyncio.Future[float] = self._loop.create_future()
         self.finished = asyncio.Event()
         self.model = ""
-        self.promise = Promise(max_latency)
-        self.partial_pace = Pace()
+        self.admission = AdmissionControl(max_latency)
+        self.partial_pace = EngineSpeed()
         self.weigh: Callable[[int], float] = float
         self._finished_seconds = 0.0
         self.busy_since: float | None = None  # monotonic; None while idle
@@ -83,12 +83,12 @@ class WhisperThread:
         engine, before = successor.engine, self._engine
         self._engine = engine
         self.model, self.weigh = engine.model, engine.work
-        self.partial_pace = self.promise.pace = successor.pace
+        self.partial_pace = self.admission.pace = successor.pace
         return before
 
     @property
-    def pace(self) -> Pace:
-        return self.promise.pace
+    def pace(self) -> EngineSpeed:
+        return self.admission.pace
 
     @property
     def alive(self) -> bool:
@@ -157,7 +157,7 @@ class WhisperThread:
     def _work(self, engine: Engine, job: Job, queue: JobQueue) -> Outcome:
         begin = time.monotonic()
         queued = begin - job.enqueued
-        if not job.partial and self.promise.late(queued, self.weigh(job.samples)):
+        if not job.partial and self.admission.late(queued, self.weigh(job.samples)):
             detail = f"waited {queued:.1f} s, needs {self.pace.expected(self.weigh(job.samples)):.1f} s more"
             return Outcome(
                 window=job.window,
@@ -200,7 +200,7 @@ class WhisperThread:
     def _limit(self, job: Job) -> Stop:
         """What asks for the job's end at its deadline."""
         stop = Stop()
-        self._post(self._set_alarm, job.enqueued + self.promise.max_latency, stop)
+        self._post(self._set_alarm, job.enqueued + self.admission.max_latency, stop)
         return stop
 
     def _set_alarm(self, deadline: float, stop: Stop) -> None:
@@ -214,7 +214,7 @@ class WhisperThread:
         if job.partial:
             return False
         needed = self.pace.at_most(work)
-        in_time = time.monotonic() + needed <= job.enqueued + self.promise.max_latency
+        in_time = time.monotonic() + needed <= job.enqueued + self.admission.max_latency
         return in_time and needed <= queue.spare
 
     def _measured_job(self, job: Job, processing: float, *, done: bool) -> None:
@@ -224,6 +224,6 @@ class WhisperThread:
         """
         work = self.weigh(job.samples)
         if not job.partial:
-            self.promise.measured(work, processing, job.window.seconds)
+            self.admission.measured(work, processing, job.window.seconds)
         elif done:
             self.partial_pace = self.partial_pace.after(work, processing, job.window.seconds)

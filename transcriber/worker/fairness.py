@@ -26,7 +26,7 @@ class _Line:
     since: float | None = None  # `Turns._served` when it began to wait for its turn; None in its turn
 
 
-class Turns:
+class FairQueue:
     """Deficit round robin (Shreedhar and Varghese 1995): O(1) a job, whatever the number of streams.
 
     In its turn a stream is served for a quantum, the largest job seen so far; what it cannot use of it is kept for its

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from transcriber.domain.errors import EngineError, Stopped, TranscriberError
 from transcriber.worker import warmup
-from transcriber.worker.queue import JobQueue, Succession
-from transcriber.worker.stop import Stop
+from transcriber.worker.cancellation import Stop
+from transcriber.worker.queue import JobQueue, PendingHandover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transcriber.worker.engine import Engine
+    from transcriber.worker.thread import WhisperThread
     from transcriber.worker.warmup import Warm
-    from transcriber.worker.whisper import WhisperThread
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _PATIENCE_SECS = 10.0  # in which passes give way to windows: some dozens of the
 _LOOK_SECS = 0.01  # between two looks whether the worker is idle; a window takes ten times that
 
 
-class Successor:
+class ModelHandover:
     """One try. `load` runs on a thread of its own, which has the new model until the worker takes it, and then the old.
 
     The CPU is shared meanwhile. Loading takes one thread. A pass over `speech` begins while no window waits or runs and
@@ -97,7 +97,7 @@ class Successor:
         engine = self._load()
         try:
             ready = self._measure(engine)
-            after = Succession(self._capacity(ready.rtf), ready.pace, engine.work, partial(self._take_over, ready))
+            after = PendingHandover(self._capacity(ready.rtf), ready.pace, engine.work, partial(self._take_over, ready))
             if self._queue.announce(after):
                 self._decided.wait()
                 self._queue.announce(None)  # from here on it has taken over or never will

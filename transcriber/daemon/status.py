@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.connection import Connection
     from transcriber.worker.queue import JobQueue
-    from transcriber.worker.whisper import WhisperThread
+    from transcriber.worker.thread import WhisperThread
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, s16
 from transcriber.audio.sessions import SessionOptions, Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.measurements import Tallies
-from transcriber.pipeline.interim import Partials
+from transcriber.pipeline.interim import Interim
 from transcriber.worker.queue import JobQueue
 
 RATE = 16_000
@@ -87,7 +87,7 @@ async def test_streams_that_fall_silent_in_mid_window_are_forgotten(heldout: Spe
     """No chunk of theirs will come to tell; the next stream's window makes room."""
     sessions = Sessions(SessionOptions(), lambda: "new", Tallies())
     publisher = SimpleNamespace(connected=False)  # a stand-in: nothing goes out
-    partials = Partials(sessions, JobQueue(1), publisher, Tallies(), interval=RATE, max_payload=lambda: 2**20)
+    partials = Interim(sessions, JobQueue(1), publisher, Tallies(), interval=RATE, max_payload=lambda: 2**20)
     pcm = s16(heldout.cut(0, 1).samples)
     for n in range(50):
         sessions.receive(Chunk(f"s{n}", AudioFormat(Encoding.S16LE, RATE, 1), pcm[: 2 * RATE], "x"), 0.0)

@@ -7,7 +7,7 @@ import pytest
 
 from transcriber.domain.results import Segment, Word
 from transcriber.domain.timeline import Origin, Window
-from transcriber.worker import guards
+from transcriber.worker import hallucinations
 from transcriber.worker.engine import Decoded
 
 
@@ -39,8 +39,8 @@ def decoded(*segments: Segment, endless: bool = False) -> Decoded:
 def test_one_signal_alone_suppresses_nothing(text: str, confidence: float, voiced: float) -> None:
     """Each sign by itself has an innocent explanation."""
     said = segment(text, confidence)
-    assert len(guards.signals([said], window(voiced=voiced))) == 1
-    assert guards.review(window(voiced=voiced), decoded(said), "m").segments == (said,)
+    assert len(hallucinations.signals([said], window(voiced=voiced))) == 1
+    assert hallucinations.review(window(voiced=voiced), decoded(said), "m").segments == (said,)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_two_signals_hold_the_window_back_and_name_themselves(
     text: str, confidence: float, voiced: float, reason: str
 ) -> None:
     """What is suppressed is kept with its reason, so that it can be published."""
-    outcome = guards.review(window(voiced=voiced), decoded(segment(text, confidence)), "m")
+    outcome = hallucinations.review(window(voiced=voiced), decoded(segment(text, confidence)), "m")
     assert [(h.segment.text, h.reason) for h in outcome.held_back] == [(text, reason)]
     assert outcome.text == ""
 
@@ -68,41 +68,43 @@ def test_two_signals_hold_the_window_back_and_name_themselves(
 def test_no_speech_in_another_pass_is_a_signal() -> None:
     """Whisper's own probability, where the text is in doubt already."""
     mumbled = decoded(segment("on the", 0.2))
-    assert guards.review(window(), mumbled, "m").text == "on the"
-    assert guards.review(window(), mumbled, "m", silent=True).held_back[0].reason == "low_confidence+no_speech"
+    assert hallucinations.review(window(), mumbled, "m").text == "on the"
+    assert hallucinations.review(window(), mumbled, "m", silent=True).held_back[0].reason == "low_confidence+no_speech"
 
 
 def test_a_sign_off_over_music_is_held_back() -> None:
     """Two words for eleven seconds of voice are too few, in any script; twenty are speech."""
-    assert guards.signals([segment("Thank you.")], window(11.0)) == ["sign_off", "sparse"]
-    assert guards.signals([segment("谢谢")], window(6.0)) == ["sparse"]
-    assert guards.signals([segment("洗澡你以后能够做")], window(5.0)) == []
-    assert guards.signals([segment("Thank you for trying out the program.")], window(11.0)) == []
-    assert guards.signals([segment("Thank you.")], window(11.0, voiced=0.1)) == ["silence", "sign_off"]
+    assert hallucinations.signals([segment("Thank you.")], window(11.0)) == ["sign_off", "sparse"]
+    assert hallucinations.signals([segment("谢谢")], window(6.0)) == ["sparse"]
+    assert hallucinations.signals([segment("洗澡你以后能够做")], window(5.0)) == []
+    assert hallucinations.signals([segment("Thank you for trying out the program.")], window(11.0)) == []
+    assert hallucinations.signals([segment("Thank you.")], window(11.0, voiced=0.1)) == ["silence", "sign_off"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("Thank you.", 1.5), ("Right.", 9.0)])
 def test_what_another_pass_may_prove_wrong_is_decoded_again(text: str, seconds: float) -> None:
     """A sign-off, and next to nothing for much voice; once is enough."""
     said = decoded(segment(text))
-    assert guards.doubtful(said, window(seconds))
-    assert not guards.doubtful(said, window(seconds), runaway_only=True)
-    assert not guards.doubtful(decoded(segment("Thank you, that is all that I wanted to know.")), window(seconds))
+    assert hallucinations.doubtful(said, window(seconds))
+    assert not hallucinations.doubtful(said, window(seconds), runaway_only=True)
+    assert not hallucinations.doubtful(
+        decoded(segment("Thank you, that is all that I wanted to know.")), window(seconds)
+    )
 
 
 def test_what_several_passes_are_hardly_sure_of_is_held_back() -> None:
     """One pass alone may mumble; when the next one is no surer, the words are not worth having."""
     mumbled = decoded(segment("i just", 0.15))
-    assert guards.very_unsure(mumbled)
-    assert not guards.very_unsure(decoded(segment("i just", 0.3)))
-    assert guards.review(window(), mumbled, "m", unsure=True).held_back[0].reason == "low_confidence+no_surer"
+    assert hallucinations.very_unsure(mumbled)
+    assert not hallucinations.very_unsure(decoded(segment("i just", 0.3)))
+    assert hallucinations.review(window(), mumbled, "m", unsure=True).held_back[0].reason == "low_confidence+no_surer"
 
 
 def test_a_loop_over_many_short_segments_is_found() -> None:
     """None of them repeats anything by itself."""
     pieces = [segment("in the exhibition,", 0.3) for _ in range(5)]
-    assert guards.signals(pieces, window(5.0)) == ["repetition", "low_confidence"]
-    assert guards.review(window(5.0), decoded(*pieces), "m").segments == ()
+    assert hallucinations.signals(pieces, window(5.0)) == ["repetition", "low_confidence"]
+    assert hallucinations.review(window(5.0), decoded(*pieces), "m").segments == ()
 
 
 @pytest.mark.parametrize("endless", [False, True])
@@ -110,14 +112,14 @@ def test_more_words_than_time_are_held_back_whatever_else(endless: bool) -> None
     """Nobody says forty words in three seconds, however sure the model is; nor what had to be ended."""
     many = "the quick brown fox jumps over a lazy dog while eleven grey herons wade slowly through cold muddy water"
     said = segment(many) if endless else segment(f"{many} hunting small fish near an old broken mill")
-    outcome = guards.review(window(3.0), decoded(said, endless=endless), "m")
+    outcome = hallucinations.review(window(3.0), decoded(said, endless=endless), "m")
     assert [h.reason for h in outcome.held_back] == ["endless" if endless else "too_fast"]
 
 
 def test_a_short_window_may_hold_a_word() -> None:
     """A third of a second is enough for one, not for four."""
-    assert guards.signals([segment("No.")], window(0.33)) == []
-    assert guards.signals([segment("No, I do not.")], window(0.33)) == ["too_fast"]
+    assert hallucinations.signals([segment("No.")], window(0.33)) == []
+    assert hallucinations.signals([segment("No, I do not.")], window(0.33)) == ["too_fast"]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +138,14 @@ def test_a_short_window_may_hold_a_word() -> None:
 def test_names_of_sounds_are_held_back(text: str) -> None:
     """They say what is heard where nobody speaks, and are no reason to decode again."""
     named = decoded(segment(text, 0.2))
-    outcome = guards.review(window(), named, "m")
+    outcome = hallucinations.review(window(), named, "m")
     assert (outcome.text, [h.reason for h in outcome.held_back]) == ("", ["sound"])
-    assert not guards.doubtful(named, window())
+    assert not hallucinations.doubtful(named, window())
 
 
 def test_words_beside_the_name_of_a_sound_stay() -> None:
     """Text and words lose the sound alone."""
-    outcome = guards.review(window(), decoded(segment("(door slams) who is there [music playing]")), "m")
+    outcome = hallucinations.review(window(), decoded(segment("(door slams) who is there [music playing]")), "m")
     assert outcome.text == "who is there"
     assert [word.text for word in outcome.segments[0].words] == ["who", "is", "there"]
     assert [h.segment.text for h in outcome.held_back] == ["(door slams)", "[music playing]"]
@@ -152,7 +154,7 @@ def test_words_beside_the_name_of_a_sound_stay() -> None:
 def test_a_segment_without_time_that_says_the_same_as_the_one_before_goes() -> None:
     """A loop's tail: equal neighbours of zero length."""
     said, again = segment("a thin stripe", start=0, end=9000), segment("a thin stripe", start=9000, end=9000)
-    outcome = guards.review(window(), decoded(said, again), "m")
+    outcome = hallucinations.review(window(), decoded(said, again), "m")
     assert outcome.segments == (said,)
     assert [h.reason for h in outcome.held_back] == ["repetition"]
 
@@ -170,7 +172,7 @@ def test_a_segment_without_time_that_says_the_same_as_the_one_before_goes() -> N
 )
 def test_doubt_leads_to_another_pass(text: str, confidence: float, doubt: bool) -> None:
     """It may be unfounded: another pass costs time, not words."""
-    assert guards.doubtful(decoded(segment(text, confidence)), window()) is doubt
+    assert hallucinations.doubtful(decoded(segment(text, confidence)), window()) is doubt
 
 
 @pytest.mark.parametrize(
@@ -185,4 +187,4 @@ def test_doubt_leads_to_another_pass(text: str, confidence: float, doubt: bool) 
 )
 def test_loops_are_found_from_four_repeats_on(text: str, loop: bool) -> None:
     """Runs of one to twelve words, wherever they start."""
-    assert guards.loops(text.split()) is loop
+    assert hallucinations.loops(text.split()) is loop

@@ -11,7 +11,7 @@ import sys
 
 SCRIPT = """
 import asyncio
-from transcriber.daemon.ending import signals
+from transcriber.daemon.shutdown import signals
 
 async def main():
     stop = asyncio.Event()

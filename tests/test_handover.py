@@ -8,13 +8,13 @@ import threading
 import time
 
 import pytest
-from test_whisper_thread import SPEECH, Collector, Scripted, started, window
+from test_thread import SPEECH, Collector, Scripted, started, window
 
 from transcriber.domain.errors import EngineError, Stopped
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.handover import ModelHandover
 from transcriber.worker.jobs import Job
-from transcriber.worker.promise import Pace, Promise
-from transcriber.worker.queue import JobQueue, Succession
-from transcriber.worker.successor import Successor
+from transcriber.worker.queue import JobQueue, PendingHandover
 
 
 class Other(Scripted):
@@ -54,8 +54,8 @@ def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[
     """Announce an engine that takes `seconds` a window; the list gets an entry when it takes over."""
     taken: list[str] = []
     weigh = lambda samples: samples / 8000  # noqa: E731 - twice the weight: another engine counts differently
-    pace = Pace(seconds, 2.0, 1.0)
-    assert queue.announce(Succession(capacity, pace, weigh, lambda: taken.append("over")))
+    pace = EngineSpeed(seconds, 2.0, 1.0)
+    assert queue.announce(PendingHandover(capacity, pace, weigh, lambda: taken.append("over")))
     return taken
 
 
@@ -106,7 +106,7 @@ def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
 def test_what_comes_meanwhile_must_be_in_time_at_both_speeds() -> None:
     """0.1 s a window now, 1 s a window then, 3 s allowed: what is here costs little, what comes costs more."""
     clock = Clock()
-    queue = JobQueue(100, Promise(3.0, Pace(0.1, 16_000.0, 1.0)), clock=clock)
+    queue = JobQueue(100, AdmissionControl(3.0, EngineSpeed(0.1, 16_000.0, 1.0)), clock=clock)
     for sequence in range(11):
         assert queue.try_put(job(sequence, 0.0))
     clock.now = 0.01
@@ -140,7 +140,7 @@ def test_a_closed_queue_keeps_its_engine() -> None:
     queue.get()
     queue.done()
     assert taken == []
-    assert not queue.announce(Succession(1, Pace(), float, lambda: None))
+    assert not queue.announce(PendingHandover(1, EngineSpeed(), float, lambda: None))
 
 
 def test_streams_keep_their_order_when_work_is_counted_anew() -> None:
@@ -173,7 +173,7 @@ async def test_the_next_window_is_decoded_by_the_other_engine_and_the_one_before
         assert loading.wait(10)
         return other
 
-    successor = asyncio.create_task(Successor(thread, queue, load, SPEECH, seven).run())
+    successor = asyncio.create_task(ModelHandover(thread, queue, load, SPEECH, seven).run())
     queue.try_put(Job(window=window(0), deliver=done))
     (before,) = await done.have(1)
     loading.set()
@@ -196,9 +196,9 @@ async def test_a_load_that_fails_leaves_everything_as_it_was() -> None:
         raise ValueError("odd")
 
     with pytest.raises(EngineError, match="ValueError: odd"):
-        await Successor(thread, queue, fails, SPEECH, seven).run()
+        await ModelHandover(thread, queue, fails, SPEECH, seven).run()
     with pytest.raises(EngineError, match="-6"):
-        await Successor(thread, queue, lambda: broken, SPEECH, seven).run()
+        await ModelHandover(thread, queue, lambda: broken, SPEECH, seven).run()
     assert broken.closed.is_set()
     queue.try_put(Job(window=window(0), deliver=done))
     assert (await done.have(1))[0].recognition is not None
@@ -210,7 +210,7 @@ async def test_measuring_gives_way_to_windows() -> None:
     """A pass that is under way when a window comes is stopped, and begun again when the worker has nothing to do."""
     one, other, done = Other(0.0, 0.05), Other(math.inf, 0.0), Collector()
     thread, queue = await started(one)
-    successor = asyncio.create_task(Successor(thread, queue, lambda: other, SPEECH, seven).run())
+    successor = asyncio.create_task(ModelHandover(thread, queue, lambda: other, SPEECH, seven).run())
     assert await asyncio.to_thread(other.endless.wait, 10)
     queue.try_put(Job(window=window(0), deliver=done))
     assert (await done.have(1))[0].recognition is not None
@@ -225,7 +225,7 @@ async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
     """At shutdown, in the middle of a pass."""
     one, other = Other(0.0), Other(math.inf)
     thread, queue = await started(one)
-    successor = Successor(thread, queue, lambda: other, SPEECH, seven)
+    successor = ModelHandover(thread, queue, lambda: other, SPEECH, seven)
     running = asyncio.create_task(successor.run())
     assert await asyncio.to_thread(other.endless.wait, 10)
     begin = time.monotonic()
@@ -250,7 +250,7 @@ async def test_giving_up_while_the_queue_is_finished_leaves_the_old_engine_at_wo
         measured.set()
         return 7
 
-    successor = Successor(thread, queue, lambda: other, SPEECH, capacity)
+    successor = ModelHandover(thread, queue, lambda: other, SPEECH, capacity)
     running = asyncio.create_task(successor.run())
     assert await asyncio.to_thread(measured.wait, 10)
     successor.give_up()

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transcriber.domain.timeline import Origin, Window
+from transcriber.worker.fairness import FairQueue
 from transcriber.worker.jobs import Job
-from transcriber.worker.turns import Turns
 
 SEQUENCE = count()
 
@@ -28,14 +28,14 @@ def job(stream: str, samples: int = 1) -> Job:
     )
 
 
-def put(turns: Turns, stream: str, work: int = 1) -> Job:
+def put(turns: FairQueue, stream: str, work: int = 1) -> Job:
     turns.put(made := job(stream, work), work)
     return made
 
 
 def test_inside_a_stream_the_first_one_in_comes_out_first() -> None:
     """Results of one stream come in its own order, whatever its windows cost."""
-    turns = Turns()
+    turns = FairQueue()
     made = [put(turns, "a", work) for work in (5, 1, 3, 9, 2)]
     assert [turns.take() for _ in made] == made
     assert len(turns) == 0
@@ -43,7 +43,7 @@ def test_inside_a_stream_the_first_one_in_comes_out_first() -> None:
 
 def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
     """A stream that comes new is served within one turn of each stream that was there."""
-    turns = Turns()
+    turns = FairQueue()
     for _ in range(100):
         put(turns, "flood")
     assert turns.take().stream == "flood"
@@ -55,7 +55,7 @@ def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2, max_size=6))
 def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(sizes: list[list[int]]) -> None:
     """While two streams both wait, the work that they were given differs by less than three of the largest job."""
-    turns = Turns()
+    turns = FairQueue()
     left = {f"s{i}": deque(works) for i, works in enumerate(sizes)}
     for stream, works in left.items():
         for work in works:
@@ -71,7 +71,7 @@ def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(siz
 
 def test_a_second_job_does_not_come_before_those_that_waited_already() -> None:
     """Small enough for its stream's turn, it would make them late that were promised their time without it."""
-    turns = Turns()
+    turns = FairQueue()
     put(turns, "large", 4)  # a turn has room for so much from now on
     turns.take()
     jobs = [put(turns, "a", 1), put(turns, "b", 1), put(turns, "a", 1)]
@@ -80,7 +80,7 @@ def test_a_second_job_does_not_come_before_those_that_waited_already() -> None:
 
 def test_dropping_the_newest_leaves_the_others_in_order() -> None:
     """The job that is given up is the one that would have come last."""
-    turns = Turns()
+    turns = FairQueue()
     first, second, third = (put(turns, "a") for _ in range(3))
     other = put(turns, "b")
     assert turns.held() == {"a": 3, "b": 1}
@@ -93,13 +93,13 @@ def test_dropping_the_newest_leaves_the_others_in_order() -> None:
 
 def test_clearing_hands_back_everything() -> None:
     """Nothing is forgotten and nothing stays."""
-    turns = Turns()
+    turns = FairQueue()
     made = [put(turns, stream) for stream in "aabc"]
     assert sorted(j.window.sequence for j in turns.clear()) == sorted(j.window.sequence for j in made)
     assert (len(turns), turns.held()) == (0, {})
 
 
-def served_until(turns: Turns, wanted: Job) -> float:
+def served_until(turns: FairQueue, wanted: Job) -> float:
     """The work that is given out up to that job's end."""
     served = 0.0
     while True:
@@ -112,7 +112,7 @@ def served_until(turns: Turns, wanted: Job) -> float:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.integers(0, 5), st.integers(1, 9))
 def test_what_is_served_before_a_job_is_foreseen(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
     """Off by less than a quantum and a job for each other stream, and never more than all that waits."""
-    turns = Turns()
+    turns = FairQueue()
     for number, size in waiting:
         put(turns, f"s{number}", size)
     total = sum(turns.held().values()) + work
@@ -126,7 +126,7 @@ def test_what_is_served_before_a_job_is_foreseen(waiting: list[tuple[int, int]],
 
 def test_a_stream_with_the_most_is_not_foreseen_to_wait_for_more_than_there_is() -> None:
     """Exact where it matters: for the newest job of the fullest stream, everything comes first."""
-    turns = Turns()
+    turns = FairQueue()
     for stream, jobs in (("a", 9), ("b", 3), ("c", 1)):
         for _ in range(jobs):
             put(turns, stream, 2)
@@ -137,7 +137,7 @@ def test_a_stream_with_the_most_is_not_foreseen_to_wait_for_more_than_there_is()
 
 def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to_come() -> None:
     """Forty others bring one job a round: the tenth job of a stream is ten rounds away, not one."""
-    turns, order = Turns(), random.Random(1)
+    turns, order = FairQueue(), random.Random(1)
     others = [f"s{n}" for n in range(40)]
     for _ in range(10):
         put(turns, "deep")
@@ -163,7 +163,7 @@ def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to
 
 def test_what_exceeds_a_turn_by_a_little_is_foreseen_to_wait_for_a_whole_round() -> None:
     """Forty others bring the next job as soon as one is served; a turn has room for 4, and 3 and 2 are too much."""
-    turns = Turns()
+    turns = FairQueue()
     for n in range(40):
         put(turns, f"s{n}", 4)
     for _ in range(80):
@@ -182,7 +182,7 @@ def test_what_exceeds_a_turn_by_a_little_is_foreseen_to_wait_for_a_whole_round()
 
 def test_rounds_are_forgotten_when_nothing_waits() -> None:
     """A rush hour's rounds say nothing about the next morning."""
-    turns = Turns()
+    turns = FairQueue()
     for n in range(50):
         for _ in range(3):
             put(turns, f"s{n}")

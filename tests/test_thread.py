@@ -17,11 +17,11 @@ from transcriber.domain.errors import EngineError, ModelError, Stopped
 from transcriber.domain.results import Segment
 from transcriber.domain.timeline import GapReason, Origin, Window
 from transcriber.worker import memory
+from transcriber.worker.admission import EngineSpeed
 from transcriber.worker.engine import Decoded
 from transcriber.worker.jobs import Job, Outcome
-from transcriber.worker.promise import Pace
 from transcriber.worker.queue import JobQueue
-from transcriber.worker.whisper import WhisperThread
+from transcriber.worker.thread import WhisperThread
 
 SPEECH = np.zeros(16_000, np.float32)
 
@@ -103,7 +103,7 @@ async def started(
 ) -> tuple[WhisperThread, JobQueue]:
     thread = WhisperThread(lambda: engine, max_latency)
     await thread.start(SPEECH, rtf=rtf)
-    queue = JobQueue(capacity, thread.promise, thread.weigh)
+    queue = JobQueue(capacity, thread.admission, thread.weigh)
     thread.serve(queue)
     return thread, queue
 
@@ -197,7 +197,7 @@ async def test_when_no_job_can_be_in_time_one_is_still_tried() -> None:
     """A spell of slowness must not stop the measurement that tells when it is over."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine, max_latency=0.5)
-    thread.promise.pace = Pace(5.0, 1.0, 1.0)  # what a CPU hog left behind
+    thread.admission.pace = EngineSpeed(5.0, 1.0, 1.0)  # what a CPU hog left behind
     for n in range(20):
         queue.try_put(Job(window=window(n), deliver=done))
         await done.have(n + 1)
@@ -393,7 +393,7 @@ async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_
     engine.confidences[0] = 0.2
     thread = WhisperThread(lambda: engine, 4.0)
     await thread.start(SPEECH, rtf=rtf)
-    queue = JobQueue(10, thread.promise, thread.weigh)
+    queue = JobQueue(10, thread.admission, thread.weigh)
     for n in range(3):
         assert queue.try_put(Job(window=window(n), deliver=done))
     thread.serve(queue)
