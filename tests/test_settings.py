@@ -16,6 +16,7 @@ from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import SettingError
 from transcriber.settings import Settings
 from transcriber.telemetry.logs import LogFormat
+from transcriber.worker import scheduling
 from transcriber.worker.context import Fit
 
 BAD = [
@@ -180,7 +181,7 @@ def test_the_thread_count_is_the_containers_quota(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert settings.cpu_quota(tmp_path) == (64 if cpus is None else cpus)
+    assert scheduling.cpu_quota(tmp_path) == (64 if cpus is None else cpus)
 
 
 @pytest.mark.parametrize(("name", "value"), [("BUFFER_DURATION_SECS", "0"), ("TARGET_SAMPLE_RATE", "44100")])

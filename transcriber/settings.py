@@ -28,6 +28,7 @@ from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
 from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.scheduling import cpu_quota
 
 T = TypeVar("T")
 
@@ -291,22 +292,3 @@ def _only_16k(value: str) -> int:
     if int(value) != SAMPLE_RATE:
         raise ValueError
     return SAMPLE_RATE
-
-
-def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs this process may use: the container's quota (cgroup v2 or v1), else its affinity; at least 1.
-
-    whisper.cpp takes the host's cores by default, and oversubscribing a quota costs far more than it gains.
-    """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return available
-    if not quota.isdigit() or not int(period):  # "max" and -1 mean no quota
-        return available
-    return max(1, min(available, int(quota) // int(period)))

@@ -16,7 +16,7 @@ import psutil
 
 from transcriber.domain.errors import CannotStart
 from transcriber.programs import find_server
-from transcriber.settings import cpu_quota
+from transcriber.worker.scheduling import cpu_quota
 
 _PACKAGES = ("transcriber", "pywhispercpp", "nats-py", "numpy", "soxr", "webrtcvad-wheels")
 _CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock that counts a process's time on CPUs

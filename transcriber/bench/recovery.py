@@ -15,7 +15,8 @@ from transcriber.bench.load import Plan
 from transcriber.bench.report import Report, kept_up, percentiles, seconds, table
 from transcriber.bench.rig import Played, Rig, environ_for, rig
 from transcriber.programs import run_program
-from transcriber.settings import cpu_quota, load
+from transcriber.settings import load
+from transcriber.worker.scheduling import cpu_quota
 
 _QUIET_SHARE = 0.4  # of the time passes before the others come: enough for a smoothed RTF to settle
 _SLICE = 5.0  # seconds of a table's row

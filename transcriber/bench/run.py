@@ -13,6 +13,7 @@ from transcriber.bench import chart
 from transcriber.bench.rig import environ_for
 from transcriber.domain.errors import CannotStart
 from transcriber.models import store
+from transcriber.worker import scheduling
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -46,7 +47,7 @@ async def run(options: argparse.Namespace) -> None:
 def _whisper(options: argparse.Namespace, folder: Path) -> dict[str, str]:
     """The daemon's settings for the model and the threads that were asked for; the model is verified."""
     # One core less than there are: the load generator, the server and the daemon's own loop need it.
-    chosen = {"WHISPER_THREADS": str(options.threads or max(1, settings.cpu_quota() - 1))}
+    chosen = {"WHISPER_THREADS": str(options.threads or max(1, scheduling.cpu_quota() - 1))}
     if options.random_weights:
         from transcriber.bench import weights  # noqa: PLC0415 - takes its time
 
