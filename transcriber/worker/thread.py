@@ -159,15 +159,7 @@ class WhisperThread:
         queued = begin - job.enqueued
         if not job.partial and self.admission.late(queued, self.weigh(job.samples)):
             detail = f"waited {queued:.1f} s, needs {self.pace.expected(self.weigh(job.samples)):.1f} s more"
-            return Outcome(
-                window=job.window,
-                recognition=None,
-                reason=GapReason.DEADLINE,
-                detail=detail,
-                enqueued=job.enqueued,
-                queued=queued,
-                processing=0.0,
-            )
+            return job.dropped(GapReason.DEADLINE, detail, queued)
         self._at_partial = job.partial
         self.busy_since = begin
         recognition, reason, detail, passes = None, None, "", 1
