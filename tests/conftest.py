@@ -10,8 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 from harness import Client, Daemon, NatsServer, Speech
-
-DATA = Path(__file__).parent / "data"
+from places import DATA
 
 # No test fails for the time that it takes: the machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None)

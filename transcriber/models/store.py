@@ -70,7 +70,7 @@ BUNDLED_NOTE = "the bundled model is for demo, tests and benchmarks: it knows 17
 
 # Official models: the Git LFS ids (which are sha256) and sizes of https://huggingface.co/ggerganov/whisper.cpp, taken
 # from two public catalogues made from its metadata that agree on every sum; the sizes fit the file format to the byte
-# (tests/test_ggml.py). whisper.cpp's own models/README.md lists SHA-1 sums, of about half of them.
+# (tests/unit/models/test_ggml.py). whisper.cpp's own models/README.md lists SHA-1 sums, of about half of them.
 MODELS: Mapping[str, Published] = {
     name: Published(name, size, sha256, bundled=name == "dispatch-mini")
     for name, size, sha256 in (

@@ -1,0 +1,46 @@
+"""The tools agree with the code: style, types, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports", "--no-logo")],
+    ids=" ".join,
+)
+def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
+    """Linter, formatter, strict type checker and import contracts are all content."""
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_stay_small() -> None:
+    """A file over 300 lines is asking to be two."""
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in ROOT.glob("transcriber/**/*.py")
+        if (n := len(p.read_text().splitlines())) > 300
+    }
+    assert long == {}
+
+
+def test_functions_stay_small() -> None:
+    """A function over 40 lines, its docstring included, does more than one thing."""
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": length
+        for path in ROOT.glob("transcriber/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 40
+    }
+    assert long == {}

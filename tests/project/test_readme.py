@@ -1,0 +1,118 @@
+"""README and docs say what the program does: tables are compared with the code, links with the files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from transcriber import settings
+from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.timeline import GapReason
+from transcriber.protocol import incoming
+from transcriber.telemetry.metrics import Metrics
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+PAGES += [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "k8s").glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def section(text: str, title: str) -> str:
+    """From a bold title to the next one."""
+    return re.split(r"^\*\*[A-Z]", text.partition(f"**{title}**\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def anchors(text: str) -> set[str]:
+    """Headings as GitHub links to them."""
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def first_column(text: str) -> set[str]:
+    rows = re.findall(r"^\| (.*?) \|", text, flags=re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`([A-Za-z0-9_.-]+)`", row)}
+
+
+def test_the_settings_table_names_every_setting_and_no_other() -> None:
+    """Whoever adds a setting documents it."""
+    documented = first_column(page("settings"))
+    for name in list(documented):
+        if name.endswith("_"):  # `_METRICS_`, `_TRACES_`: the same variable for one signal
+            documented.remove(name)
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TIMEOUT"):
+        assert name in documented
+        documented |= {name.replace("OTLP_", f"OTLP_{signal}_") for signal in ("METRICS", "TRACES")}
+    assert documented == settings.names()
+
+
+def test_the_metrics_table_names_every_metric_and_no_other() -> None:
+    """Whoever adds a metric documents it."""
+    created: set[str] = set()
+
+    class Meter:
+        """A stand-in that only notes names."""
+
+        def __getattr__(self, kind: str) -> object:
+            return lambda name, *_arguments, **_options: created.add(name)
+
+    Metrics(Meter(), Tallies(), lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0))  # type: ignore[arg-type]
+    assert first_column(page("metrics")) == created
+
+
+def test_every_gap_reason_is_explained() -> None:
+    """An operator finds each reason, with what to do about it."""
+    assert first_column(section(page("operations"), "What a gap means.")) == {reason.value for reason in GapReason}
+
+
+def test_every_header_is_documented() -> None:
+    """The wire protocol's headers are those that the parser reads."""
+    headers = {
+        incoming.ENCODING,
+        incoming.RATE,
+        incoming.CHANNELS,
+        incoming.SESSION,
+        incoming.OFFSET,
+        incoming.LANGUAGE,
+        incoming.TENANT,
+        incoming.EVENT,
+        incoming.TRACEPARENT,
+    }
+    assert {name for name in first_column(page("protocol")) if name[0].isupper() or name == "traceparent"} == headers
+
+
+def test_ci_runs_the_command_that_the_readme_gives() -> None:
+    """Installing from the lock, installing the package, pytest: the same three steps in both places."""
+    script = (ROOT / ".ci" / "run").read_text()
+    command = next(line for line in README.splitlines() if line.endswith("pytest"))
+    for step in ("--require-hashes -r requirements-dev.lock", "--no-deps -e ."):
+        assert step in command
+        assert step in script
+    assert "\npytest\n" in script
+
+
+def test_the_readme_is_short() -> None:
+    """At most 6 kB: what it is, how to see it work, and where the rest is."""
+    assert len(README.encode()) <= 6000
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(file: Path) -> None:
+    """Every link inside the repository names a file that is there, and a heading that it has."""
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", file.read_text()):
+        name, _, anchor = target.partition("#")
+        linked = (file.parent / name).resolve() if name else file
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.read_text()), target
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    """A page that nothing links to is not read."""
+    linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", README)}
+    assert {path for path in PAGES if path.parent.name == "docs"} <= linked

@@ -1,0 +1,276 @@
+"""publish and listen as a user runs them: files, pipes, terminals, servers that go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Command, bus, noise, on_terminal, recording
+from cues import event
+from harness import NatsServer
+
+from transcriber.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """`main` takes over Ctrl-C; where a test calls it in this process, pytest gets it back."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+async def test_publish_sends_a_file_to_the_last_sample(nats_server: NatsServer, tmp_path: Path, container: str) -> None:
+    """Every sample in order, the format in the headers, `end` behind it, and one line that says how much it was."""
+    samples = noise(1.23, channels=2)
+    path = tmp_path / "talk"
+    path.write_bytes(recording(samples, container))
+    arguments = ("--speed", "0", "--stream", "s1", "--session", "run 1", "--language", "en", "--chunk-ms", "200")
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", str(path), *arguments, NATS_URL=nats_server.url) as command,
+    ):
+        pcm, messages = await listener.until_end()
+        assert await command.ended() == 0
+    assert pcm == samples.tobytes()
+    assert len(messages) == 8  # 7 chunks of 200 ms, the last one shorter, and the end
+    wanted = {"Audio-Encoding": "pcm_s16le", "Audio-Sample-Rate": "16000", "Audio-Channels": "2"}
+    assert wanted.items() <= messages[0].headers.items()
+    assert {m.headers["Audio-Session"] for m in messages} == {"run 1"}
+    assert {m.headers["Audio-Language"] for m in messages} == {"en"}
+    assert command.out == []
+    assert command.err == ["transcriber: sent 1.23 s of audio to audio.s1, session run 1"]
+
+
+async def test_publish_shows_progress_on_a_terminal(nats_server: NatsServer, tmp_path: Path) -> None:
+    """A person watches a bar that ends full, in seconds of audio, and gets the same last line."""
+    path = tmp_path / "talk.wav"
+    path.write_bytes(recording(noise(1)))
+    code, shown = await on_terminal("publish", str(path), "--speed", "0", NATS_URL=nats_server.url)
+    assert code == 0
+    assert "audio.demo: 100%|" in shown
+    assert "| 1.0/1.0 s" in shown
+    assert shown.splitlines()[-1].startswith("transcriber: sent 1.00 s of audio to audio.demo, session ")
+
+
+def test_publish_says_what_is_wrong_with_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No server is needed to be told so: exit 2 and one line that names the file."""
+    (text := tmp_path / "notes.wav").write_text("not a sound " * 50)
+    (low := tmp_path / "low.wav").write_bytes(recording(noise(1), rate=4000))
+    (nothing := tmp_path / "nothing.wav").write_bytes(recording(noise(0)))
+    for path, reason in (
+        (tmp_path / "gone.wav", "no such file or directory"),
+        (text, "no WAV, FLAC or OGG that can be decoded (format not recognised)"),
+        (low, "4000 Hz, channels: 1; allowed are 8000 to 192000 Hz and 1 to 8 channels"),
+        (nothing, "holds no audio"),
+    ):
+        assert main(["publish", str(path)]) == 2
+        assert capfd.readouterr() == ("", f"transcriber: {path}: {reason}\n")
+
+
+async def test_publish_of_an_empty_pipe_is_an_error() -> None:
+    """A recorder that failed at once must not look like a recording that was sent."""
+    async with Command("publish", "-") as command:
+        command.end_input()
+        assert await command.ended() == 2
+    assert command.err == ["transcriber: standard input: is empty"]
+
+
+async def test_publish_from_a_terminal_does_not_wait_for_typed_audio(nats_server: NatsServer) -> None:
+    """`publish -` without a pipe is a mistake, and said to be one."""
+    code, shown = await on_terminal("publish", "-", NATS_URL=nats_server.url)
+    assert code == 2
+    assert shown == "transcriber: standard input: is a terminal; pipe a recording or raw PCM into it\r\n"
+
+
+async def pings(url: str, count: int) -> None:
+    """Wait until the server has asked `count` times whether we are there, answering each time."""
+    host, port = url.removeprefix("nats://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\n')
+    while count and (line := await reader.readline()):
+        if line == b"PING\r\n":
+            writer.write(b"PONG\r\n")
+            count -= 1
+    writer.close()
+
+
+async def test_publish_keeps_its_connection_while_a_recorder_is_silent(tmp_path: Path) -> None:
+    """A pipe that delivers nothing does not stop the answers to a server that cuts who is silent for 0.2 s."""
+    pcm = noise(0.3).tobytes()
+    raw = ("publish", "-", "--rate", "16000", "--stream", "mic")
+    with NatsServer(tmp_path, config='ping_interval: "100ms"\nping_max: 1\n') as server:
+        async with bus(server.url) as listener, Command(*raw, NATS_URL=server.url) as command:
+            await command.feed(pcm[:5000])
+            first = await listener.next()
+            assert first.data == pcm[:3200]  # 100 ms, as soon as they are complete
+            await pings(server.url, 5)
+            await command.feed(pcm[5000:] + b"\x01")
+            command.end_input()
+            rest, _ = await listener.until_end()
+            assert await command.ended() == 0
+    assert first.data + rest == pcm
+    *notes, sent = command.err
+    assert notes == [
+        "transcriber: standard input: raw pcm_s16le, 16000 Hz, channels: 1",
+        "transcriber: standard input: the last 1 bytes are not a whole sample frame of 2; not sent",
+    ]
+    assert sent.startswith("transcriber: sent 0.30 s of audio to audio.mic, session ")
+
+
+async def test_publish_sends_a_wav_from_a_pipe_while_it_is_being_recorded(nats_server: NatsServer) -> None:
+    """`arecord | transcriber publish -` writes WAV: the head gives the format, and no sample waits for the end."""
+    pcm = noise(0.3, channels=2).tobytes()
+    head = recording(noise(0, channels=2))[:40] + struct.pack("<I", 0x7FFFFFFF)
+    async with bus(nats_server.url) as listener, Command("publish", "-", NATS_URL=nats_server.url) as command:
+        await command.feed(head[:30])
+        await command.feed(head[30:] + pcm[:7000])
+        first = await listener.next()
+        assert first.data == pcm[:6400]
+        assert first.headers["Audio-Sample-Rate"] == "16000"
+        assert first.headers["Audio-Channels"] == "2"
+        await command.feed(pcm[7000:])
+        command.end_input()
+        rest, _ = await listener.until_end()
+        assert await command.ended() == 0
+    assert first.data + rest == pcm
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+async def test_publish_decodes_a_whole_recording_from_a_pipe(nats_server: NatsServer, container: str) -> None:
+    """24 bits, or another container: read to its end and then decoded; nothing of head or tail is sent as sound."""
+    samples = noise(0.5)
+    data = recording(samples, container, subtype="PCM_24")
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(data)
+        command.end_input()
+        pcm, _ = await listener.until_end()
+        assert await command.ended() == 0
+    assert pcm == samples.tobytes()
+
+
+async def test_publish_leaves_out_what_follows_the_samples_of_a_wav(nats_server: NatsServer) -> None:
+    """Titles and comments behind the samples are not audio."""
+    samples = noise(0.3)
+    data = recording(samples) + b"LIST\x08\0\0\0INFOabcd"
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(data)
+        command.end_input()
+        pcm, _ = await listener.until_end()
+        assert await command.ended() == 0
+    assert pcm == samples.tobytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_publish_stopped_by_the_user_still_ends_the_session(
+    nats_server: NatsServer, number: signal.Signals, code: int
+) -> None:
+    """Who stops a live recording wants the last words: `end` goes out although the pipe is still open."""
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--rate", "16000", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(bytes(3200))
+        await listener.next()
+        command.signal(number)
+        assert await listener.until_end()
+        assert await command.ended() == code
+    assert command.err[-1].startswith("transcriber: sent 0.10 s of audio to audio.demo, session ")
+    assert len(command.err) == 2
+
+
+async def test_publish_is_left_at_once_by_an_impatient_user(nats_server: NatsServer) -> None:
+    """A server that has stopped to answer holds up the `end`; a further Ctrl-C gives it up."""
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--rate", "16000", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(bytes(6400))
+        await listener.next()
+        await listener.next()  # with the first one confirmed
+        nats_server.freeze()
+        async with asyncio.timeout(8):  # nats-py alone would wait for 10
+            while command.process.returncode is None:
+                command.signal(signal.SIGINT)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(command.process.wait(), 0.2)
+        assert await command.ended() == 130
+        nats_server.resume()
+    assert not [line for line in command.err if "Traceback" in line]
+
+
+async def test_publish_and_listen_go_on_after_a_restart_of_the_server(nats_server: NatsServer) -> None:
+    """Both wait, say so, and carry on: the audio at the next sample, the results from then on."""
+    pcm = noise(0.3).tobytes()
+    listen = Command("listen", "--format", "json", "--until-end", NATS_URL=nats_server.url)
+    async with bus(nats_server.url) as bystander, listen:
+        async with Command("publish", "-", "--rate", "16000", NATS_URL=nats_server.url) as publish:
+            await listen.printed("listening")
+            await publish.feed(pcm[:6400])
+            await bystander.next()
+            await bystander.next()  # with the first one confirmed
+            nats_server.kill()
+            await asyncio.gather(publish.printed("disconnected"), listen.printed("disconnected"))
+            nats_server.start()
+            await asyncio.gather(publish.printed("reconnected"), listen.printed("reconnected"))
+            await publish.feed(pcm[6400:])
+            publish.end_input()
+            assert await publish.ended() == 0
+        await bystander.tell(event("ended"))
+        assert await listen.ended() == 0
+    assert publish.err[-1].startswith("transcriber: sent 0.30 s")
+    assert [json.loads(line) for line in listen.out] == [event("ended")]
+
+
+async def test_publish_and_listen_give_up_a_server_that_is_gone_for_good(nats_server: NatsServer) -> None:
+    """Exit 4 and a sentence with the setting that decided, from both."""
+    environ = {"NATS_URL": nats_server.url, "NATS_RECONNECT_TIMEOUT_SECS": "0.2"}
+    async with Command("listen", **environ) as listen, Command("publish", "-", **environ) as publish:
+        await listen.printed("listening")
+        async with bus(nats_server.url) as bystander:
+            await publish.feed(bytes(9600 * 2))
+            await bystander.next()
+            await bystander.next()  # with the first one confirmed
+        nats_server.kill()
+        with contextlib.suppress(ConnectionError):  # it may be gone before it has read
+            await publish.feed(bytes(9600 * 3))
+        assert await listen.ended() == 4
+        assert await publish.ended() == 4
+    lost = f"transcriber: NATS at {nats_server.url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS=0.2"
+    assert listen.err[-1] == lost
+    assert publish.err[-1] == lost
+    assert publish.err[-2].endswith("; NATS is away, so without its end")
+
+
+async def test_no_server_is_one_clear_error(tmp_path: Path) -> None:
+    """Exit 3, the address, the setting that decided and the system's reason; the retries are not listed one by one."""
+    path = tmp_path / "talk.wav"
+    path.write_bytes(recording(noise(0.1)))
+    with socket.socket() as bound:  # bound but not listening: connections are refused, and no one else gets the port
+        bound.bind(("127.0.0.1", 0))
+        address = bound.getsockname()
+        environ = {"NATS_URL": f"nats://127.0.0.1:{address[1]}", "NATS_CONNECT_TIMEOUT_SECS": "1.2"}
+        async with Command("listen", **environ) as listen, Command("publish", str(path), **environ) as publish:
+            assert [await listen.ended(), await publish.ended()] == [3, 3]
+    reason = f"[Errno 111] Connect call failed {address}"
+    url = environ["NATS_URL"]
+    for command in (listen, publish):
+        assert command.err == [
+            f"transcriber: NATS: {reason}",
+            f"transcriber: waiting for NATS at {url}, up to NATS_CONNECT_TIMEOUT_SECS=1.2",
+            f"transcriber: NATS at {url}: no connection within NATS_CONNECT_TIMEOUT_SECS=1.2 ({reason})",
+        ]

@@ -1,0 +1,262 @@
+"""Handing over from one engine to another: what was promised is kept, and nothing that waits is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+
+import pytest
+from scripted import SPEECH, Collector, Scripted, started, window
+
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.handover import ModelHandover
+from transcriber.worker.jobs import Job
+from transcriber.worker.queue import JobQueue, PendingHandover
+
+
+class Other(Scripted):
+    """Another engine, of another name, that notes when it is closed."""
+
+    model = "other"
+
+    def __init__(self, *script: float | Exception) -> None:
+        super().__init__(*script)
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        assert not self.closed.is_set()
+        self.closed.set()
+
+
+def seven(_rtf: float) -> int:
+    """The other engine's capacity."""
+    return 7
+
+
+class Clock:
+    """Stands until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def job(sequence: int, enqueued: float, stream: str = "s") -> Job:
+    return Job(window=window(sequence, stream=stream), deliver=lambda _: None, enqueued=enqueued)
+
+
+def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[str]:
+    """Announce an engine that takes `seconds` a window; the list gets an entry when it takes over."""
+    taken: list[str] = []
+    weigh = lambda samples: samples / 8000  # noqa: E731 - twice the weight: another engine counts differently
+    pace = EngineSpeed(seconds, 2.0, 1.0)
+    assert queue.announce(PendingHandover(capacity, pace, weigh, lambda: taken.append("over")))
+    return taken
+
+
+def test_an_idle_worker_is_taken_over_at_once() -> None:
+    """Between two jobs is now."""
+    queue = JobQueue(5)
+    assert announced(queue, capacity=3) == ["over"]
+    assert queue.capacity == 3
+
+
+def test_what_waits_is_finished_by_the_engine_that_it_was_promised_at() -> None:
+    """Two jobs from before, one that came meanwhile: the change is between the second and the third."""
+    clock = Clock()
+    queue = JobQueue(5, clock=clock)
+    for sequence in (0, 1):
+        assert queue.try_put(job(sequence, 0.0))
+    assert queue.get().window.sequence == 0
+    clock.now = 1.0
+    taken = announced(queue)
+    assert queue.try_put(job(2, 1.5))
+    queue.done()
+    assert (queue.get().window.sequence, taken) == (1, [])
+    queue.done()
+    assert (taken, queue.capacity, queue.depth) == (["over"], 1, 1)
+    assert queue.get().window.sequence == 2
+
+
+def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
+    """The queue is longer than it may be from now on: it gets shorter by being worked off."""
+    clock = Clock()
+    queue = JobQueue(5, clock=clock)
+    queue.try_put(job(0, 0.0))
+    queue.get()
+    clock.now = 1.0
+    taken = announced(queue, capacity=1)
+    for sequence in (1, 2, 3):
+        assert queue.try_put(job(sequence, 1.0))
+    queue.done()
+    assert (taken, queue.capacity, queue.depth) == (["over"], 1, 3)
+    assert not queue.try_put(job(4, 1.0))
+    found = []
+    for _ in range(3):
+        found.append(queue.get().window.sequence)
+        queue.done()
+    assert found == [1, 2, 3]
+
+
+def test_what_comes_meanwhile_must_be_in_time_at_both_speeds() -> None:
+    """0.1 s a window now, 1 s a window then, 3 s allowed: what is here costs little, what comes costs more."""
+    clock = Clock()
+    queue = JobQueue(100, AdmissionControl(3.0, EngineSpeed(0.1, 16_000.0, 1.0)), clock=clock)
+    for sequence in range(11):
+        assert queue.try_put(job(sequence, 0.0))
+    clock.now = 0.01
+    announced(queue)
+    accepted = [queue.try_put(job(11 + n, 0.02)) for n in range(4)]
+    assert accepted == [
+        True,
+        False,
+        False,
+        False,
+    ]  # 1.1 s for the eleven and 1 s for the first; another one is too much
+
+
+def test_an_announcement_can_be_taken_back() -> None:
+    """Until it has happened."""
+    queue = JobQueue(5)
+    queue.try_put(job(0, -1.0))
+    taken = announced(queue)
+    queue.announce(None)
+    queue.get()
+    queue.done()
+    assert (taken, queue.capacity) == ([], 5)
+
+
+def test_a_closed_queue_keeps_its_engine() -> None:
+    """At shutdown, what is queued is finished as it is."""
+    queue = JobQueue(5)
+    queue.try_put(job(0, -1.0))
+    taken = announced(queue)
+    queue.close()
+    queue.get()
+    queue.done()
+    assert taken == []
+    assert not queue.announce(PendingHandover(1, EngineSpeed(), float, lambda: None))
+
+
+def test_streams_keep_their_order_when_work_is_counted_anew() -> None:
+    """Five windows that came while one from before was running; each weighs twice as much for the other engine."""
+    queue = JobQueue(10, clock=Clock())
+    queue.try_put(job(9, -1.0))
+    queue.get()
+    taken = announced(queue, capacity=10)
+    for sequence, stream in enumerate("aabba"):
+        assert queue.try_put(job(sequence, 0.0, stream))
+    queue.done()
+    assert taken == ["over"]
+    assert queue._turns.held() == {"a": 6.0, "b": 4.0}
+    found = []
+    while queue.depth:
+        found.append(queue.get().stream)
+        queue.done()
+    assert found == ["a", "b", "a", "b", "a"]
+
+
+async def test_the_next_window_is_decoded_by_the_other_engine_and_the_one_before_is_closed() -> None:
+    """While it is loaded, windows go on being decoded; its measured pace is the promise from then on."""
+    one, other, done = Other(0.0), Other(0.02), Collector()
+    one.model = "one"
+    thread, queue = await started(one)
+    loading = threading.Event()
+
+    def load() -> Other:
+        assert threading.current_thread().name == "successor"
+        assert loading.wait(10)
+        return other
+
+    successor = asyncio.create_task(ModelHandover(thread, queue, load, SPEECH, seven).run())
+    queue.try_put(Job(window=window(0), deliver=done))
+    (before,) = await done.have(1)
+    loading.set()
+    warm = await successor
+    queue.try_put(Job(window=window(1), deliver=done))
+    after = (await done.have(2))[1]
+    assert [o.recognition and o.recognition.model for o in (before, after)] == ["one", "other"]
+    assert (thread.model, queue.capacity, one.closed.is_set(), other.closed.is_set()) == ("other", 7, True, False)
+    assert 0.02 <= warm.rtf < 0.5
+    assert other.threads == {"successor", "whisper"}
+    queue.close()
+
+
+async def test_a_load_that_fails_leaves_everything_as_it_was() -> None:
+    """Whatever it raises; an engine that fails when it is measured is closed."""
+    one, broken, done = Other(0.0), Other(EngineError("whisper_full returned -6")), Collector()
+    thread, queue = await started(one)
+
+    def fails() -> Other:
+        raise ValueError("odd")
+
+    with pytest.raises(EngineError, match="ValueError: odd"):
+        await ModelHandover(thread, queue, fails, SPEECH, seven).run()
+    with pytest.raises(EngineError, match="-6"):
+        await ModelHandover(thread, queue, lambda: broken, SPEECH, seven).run()
+    assert broken.closed.is_set()
+    queue.try_put(Job(window=window(0), deliver=done))
+    assert (await done.have(1))[0].recognition is not None
+    assert (queue.capacity, one.closed.is_set()) == (10, False)
+    queue.close()
+
+
+async def test_measuring_gives_way_to_windows() -> None:
+    """A pass that is under way when a window comes is stopped, and begun again when the worker has nothing to do."""
+    one, other, done = Other(0.0, 0.05), Other(math.inf, 0.0), Collector()
+    thread, queue = await started(one)
+    successor = asyncio.create_task(ModelHandover(thread, queue, lambda: other, SPEECH, seven).run())
+    assert await asyncio.to_thread(other.endless.wait, 10)
+    queue.try_put(Job(window=window(0), deliver=done))
+    assert (await done.have(1))[0].recognition is not None
+    async with asyncio.timeout(10):
+        warm = await successor
+    assert warm.rtf < 0.5
+    assert thread.model == "other"
+    queue.close()
+
+
+async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
+    """At shutdown, in the middle of a pass."""
+    one, other = Other(0.0), Other(math.inf)
+    thread, queue = await started(one)
+    successor = ModelHandover(thread, queue, lambda: other, SPEECH, seven)
+    running = asyncio.create_task(successor.run())
+    assert await asyncio.to_thread(other.endless.wait, 10)
+    begin = time.monotonic()
+    successor.give_up()
+    with pytest.raises(Stopped):
+        await running
+    assert time.monotonic() - begin < 5
+    assert (other.closed.is_set(), one.closed.is_set()) == (True, False)
+    queue.close()
+
+
+async def test_giving_up_while_the_queue_is_finished_leaves_the_old_engine_at_work() -> None:
+    """The other one is ready and waits for a window from before: it never takes over."""
+    one, other, done = Other(0.0, math.inf, 0.0), Other(0.0), Collector()
+    one.model = "one"
+    thread, queue = await started(one, max_latency=2.0)
+    measured = threading.Event()
+
+    def capacity(_rtf: float) -> int:
+        queue.try_put(Job(window=window(0), deliver=done, enqueued=time.monotonic() - 0.1))
+        assert one.endless.wait(10)
+        measured.set()
+        return 7
+
+    successor = ModelHandover(thread, queue, lambda: other, SPEECH, capacity)
+    running = asyncio.create_task(successor.run())
+    assert await asyncio.to_thread(measured.wait, 10)
+    successor.give_up()
+    with pytest.raises(Stopped):
+        await running
+    await done.have(1)
+    assert (thread.model, queue.capacity) == ("one", 10)
+    assert (one.closed.is_set(), other.closed.is_set()) == (False, True)
+    queue.close()
