@@ -144,7 +144,7 @@ def fates(scope: Scope) -> list[Json]:
         ),
         lines(
             "Gaps by reason",
-            "Good is 0; docs/operations.md says what to do about each reason.",
+            "Good is 0; the page on operations says what to do about each reason.",
             "suffix: s/s",
             Query(f"sum by (reason) ({rate(scope.audio('gap'))})", "{{reason}}"),
             stack=True,

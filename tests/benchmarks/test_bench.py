@@ -52,6 +52,7 @@ def test_ingest_measures_daemon_and_floor_on_the_same_messages(tmp_path: Path) -
     assert "memory per idle stream" in out
 
 
+@pytest.mark.slow
 def test_latency_finds_a_final_for_every_utterance(tmp_path: Path) -> None:
     """At a low load nothing is dropped, and no text is there before its utterance has ended."""
     found, out = bench(tmp_path, "latency", "--seconds", "6", "--loads", "0.2", "--threads", "1")
