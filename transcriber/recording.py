@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS")
 # WAV's format tag and bits a sample, of what can go out as it is: https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
 _ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
-_EXTENSIBLE = 0xFFFE  # the tag that says: the real one stands further behind
+_EXTENSIBLE = 0xFFFE  # the tag that says: the real one comes later
 _FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
 # A program that writes into a pipe cannot know the size: it writes 0, or something near the largest number of 31 or 32
 # bits. A true size beyond this is no loss: then the end of the input ends the samples.

@@ -21,7 +21,7 @@ from chaos import covered, durable, everything, jetstream_server, publish, set_u
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
 
 from transcriber.bench.weights import _filters_and_vocabulary, write_random
-from transcriber.daemon.model_swap import Models, ModelSwap, behind
+from transcriber.daemon.model_swap import Models, ModelSwap, resolve_link
 from transcriber.daemon.service import speech
 from transcriber.domain.errors import Rejection
 from transcriber.models import store as modelstore
@@ -396,6 +396,6 @@ def test_a_link_stands_for_its_file_unless_that_is_called_like_a_checksum(tmp_pa
     (tmp_path / "ef24b8").touch()
     for name, target in (("current.bin", "ggml-v2.bin"), ("ggml-base.bin", "ef24b8")):
         (tmp_path / name).symlink_to(target)
-    assert behind(tmp_path / "current.bin") == tmp_path / "ggml-v2.bin"
-    assert behind(tmp_path / "ggml-base.bin") == tmp_path / "ggml-base.bin"
-    assert behind(tmp_path / "ggml-v2.bin") == tmp_path / "ggml-v2.bin"
+    assert resolve_link(tmp_path / "current.bin") == tmp_path / "ggml-v2.bin"
+    assert resolve_link(tmp_path / "ggml-base.bin") == tmp_path / "ggml-base.bin"
+    assert resolve_link(tmp_path / "ggml-v2.bin") == tmp_path / "ggml-v2.bin"

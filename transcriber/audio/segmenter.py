@@ -188,7 +188,7 @@ class Segmenter:
         return spans
 
     def jump(self, position: int) -> None:
-        """Go on at `position`, behind a hole; call after `flush`."""
+        """Go on at `position`, after a hole; call after `flush`."""
         self._reset(position)
 
     def _advance(self, voiced: bool, spans: list[Span]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Output = Started | Window | Silence | Gap | Ended | Rejected
 
-RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began anew (P-15)
+RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began again (P-15)
 FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (P-15)
 _REMEMBERED = 10_000  # ended session ids, about 2 MB: enough for MAX_STREAMS streams with ten restarts each
 
@@ -118,7 +118,7 @@ class Sessions:
     def reject(
         self, stream: str, session: str | None, rejection: Rejection, cursor: Cursor | None = None
     ) -> list[Output]:
-        """Note that a chunk of this stream was rejected: a hole behind it will be called undecodable."""
+        """Note that a chunk of this stream was rejected: a hole after it will be called undecodable."""
         current = self._current.get(stream)
         if current is not None and session in {None, current.asked, current.origin.session}:
             current.rejected = True
@@ -223,7 +223,7 @@ class Sessions:
         return session, [Started(session.origin, chunk.session, audio.start, chunk.cursor)]
 
     def _unused(self, chunk: Chunk) -> str:
-        """The chunk's session id, with a number behind it when that session has ended already.
+        """The chunk's session id, with a number after it when that session has ended already.
 
         A producer may itself call a session `<session>.2`, or what we had generated: no name is given out twice.
         """

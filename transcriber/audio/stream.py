@@ -101,8 +101,8 @@ class AudioStream:
 
     @property
     def cursor(self) -> Cursor | None:
-        """Where the stored audio behind the head begins."""
-        return self._behind(self.head)
+        """Where the stored audio after the head begins."""
+        return self._cursor_after(self.head)
 
     @property
     def buffered(self) -> int:
@@ -207,13 +207,13 @@ class AudioStream:
         return early
 
     def _mark(self, chunk: Chunk, overlap: int) -> None:
-        """Note where the chunk, whose frames behind `overlap` are taken now, is stored."""
+        """Note where the chunk, whose frames after `overlap` are taken now, is stored."""
         if chunk.cursor is not None:
             cursor = Cursor(chunk.cursor.seq, chunk.cursor.frame + overlap)
             self._stored.marks.append((self.head, self._clock.next_frame, cursor))
 
-    def _behind(self, position: int) -> Cursor | None:
-        return self._stored.behind(position, self.head, self._clock)
+    def _cursor_after(self, position: int) -> Cursor | None:
+        return self._stored.cursor_after(position, self.head, self._clock)
 
     def _advance(self, frames: int) -> None:
         before = self.head
@@ -263,14 +263,16 @@ class AudioStream:
         if self.head == start:
             return []
         self._segmenter.jump(self.head)
-        return [Gap(origin=self.origin, start=start, end=self.head, reason=reason, cursor=self._behind(self.head))]
+        return [
+            Gap(origin=self.origin, start=start, end=self.head, reason=reason, cursor=self._cursor_after(self.head))
+        ]
 
     def _wrap(self, spans: list[Span]) -> Iterator[Piece]:
         for span in spans:
             if span.samples is None:
-                yield Silence(self.origin, span.start, span.end, self._behind(span.end))
+                yield Silence(self.origin, span.start, span.end, self._cursor_after(span.end))
             else:
-                yield replace(self._window(span, span.samples), cursor=self._behind(span.end))
+                yield replace(self._window(span, span.samples), cursor=self._cursor_after(span.end))
                 self._sequence += 1
         self._traces.forget(self._segmenter.settled)
         self._arrivals.forget(self._segmenter.settled)

@@ -39,7 +39,7 @@ class Stored:
     start: Cursor | None = None  # of the session's first audio, or of where it was resumed
     marks: deque[tuple[int, int, Cursor]] = field(default_factory=deque)  # position, frame on the clock, stored where
 
-    def behind(self, position: int, head: int, clock: Clock) -> Cursor | None:
+    def cursor_after(self, position: int, head: int, clock: Clock) -> Cursor | None:
         """Return the first stored frame that does not lie before `position`; forget the messages before it."""
         while len(self.marks) > 1 and self.marks[1][0] <= position:
             self.marks.popleft()

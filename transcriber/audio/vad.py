@@ -48,7 +48,7 @@ class SpeechDetector(Protocol):
 
 
 class WebRtcDetector:
-    """webrtcvad behind an energy floor.
+    """webrtcvad after an energy floor.
 
     webrtcvad takes white noise for speech (py-webrtcvad #60), so a frame must also stand out: above an absolute floor,
     and above the background, which is tracked as the running minimum of the frames' power and rises slowly.

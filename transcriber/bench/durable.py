@@ -28,7 +28,7 @@ from transcriber.settings import load
 _CHUNK_SECS = 0.1
 _UNDER_WAY = 64  # messages between two looks at what the server has
 MEASURED = {
-    "audio": "the bundled recording's utterances one behind the other at 16 kHz, one stream, as fast as it goes",
+    "audio": "the bundled recording's utterances one after the other at 16 kHz, one stream, as fast as it goes",
     "durable": "all of it is stored; from the daemon's being ready to the last record's being stored",
     "live": "the same daemon on live audio with room for all of it; from the first chunk to the last result",
     "engine": "sum of the results' own processing times: the rest is the engine's waiting for work",

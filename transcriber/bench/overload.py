@@ -19,7 +19,7 @@ MEASURED = {
     "load": "as asked for: engine seconds a second, by what the bare engine needs for the same windows, measured "
     "before the first load with nothing else going on; its generator wakes up at most every 5 ms",
     "alone": "engine seconds a window: what the bare engine needs for the same windows with nothing else going on, "
-    "the mean of just before and just behind the load: machines that others share change from minute to minute",
+    "the mean of just before and just after the load: machines that others share change from minute to minute",
     "goodput": "finals a second times `alone`, from L_max after the load began (the queue is full by then) to its end: "
     "the share of the engine's capacity that became text in time",
     "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason; without "

@@ -41,7 +41,7 @@ Message = dict[str, Any]
 
 # Live audio is dropped rather than served late: with an hour's promise and room for all of it, it is not.
 ALL_OF_IT = {"TRANSCRIPTION_MAX_LATENCY_SECS": "3600", "TRANSCRIPTION_QUEUE_CAPACITY": "10000"}
-PAUSE = 1.0  # seconds behind a window within which its pause has closed it, whatever the chunks' length
+PAUSE = 1.0  # seconds after a window within which its pause has closed it, whatever the chunks' length
 # Seconds beyond L_max until every session must have ended: its last window, on a busy machine. Half of it is what the
 # daemon gets before what may have been lost on its way is sent again.
 _PATIENCE = 30.0

@@ -67,13 +67,13 @@ def recording() -> Material:
 
 
 def speech_alone(seconds: float) -> Material:
-    """At least `seconds` of utterances, one right behind the other."""
+    """At least `seconds` of utterances, one right after the other."""
     source = recording()
     return _joined(source, seconds, lambda _length: np.zeros(0, np.float32))
 
 
 def half_silent(seconds: float) -> Material:
-    """At least `seconds` of utterances, behind each a pause as long as itself with the recording's own background."""
+    """At least `seconds` of utterances, each followed by a pause as long, with the recording's own background."""
     source = recording()
     first, second = source.utterances[:2]
     background = source.cut(first.end + _MARGIN, second.start - _MARGIN)

@@ -122,15 +122,15 @@ class DurableSource:
         return []
 
     async def _check(self) -> None:
-        """Begin anew if the server has forgotten the consumer, as it does when it starts again."""
-        assert self._subscription is not None  # noqa: S101 - called behind a fetch
+        """Begin again if the server has forgotten the consumer, as it does when it starts again."""
+        assert self._subscription is not None  # noqa: S101 - called after a fetch
         try:
             await self._subscription.consumer_info()
         except _OURS:
             self._whole = False
 
     async def _begin(self) -> None:
-        """Make the consumer anew, behind the last message that we had."""
+        """Make the consumer again, after the last message that we had."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
@@ -156,7 +156,7 @@ class DurableSource:
     def _take(self, message: Msg) -> Arrival | None:
         """Make an arrival of a message; None when it was transcribed before, or when one before it is missing."""
         meta = message.metadata
-        if meta.sequence.consumer != self._expected:  # one was lost on its way: begin anew behind the last
+        if meta.sequence.consumer != self._expected:  # one was lost on its way: begin again after the last
             self._whole = False
         if not self._whole or meta.sequence.stream < self._next:
             return None
@@ -177,15 +177,15 @@ class DurableSource:
         try:
             chunk = incoming.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
-                return behind(chunk, at)
+                return trim_to(chunk, at)
             skipped = incoming.skipped(chunk)
-            return Skipped(behind(skipped.chunk, at), max(0, skipped.frames - at.frame))
+            return Skipped(trim_to(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:
             known = stream if incoming.is_stream(stream) else None
             return Refused(known, incoming.session_of(headers), rejection, at)
 
 
-def behind(chunk: Chunk, at: Cursor) -> Chunk:
+def trim_to(chunk: Chunk, at: Cursor) -> Chunk:
     """The chunk from this frame on."""
     offset = None if chunk.offset is None else chunk.offset + at.frame
     return replace(chunk, pcm=chunk.pcm[at.frame * chunk.format.frame_bytes :], offset=offset, cursor=at)

@@ -39,7 +39,7 @@ class MendedClient(Client):
         super().__init__()
         self._takers: dict[int, Taker] = {}
         self._taken = False  # whether something went to a taker since the last look
-        self._last_taken = 0.0  # when reading went on behind that
+        self._last_taken = 0.0  # when reading went on after that
         self._ps = _GatheringParser(self)
 
     async def hand_over(self, subject: str, take: Taker) -> Subscription:
@@ -86,7 +86,7 @@ class MendedClient(Client):
         return super()._build_message(sid, _decodable(subject), _decodable(reply), data, headers)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """Queue the PING behind what is queued already; nats-py writes it past that, so its answer confirms nothing."""
+        """Queue the PING after what is queued already; nats-py writes it past that, so its answer confirms nothing."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(_PING)
         await self._flush_pending()

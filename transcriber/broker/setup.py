@@ -93,7 +93,7 @@ async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: S
 
 
 async def _consumers(connection: Connection, jetstream: JetStreamContext) -> list[str]:
-    """Check those that bear our names. Daemons make them, anew at each start, from where their transcripts end."""
+    """Check those that bear our names. Daemons make them again at each start, from where their transcripts end."""
     lines = []
     for info in await jetstream.consumers_info(incoming.AUDIO_STREAM):
         if not info.name.startswith(incoming.consumer_of("audio.")):

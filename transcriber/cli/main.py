@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _quit(number: int, _frame: FrameType | None) -> NoReturn:
     """End the process where there is nothing to clean up: while modules load, an exception would be noise."""
     if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps behind a progress bar
+        os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps after a progress bar
     os._exit(128 + number)
 
 

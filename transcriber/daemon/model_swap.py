@@ -151,7 +151,7 @@ class ModelSwap:
             raise Rejection("409", "another swap is under way")
         # The file behind a link, once for all: the link may move on between verifying and loading.
         candidate = _Candidate(
-            path=behind(path), expected=self._models.sha256 or sha256, room=self._room, make=self._make
+            path=resolve_link(path), expected=self._models.sha256 or sha256, room=self._room, make=self._make
         )
         successor = ModelHandover(
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
@@ -203,7 +203,7 @@ class ModelSwap:
         return done
 
 
-def behind(path: Path) -> Path:
+def resolve_link(path: Path) -> Path:
     """The file that a link stands for, so that it can be verified and loaded as one, and results bear its own name.
 
     Not where that name says nothing: stores by content have files that are called like their checksums.

@@ -17,7 +17,7 @@ from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
-from transcriber.daemon.model_swap import Models, ModelSwap, behind, pulled
+from transcriber.daemon.model_swap import Models, ModelSwap, pulled, resolve_link
 from transcriber.daemon.modes import Running, mode_for
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
@@ -62,7 +62,7 @@ class Service:
     def __init__(self, settings: Settings, load_engine: Callable[[WhisperOptions], Engine] = WhisperEngine) -> None:
         self._settings = settings
         self._load_engine = load_engine
-        self._model_path = behind(settings.whisper.path)
+        self._model_path = resolve_link(settings.whisper.path)
         self._state = State.STARTING
         self._mode = mode_for(settings)
         self._tallies = Tallies()

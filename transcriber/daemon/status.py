@@ -31,7 +31,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     max_latency: float,
 ) -> Snapshot:
     """Read every figure of this moment."""
-    behind = lag or Lag(0, 0.0)
+    ahead = lag or Lag(0, 0.0)
     return Snapshot(
         queue_depth=queue.depth if queue is not None else 0,
         queue_capacity=queue.capacity if queue is not None else 0,
@@ -42,8 +42,8 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         max_latency=max_latency,
         connected=connection is not None and connection.connected.is_set(),
         reconnects=connection.reconnects if connection is not None else 0,
-        lag_chunks=behind.chunks,
-        lag_seconds=behind.seconds,
+        lag_chunks=ahead.chunks,
+        lag_seconds=ahead.seconds,
     )
 
 

@@ -85,7 +85,7 @@ class Skipped:
     chunks: int = 1
 
     def and_then(self, more: Skipped) -> Skipped | None:
-        """Make one of the two; None when the other one does not follow right behind."""
+        """Make one of the two; None when the other one does not follow it directly."""
         chunk = self.chunk
         end = None if chunk.offset is None else chunk.offset + self.frames
         follows = (more.chunk.session, more.chunk.format, more.chunk.offset) == (chunk.session, chunk.format, end)

@@ -104,7 +104,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A session as it stands when everything before `position` is settled and stored, and nothing behind it."""
+    """A session as it stands when everything before `position` is settled and stored, and nothing after it."""
 
     origin: Origin
     asked: str | None  # the id that its chunks carry

@@ -1,4 +1,4 @@
-"""HTTP answers as bytes: each with its length, never cached, and the connection closed behind it. Pure."""
+"""HTTP answers as bytes: each with its length, never cached, and the connection closed after it. Pure."""
 
 from __future__ import annotations
 

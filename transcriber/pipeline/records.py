@@ -146,7 +146,7 @@ class Records:
         return Record(replace(silence, start=begin), self._at)
 
     def _settle(self, piece: Window | Silence | Gap, fate: Fate | GapReason) -> None:
-        """Bring the checkpoint behind the piece."""
+        """Move the checkpoint past the piece."""
         at = self._at
         if at is None or piece.cursor is None:
             return

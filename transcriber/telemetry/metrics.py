@@ -80,7 +80,7 @@ class Metrics:
             "transcriber.nats.reconnects",
             [_observe(lambda: snapshot().reconnects)],
             "1",
-            "Connections lost and made anew",
+            "Connections lost and made again",
         )
 
     def _counters(self) -> None:

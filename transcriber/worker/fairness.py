@@ -108,7 +108,7 @@ class FairQueue:
         return (entry for line in self._lines.values() for entry in line.jobs)
 
     def reweigh(self, weigh: Callable[[int], float]) -> None:
-        """Count the work of what waits anew; streams keep their order and begin a fresh turn."""
+        """Count the work of what waits again; streams keep their order and begin a fresh turn."""
         lines = [[job for job, _ in line.jobs] for line in self._lines.values()]
         self.clear()
         self._quantum = max((weigh(job.samples) for line in lines for job in line), default=0.0)

@@ -68,7 +68,7 @@ def _left(limit: Path, current: Path, stat: Path, reclaimable: str) -> int | Non
 
 
 def _field(file: Path, name: str) -> int | None:
-    """The number behind a name, in a file of one such pair a line."""
+    """The number after a name, in a file with one such pair a line."""
     try:
         rows = (line.split() for line in file.read_text().splitlines())
         return next((int(row[1]) for row in rows if row[0] == name), None)

@@ -1,4 +1,4 @@
-"""The one thread that owns the model: the only code that runs off the event loop."""
+"""The one thread that owns the model: every call that blocks on Whisper is made here."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class WhisperThread:
         self._post(self.finished.set)
 
     def _tidy(self, queue: JobQueue) -> None:
-        """Give back what the queue held at its longest: now and then, behind a job, when nobody waits."""
+        """Give back what the queue held at its longest: now and then, after a job, when nobody waits."""
         now = time.monotonic()
         if now - self._tidied >= _TIDY_SECS and not queue.waiting:
             self._tidied = now

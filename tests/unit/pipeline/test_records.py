@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
-from transcriber.broker.jetstream import behind
+from transcriber.broker.jetstream import trim_to
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.events import Ended, Rejected, Started, Suppressed
 from transcriber.domain.measurements import Tallies
@@ -143,13 +143,15 @@ gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
 @given(
     st.builds(
         Checkpoint,
-        st.builds(Origin, st.just("s1"), st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1)),
-        st.none() | st.just("asked"),
-        st.builds(AudioFormat, st.sampled_from(Encoding), st.sampled_from(RATES), st.integers(1, 8)),
-        counts,
-        counts,
-        st.builds(Account, counts, counts, counts, gaps, st.just(0)),
-        st.builds(Cursor, st.integers(1, 2**50), counts),
+        origin=st.builds(
+            Origin, st.just("s1"), st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1)
+        ),
+        asked=st.none() | st.just("asked"),
+        format=st.builds(AudioFormat, st.sampled_from(Encoding), st.sampled_from(RATES), st.integers(1, 8)),
+        position=counts,
+        sequence=counts,
+        account=st.builds(Account, received=counts, transcribed=counts, silent=counts, gap=gaps, pending=st.just(0)),
+        cursor=st.builds(Cursor, st.integers(1, 2**50), counts),
     ),
     st.sampled_from(["silence", "gap", "ended", "rejected", "suppressed"]),
 )
@@ -228,7 +230,7 @@ def test_a_session_goes_on_from_any_record_without_hole_or_overlap(
     at = stored[pick % len(stored)].checkpoint
     again = Sessions(SessionOptions(), lambda: "new", Tallies())
     again.resume(at, 0.0)
-    rest = [behind(c, max(c.cursor, at.cursor)) for c in chunks if c.cursor.seq >= at.cursor.seq]
+    rest = [trim_to(c, max(c.cursor, at.cursor)) for c in chunks if c.cursor.seq >= at.cursor.seq]
     records = Records(again.format, at)
     more = followed(again, records, rest) + given_up(again, records, again.end_all())
     positions = [at.position, *(r.checkpoint.position for r in more)]

@@ -29,17 +29,29 @@ SHARE = st.floats(0, 1)
 SECONDS = st.floats(0, 1e6)
 REASONS = st.sampled_from(GapReason)
 COUNTS = st.integers(1, 10**12)
-ACCOUNTS = st.builds(Account, POSITIONS, POSITIONS, POSITIONS, st.dictionaries(REASONS, COUNTS), st.just(0))
+ACCOUNTS = st.builds(
+    Account,
+    received=POSITIONS,
+    transcribed=POSITIONS,
+    silent=POSITIONS,
+    gap=st.dictionaries(REASONS, COUNTS),
+    pending=st.just(0),
+)
 EVENTS = st.one_of(
     st.builds(Started, ORIGINS),
     st.builds(Ended, ORIGINS, ACCOUNTS),
-    st.builds(Gap, ORIGINS, POSITIONS, POSITIONS, REASONS),
-    st.builds(Rejected, STREAMS, st.none() | PRINTABLE, st.text(), st.text()),
-    st.builds(Suppressed, ORIGINS, POSITIONS, POSITIONS, st.text(), st.text()),
+    st.builds(Gap, origin=ORIGINS, start=POSITIONS, end=POSITIONS, reason=REASONS),
+    st.builds(Rejected, stream=STREAMS, session=st.none() | PRINTABLE, reason=st.text(), detail=st.text()),
+    st.builds(Suppressed, origin=ORIGINS, start=POSITIONS, end=POSITIONS, reason=st.text(), text=st.text()),
 )
 WORDS = st.builds(Word, st.text(), st.integers(0, 10**6), st.integers(0, 10**6), SHARE)
 SEGMENTS = st.builds(
-    Segment, st.text(), st.integers(0, 10**6), st.integers(0, 10**6), SHARE, st.lists(WORDS, max_size=3).map(tuple)
+    Segment,
+    text=st.text(),
+    start=st.integers(0, 10**6),
+    end=st.integers(0, 10**6),
+    confidence=SHARE,
+    words=st.lists(WORDS, max_size=3).map(tuple),
 )
 RECOGNITIONS = st.builds(
     Recognition,
@@ -49,7 +61,15 @@ RECOGNITIONS = st.builds(
     st.lists(st.builds(HeldBack, SEGMENTS, st.text()), max_size=1).map(tuple),
 )
 LATENCIES = st.builds(Latency, SECONDS, SECONDS, SECONDS)
-TRANSCRIPTS = st.builds(Transcript, ORIGINS, st.integers(0), POSITIONS, POSITIONS, RECOGNITIONS, LATENCIES)
+TRANSCRIPTS = st.builds(
+    Transcript,
+    origin=ORIGINS,
+    sequence=st.integers(0),
+    start=POSITIONS,
+    end=POSITIONS,
+    recognition=RECOGNITIONS,
+    latency=LATENCIES,
+)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
