@@ -25,6 +25,8 @@ from transcriber.telemetry.observer import Telemetry
 
 Start = Callable[..., Telemetry]
 
+SNAPSHOT = Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.1, buffered=0.0)
+
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
@@ -44,7 +46,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
         return Telemetry(
             settings.load().telemetry,
             Tallies(),
-            lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.1, buffered=0.0),
+            lambda: SNAPSHOT,
         )
 
     return _start
@@ -140,7 +142,7 @@ def test_the_console_exporter_writes_one_json_object_a_line() -> None:
     """Metrics and spans on standard output do not break the log's rule that a line is a JSON object."""
     script = (
         "import asyncio, test_telemetry as t; from transcriber import settings\n"
-        "telemetry = t.Telemetry(settings.load().telemetry, t.Tallies(), lambda: t.Snapshot(0, 1, 0.0, 0.1, 0.0))\n"
+        "telemetry = t.Telemetry(settings.load().telemetry, t.Tallies(), lambda: t.SNAPSHOT)\n"
         "t.trace_one_window(telemetry)\n"
         "asyncio.run(telemetry.shutdown())\n"
     )

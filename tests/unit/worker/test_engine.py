@@ -260,7 +260,7 @@ def test_the_interpreter_ends_cleanly_after_decoding() -> None:
     """The bindings let go of the log callback in time; after the interpreter is gone it would abort the process."""
     script = (
         "import numpy as np; from transcriber.models import store; from transcriber.worker import engine\n"
-        "options = engine.WhisperOptions(store.bundled_model_path(), 1)\n"
+        "options = engine.WhisperOptions(path=store.bundled_model_path(), threads=1)\n"
         "engine.WhisperEngine(options).transcribe(np.zeros(16000, np.float32), None)\n"
         "del engine._log\n"  # as happens in the course of finalization
     )

@@ -72,7 +72,7 @@ from transcriber.worker.engine import WhisperEngine, WhisperOptions
 samples, process, used = speech(30), psutil.Process(), []
 for _ in range(4):
     before = process.memory_info().rss
-    engine = WhisperEngine(WhisperOptions(Path(sys.argv[1]), 1))
+    engine = WhisperEngine(WhisperOptions(path=Path(sys.argv[1]), threads=1))
     engine.transcribe(samples, None, attempt=2)
     used.append(process.memory_info().rss - before)
     engine.close()
