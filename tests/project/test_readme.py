@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from headers import NAMES
 from places import ROOT
 
 from transcriber import settings
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import GapReason
-from transcriber.protocol import incoming
 from transcriber.telemetry.metrics import Metrics
 
 README = (ROOT / "README.md").read_text()
@@ -72,18 +72,7 @@ def test_every_gap_reason_is_explained() -> None:
 
 def test_every_header_is_documented() -> None:
     """The wire protocol's headers are those that the parser reads."""
-    headers = {
-        incoming.ENCODING,
-        incoming.RATE,
-        incoming.CHANNELS,
-        incoming.SESSION,
-        incoming.OFFSET,
-        incoming.LANGUAGE,
-        incoming.TENANT,
-        incoming.EVENT,
-        incoming.TRACEPARENT,
-    }
-    assert {name for name in first_column(page("protocol")) if name[0].isupper() or name == "traceparent"} == headers
+    assert {name for name in first_column(page("protocol")) if name[0].isupper() or name == "traceparent"} == {*NAMES}
 
 
 def test_ci_runs_the_command_that_the_readme_gives() -> None:

@@ -8,7 +8,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from transcriber.broker.transcripts import FENCE_BYTES
-from transcriber.domain.chunks import Chunk
 from transcriber.domain.events import Rejected
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import Gap, GapReason, Window
@@ -52,7 +51,7 @@ class DurablePipeline:
 
     def __init__(self, parts: Parts, transcripts: Transcripts, at: Mapping[str, Checkpoint]) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True)
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, look=parts.look)
         self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)
@@ -77,8 +76,6 @@ class DurablePipeline:
     def receive(self, arrival: Arrival, now: float) -> None:
         """Take one message in whatever state it was stored."""
         self._receiver.receive(arrival, now)
-        if self._parts.look is not None and isinstance(arrival, Chunk):
-            self._parts.look(arrival.stream)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""

@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Chunk
 from transcriber.domain.events import Rejected
 from transcriber.domain.timeline import Gap, GapReason, Silence, Window
 from transcriber.pipeline import parts as shared
@@ -30,7 +29,7 @@ class LivePipeline:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False)
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False, look=parts.look)
         self._in_work = InWork()
 
     async def ingest(self, source: Source) -> None:
@@ -41,8 +40,6 @@ class LivePipeline:
     def receive(self, arrival: Arrival, now: float) -> None:
         """Take one message in whatever state it arrived."""
         self._receiver.receive(arrival, now)
-        if self._parts.look is not None and isinstance(arrival, Chunk):
-            self._parts.look(arrival.stream)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""

@@ -42,7 +42,7 @@ class Source(Protocol):
 class Parts:
     """What a pipeline connects. `max_latency` in seconds.
 
-    `look` is called with a stream's name after each of its chunks; `listeners` hear of every window's fate.
+    `look` is called with a stream's name after each of its accepted chunks; `listeners` hear of every window's fate.
     """
 
     sessions: Sessions

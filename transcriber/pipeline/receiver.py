@@ -28,13 +28,23 @@ class Receiver:
     """Feeds sessions and hands on to `take` what they give out.
 
     `stored`: timeouts go by the messages' own time, so a chunk ends a session that was silent too long before it.
+    `look` is called with the stream's name after each chunk that was accepted.
     """
 
-    def __init__(self, sessions: Sessions, tallies: Tallies, take: Take, *, stored: bool) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        tallies: Tallies,
+        take: Take,
+        *,
+        stored: bool,
+        look: Callable[[str], object] | None = None,
+    ) -> None:
         self._sessions = sessions
         self._tallies = tallies
         self._take = take
         self._stored = stored
+        self._look = look
         self._notices = Notices()
 
     def receive(self, arrival: Arrival, now: float) -> None:
@@ -71,6 +81,9 @@ class Receiver:
             self._take(self._sessions.receive(chunk, now))
         except Rejection as rejection:
             self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
+        else:
+            if self._look is not None:
+                self._look(chunk.stream)
         if chunk.unknown_language is not None:
             self._notices.unknown_language(chunk.stream, chunk.unknown_language)
         if self._sessions.unmixed:

@@ -23,7 +23,7 @@ class _Line:
 
     credit: float  # work that the stream may still have done in this turn
     jobs: deque[tuple[Job, float]] = field(default_factory=deque)
-    since: float | None = None  # `Turns._served` when it began to wait for its turn; None in its turn
+    since: float | None = None  # `FairQueue._served` when it began to wait for its turn; None in its turn
 
 
 class FairQueue:

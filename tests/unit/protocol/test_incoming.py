@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from headers import NAMES
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
@@ -12,17 +13,6 @@ from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 
 OPTIONS = incoming.InputOptions(max_chunk_bytes=1000)
-NAMES = (
-    incoming.ENCODING,
-    incoming.RATE,
-    incoming.CHANNELS,
-    incoming.SESSION,
-    incoming.OFFSET,
-    incoming.LANGUAGE,
-    incoming.TENANT,
-    incoming.EVENT,
-    incoming.TRACEPARENT,
-)
 PLAUSIBLE = [*Encoding, *ChunkEvent, "16000", "48000", "1", "2", "0", "en", "auto", "-1", "9" * 16, "", "run", "１２"]  # noqa: RUF001
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ANYTHING = st.text() | st.sampled_from(PLAUSIBLE)

@@ -1,0 +1,17 @@
+"""The headers that a producer may send."""
+
+from __future__ import annotations
+
+from transcriber.protocol import incoming
+
+NAMES = (
+    incoming.ENCODING,
+    incoming.RATE,
+    incoming.CHANNELS,
+    incoming.SESSION,
+    incoming.OFFSET,
+    incoming.LANGUAGE,
+    incoming.TENANT,
+    incoming.EVENT,
+    incoming.TRACEPARENT,
+)
