@@ -1,4 +1,4 @@
-"""`transcriber bench`: every benchmark for a moment on the bundled model; its figures must make sense, not be fast."""
+"""Every benchmark for a moment on the bundled model; its figures must make sense, not be fast."""
 
 from __future__ import annotations
 

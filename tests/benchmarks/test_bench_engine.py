@@ -1,4 +1,4 @@
-"""`bench engine` on somebody's own speech, and beside other programs."""
+"""`benchmarks engine` on somebody's own speech, and beside other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 from benchmarks_run import bench, check_frame
 from places import SUPPORT
 
-from transcriber.bench import speech
+from benchmarks import speech
 
 SERVER = SUPPORT / "whisper_server.py"
 

@@ -1,4 +1,4 @@
-"""`bench fidelity` on a small folder of the repository's own recordings, and what it refuses."""
+"""`benchmarks fidelity` on a small folder of the repository's own recordings, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from benchmarks_run import bench, check_frame
 
-from transcriber.bench import manifest, speech
-from transcriber.bench.score import Errors, Scorer
-from transcriber.bench.tally import Case, Streamed, Whole, figures
+from benchmarks import manifest, speech
+from benchmarks.score import Errors, Scorer
+from benchmarks.tally import Case, Streamed, Whole, figures
 from transcriber.domain.errors import CannotStart
 
 ROW = {"file": "a.flac", "kind": "clean", "text": "a word", "language": "en", "seconds": 1.0, "rate": 16_000}
@@ -174,8 +174,8 @@ def test_runaway_text_shows_in_the_fastest_rate(folder: Path) -> None:
     assert found["wer"]["daemon"] > 5
 
 
-def test_without_the_extra_a_sentence_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_group_a_sentence_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And names what is missing."""
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
-    with pytest.raises(CannotStart, match=r"need whisper_normalizer.*: pip install 'transcriber\[bench\]' brings it"):
+    with pytest.raises(CannotStart, match=r"need whisper_normalizer.*: pip install --group bench brings it"):
         Scorer()

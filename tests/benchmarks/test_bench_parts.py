@@ -13,14 +13,14 @@ import psutil
 import pytest
 from harness import NatsServer, Speech
 
+from benchmarks import chart, latency, machine, speech, weights
+from benchmarks.calibrate import Cost
+from benchmarks.load import Plan, publish
+from benchmarks.report import percentiles, table
+from benchmarks.rig import Played, environ_for
+from benchmarks.words import errors
 from transcriber import settings
 from transcriber.audio.stream import StreamOptions
-from transcriber.bench import chart, latency, machine, speech, weights
-from transcriber.bench.calibrate import Cost
-from transcriber.bench.load import Plan, publish
-from transcriber.bench.report import percentiles, table
-from transcriber.bench.rig import Played, environ_for
-from transcriber.bench.words import errors
 from transcriber.broker.connection import Connection
 from transcriber.domain.errors import CannotStart
 from transcriber.models import store
@@ -171,10 +171,10 @@ def test_cpu_time_is_what_the_system_counts() -> None:
     assert machine.memory_bytes(me.pid) > 10_000_000
 
 
-def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_names_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is measured."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(CannotStart, match=r"pip install 'transcriber\[bench\]'"):
+    with pytest.raises(CannotStart, match=r"pip install --group bench"):
         chart.check()
 
 

@@ -25,8 +25,7 @@ from command import Command
 from harness import PATIENCE, Speech
 from viewer import Viewer
 
-from transcriber import programs
-from transcriber.cli import demo
+from transcriber.cli import demo, programs
 from transcriber.cli.main import main
 
 # The recording twelve times as fast, and without the measurement at start: everything else is the real command.

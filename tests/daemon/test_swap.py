@@ -20,7 +20,7 @@ import pytest
 from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, until_ended
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
 
-from transcriber.bench.weights import _filters_and_vocabulary, write_random
+from benchmarks.weights import _filters_and_vocabulary, write_random
 from transcriber.daemon.model_swap import Models, ModelSwap, resolve_link
 from transcriber.daemon.service import speech
 from transcriber.domain.errors import Rejection

@@ -17,7 +17,8 @@ from manifests import K8S, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 SHIPPED, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"
 
 
@@ -38,6 +39,12 @@ def locked(name):
             assert only.operator == "==", line
             hashes = frozenset(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
             yield Locked(canonicalize_name(requirement.name), only.version, str(requirement.marker or ""), hashes)
+
+
+def group(name):
+    """The requirements of a dependency group, with those of the groups that it includes (PEP 735)."""
+    for entry in GROUPS[name]:
+        yield from group(entry["include-group"]) if isinstance(entry, dict) else [entry]
 
 
 def documented(program):
@@ -77,7 +84,7 @@ def test_the_tests_run_what_is_shipped():
     ("name", "wanted"),
     [
         (SHIPPED, PROJECT["dependencies"]),
-        (DEVELOPMENT, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]),
+        (DEVELOPMENT, [*PROJECT["dependencies"], *group("dev")]),
         (DEVELOPMENT, PROJECT["optional-dependencies"]["embedded"]),
     ],
     ids=["shipped", "development", "embedded"],

@@ -11,7 +11,7 @@ import pytest
 from places import DATA, ROOT
 
 MODELS = ROOT / "models"
-sys.path.insert(0, str(MODELS / "recipe"))
+sys.path.insert(0, str(ROOT / "tools" / "bundled_model"))
 
 import evaluate  # noqa: E402
 import sentences  # noqa: E402

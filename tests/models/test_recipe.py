@@ -1,6 +1,6 @@
 """The recipe of the bundled model: it runs from end to end, and stopping it changes nothing.
 
-Needs what `pip install -e '.[recipe]'` and Debian's synthesizers (models/README.md) bring; run with `pytest -m slow`.
+Needs the dependency group `recipe` and Debian's synthesizers (models/README.md); run with `pytest -m slow`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from places import ROOT
 
-RECIPE = ROOT / "models" / "recipe"
+RECIPE = ROOT / "tools" / "bundled_model"
 
 pytestmark = [
     pytest.mark.slow,

@@ -29,7 +29,7 @@ def samples() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("talk", ROOT / "models" / "recipe" / "talk.py")
+    spec = importlib.util.spec_from_file_location("talk", ROOT / "tools" / "bundled_model" / "talk.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

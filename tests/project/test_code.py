@@ -15,11 +15,17 @@ BIN = Path(sys.executable).parent
 
 @pytest.mark.parametrize(
     "command",
-    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports", "--no-logo")],
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("lint-imports", "--no-logo"),
+        ("codespell",),
+    ],
     ids=" ".join,
 )
 def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
-    """Linter, formatter, strict type checker and import contracts are all content."""
+    """Linter, formatter, strict type checker and import contracts and spelling are all content."""
     done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

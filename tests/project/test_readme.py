@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,15 @@ def test_every_header_is_documented() -> None:
     assert {name for name in first_column(page("protocol")) if name[0].isupper() or name == "traceparent"} == {*NAMES}
 
 
+def commands(name: str) -> list[list[str]]:
+    """What a session of noxfile.py runs in an environment that has everything, as nox itself tells."""
+    nox = [sys.executable, "-m", "nox", "--no-venv", "--noxfile", str(ROOT / "noxfile.py"), "-s", name]
+    done = subprocess.run([*nox, "--", "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^nox > (?!Running session|Session)(.+)$", done.stderr, re.MULTILINE)
+    return [line.removesuffix(" --version").split() for line in found]
+
+
 def test_ci_runs_the_command_that_the_readme_gives() -> None:
     """Installing from the lock, installing the package, pytest: the same three steps in both places."""
     script = (ROOT / ".ci" / "run").read_text()
@@ -82,7 +93,8 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
     for step in ("--require-hashes -r requirements-dev.lock", "--no-deps -e ."):
         assert step in command
         assert step in script
-    assert "\npytest\n" in script
+    assert "\nnox --no-venv -s tests\n" in script
+    assert commands("tests")[-1] == ["pytest"]
 
 
 def test_the_readme_is_short() -> None:

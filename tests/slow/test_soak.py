@@ -8,9 +8,9 @@ import numpy as np
 import psutil
 import pytest
 
-from transcriber.bench import calibrate
-from transcriber.bench.load import Plan
-from transcriber.bench.rig import Played, Rig, environ_for, rig
+from benchmarks import calibrate
+from benchmarks.load import Plan
+from benchmarks.rig import Played, Rig, environ_for, rig
 from transcriber.settings import load
 
 LOAD = 0.8

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from places import ROOT
+
 QUIET = ("NATS_", "AUDIO_", "WHISPER_", "OTEL_", "LOG_")
 
 
@@ -16,8 +18,8 @@ def bench(folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any],
     """Run the command as a user would; returns its JSON and what it printed."""
     file = folder / "found.json"
     environ = {k: v for k, v in os.environ.items() if not k.startswith(QUIET)}
-    command = [sys.executable, "-m", "transcriber", "bench", *arguments, "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=240)
+    command = [sys.executable, "-m", "benchmarks", *arguments, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == code, done.stderr
     if code:
         return {}, done.stderr

@@ -26,7 +26,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from places import SUPPORT
 
-from transcriber.programs import find_server
+from transcriber.cli.programs import find_server
 
 PATIENCE = 30.0  # seconds until a test gives up waiting for an event that must come
 STUB = SUPPORT / "stub_daemon.py"

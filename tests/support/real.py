@@ -12,7 +12,7 @@ import pytest
 from transcriber.domain.errors import ModelError
 from transcriber.models import store
 
-SPEECH = os.environ.get("TRANSCRIBER_REAL_SPEECH")  # a folder with a manifest.json, as `bench fidelity` takes it
+SPEECH = os.environ.get("TRANSCRIBER_REAL_SPEECH")  # a folder with a manifest.json, as `benchmarks fidelity` takes it
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from uuid import uuid4
 from transcriber import settings
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.cli.demo_choice import Choice, choose
+from transcriber.cli.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
 from transcriber.cli.spoken import matching, words
 from transcriber.cli.subtitles import Formatter, Style, account
 from transcriber.client.listener import Listener
 from transcriber.client.producer import Delivery, Producer
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.models import store
-from transcriber.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
 from transcriber.recording import Recording
 
 STREAM = "demo"

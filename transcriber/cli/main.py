@@ -7,64 +7,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import signal
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from transcriber import __version__
-from transcriber.arguments import checked, moment, whole, within
-from transcriber.bench import options as bench
-from transcriber.cli.interrupts import discard_output, interruptible, leave, leaving_in_order
+from transcriber.cli.arguments import checked, moment, whole, within
+from transcriber.cli.exits import exit_code
+from transcriber.cli.interrupts import interruptible, leave, leaving_in_order
 from transcriber.cli.subtitles import Style
 from transcriber.domain import languages
 from transcriber.domain.chunks import Encoding
-from transcriber.domain.errors import BrokerLost, CannotStart, RecordingError, SettingError, TranscriberError
+from transcriber.domain.errors import CannotStart
 from transcriber.protocol import incoming
+
+_NO_BENCH = "transcriber: benchmarks are not in the package; in a checkout, run: python -m benchmarks {}\n"
+_BAD_USAGE = 2  # as argparse has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _quit)
-    try:
-        options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["bench"]:  # a command of earlier versions
+        sys.stderr.write(_NO_BENCH.format(shlex.join(given[1:]) or "NAME"))
+        return _BAD_USAGE
+
+    def call() -> int:
+        options = _parser().parse_args(given)
         code: int = options.call(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output is gone: `listen | head`
-        discard_output()
-        return 0
-    except TranscriberError as error:
-        sys.stderr.write(f"transcriber: {error}\n")
-        return _exit_code(error)
-    except OSError as error:  # of our output; everything else that can fail so has an error of its own
-        discard_output()
-        sys.stderr.write(f"transcriber: {error or type(error).__name__}\n")
-        return 1
-    return code
+        return code
 
-
-def _quit(number: int, _frame: FrameType | None) -> NoReturn:
-    """End the process where there is nothing to clean up: while modules load, an exception would be noise."""
-    if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps after a progress bar
-    os._exit(128 + number)
-
-
-def _exit_code(error: TranscriberError) -> int:
-    from transcriber.daemon.shutdown import ExitCode
-
-    match error:
-        case SettingError() | RecordingError():
-            return ExitCode.BAD_SETTINGS
-        case CannotStart():
-            return ExitCode.CANNOT_START
-        case BrokerLost():
-            return ExitCode.BROKER_LOST
-    return ExitCode.DEFECT
+    return exit_code(call, "transcriber")
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
@@ -148,12 +123,6 @@ _session = checked(
 _language = checked("a language", f"{languages.ALLOWED} is", lambda s: languages.code(s) is not None)
 
 
-def _bench(options: argparse.Namespace) -> NoReturn:
-    from transcriber.bench.run import run
-
-    leave(interruptible(run(options)))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transcriber",
@@ -178,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
     measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
     measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
-    bench.add_to(add("bench", _bench, "benchmarks of this machine: the engine, ingestion, latency, overload"))
     return parser
 
 

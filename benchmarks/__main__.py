@@ -1,0 +1,24 @@
+"""`python -m benchmarks NAME`: parse, call, exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from benchmarks import options
+from transcriber.cli.exits import exit_code
+from transcriber.cli.interrupts import interruptible, leave
+
+
+def _main() -> NoReturn:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks of this machine.")
+    options.add_to(parser)
+    chosen = parser.parse_args()
+    from benchmarks.run import run  # noqa: PLC0415 - takes half a second, which --help does not
+
+    leave(interruptible(run(chosen)))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(_main, "benchmarks"))

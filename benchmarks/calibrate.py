@@ -1,0 +1,64 @@
+"""What the engine alone needs for the recording: the capacity that loads are shares of."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import speech
+from transcriber.worker.decoding import decode
+from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.one_thread import one_thread
+
+if TYPE_CHECKING:
+    from transcriber.domain.timeline import Window
+    from transcriber.settings import Settings
+
+_BUDGET = 3.0  # seconds: ten passes of the bundled model, one of a slow one; one of 0.3 s strays by some percent
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of engine for one pass over the recording, its windows, and its length in seconds."""
+
+    seconds: float
+    windows: int
+    recorded: float
+
+    def streams(self, load: float) -> tuple[int, float]:
+        """How many streams, and how long each one's repeated cycle, make this share of the engine's capacity.
+
+        Each stream plays the recording and then is silent for a while: so any load can be made to measure.
+        """
+        count = max(1, math.ceil(load * self.recorded / self.seconds))
+        return count, count * self.seconds / load
+
+    @property
+    def a_window(self) -> float:
+        """Mean seconds of engine for a window."""
+        return self.seconds / self.windows
+
+
+async def cost(settings: Settings) -> Cost:
+    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on: each one's median."""
+    material = speech.recording()
+    windows = speech.windows(material, settings.sessions.stream)
+    passes: list[list[float]] = []
+    with one_thread() as call:
+        engine = await call(WhisperEngine, settings.whisper)
+        await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
+        began = time.monotonic()
+        while not passes or time.monotonic() - began < _BUDGET:
+            # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
+            passes.append([await call(seconds, engine, window) for window in windows])
+    return Cost(sum(map(median, zip(*passes, strict=True))), len(windows), material.seconds)
+
+
+def seconds(engine: WhisperEngine, window: Window) -> float:
+    """Decode one window as the daemon does, with all its passes; returns how long that took."""
+    began = time.monotonic()
+    decode(engine, window, None, lambda _work: True)
+    return time.monotonic() - began

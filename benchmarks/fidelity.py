@@ -1,0 +1,156 @@
+"""How much of real speech the daemon gets right, against the same model on whole recordings."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import _pywhispercpp as whisper
+from pywhispercpp.model import Model
+from tqdm import tqdm
+
+from benchmarks import machine, manifest
+from benchmarks.report import Report
+from benchmarks.rig import ALL_OF_IT, Rig, environ_for, rig
+from benchmarks.score import Scorer
+from benchmarks.tally import Case, Streamed, Whole, figures, tables
+from transcriber.client.producer import Delivery
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.errors import CannotStart
+from transcriber.models.ggml import check_model_file
+from transcriber.recording import Recording, read_16k
+from transcriber.settings import Settings, load
+from transcriber.worker.one_thread import one_thread
+
+if TYPE_CHECKING:
+    from benchmarks.manifest import Row
+
+_CHUNK_SECS = 0.1  # what a producer sends at a time
+_SPEED = 50.0  # times real time: ten times what a tiny model makes of it, and a daemon takes in six times as much
+
+MEASURED = {
+    "daemon": "each recording is a session of its own, in chunks of 100 ms at its own rate and channels, one after the "
+    "other and faster than real time; default settings but for the model, its threads, no partials, and time and room "
+    "enough that nothing is dropped; texts of all finals",
+    "whole": "pywhispercpp with its defaults and the same threads, on the whole recording at 16 kHz",
+    "WER": "words inserted, deleted and substituted over words said, all recordings of a kind together; texts are "
+    "normalised as OpenAI does; each letter counts as a word in languages without spaces",
+    "CPU s/s": "CPU time of the process, all threads, over seconds of recording; of the daemon without its start",
+    "fastest": "words (or letters, as above) a second of window, in the final that has most; people speak 2 to 4 "
+    "words, runaway text is far above",
+    "with text": "recordings without speech of which at least one word is left after normalisation",
+}
+
+
+async def run(options: argparse.Namespace) -> Report:
+    """Stream all recordings, then decode them whole, then count."""
+    scorer = Scorer()
+    settings = load(environ_for(None, **options.whisper))
+    rows, notes = _rows(options, settings)
+    streamed = await _stream(options, rows)
+    whole = await _decode_whole(options, rows, settings) if options.whole else [None] * len(rows)
+    cases = [Case.of(scorer, *found) for found in zip(rows, streamed, whole, strict=True)]
+    chosen = {
+        "model": settings.whisper.path.stem,
+        "threads": settings.whisper.threads,
+        "files": len(rows),
+        "seconds": sum(row.seconds for row in rows),
+        "language": options.language,
+    }
+    report = Report(benchmark="fidelity", settings=chosen, measured=MEASURED)
+    kinds = {kind: [c for c in cases if c.row.kind == kind] for kind in sorted({row.kind for row in rows})}
+    english = [case for case in cases if case.row.english]
+    report.figures = {
+        "kinds": {kind: figures(found) for kind, found in kinds.items()},
+        "english": figures(english) if english else None,
+        "recordings": [case.figures() for case in cases],
+    }
+    report.notes = notes + _gaps(cases)
+    report.ratios = _ratios(report.figures["english"])
+    report.tables = tables(kinds, english, whole=options.whole)
+    return report
+
+
+def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, ...], list[str]]:
+    """What to play, and notes on what is left out. Raises `CannotStart` when nothing is left."""
+    rows = manifest.chosen(manifest.read(options.speech), options.kinds, options.most)
+    if check_model_file(settings.whisper.path).multilingual:
+        return rows, []
+    kept = tuple(row for row in rows if not row.foreign)
+    if not kept:
+        raise CannotStart(f"{settings.whisper.path.stem} knows English only, and all recordings are in other languages")
+    skipped = sorted({row.kind for row in rows if row.foreign})
+    return kept, [f"left out, as the model knows English only: {', '.join(skipped)}"] if skipped else []
+
+
+def _language(row: Row, options: argparse.Namespace) -> str:
+    """What an engine is told."""
+    return "auto" if row.foreign and options.language == "auto" else row.language
+
+
+async def _stream(options: argparse.Namespace, rows: Sequence[Row]) -> list[Streamed]:
+    """Play every recording to one daemon."""
+    environ = environ_for(None, PARTIAL_INTERVAL_SECS="0", **ALL_OF_IT, **options.whisper)
+    async with rig(environ) as bench:
+        return [
+            await bench.guard(_play(bench, row, _language(row, options)))
+            for row in tqdm(rows, "streamed", unit="file", leave=False, disable=None)
+        ]
+
+
+async def _play(bench: Rig, row: Row, language: str) -> Streamed:
+    name = f"bench-{uuid4().hex[:8]}"
+    delivery = Delivery(name, name, _SPEED, language)
+    recording = Recording(row.path)
+    audio_format = AudioFormat(Encoding.S16LE, recording.rate, recording.channels)
+    before = machine.cpu_seconds(bench.daemon.pid)
+    told = await bench.send(delivery, audio_format, recording.pcm(round(recording.rate * _CHUNK_SECS)))
+    return Streamed.of(told, machine.cpu_seconds(bench.daemon.pid) - before)
+
+
+async def _decode_whole(options: argparse.Namespace, rows: Sequence[Row], settings: Settings) -> list[Whole]:
+    """Decode every recording as a simple program would."""
+    whisper.whisper_log_set(_ignore)
+    atexit.register(whisper.whisper_log_set, None)  # the bindings call it after the interpreter is gone
+
+    def decode(model: Model, row: Row) -> Whole:
+        samples = read_16k(row.path)
+        before = time.process_time()
+        segments = model.transcribe(samples, language=_language(row, options))
+        return Whole(" ".join(segment.text for segment in segments), time.process_time() - before)
+
+    with one_thread() as call:
+        path, threads = str(settings.whisper.path), settings.whisper.threads
+        model = await call(lambda: Model(path, n_threads=threads, print_progress=False))
+        return [await call(decode, model, row) for row in tqdm(rows, "whole", unit="file", leave=False, disable=None)]
+
+
+def _ignore(*_: object) -> None:
+    """Drop what whisper.cpp would print to standard error."""
+
+
+def _gaps(cases: Sequence[Case]) -> list[str]:
+    """A note when audio was dropped: then the figures are not of the whole speech."""
+    lost: Counter[str] = Counter()
+    for case in cases:
+        lost.update(case.streamed.gaps)
+    files = [case.row.path.name for case in cases if case.streamed.gaps]
+    if not files:
+        return []
+    reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in lost.items())
+    return [f"NOT ALL WAS HEARD: gaps of {reasons} in {', '.join(files)}"]
+
+
+def _ratios(english: Any) -> dict[str, float]:  # noqa: ANN401 - figures, as they go into JSON
+    """Quotients of the English speech."""
+    ratios = {}
+    for key, name in (("wer", "wer"), ("cpu_seconds_a_second", "cpu")):
+        pair = english[key] if english else {}
+        if pair.get("daemon") is not None and pair.get("whole"):
+            ratios[f"daemon_over_whole_{name}_english"] = pair["daemon"] / pair["whole"]
+    return ratios

@@ -1,0 +1,126 @@
+"""Other programs that run the same model: faster-whisper, and whisper.cpp's own server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+import soundfile
+
+from benchmarks import machine
+from benchmarks.ways import Calls, Piece, Samples, Way
+from transcriber.cli.programs import run_program, soon, unless_ended
+from transcriber.domain.errors import CannotStart
+from transcriber.domain.timeline import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from transcriber.worker.engine import WhisperOptions
+
+_BEAMS = (5, 1)  # faster-whisper's default, and what the daemon has
+_LOOK_SECS = 0.1  # between two looks whether a server is ready
+_PATIENCE = 600.0  # seconds for one answer: a large model on a slow machine
+
+MEASURED = {
+    "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, and cuts of "
+    "five seconds; CPU of this process",
+    "whisper_server": "whisper.cpp's server with the daemon's threads and its own defaults; a request for every five "
+    "seconds; CPU of the server's process",
+}
+
+
+def missing(options: argparse.Namespace) -> list[str]:
+    """Notes on what is left out, and how to get it. Raises `CannotStart` for what was asked for and is not there."""
+    notes = []
+    if options.ct2 is None:
+        notes.append("left out: faster-whisper; pip install faster-whisper, and give --ct2 DIR the same model's folder")
+    elif not (options.ct2 / "model.bin").is_file():
+        raise CannotStart(f"--ct2 {options.ct2}: no CTranslate2 model there: a folder with model.bin is expected")
+    else:
+        try:
+            import_module("faster_whisper")
+        except ImportError:
+            raise CannotStart("--ct2 needs faster-whisper: pip install faster-whisper brings it") from None
+    if server(options) is None:
+        notes.append("left out: whisper-server; build it from whisper.cpp's source, and give --whisper-server FILE")
+    return notes
+
+
+def server(options: argparse.Namespace) -> Path | None:
+    """The server's program: as asked for, or with --speech what is found on PATH. Raises `CannotStart`."""
+    if options.whisper_server is None and not options.speech:
+        return None
+    found = shutil.which(options.whisper_server or "whisper-server")
+    if found is None and options.whisper_server is not None:
+        raise CannotStart(f"--whisper-server {options.whisper_server}: there is no such program")
+    return Path(found).absolute() if found else None
+
+
+def faster_whisper(folder: Path, threads: int) -> dict[str, Way]:
+    """Load the model from a CTranslate2 folder; the ways to use it, by name. Raises `CannotStart`."""
+    try:
+        model = import_module("faster_whisper").WhisperModel(
+            str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+        )
+    except (RuntimeError, ValueError) as error:
+        raise CannotStart(f"--ct2 {folder}: {error}") from error
+
+    def text(beam: int, samples: Samples) -> str:
+        segments, _ = model.transcribe(samples, language="en", beam_size=beam)
+        return " ".join(segment.text for segment in segments)
+
+    return {
+        f"faster_whisper_{name}_beam_{beam}": Calls(partial(text, beam), parts)
+        for name, parts in (("whole", Piece.whole), ("cuts", Piece.cuts))
+        for beam in _BEAMS
+    }
+
+
+@asynccontextmanager
+async def whisper_server(program: Path, options: WhisperOptions) -> AsyncIterator[dict[str, Way]]:
+    """Run the server; yields the way to use it, by name. Raises `CannotStart` when it does not start."""
+    address = f"127.0.0.1:{(port := machine.free_port())}"
+    command = [str(program), "--model", str(options.path), "--threads", str(options.threads), "--language", "en"]
+    command += ["--host", "127.0.0.1", "--port", str(port), *([] if options.use_gpu else ["--no-gpu"])]
+    async with run_program("whisper-server", *command) as running:
+        await unless_ended(soon(_listening(address), running), running)
+        yield {
+            "whisper_server_cuts": Calls(
+                partial(_ask, f"http://{address}/inference"), Piece.cuts, partial(machine.cpu_seconds, running.pid)
+            )
+        }
+
+
+async def _listening(address: str) -> None:
+    """Wait until the model is loaded: until then the server takes no connection, or answers 503."""
+    while True:
+        try:
+            answer = await asyncio.to_thread(requests.get, f"http://{address}/health", timeout=_PATIENCE)
+        except requests.ConnectionError:
+            await asyncio.sleep(_LOOK_SECS)
+            continue
+        if answer.status_code != requests.codes.unavailable:
+            return
+        await asyncio.sleep(_LOOK_SECS)
+
+
+def _ask(url: str, samples: Samples) -> str:
+    """Send samples as a WAV file; returns the text. Raises `CannotStart`."""
+    wav = io.BytesIO()
+    soundfile.write(wav, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    try:
+        file = ("part.wav", wav.getvalue(), "audio/wav")
+        answer = requests.post(url, files={"file": file}, data={"response_format": "json"}, timeout=_PATIENCE)
+        answer.raise_for_status()
+        body: Mapping[str, Any] = answer.json()
+        return str(body["text"])
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise CannotStart(f"whisper-server: {error or type(error).__name__}") from error

@@ -1,0 +1,98 @@
+"""`python -m benchmarks.stub`: the real daemon around an engine that does nothing.
+
+What it costs is what the daemon costs without Whisper. SIGUSR1 begins to measure how late the event loop is, a second
+one ends that and logs it: a timer of 10 ms, and by how much each of its sleeps was too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transcriber import settings
+from transcriber.daemon.service import Service
+from transcriber.daemon.shutdown import ExitCode
+from transcriber.domain.errors import CannotStart
+from transcriber.domain.results import Segment
+from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.telemetry import logs
+from transcriber.worker.engine import Decoded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from transcriber.worker.cancellation import Stop
+
+log = logging.getLogger("benchmarks.stub")
+
+_TICK_SECS = 0.01  # a hundred looks a second show a stall of a chunk's length or more
+
+
+class NullEngine:
+    """Returns at once, one word a window."""
+
+    model = "null"
+
+    def transcribe(
+        self,
+        samples: NDArray[np.float32],
+        language: str | None,
+        stop: Stop | None = None,  # noqa: ARG002 - there is nothing to stop
+        *,
+        attempt: int = 0,  # noqa: ARG002 - nor a context
+    ) -> Decoded:
+        return Decoded((Segment(text="null", start=0, end=len(samples), confidence=1.0),), language or "en")
+
+    def work(self, samples: int, *, attempt: int = 0) -> float:  # noqa: ARG002 - see above
+        return samples / SAMPLE_RATE
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+class LagProbe:
+    """Begins on the first call of `toggle`, ends and logs on the second."""
+
+    def __init__(self) -> None:
+        self._lags: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def toggle(self) -> None:
+        if self._task is None:
+            self._lags = []
+            self._task = asyncio.create_task(self._run())
+            return
+        self._task.cancel()
+        self._task = None
+        p50, p99, worst = (float(np.percentile(self._lags or [0.0], p)) for p in (50, 99, 100))
+        log.info("loop lag", extra={"p50": p50, "p99": p99, "max": worst, "n": len(self._lags)})
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _TICK_SECS
+            await asyncio.sleep(_TICK_SECS)
+            self._lags.append(loop.time() - due)
+
+
+async def _main() -> int:
+    chosen = settings.load()
+    logs.configure(chosen.log_level, chosen.log_format)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LagProbe().toggle)
+    try:
+        return await Service(chosen, lambda _: NullEngine()).run()
+    except CannotStart as error:
+        log.critical("cannot start: %s", error)
+        return ExitCode.CANNOT_START
+
+
+if __name__ == "__main__":
+    code = asyncio.run(_main())
+    sys.stdout.flush()
+    os._exit(code)  # as the real command ends

@@ -1,0 +1,181 @@
+"""Ways to turn recordings into text, each timed on the same pieces: what `benchmarks engine` compares."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pywhispercpp.model import Model
+
+from benchmarks import speech
+from transcriber.domain.timeline import SAMPLE_RATE, Window
+from transcriber.worker.jobs import Job, Outcome
+from transcriber.worker.one_thread import one_thread
+from transcriber.worker.queue import JobQueue
+from transcriber.worker.thread import WhisperThread
+
+if TYPE_CHECKING:
+    from benchmarks.speech import Material
+    from transcriber.audio.stream import StreamOptions
+    from transcriber.worker.engine import WhisperEngine, WhisperOptions
+
+
+Samples: TypeAlias = NDArray[np.float32]
+
+_CUT_SECS = 5.0  # of the plain way, which does not listen where words end
+_LOOK_SECS = 0.001  # between two looks whether a thread has ended
+_FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One recording: as it is, float32 mono at 16 kHz, and the daemon's windows of it."""
+
+    material: Material
+    samples: Samples
+    windows: tuple[Window, ...]
+
+    @classmethod
+    def of(cls, material: Material, options: StreamOptions) -> Self:
+        return cls(material, speech.at_16k(material), tuple(speech.windows(material, options)))
+
+    def cuts(self) -> list[Samples]:
+        """Every five seconds of it, silence too."""
+        size = round(_CUT_SECS * SAMPLE_RATE)
+        return [self.samples[i : i + size] for i in range(0, len(self.samples), size)]
+
+    def spoken(self) -> list[Samples]:
+        """The samples of the daemon's windows."""
+        return [window.samples for window in self.windows]
+
+    def whole(self) -> list[Samples]:
+        return [self.samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way over all pieces: seconds, and a text for each piece."""
+
+    cpu: float
+    wall: float
+    texts: Sequence[str]
+
+
+class Way(Protocol):
+    """Something that turns pieces into text."""
+
+    async def warm_up(self, piece: Piece) -> None:
+        """Do once what is slow the first time."""
+        ...
+
+    async def hear(self, pieces: Sequence[Piece]) -> Pass:
+        """Decode all of them and say what that took."""
+        ...
+
+
+async def _timed(work: Awaitable[Sequence[str]], clock: Callable[[], float]) -> Pass:
+    wall, cpu = time.monotonic(), clock()
+    texts = await work
+    return Pass(clock() - cpu, time.monotonic() - wall, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """An engine that is called for one part after the other. `clock`: CPU seconds of the process that decodes."""
+
+    text: Callable[[Samples], str]
+    parts: Callable[[Piece], Sequence[Samples]]
+    clock: Callable[[], float] = time.process_time
+
+    async def warm_up(self, piece: Piece) -> None:
+        with one_thread() as call:
+            await call(self.text, piece.cuts()[0])
+
+    async def hear(self, pieces: Sequence[Piece]) -> Pass:
+        return await _timed(self._texts([self.parts(piece) for piece in pieces]), self.clock)
+
+    async def _texts(self, pieces: Sequence[Sequence[Samples]]) -> list[str]:
+        # Each in a call of its own: Ctrl-C has to wait for the one that runs.
+        with one_thread() as call:
+            return [" ".join([await call(self.text, part) for part in parts]) for parts in pieces]
+
+
+class Plain:
+    """pywhispercpp's own Model with the daemon's threads and decoding flags, and its default encoder context."""
+
+    def __init__(self, options: WhisperOptions, *, flash: bool) -> None:
+        self._model = Model(
+            str(options.path),
+            context_params={"flash_attn": flash, "use_gpu": options.use_gpu},
+            n_threads=options.threads,
+            language="en",
+            no_context=True,
+            temperature=0.0,
+            temperature_inc=0.0,
+            greedy={"best_of": 1},
+            token_timestamps=True,
+            suppress_blank=True,
+            print_progress=False,
+            print_realtime=False,
+            print_timestamps=False,
+        )
+
+    def text(self, samples: Samples) -> str:
+        return " ".join(segment.text for segment in self._model.transcribe(samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The daemon's resampling, VAD, windows, queue and thread, around an engine that is loaded already."""
+
+    engine: WhisperEngine
+    options: StreamOptions
+
+    async def warm_up(self, piece: Piece) -> None:
+        """Nothing: each pass warms its thread up."""
+
+    async def hear(self, pieces: Sequence[Piece]) -> Pass:
+        async with Worker(self.engine, pieces[0].cuts()[0]) as worker:
+            return await _timed(self._texts(worker, pieces), time.process_time)
+
+    async def _texts(self, worker: Worker, pieces: Sequence[Piece]) -> list[str]:
+        windows = [speech.windows(piece.material, self.options) for piece in pieces]
+        outcomes = iter(await worker.serve([window for found in windows for window in found]))
+        heard = [[next(outcomes).recognition for _ in found] for found in windows]
+        return [" ".join(recognition.text for recognition in found if recognition) for found in heard]
+
+
+class Worker:
+    """The daemon's thread with an engine that is loaded already, warmed up on some samples; it serves once.
+
+    The thread is gone at the end, and with it its OpenMP team: see `one_thread`.
+    """
+
+    def __init__(self, engine: WhisperEngine, samples: Samples) -> None:
+        self._thread = WhisperThread(lambda: engine, _FOR_EVER)
+        self._samples = samples
+
+    async def __aenter__(self) -> Self:
+        await self._thread.start(self._samples, 1.0)  # the RTF is given, so that nothing is measured
+        return self
+
+    async def __aexit__(self, error: object, *_: object) -> None:
+        while error is None and self._thread.alive:  # noqa: ASYNC110 - a thread sets no event after its end
+            await asyncio.sleep(_LOOK_SECS)
+
+    async def serve(self, windows: Sequence[Window]) -> list[Outcome]:
+        """Work through a queue that holds them all; returns what became of each, in the windows' order."""
+        queue = JobQueue(max(1, len(windows)))
+        outcomes: dict[int, Outcome] = {}
+        for place, window in enumerate(windows):
+            queue.try_put(Job(window=window, deliver=partial(outcomes.__setitem__, place)))
+        queue.close()
+        self._thread.serve(queue)
+        await self._thread.finished.wait()
+        return [outcomes[place] for place in range(len(windows))]

@@ -1,1 +1,0 @@
-"""Benchmarks: what the engine, the ingestion and the queue do on this machine."""
