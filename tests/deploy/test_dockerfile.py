@@ -241,7 +241,8 @@ def test_the_lock_file_is_complete_and_holds_nothing_but_the_program(build):
     assert all("--hash=sha256:" in line for line in entries)
     locked = {name_of(line.split("--hash")[0].split(" #")[0]) for line in entries}
     assert {name_of(it) for it in PROJECT["project"]["dependencies"]} <= locked
-    assert not {name_of(it) for it in PROJECT["project"]["optional-dependencies"]["dev"]} & locked
+    tools = (it for group in PROJECT["dependency-groups"].values() for it in group if isinstance(it, str))
+    assert not {name_of(it) for it in tools} & locked
 
 
 def name_of(requirement):

@@ -106,6 +106,22 @@ def test_wrong_arguments_are_answered_with_what_is_allowed(capsys, arguments, me
 
 
 @pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["bench"], "python -m benchmarks NAME"),
+        (["bench", "engine", "--seconds", "4"], "python -m benchmarks engine --seconds 4"),
+        (["bench", "--help"], "python -m benchmarks --help"),
+    ],
+)
+def test_bench_says_what_to_run_instead(capsys, arguments, command):
+    """Exit 2 and one sentence for whoever knew the command; the help does not list it."""
+    assert main.main(arguments) == 2
+    sentence = f"transcriber: benchmarks are not in the package; in a checkout, run: {command}\n"
+    assert capsys.readouterr() == ("", sentence)
+    assert "bench" not in exits(["--help"], capsys)[1]
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (SettingError("VAD", "x", "webrtc"), 2),
