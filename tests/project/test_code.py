@@ -5,12 +5,19 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from places import ROOT
 
 BIN = Path(sys.executable).parent
+
+
+def sources() -> Iterator[Path]:
+    """Every module of the package, the benchmarks and the tools."""
+    for folder in ("transcriber", "benchmarks", "tools"):
+        yield from ROOT.glob(f"{folder}/**/*.py")
 
 
 @pytest.mark.parametrize(
@@ -32,11 +39,7 @@ def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
 
 def test_files_stay_small() -> None:
     """A file over 300 lines is asking to be two."""
-    long = {
-        str(p.relative_to(ROOT)): n
-        for p in ROOT.glob("transcriber/**/*.py")
-        if (n := len(p.read_text().splitlines())) > 300
-    }
+    long = {str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text().splitlines())) > 300}
     assert long == {}
 
 
@@ -44,7 +47,7 @@ def test_functions_stay_small() -> None:
     """A function over 40 lines, its docstring included, does more than one thing."""
     long = {
         f"{path.relative_to(ROOT)}:{node.name}": length
-        for path in ROOT.glob("transcriber/**/*.py")
+        for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > 40
