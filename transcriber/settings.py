@@ -20,7 +20,7 @@ from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError, SettingError
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.http.server import HealthOptions
+from transcriber.http.listener import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.models.ggml import check_model_file
 from transcriber.protocol import incoming
@@ -180,7 +180,10 @@ def _read(r: _Reader) -> Settings:
         shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
         status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
         partial_interval=r.number("PARTIAL_INTERVAL_SECS", 1.0, 0, 30),
-        health=HealthOptions(r.text("HEALTH_HOST", "0.0.0.0"), r.whole("HEALTH_PORT", 8080, 0, 65_535)),  # noqa: S104
+        health=HealthOptions(
+            r.matching("HEALTH_HOST", "0.0.0.0", HOSTS, "addresses or host names, several with commas"),  # noqa: S104
+            r.whole("HEALTH_PORT", 8080, 0, 65_535),
+        ),
         status_page=r.choice("STATUS_PAGE", "on", "on", "off") == "on",
         telemetry=_telemetry(r),
         log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),

@@ -14,8 +14,9 @@ from transcriber.domain.events import Suppressed
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import Gap, GapReason, Origin
+from transcriber.http.listener import HealthOptions
 from transcriber.http.overview import PageState
-from transcriber.http.server import HealthOptions, HealthServer
+from transcriber.http.server import HealthServer
 from transcriber.http.status_page import StatusPage
 
 pytestmark = pytest.mark.skipif(

@@ -21,7 +21,8 @@ from kustomize import render
 from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind
 
 from transcriber import settings
-from transcriber.http.server import HealthOptions, HealthServer
+from transcriber.http.listener import HealthOptions
+from transcriber.http.server import HealthServer
 
 COMPOSE = K8S / "compose.yaml"
 SCHEMA = yaml.safe_load((ROOT / "tests/data/compose.schema.yaml").read_text())

@@ -13,12 +13,15 @@ PATIENCE = 30.0  # seconds until a viewer gives up waiting for a message that mu
 class Viewer:
     """One connection to the health port. `status` and `headers` are there when it is entered."""
 
-    def __init__(self, port: int, path: str = "/events", method: str = "GET", host: str = "x") -> None:
+    def __init__(
+        self, port: int, path: str = "/events", method: str = "GET", host: str = "x", *, address: str = "127.0.0.1"
+    ) -> None:
+        self._address = address
         self._port = port
         self._request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
     async def __aenter__(self) -> Self:
-        self.reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.reader, self._writer = await asyncio.open_connection(self._address, self._port)
         self._writer.write(self._request.encode())
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()

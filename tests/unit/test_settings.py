@@ -49,6 +49,7 @@ BAD = [
     ("TRANSCRIPTION_QUEUE_CAPACITY", "1.5", "1 to"),
     ("SHUTDOWN_GRACE_SECS", "-1", "0 to"),
     ("HEALTH_PORT", "65536", "0 to 65535"),
+    ("HEALTH_HOST", "127.0.0.1,", "several with commas"),
     ("STATUS_PAGE", "maybe", "on or off"),
     ("LOG_LEVEL", "LOUD", "DEBUG or INFO"),
     ("LOG_FORMAT", "xml", "json or text"),

@@ -6,45 +6,31 @@ And documents that others offer, such as /metrics; other paths on the same port 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from transcriber.domain.errors import CannotStart
-from transcriber.http.answers import answer
+from aiohttp import web
+
+from transcriber.http.listener import HealthOptions, Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
-_REQUEST_SECS = 5.0  # for a client to say what it wants; a probe needs milliseconds
-_LINE_BYTES = 4096
-_REQUEST_WORDS = 3  # method, path, version
-_METHODS = frozenset({"GET", "HEAD"})
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    from aiohttp.typedefs import Handler
 
-
-@dataclass(frozen=True, slots=True)
-class HealthOptions:
-    """Where to listen; port 0 takes a free one."""
-
-    host: str = "0.0.0.0"  # noqa: S104 - the kubelet probes from outside the pod
-    port: int = 8080
+LISTENER = web.AppKey("LISTENER", Listener)
+_CLOSE_SECS = 0.5  # at shutdown, for answers that are under way
+_SETTINGS: dict[str, Any] = {"access_log": None}
 
 
 class Site(Protocol):
-    """What else is to be had on this port, by GET and HEAD, under host names that it does not refuse.
-
-    `serve` may last; `close` ends it at once.
-    """
+    """What else is to be had on this port, by GET and HEAD, under host names that it does not refuse."""
 
     @property
-    def paths(self) -> Collection[str]: ...
+    def handlers(self) -> Mapping[str, Handler]: ...
     def refusal(self, host: str) -> str | None: ...
-    async def serve(
-        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool
-    ) -> None: ...
     def close(self) -> None: ...
 
 
@@ -55,81 +41,115 @@ class HealthServer:
         self, options: HealthOptions, checks: dict[str, Callable[[], str | None]], site: Site | None = None
     ) -> None:
         """`checks`: path to a function that returns what is wrong, or None."""
-        self._options = options
-        self._checks = checks
+        self._handlers: dict[str, Handler] = {path: partial(_probe, check) for path, check in checks.items()}
         self._site = site
-        self._site_paths = frozenset(site.paths if site is not None else ())
-        self._documents: dict[str, tuple[str, Callable[[], str]]] = {}
-        self._server: asyncio.Server | None = None
-        self.port = options.port
+        self._listener = Listener(options)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it is started."""
+        return self._listener.port
 
     def offer(self, path: str, content_type: str, write: Callable[[], str]) -> None:
-        """Serve a document; `write` is called in a thread of its own for every request."""
-        self._documents[path] = content_type, write
+        """Serve a document, before the start; `write` is called in a thread of its own for every request."""
+        self._handlers[path] = partial(_document, content_type, write)
 
     async def start(self) -> None:
         """Listen. Raises `CannotStart` when the port is taken."""
-        try:
-            self._server = await asyncio.start_server(
-                self._answer, self._options.host, self._options.port, limit=_LINE_BYTES
-            )
-        except (OSError, UnicodeError) as error:  # the latter for a host name that none can be
-            where = f"HEALTH_HOST={self._options.host} HEALTH_PORT={self._options.port}"
-            raise CannotStart(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._handlers |= self._site.handlers if self._site is not None else {}
+        app = web.Application(middlewares=[self._explain, self._check_host])
+        app[LISTENER] = self._listener
+        app.add_routes([web.get(path, handler) for path, handler in self._handlers.items()])
+        app.on_response_prepare.append(_add_headers)
+        app.on_shutdown.append(self._close_site)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSE_SECS)
+        await self._runner.setup()
+        await self._listener.start(partial(_Connection, cast("web.Server", self._runner.server), self._listener))
 
     async def stop(self) -> None:
-        """Stop to listen; open connections are cut."""
-        if self._server is not None:
-            self._server.close()
+        """Stop to listen. Answers under way get a moment, then every connection is cut."""
+        await self._listener.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._listener.cut()
+
+    async def _close_site(self, _app: web.Application) -> None:
         if self._site is not None:
             self._site.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
-            async with asyncio.timeout(_REQUEST_SECS):
-                words = (await reader.readline()).decode("latin-1").split()
-                host = await _read_host(reader) if words else ""
-                method, path = (words[0], words[1].partition("?")[0]) if len(words) == _REQUEST_WORDS else ("", "")
-                site = self._site if method in _METHODS and path in self._site_paths else None
-                refusal = site.refusal(host) if site is not None else None
-                if refusal is not None:
-                    site = None
-                if site is None:
-                    writer.write(await self._response(method, path, refusal) if method else _BAD_REQUEST)
-                    await writer.drain()
-            if site is not None:
-                await site.serve(path, reader, writer, head=method == "HEAD")
-        writer.close()
+    @web.middleware
+    async def _explain(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Say in JSON what is wrong with a request."""
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return _say(404, error=f"no such path; try {' or '.join(self._handlers)}")
+        except web.HTTPMethodNotAllowed as refused:
+            response = _say(405, error="GET or HEAD")
+            response.headers["Allow"] = refused.headers["Allow"]
+            return response
 
-    async def _response(self, method: str, path: str, refusal: str | None) -> bytes:
-        check, document = self._checks.get(path), self._documents.get(path)
-        paths = [*self._checks, *self._documents, *sorted(self._site_paths)]
-        if path not in paths:
-            return _encode(method, "404 Not Found", {"error": f"no such path; try {' or '.join(paths)}"})
-        if method not in _METHODS:
-            return _encode(method, "405 Method Not Allowed", {"error": "GET or HEAD"})
-        if refusal is not None:
-            return _encode(method, "421 Misdirected Request", {"error": refusal})
-        if document is not None:
-            content_type, write = document
-            payload = (await asyncio.to_thread(write)).encode()
-            return answer("200 OK", content_type, payload, head=method == "HEAD")
-        problem = check() if check is not None else None
-        if problem is None:
-            return _encode(method, "200 OK", {"status": "ok"})
-        return _encode(method, "503 Service Unavailable", {"status": "failing", "reason": problem})
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse the site's paths under a name that the site refuses. Not `request.host`: it may ask DNS."""
+        if self._site is not None and request.path in self._site.handlers:
+            host = re.sub(r":\d*$", "", request.headers.get("Host", "").strip())
+            if (refusal := self._site.refusal(host)) is not None:
+                return _say(421, error=refusal)
+        return await handler(request)
 
 
-async def _read_host(reader: asyncio.StreamReader) -> str:
-    """Take all headers, return what the `Host` header says, without the port; empty without one."""
-    host = ""
-    while line := (await reader.readline()).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        if name.lower() == "host":
-            host = re.sub(r":\d*$", "", value.strip())
-    return host
+class _Connection(web.RequestHandler):
+    """One connection, of which the listener is told; what is not HTTP gets an empty 400, and no line in the log."""
+
+    __slots__ = ("_listener", "_told")
+
+    def __init__(self, server: web.Server, listener: Listener) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **_SETTINGS)
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._told = cast("asyncio.Transport", transport)
+        self._listener.opened(self._told)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._listener.closed(self._told)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:  # noqa: PLR2004 - a defect of ours
+            return super().handle_error(request, status, exc, message)
+        response = web.Response(status=status, headers={"Server": "transcriber"})  # aiohttp gives its version otherwise
+        response.force_close()
+        return response
 
 
-def _encode(method: str, status: str, body: dict[str, str]) -> bytes:
-    return answer(status, "application/json", json.dumps(body).encode() + b"\n", head=method == "HEAD")
+async def _probe(check: Callable[[], str | None], _request: web.Request) -> web.Response:
+    problem = check()
+    return _say(200, status="ok") if problem is None else _say(503, status="failing", reason=problem)
+
+
+async def _document(content_type: str, write: Callable[[], str], _request: web.Request) -> web.Response:
+    payload = (await asyncio.to_thread(write)).encode()
+    return web.Response(body=payload, headers={"Content-Type": content_type})
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """One answer a connection: a probe opens a new one anyway, and an idle one would hold a descriptor."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Connection"] = "close"
+    response.force_close()
+    del response.headers["Server"]
+
+
+def _say(code: int, **body: str) -> web.Response:
+    payload = json.dumps(body).encode() + b"\n"
+    return web.Response(status=code, body=payload, content_type="application/json")

@@ -11,13 +11,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transcriber.http.answers import answer
+from aiohttp import web
+
 from transcriber.http.overview import Overview
 from transcriber.http.viewers import Viewers
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from aiohttp.typedefs import Handler
 
     from transcriber.domain.measurements import Tallies
     from transcriber.http.overview import PageState, Told
@@ -31,18 +33,18 @@ _FILE = Path(__file__).with_name("index.html")
 class StatusPage:
     """Keeps the last texts and shows them, with the daemon's figures, to whoever asks on the health port."""
 
-    paths = frozenset({PAGE, EVENTS})
-
     def __init__(self, tallies: Tallies, standing: Callable[[], PageState]) -> None:
         self._overview = Overview(tallies)
         self._standing = standing
         self._viewers = Viewers(self._read)
         self._html = _FILE.read_bytes()
-        self._headers = (
-            f"Content-Security-Policy: {policy(self._html.decode())}",
-            "X-Content-Type-Options: nosniff",
-            "Referrer-Policy: no-referrer",
-        )
+        self._headers = {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": policy(self._html.decode()),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        self.handlers: Mapping[str, Handler] = {PAGE: self._show, EVENTS: self._viewers.serve}
 
     def tell(self, told: Told) -> None:
         """Take what has become of a window, or of audio that was never in one."""
@@ -60,12 +62,8 @@ class StatusPage:
             return None
         return f"Host: {host}; allowed: addresses, names without a dot, {', '.join(f'.{p}' for p in sorted(_PRIVATE))}"
 
-    async def serve(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, head: bool) -> None:
-        """Answer one request for one of `paths`; for the events, as long as the viewer stays."""
-        if path == EVENTS:
-            await self._viewers.serve(reader, writer, head=head)
-        else:
-            writer.write(answer("200 OK", "text/html; charset=utf-8", self._html, *self._headers, head=head))
+    async def _show(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._html, headers=self._headers)
 
     def close(self) -> None:
         """Drop every viewer at once."""

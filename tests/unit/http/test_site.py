@@ -14,8 +14,9 @@ from viewer import Viewer
 
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import Gap, GapReason, Origin
+from transcriber.http.listener import HealthOptions
 from transcriber.http.overview import PageState
-from transcriber.http.server import HealthOptions, HealthServer
+from transcriber.http.server import HealthServer
 from transcriber.http.status_page import StatusPage
 
 
@@ -141,7 +142,7 @@ async def test_a_viewer_may_stay_longer_than_a_request_may_take(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit on how long a client takes to say what it wants is not one on how long it looks."""
-    monkeypatch.setattr("transcriber.http.server._REQUEST_SECS", 0.1)
+    monkeypatch.setattr("transcriber.http.listener._ANSWER_SECS", 0.1)
     monkeypatch.setattr("transcriber.http.viewers._INTERVAL_SECS", 0.05)
     async with Viewer(server.port) as viewer:
         assert [(await viewer.view())["state"] for _ in range(10)] == ["ready"] * 10
