@@ -13,7 +13,7 @@ from harness import QUICK, Client, Daemon, NatsServer, Speech, s16
 from viewer import Viewer
 
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-COMPLAINT = "out of file descriptors"
+COMPLAINT = "Too many open files"
 
 
 @contextlib.contextmanager
@@ -63,7 +63,8 @@ async def test_probes_and_audio_go_on_without_descriptors(
         use_up(daemon.process.pid)
         await check_that_it_works(daemon, client, demo_speech)
         warning = await daemon.logged(COMPLAINT)
-        assert (warning["level"], warning["error"]) == ("warning", "Too many open files")
+        assert warning["level"] == "warning"
+        assert 0 < warning["file_limit"] < 100
         assert await daemon.stop() == 0
     assert complaints(daemon) == 1
     assert len(daemon.records) < before + 20

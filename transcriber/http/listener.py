@@ -7,6 +7,7 @@ it takes no connection until one is free. A probe needs a new connection each ti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -117,21 +118,26 @@ class Listener:
             return
         except OSError as error:
             self._say(error)
-            self._pause()
-            asyncio.get_running_loop().call_later(_PAUSE_SECS, self._resume)
-            if not self._reserve:
-                if self._waiting:
-                    self._cut(next(iter(self._waiting)))
+            taken = self._accept_from_reserve(listening)
+            if taken is None:
                 return
-            os.close(self._reserve.pop())
-            try:
-                connection, _ = listening.accept()
-            except OSError:  # a thread was faster
-                return
+            connection = taken
         connection.setblocking(False)
         opening = asyncio.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
+
+    def _accept_from_reserve(self, listening: socket.socket) -> socket.socket | None:
+        """Accept with a descriptor of the reserve, then pause. If it is empty, end the oldest connection instead."""
+        self._pause()
+        asyncio.get_running_loop().call_later(_PAUSE_SECS, self._resume)
+        if self._reserve:
+            os.close(self._reserve.pop())
+            with contextlib.suppress(OSError):  # another thread may be faster
+                return listening.accept()[0]
+        elif self._waiting:
+            self._cut(next(iter(self._waiting)))
+        return None
 
     async def _open(self, connection: socket.socket) -> None:
         try:
@@ -158,8 +164,8 @@ class Listener:
         now = asyncio.get_running_loop().time()
         if now - self._said >= _SAY_SECS:
             self._said = now
-            extra = {"error": error.strerror, "limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
-            log.warning("out of file descriptors: probes are answered from a reserve; raise the limit", extra=extra)
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            log.warning("%s: probes are answered from a reserve", error.strerror, extra={"file_limit": limit})
 
 
 async def _bind(options: HealthOptions) -> list[socket.socket]:
