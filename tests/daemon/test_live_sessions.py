@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -148,21 +149,53 @@ async def test_a_hole_where_chunks_were_rejected_is_undecodable_and_any_other_is
 async def test_a_start_more_than_ten_seconds_behind_opens_a_session(
     client: Client, first: Speech, second: Speech
 ) -> None:
-    """Ten seconds behind the head is an overlap, a sample more a producer that began anew; offsets may be huge."""
-    origin = 10**15 - 24 * SAMPLES  # an offset has at most 15 digits
-    head = await send(client, first, origin, audio_session="run")
+    """Ten seconds behind the head, in a hole, is an overlap; a sample more is a restart. Offsets may be huge."""
+    origin = 10**15 - 36 * SAMPLES  # an offset has at most 15 digits
+    await send(client, first, origin, audio_session="run")
+    head = origin + 12 * SAMPLES
     await client.send(s16(second.samples), audio_session="run", audio_offset=head)
     behind = head + len(second.samples) - 10 * SAMPLES
     await client.send(s16(first.samples[:1600]), audio_session="run", audio_offset=behind)
     await client.send(s16(first.samples), audio_session="run", audio_offset=behind - 1)
     await client.send(audio_session="run", audio_event="end")
     await client.until_count(2, "ended")
-    assert not client.of("rejected", "gap")
+    assert not client.of("rejected")
+    assert len(client.of("gap")) == 1
     old, new = client.of("ended")
     assert (old["session"], new["session"] != "run") == ("run", True)
     for ended in (old, new):
         check_tiles(client.heard, ended)
     assert [b["text"] for b in client.of("final")] == [first.words, second.words, first.words]
+
+
+@pytest.mark.usefixtures("daemon")
+async def test_a_producer_that_begins_again_is_heard_each_time(client: Client, first: Speech, second: Speech) -> None:
+    """Three utterances from offset 0 in one session, with no pause between them: three sessions, and every word."""
+    for speech in (first, second, first):
+        await send(client, speech, 0, audio_session="run")
+    await client.send(audio_session="run", audio_event="end")
+    await client.until_count(3, "ended")
+    assert not client.of("rejected", "gap")
+    assert [b["text"] for b in client.of("final")] == [first.words, second.words, first.words]
+    for ended in client.of("ended"):
+        check_tiles(client.heard, ended)
+
+
+async def test_keepalives_hold_no_words_back(nats_server: NatsServer, client: Client, first: Speech) -> None:
+    """The last words come although the producer says all the time that it is alive."""
+    shape = {"audio_session": "run", "audio_sample_rate": SAMPLES}
+    spoken = s16(first.samples)[: -SAMPLES // 2]  # no pause at its end that would close the window
+    async with Daemon(nats_server.url, **QUICK | {"STREAM_TIMEOUT_SECS": "1"}) as daemon:
+        await client.send(spoken, **shape)
+        telling = asyncio.create_task(client.until_type("final"))
+        while not telling.done():
+            await client.send(audio_event="keepalive", audio_session="run")  # at another rate, by default
+            await asyncio.wait({telling}, timeout=0.2)
+        await client.send(audio_session="run", audio_event="end")
+        ended = await client.until_type("ended")
+        assert await daemon.stop() == 0
+    assert round(ended["received"] * SAMPLES) == len(spoken) // 2
+    check_tiles(client.heard, ended)
 
 
 @pytest.mark.usefixtures("daemon")

@@ -32,6 +32,10 @@ class Ledger:
         return ledger
 
     @property
+    def start(self) -> int:
+        return self._start
+
+    @property
     def head(self) -> int:
         return self._head
 

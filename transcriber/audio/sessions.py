@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.audio.ledger import Ledger
+from transcriber.audio.rivals import Rivals
+from transcriber.audio.session import Session
 from transcriber.audio.stream import AudioStream, Piece, StreamOptions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Skipped
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Rejected, Started
-from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
+from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 Output = Started | Window | Silence | Gap | Ended | Rejected
 
-RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began again (P-15)
-FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (P-15)
 _REMEMBERED = 10_000  # ended session ids, about 2 MB: enough for MAX_STREAMS streams with ten restarts each
 
 
@@ -36,27 +36,6 @@ class SessionOptions:
     session_timeout: float = 300.0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Session:
-    asked: str | None  # the id its chunks carry; differs from the origin's when that one had ended before
-    audio: AudioStream
-    ledger: Ledger
-    last_message: float
-    idle: bool = False  # STREAM_TIMEOUT_SECS has passed and the window is closed
-    rejected: bool = False  # a chunk was rejected since the last accepted one
-    unmixed: bool = False  # a channel was taken by itself, because the mean would have lost it
-    over: bool = False
-
-    @property
-    def origin(self) -> Origin:
-        return self.audio.origin
-
-    def accept(self) -> GapReason:
-        """What to call a hole in front of the chunk that is taken now."""
-        rejected, self.rejected = self.rejected, False
-        return GapReason.UNDECODABLE if rejected else GapReason.LOST_UPSTREAM
-
-
 class Sessions:
     """Push chunks in, get what must be queued and published out; settle windows when their fate is known.
 
@@ -67,11 +46,13 @@ class Sessions:
     def __init__(self, options: SessionOptions, new_id: Callable[[], str], tallies: Tallies) -> None:
         self._options = options
         self._new_id = new_id
-        self._current: dict[str, _Session] = {}
-        self._by_id: dict[tuple[str, str], _Session] = {}  # current ones, and ended ones with pending windows
+        self._current: dict[str, Session] = {}
+        self._by_id: dict[tuple[str, str], Session] = {}  # current ones, and ended ones with pending windows
         self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._rivals = Rivals(options.stream_timeout)
         self._tallies = tallies
         self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once: for a log to take out
+        self.trimmed: list[Origin] = []  # sessions that sent audio more than once, likewise
 
     def resume(self, at: Checkpoint, now: float) -> None:
         """Go on with a session that another daemon has left, or remember that it is over."""
@@ -79,9 +60,18 @@ class Sessions:
             self._remember(at.origin, at.asked)
             return
         ledger = Ledger.resumed(at.position, at.account)
-        session = _Session(
-            asked=at.asked, audio=AudioStream.resumed(at, self._options.stream), ledger=ledger, last_message=now
+        audio = AudioStream.resumed(at, self._options.stream)
+        session = Session(
+            asked=at.asked,
+            audio=audio,
+            ledger=ledger,
+            last_message=now,
+            last_audio=at.cursor.time or now,
+            resumed=at.cursor.time,
         )
+        self._rivals.resume(at.origin.stream, at.older, session.last_audio)
+        for name in at.older:
+            self._ended[at.origin.stream, name] = 1
         self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
 
     def format(self, origin: Origin) -> AudioFormat | None:
@@ -95,7 +85,12 @@ class Sessions:
         if found is None:
             return []
         session, outputs = found
+        if not chunk.pcm:
+            chunk = session.audio.adopt(chunk)
+        before = session.audio.head
         pieces = session.audio.push(chunk, session.accept())
+        if chunk.pcm and session.audio.head > before:
+            session.heard(now)
         outputs += self._take(session, pieces)
         if chunk.event is ChunkEvent.FLUSH:
             outputs += self._take(session, session.audio.flush())
@@ -110,6 +105,10 @@ class Sessions:
         if found is None:
             return []
         session, outputs = found
+        if skipped.frames:
+            session.heard(now)
+        else:
+            chunk = session.audio.adopt(chunk)
         outputs += self._take(session, session.audio.skip(chunk, skipped.frames, GapReason.LAG, session.accept()))
         if chunk.event is ChunkEvent.END:
             outputs += self._end(session)
@@ -120,8 +119,8 @@ class Sessions:
     ) -> list[Output]:
         """Note that a chunk of this stream was rejected: a hole after it will be called undecodable."""
         current = self._current.get(stream)
-        if current is not None and session in {None, current.asked, current.origin.session}:
-            current.rejected = True
+        if current is not None and current.owns(session):
+            current.rejected |= rejection.reason != "overlap"  # what was there is not lost
             session = current.origin.session
         return [
             Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
@@ -134,6 +133,8 @@ class Sessions:
     def tick_stream(self, stream: str, now: float) -> list[Output]:
         """Apply the timeouts to one stream; where audio comes faster than real time, call before each chunk."""
         session = self._current.get(stream)
+        if session is not None and session.resumed is not None:
+            session.last_message = session.resumed  # as if no other daemon had been there
         return [] if session is None else self._time_out(session, now)
 
     def end_all(self) -> list[Output]:
@@ -180,47 +181,48 @@ class Sessions:
         """Samples that still wait for their fate, over all sessions, ended ones included."""
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
-    def _time_out(self, session: _Session, now: float) -> list[Output]:
-        quiet = now - session.last_message
-        if quiet >= self._options.session_timeout:
+    def _time_out(self, session: Session, now: float) -> list[Output]:
+        if now - session.last_message >= self._options.session_timeout:
             return self._end(session)
-        if quiet >= self._options.stream_timeout and not session.idle:
+        if not session.idle and now - session.last_audio >= self._options.stream_timeout:
             session.idle = True
             return self._take(session, session.audio.flush())
         return []
 
-    def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[_Session, list[Output]] | None:
+    def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[Output]] | None:
         """The session that takes this chunk, opened if need be; None when a bare event has nothing to act on."""
         current = self._current.get(chunk.stream)
-        mine = current is not None and chunk.session in {None, current.asked, current.origin.session}
-        if not mine and not frames:
-            return None
-        if current is None:
-            if len(self._current) >= self._options.max_streams:
-                raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
-            return self._open(chunk, self._unused(chunk), now)
-        if not mine:
-            outputs = self._end(current)
-            session, started = self._open(chunk, self._unused(chunk), now)
-            return session, outputs + started
-        jump = current.audio.locate(chunk) - current.audio.head
-        if jump > FARTHEST_JUMP:
-            raise Rejection(
-                "offset", f"Audio-Offset={chunk.offset} lies {jump / SAMPLE_RATE:.0f} s ahead; at most 3600"
-            )
-        current.last_message, current.idle = now, False
-        if jump < -RESTARTED and frames:
-            outputs = self._end(current)
-            session, started = self._open(chunk, self._new_id(), now)
-            return session, outputs + started
+        if current is None or not current.owns(chunk.session):
+            return self._begin(current, chunk, now) if frames else None
+        current.check_jump(chunk if frames else current.audio.adopt(chunk))
+        current.check_rival(chunk, frames, now, self._options.stream_timeout)
+        current.touch(now)
+        if frames and current.restarts(chunk, now):
+            session, outputs = self._open(chunk, self._new_id(), now, self._end(current))
+            session.follow(current, chunk, now)
+            return session, outputs
         return current, []
 
-    def _open(self, chunk: Chunk, name: str, now: float) -> tuple[_Session, list[Output]]:
+    def _begin(self, current: Session | None, chunk: Chunk, now: float) -> tuple[Session, list[Output]]:
+        """Open a session for a chunk of another id than the current one's."""
+        if current is not None:
+            self._rivals.check(chunk, current, now)
+            outputs = self._end(current)
+            self._rivals.supersede(current)
+            return self._open(chunk, self._unused(chunk), now, outputs)
+        if len(self._current) >= self._options.max_streams:
+            raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
+        return self._open(chunk, self._unused(chunk), now, [])
+
+    def _open(self, chunk: Chunk, name: str, now: float, outputs: list[Output]) -> tuple[Session, list[Output]]:
         audio = AudioStream(Origin(chunk.stream, name, chunk.tenant), self._options.stream, chunk)
-        session = _Session(asked=chunk.session, audio=audio, ledger=Ledger(audio.start), last_message=now)
+        ledger = Ledger(audio.start)
+        session = Session(asked=chunk.session, audio=audio, ledger=ledger, last_message=now, last_audio=now)
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
-        return session, [Started(session.origin, chunk.session, audio.start, chunk.cursor)]
+        older = self._rivals.older(chunk.stream, now)
+        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older)
+        return session, [*outputs, started]
 
     def _unused(self, chunk: Chunk) -> str:
         """The chunk's session id, with a number after it when that session has ended already.
@@ -236,7 +238,7 @@ class Sessions:
             name = f"{chunk.session}.{times + 1}"
         return name
 
-    def _end(self, session: _Session) -> list[Output]:
+    def _end(self, session: Session) -> list[Output]:
         stream = session.origin.stream
         outputs = self._take(session, session.audio.flush())
         session.over = True
@@ -251,7 +253,7 @@ class Sessions:
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
-    def _take(self, session: _Session, pieces: list[Piece]) -> list[Output]:
+    def _take(self, session: Session, pieces: list[Piece]) -> list[Output]:
         """Bring the account up to what the audio stream has just decided."""
         ledger = session.ledger
         if arrived := session.audio.head - ledger.head:
@@ -261,6 +263,9 @@ class Sessions:
             if counts.unmixed and not session.unmixed:
                 session.unmixed = True
                 self.unmixed.append(session.origin)
+            if counts.trimmed and not session.trimmed:
+                session.trimmed = True
+                self.trimmed.append(session.origin)
         ledger.advance(session.audio.head)
         for piece in pieces:
             match piece:
@@ -270,7 +275,7 @@ class Sessions:
                     self._count(session, start, end, reason)
         return [*pieces]
 
-    def _count(self, session: _Session, start: int, end: int, fate: Fate | GapReason) -> None:
+    def _count(self, session: Session, start: int, end: int, fate: Fate | GapReason) -> None:
         session.ledger.settle(start, end, fate)
         self._tallies.audio.add(session.origin.stream, fate, end - start)
 
@@ -279,7 +284,7 @@ class Sessions:
         self._count(session, window.start, window.end, fate)
         return self._finish(session)
 
-    def _finish(self, session: _Session) -> list[Output]:
+    def _finish(self, session: Session) -> list[Output]:
         """An ended session whose samples are all settled is published and forgotten."""
         if not session.over or session.ledger.pending:
             return []

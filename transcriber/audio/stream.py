@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from transcriber.audio.heard import Heard
 from transcriber.audio.intake import Intake
+from transcriber.audio.known import Known
 from transcriber.audio.segmenter import END_OF_SPEECH, Segmentation, Segmenter, Span
-from transcriber.audio.timeline import Arrivals, Clock, Stored, Traces
+from transcriber.audio.timeline import Clock, Stored
 from transcriber.audio.vad import FRAME, WebRtcDetector
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor
 from transcriber.domain.measurements import Counts
@@ -15,9 +17,6 @@ from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Gap, GapReason,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from transcriber.audio.vad import SpeechDetector
 
@@ -61,7 +60,7 @@ class AudioStream:
     """
 
     def __init__(self, origin: Origin, options: StreamOptions, first: Chunk) -> None:
-        self.origin = origin
+        self._known = Known(origin)
         self._counts = Counts()
         self._format = first.format
         offset = first.offset or 0
@@ -77,11 +76,8 @@ class AudioStream:
         )
         self._due = 0  # bytes that may gather
         self._plan()
-        self._sequence = 0
-        self._language: str | None = None
+        self._heard = Heard()
         self._stored = Stored(first.cursor)
-        self._traces = Traces()
-        self._arrivals = Arrivals()
 
     @classmethod
     def resumed(cls, at: Checkpoint, options: StreamOptions) -> Self:
@@ -91,8 +87,13 @@ class AudioStream:
         stream.start = stream.head = at.position
         stream._segmenter.jump(at.position)
         stream._plan()
-        stream._sequence = at.sequence
+        stream._known.sequence = at.sequence
         return stream
+
+    @property
+    def origin(self) -> Origin:
+        """Whose it is."""
+        return self._known.origin
 
     @property
     def format(self) -> AudioFormat:
@@ -112,7 +113,7 @@ class AudioStream:
     @property
     def sequence(self) -> int:
         """Number of the next window."""
-        return self._sequence
+        return self._known.sequence
 
     @property
     def open_samples(self) -> int:
@@ -127,7 +128,7 @@ class AudioStream:
         span = self._segmenter.peek()
         if span is None or span.samples is None:
             return None
-        return self._window(span, span.samples)
+        return self._known.window(span, span.samples, self.head)
 
     def take_counts(self) -> Counts | None:
         """What was noticed in the audio since the last call; None if nothing was."""
@@ -139,19 +140,31 @@ class AudioStream:
             return self.head
         return round(chunk.offset * SAMPLE_RATE / chunk.format.rate)
 
+    def adopt(self, chunk: Chunk) -> Chunk:
+        """A chunk without audio as one of this session's format, which it does not change (P-6)."""
+        if chunk.format == self._format:
+            return chunk
+        offset = chunk.offset
+        if offset is not None and chunk.names_rate:
+            offset = round(offset * self._format.rate / chunk.format.rate)
+        return replace(chunk, format=self._format, offset=offset)
+
+    def differs(self, chunk: Chunk) -> bool:
+        """Whether other audio than this chunk's has been heard in its place; False where nobody knows."""
+        if chunk.offset is None or not chunk.pcm:
+            return False
+        self._early += self._digest()
+        return self._heard.differs(chunk.format, chunk.offset, chunk.pcm)
+
     def push(self, chunk: Chunk, hole: GapReason = GapReason.LOST_UPSTREAM) -> list[Piece]:
         """Take one chunk; `hole` says what to call a hole in front of it. Audio before the head is trimmed."""
-        if chunk.language is not None:
-            self._language = chunk.language
-        if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
-            self.origin = replace(self.origin, tenant=chunk.tenant)
+        self._known.hear(chunk)
         pieces = self._take_early()
-        overlap, frames = self._place(chunk, hole, pieces), chunk.frames
+        frames = chunk.frames
+        overlap = self._place(chunk, frames, hole, pieces)
         if overlap >= frames:
             return pieces
-        self._arrivals.add(self.head, chunk.arrived)
-        if chunk.traceparent is not None:
-            self._traces.add(self.head, chunk.traceparent)
+        self._known.mark(chunk, self.head)
         self._mark(chunk, overlap)
         raw = memoryview(chunk.pcm)[overlap * chunk.format.frame_bytes :] if overlap else chunk.pcm
         self._raw.append(raw)
@@ -164,7 +177,7 @@ class AudioStream:
     def skip(self, chunk: Chunk, frames: int, reason: GapReason, hole: GapReason) -> list[Piece]:
         """Account for `frames` frames of a chunk whose samples are not to be had; `hole` as in `push`."""
         pieces = self._take_early()
-        overlap = self._place(chunk, hole, pieces)
+        overlap = self._place(chunk, frames, hole, pieces)
         if overlap >= frames:
             return pieces
         pieces += self.flush()
@@ -182,7 +195,7 @@ class AudioStream:
         pieces += self._wrap(self._segmenter.push(self._intake.end(self._given)))
         pieces += self._wrap(self._segmenter.flush())
         self._given = 0
-        self._traces.clear()
+        self._known.traces.clear()
         self._plan()
         return pieces
 
@@ -190,7 +203,10 @@ class AudioStream:
         """Decode, mix, resample and segment the chunks that have gathered."""
         if not self._raw:
             return []
-        spans = self._segmenter.push(self._intake.push(b"".join(self._raw)))
+        raw = b"".join(self._raw)
+        if not self._clock.base:  # else nobody knows which offsets its frames have
+            self._heard.add(self._format, self._clock.next_frame - len(raw) // self._format.frame_bytes, raw)
+        spans = self._segmenter.push(self._intake.push(raw))
         if not self._segmenter.speaking and all(span.samples is None for span in spans):
             self._counts.filtered += len(self._raw)
         self._raw, self._raw_bytes = [], 0
@@ -209,7 +225,7 @@ class AudioStream:
     def _mark(self, chunk: Chunk, overlap: int) -> None:
         """Note where the chunk, whose frames after `overlap` are taken now, is stored."""
         if chunk.cursor is not None:
-            cursor = Cursor(chunk.cursor.seq, chunk.cursor.frame + overlap)
+            cursor = replace(chunk.cursor, frame=chunk.cursor.frame + overlap)
             self._stored.marks.append((self.head, self._clock.next_frame, cursor))
 
     def _cursor_after(self, position: int) -> Cursor | None:
@@ -221,15 +237,19 @@ class AudioStream:
         self.head = self._clock.position(self._clock.next_frame)
         self._given += self.head - before
 
-    def _place(self, chunk: Chunk, hole: GapReason, pieces: list[Piece]) -> int:
+    def _place(self, chunk: Chunk, frames: int, hole: GapReason, pieces: list[Piece]) -> int:
         """Bring the clock to the chunk's first frame; `pieces` gets what that settles. Returns frames that overlap."""
+        rounded = 0
         if chunk.format != self._format or (chunk.offset is not None and self._clock.base):
             pieces += self._change_clock(chunk)
+            rounded = chunk.format.rate // 1000  # less than a millisecond is what a change of clock rounds
         clock = self._clock
         if chunk.offset is None or chunk.offset == clock.next_frame:
             return 0
-        if chunk.offset < clock.next_frame:
-            return clock.next_frame - chunk.offset
+        if (overlap := clock.next_frame - chunk.offset) > 0:
+            if overlap > rounded:
+                self._counts.trimmed += min(overlap, frames)
+            return overlap
         pieces += self.flush()
         before = self.head
         clock.next_frame = chunk.offset
@@ -272,20 +292,7 @@ class AudioStream:
             if span.samples is None:
                 yield Silence(self.origin, span.start, span.end, self._cursor_after(span.end))
             else:
-                yield replace(self._window(span, span.samples), cursor=self._cursor_after(span.end))
-                self._sequence += 1
-        self._traces.forget(self._segmenter.settled)
-        self._arrivals.forget(self._segmenter.settled)
-
-    def _window(self, span: Span, samples: NDArray[np.float32]) -> Window:
-        return Window(
-            origin=self.origin,
-            sequence=self._sequence,
-            start=span.start,
-            end=span.end,
-            samples=samples,
-            voiced=span.voiced,
-            language=self._language,
-            traceparents=self._traces.within(span.start, span.end, self.head),
-            arrived=self._arrivals.of(span.start),
-        )
+                window = self._known.window(span, span.samples, self.head)
+                yield replace(window, cursor=self._cursor_after(span.end))
+                self._known.sequence += 1
+        self._known.forget(self._segmenter.settled)

@@ -47,8 +47,9 @@ class Stored:
             return self.start
         _, frame, cursor = self.marks[0]
         if position >= head:
-            return Cursor(self.marks[-1][2].seq + 1, 0)
-        return Cursor(cursor.seq, cursor.frame + clock.first_frame_at(position) - frame)
+            last = self.marks[-1][2]
+            return Cursor(last.seq + 1, 0, last.time)
+        return Cursor(cursor.seq, cursor.frame + clock.first_frame_at(position) - frame, cursor.time)
 
 
 class Arrivals:

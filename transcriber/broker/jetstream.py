@@ -165,15 +165,15 @@ class DurableSource:
         stored = meta.timestamp.timestamp()
         self._last = (stored, arrived := time.monotonic())
         self.lag = Lag(meta.num_pending, max(0.0, time.time() - stored))
-        return self._parse(message, meta.sequence.stream, arrived)
+        return self._parse(message, meta.sequence.stream, stored, arrived)
 
-    def _parse(self, message: Msg, seq: int, arrived: float) -> Arrival | None:
+    def _parse(self, message: Msg, seq: int, stored: float, arrived: float) -> Arrival | None:
         subject, headers, payload = message.subject, message.headers, message.data
         stream = subject.partition(".")[2]
         start = self._done.get(stream, Cursor(1, 0))
         if seq < start.seq:
             return None
-        at = Cursor(seq, start.frame if seq == start.seq else 0)
+        at = Cursor(seq, start.frame if seq == start.seq else 0, stored)
         try:
             chunk = incoming.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:

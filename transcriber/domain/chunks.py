@@ -45,10 +45,14 @@ class ChunkEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """Where stored audio goes on: `frame` of the message with the stream sequence `seq`."""
+    """Where stored audio goes on: `frame` of the message with the stream sequence `seq`.
+
+    `time`: when that message was stored, or the last one with audio before it; in seconds since 1970.
+    """
 
     seq: int
     frame: int
+    time: float | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)  # not frozen: one would take five times as long to make, and there are fifty a second and stream
@@ -66,6 +70,7 @@ class Chunk:
     traceparent: str | None = None
     cursor: Cursor | None = None  # of its first frame, where the audio is stored
     unknown_language: str | None = None  # what its header says, where that is no language that Whisper knows
+    names_rate: bool = True  # its header does; else the rate is a default
     arrived: float | None = field(default=None, compare=False)  # on the monotonic clock, in seconds
 
     @property

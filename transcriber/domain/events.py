@@ -20,6 +20,7 @@ class Started:
     asked: str | None = None
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
+    older: tuple[str, ...] = ()  # sessions whose producers may still go on
 
 
 @dataclass(frozen=True, slots=True)

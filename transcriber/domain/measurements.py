@@ -51,19 +51,21 @@ class Counts:
     """What was noticed in a session's audio.
 
     `repaired`: float samples that were NaN, infinite or out of range; `unmixed`: sample frames of which one channel was
-    taken because the mean would have lost it; `filtered`: chunks in which no speech was found.
+    taken because the mean would have lost it; `trimmed`: sample frames that overlapped what was there; `filtered`:
+    chunks in which no speech was found.
     """
 
     repaired: int = 0
     unmixed: int = 0
+    trimmed: int = 0
     filtered: int = 0
 
     def take(self) -> Counts | None:
         """Return what was counted since the last call; None if nothing was."""
-        if not (self.repaired or self.unmixed or self.filtered):
+        if not (self.repaired or self.unmixed or self.trimmed or self.filtered):
             return None
-        taken = Counts(self.repaired, self.unmixed, self.filtered)
-        self.repaired = self.unmixed = self.filtered = 0
+        taken = Counts(self.repaired, self.unmixed, self.trimmed, self.filtered)
+        self.repaired = self.unmixed = self.trimmed = self.filtered = 0
         return taken
 
 
@@ -76,6 +78,7 @@ class Tallies:
     chunks_filtered: Tally = field(default_factory=Tally)  # whose audio held no speech
     samples_repaired: Tally = field(default_factory=Tally)  # NaN, infinite or out of range
     samples_unmixed: Tally = field(default_factory=Tally)  # of one channel, as the mean of all would have lost them
+    samples_trimmed: Tally = field(default_factory=Tally)  # sample frames that overlapped what was there
     jobs_enqueued: Tally = field(default_factory=Tally)
     jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
     decodes_repeated: Tally = field(default_factory=Tally)  # because the first pass was in doubt
@@ -87,6 +90,7 @@ class Tallies:
         for tally, amount in (
             (self.samples_repaired, counts.repaired),
             (self.samples_unmixed, counts.unmixed),
+            (self.samples_trimmed, counts.trimmed),
             (self.chunks_filtered, counts.filtered),
         ):
             if amount:

@@ -114,3 +114,4 @@ class Checkpoint:
     account: Account
     cursor: Cursor  # of what follows
     over: bool = False
+    older: tuple[str, ...] = ()  # sessions that it took the stream from, and whose producers may still go on

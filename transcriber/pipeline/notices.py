@@ -32,6 +32,13 @@ class Notices:
         extra = {"stream": stream, "header": incoming.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
         log.warning("language hint ignored", extra={**extra, "limited": True})
 
+    def trimmed(self, sessions: list[Origin]) -> None:
+        """These sessions sent audio that was there already; takes them out of the list."""
+        while sessions:
+            origin = sessions.pop(0)
+            extra = {"stream": origin.stream, "session": origin.session}
+            log.warning("overlapping audio trimmed", extra={**extra, "limited": True})
+
     def unmixed(self, sessions: list[Origin]) -> None:
         """The channels of these sessions cancel each other; takes them out of the list."""
         while sessions:

@@ -66,12 +66,12 @@ class Receiver:
     def tick(self, now: float) -> None:
         """Apply timeouts."""
         self._take(self._sessions.tick(now))
-        self._notices.unmixed(self._sessions.unmixed)
+        self._tell()
 
     def end_all(self) -> None:
         """End every session: what is buffered becomes its last windows."""
         self._take(self._sessions.end_all())
-        self._notices.unmixed(self._sessions.unmixed)
+        self._tell()
 
     def _chunk(self, chunk: Chunk, now: float) -> None:
         if self._stored:
@@ -86,8 +86,12 @@ class Receiver:
                 self._look(chunk.stream)
         if chunk.unknown_language is not None:
             self._notices.unknown_language(chunk.stream, chunk.unknown_language)
-        if self._sessions.unmixed:
-            self._notices.unmixed(self._sessions.unmixed)
+        if self._sessions.unmixed or self._sessions.trimmed:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._notices.unmixed(self._sessions.unmixed)
+        self._notices.trimmed(self._sessions.trimmed)
 
     def _reject(self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None) -> None:
         self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)

@@ -134,6 +134,7 @@ class Records:
             sequence=0,
             account=account,
             cursor=started.cursor,
+            older=started.older,
         )
 
     def _quiet(self, silence: Silence) -> Record | None:

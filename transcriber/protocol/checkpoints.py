@@ -48,6 +48,8 @@ def _fields(at: Checkpoint) -> dict[str, Any]:
         **account_fields(at.account),
         "next_seq": at.cursor.seq,
         "next_frame": at.cursor.frame,
+        **({"older": list(at.older)} if at.older else {}),
+        **({} if at.cursor.time is None else {"message_time": at.cursor.time}),
     }
 
 
@@ -68,8 +70,9 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
             gap={GapReason(reason): _samples(length) for reason, length in body["gap"].items()},
             pending=0,
         ),
-        cursor=Cursor(body["next_seq"], body["next_frame"]),
+        cursor=Cursor(body["next_seq"], body["next_frame"], body.get("message_time")),
         over=body["type"] == "ended",
+        older=tuple(body.get("older", ())),
     )
 
 

@@ -223,6 +223,7 @@ def _described(subject: str, headers: Mapping[str, str], options: InputOptions) 
         tenant_of(headers),
         traceparent_of(headers),
         unknown_language=unknown_language_of(headers),
+        names_rate=RATE in headers,
     )
 
 
@@ -238,13 +239,16 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.tenant,
         known.traceparent,
         unknown_language=known.unknown_language,
+        names_rate=known.names_rate,
         arrived=arrived,
     )
 
 
 def skipped(chunk: Chunk) -> Skipped:
     """What the account needs of a chunk whose audio is given up."""
-    return Skipped(Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event), chunk.frames)
+    known = Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event)
+    known.names_rate = chunk.names_rate
+    return Skipped(known, chunk.frames)
 
 
 def _event(value: str | None) -> ChunkEvent | None:

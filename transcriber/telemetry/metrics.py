@@ -93,6 +93,7 @@ class Metrics:
             ("chunks.filtered", "{chunk}", "Chunks in which no speech was found", plain(t.chunks_filtered)),
             ("samples.repaired", "{sample}", "Float samples made finite or clipped", plain(t.samples_repaired)),
             ("samples.unmixed", "{sample}", "Taken of one channel, as the others cancel it", plain(t.samples_unmixed)),
+            ("samples.trimmed", "{sample}", "Sent once more, and not heard again", plain(t.samples_trimmed)),
             ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
             ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
             (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from turns import FORMATS, NOISE, sound
 
 from transcriber.audio.sessions import Output, SessionOptions, Sessions
 from transcriber.audio.stream import StreamOptions
@@ -16,17 +17,6 @@ from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Started
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
-
-FORMATS = [
-    AudioFormat(Encoding.S16LE, 16_000, 1),
-    AudioFormat(Encoding.S16LE, 48_000, 1),
-    AudioFormat(Encoding.F32LE, 44_100, 2),
-    AudioFormat(Encoding.MULAW, 8_000, 1),
-    AudioFormat(Encoding.S16LE, 11_025, 3),
-]
-# Speech-like noise: bursts of 0.7 s and pauses of 0.8 s, as bytes that any format can read.
-_BURSTS = np.repeat([1, 0] * 40, 33_600)
-_NOISE = (np.random.default_rng(5).integers(-9000, 9000, len(_BURSTS)) * _BURSTS).astype("<i2").tobytes()
 
 
 @dataclass
@@ -68,9 +58,7 @@ class World:
             )
 
     def chunk(self, offset: int, frames: int, event: ChunkEvent | None = None) -> Chunk:
-        size = self.audio_format.frame_bytes
-        begin = offset * size % (len(_NOISE) // 2 // size * size)
-        return Chunk("s", self.audio_format, _NOISE[begin : begin + frames * size], "run", offset, event)
+        return Chunk("s", self.audio_format, sound(self.audio_format, offset, frames), "run", offset, event)
 
     def expect(self, offset: int, frames: int) -> None:
         """Note what an accepted chunk means for the account."""
@@ -157,7 +145,7 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(FORMATS), st.integers(0, 10**9), st.lists(STEPS, min_size=1, max_size=40))
+@given(st.sampled_from(FORMATS), st.integers(1, 10**9), st.lists(STEPS, min_size=1, max_size=40))
 def test_every_sample_that_arrived_is_settled_exactly_once(
     audio_format: AudioFormat, first: int, steps: list[tuple]
 ) -> None:
@@ -248,7 +236,7 @@ def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, in
     seconds = 0.0
     for audio_format, frames, _ in parts:
         offset = round(seconds * audio_format.rate)
-        chunk = Chunk("s", audio_format, _NOISE[: frames * audio_format.frame_bytes], "run", offset)
+        chunk = Chunk("s", audio_format, NOISE[: frames * audio_format.frame_bytes], "run", offset)
         assert chunk.frames == frames
         world.take(world.sessions.receive(chunk, 0.0))
         seconds = (offset + frames) / audio_format.rate
@@ -272,7 +260,7 @@ def test_any_split_gives_the_same_windows_over_dc_and_hum_and_in_opposite_phase(
 ) -> None:
     """What is left out of the detector's power, and which channel is heard, follow positions and not chunks."""
     frames = 200_000
-    bursts = np.frombuffer(_NOISE, "<i2")[:frames] / 32768
+    bursts = np.frombuffer(NOISE, "<i2")[:frames] / 32768
     below = under[0] + under[1] * np.sin(2 * np.pi * 50 * np.arange(frames) / audio_format.rate)
     channels = np.stack([bursts + below, gain * bursts + below], axis=1)[:, : audio_format.channels]
     pcm = (channels * 32767).astype("<i2").tobytes()

@@ -1,4 +1,4 @@
-"""Which session a chunk belongs to, and when a session ends: P-14 to P-16 one by one."""
+"""Which session a chunk belongs to, and when a session ends: P-14 and P-16 one by one."""
 
 from __future__ import annotations
 
@@ -6,40 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
+from turns import FORMAT, chunk, ended, kinds, make, noise
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding
+from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.domain.chunks import AudioFormat, ChunkEvent, Encoding
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Ended, Rejected, Started
+from transcriber.domain.events import Rejected
 from transcriber.domain.measurements import Tallies
-from transcriber.domain.timeline import Gap, GapReason
-
-FORMAT = AudioFormat(Encoding.S16LE, 16_000, 1)
-SECOND = bytes(2 * 16_000)
-
-
-def make(**options: float) -> Sessions:
-    ids = (f"generated-{n}" for n in itertools.count(1))
-    return Sessions(SessionOptions(**options), lambda: next(ids), Tallies())  # type: ignore[arg-type]
-
-
-def chunk(  # noqa: PLR0913, PLR0917 - every field that a chunk has
-    session: str | None = None,
-    offset: int | None = None,
-    pcm: bytes = SECOND,
-    event: ChunkEvent | None = None,
-    stream: str = "s",
-    audio_format: AudioFormat = FORMAT,
-) -> Chunk:
-    return Chunk(stream, audio_format, pcm, session, offset, event)
-
-
-def kinds(outputs: list[Output]) -> list[tuple[str, str]]:
-    return [(type(o).__name__, o.origin.session) for o in outputs if isinstance(o, Started | Ended)]
-
-
-def ended(outputs: list[Output]) -> Ended:
-    return next(o for o in outputs if isinstance(o, Ended))
+from transcriber.domain.timeline import Gap, GapReason, Origin
 
 
 def test_chunks_without_a_session_share_a_generated_one() -> None:
@@ -120,25 +94,52 @@ def test_the_stream_timeout_closes_the_window_and_the_session_timeout_ends_the_s
     assert kinds(sessions.tick(300)) == [("Ended", "a")]
 
 
-def test_a_keepalive_puts_both_timeouts_off() -> None:
-    """A producer that says it is alive is neither flushed nor ended."""
+def test_a_keepalive_puts_the_sessions_end_off_and_not_the_windows() -> None:
+    """The last words are told although the producer goes on saying that it is alive (P-16)."""
     sessions = make(stream_timeout=5, session_timeout=8)
     sessions.receive(chunk("a"), 0)
-    for now in (4, 8, 12):
+    for now in (3, 6, 12):
         sessions.receive(chunk("a", pcm=b"", event=ChunkEvent.KEEPALIVE), now)
-        assert sessions.tick(now + 3.9) == []
-    assert sessions.buffered > 0
+        assert kinds(sessions.tick(now + 3)) == []
+    assert sessions.buffered == 0
+    assert kinds(sessions.tick(20)) == [("Ended", "a")]
 
 
-def test_a_start_far_behind_the_head_is_a_producer_that_began_anew() -> None:
-    """More than 10 s back opens a generated session; up to 10 s is an overlap and is trimmed."""
+def test_audio_that_was_there_holds_no_window_open() -> None:
+    """A producer that sends its last chunk over and over is as quiet as one that sends keepalives."""
+    sessions = make(stream_timeout=5)
+    sessions.receive(chunk("a", 16_000, noise(1)), 0)
+    for now in (4, 8):
+        sessions.receive(chunk("a", 16_000, noise(1)), now)
+        sessions.tick(now + 1)
+    assert sessions.buffered == 0
+
+
+@pytest.mark.parametrize("event", list(ChunkEvent))
+@pytest.mark.parametrize("offset", [None, 16_000])
+def test_an_empty_message_changes_no_format(event: ChunkEvent, offset: int | None) -> None:
+    """One without headers would be 48 kHz by default; its offset counts as those of the audio do."""
     sessions = make()
-    sessions.receive(chunk("a", 20 * 16_000), 0)  # head at 21 s
-    assert kinds(sessions.receive(chunk("a", 11 * 16_000), 0)) == []
-    outputs = sessions.receive(chunk("a", 10 * 16_000), 0)
-    assert kinds(outputs) == [("Ended", "a"), ("Started", "generated-1")]
-    assert kinds(sessions.receive(chunk("a", 11 * 16_000), 0)) == []
+    sessions.receive(chunk("a", 0, noise(1)), 0)
+    bare = chunk("a", offset, b"", event, audio_format=AudioFormat(Encoding.S16LE, 48_000, 1))
+    bare.names_rate = False
+    outputs = sessions.receive(bare, 0)
+    if event is ChunkEvent.END:
+        assert ended(outputs).account.gap == {}
+        return
+    assert (outputs == []) is (event is ChunkEvent.KEEPALIVE)
+    assert sessions.format(Origin("s", "a")) == FORMAT
+    sessions.receive(chunk("a", 16_000, noise(2)), 0)
     assert ended(sessions.end_all()).account.received == 32_000
+
+
+def test_an_empty_message_may_give_its_offset_at_another_rate() -> None:
+    """Where its header names the rate, a loss is as long as that says."""
+    sessions = make()
+    sessions.receive(chunk("a", 0), 0)
+    fast = AudioFormat(Encoding.S16LE, 48_000, 1)
+    outputs = sessions.receive(chunk("a", 2 * 48_000, b"", ChunkEvent.END, audio_format=fast), 0)
+    assert ended(outputs).account.gap == {GapReason.LOST_UPSTREAM: 16_000}
 
 
 def test_a_jump_of_more_than_an_hour_is_rejected_and_changes_nothing() -> None:

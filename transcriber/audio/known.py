@@ -1,0 +1,59 @@
+"""What is known of a session's windows besides their samples: whose they are, when they came, in which language."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from transcriber.audio.timeline import Arrivals, Traces
+from transcriber.domain.timeline import Origin, Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from transcriber.audio.segmenter import Span
+    from transcriber.domain.chunks import Chunk
+
+
+class Known:
+    """Attributes: `origin`, `sequence` (of the next window) and `traces`."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.sequence = 0
+        self.traces = Traces()
+        self._language: str | None = None
+        self._arrivals = Arrivals()
+
+    def hear(self, chunk: Chunk) -> None:
+        """Take what any chunk may say, one without audio, too."""
+        if chunk.language is not None:
+            self._language = chunk.language
+        if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
+            self.origin = replace(self.origin, tenant=chunk.tenant)
+
+    def mark(self, chunk: Chunk, position: int) -> None:
+        """Note that the chunk's audio begins at `position`."""
+        self._arrivals.add(position, chunk.arrived)
+        if chunk.traceparent is not None:
+            self.traces.add(position, chunk.traceparent)
+
+    def window(self, span: Span, samples: NDArray[np.float32], head: int) -> Window:
+        """Make the window of a span of speech; the audio so far ends at `head`."""
+        return Window(
+            origin=self.origin,
+            sequence=self.sequence,
+            start=span.start,
+            end=span.end,
+            samples=samples,
+            voiced=span.voiced,
+            language=self._language,
+            traceparents=self.traces.within(span.start, span.end, head),
+            arrived=self._arrivals.of(span.start),
+        )
+
+    def forget(self, settled: int) -> None:
+        """No window will begin before `settled`."""
+        self.traces.forget(settled)
+        self._arrivals.forget(settled)
