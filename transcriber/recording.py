@@ -1,11 +1,9 @@
-"""Audio files (WAV, FLAC, OGG) to blocks of float32, however long they are."""
+"""Audio files (WAV, FLAC, OGG, MP3, AIFF, ...) to blocks of float32, however long they are."""
 
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -21,61 +19,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS")
-# WAV's format tag and bits a sample, of what can go out as it is: https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
-_ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
-_EXTENSIBLE = 0xFFFE  # the tag that says: the real one comes later
-_FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
-# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest number of 31 or 32
-# bits. A true size beyond this is no loss: then the end of the input ends the samples.
-_UNKNOWN_SIZE = 2_000_000_000
 
 
 def is_recording(data: bytes) -> bool:
-    """Whether these bytes begin a WAV, FLAC or OGG file; raw PCM begins otherwise but for one case in billions."""
-    return data[:4] in _MAGIC
-
-
-@dataclass(frozen=True, slots=True)
-class WavHead:
-    """What a WAV file says before its samples.
-
-    `format` is None when the samples cannot go out as they are (24 bits, say); `start` is the first one's byte, `size`
-    how many bytes of them there are, None when that was not known when the head was written.
-    """
-
-    format: AudioFormat | None
-    start: int
-    size: int | None
-
-
-def wav_head(data: bytes) -> WavHead | None:
-    """Read the head of a WAV file from its first bytes. None: more of them are needed."""
-    if len(data) >= 12 and (data[:4] != b"RIFF" or data[8:12] != b"WAVE"):  # noqa: PLR2004 - RIFF, size, WAVE
-        return WavHead(None, 0, None)
-    audio_format, at = None, 12
-    while len(data) >= at + 8:
-        kind, size = struct.unpack_from("<4sI", data, at)
-        at += 8
-        if kind == b"data":
-            return WavHead(audio_format, at, size if 0 < size < _UNKNOWN_SIZE else None)
-        if len(data) < at + size:
-            return None
-        if kind == b"fmt ":
-            audio_format = _wav_format(data[at : at + size])
-        at += size + size % 2
-    return None
-
-
-def _wav_format(body: bytes) -> AudioFormat | None:
-    if len(body) < _FMT_BYTES:
-        return None
-    tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", body)
-    if tag == _EXTENSIBLE and len(body) >= _FMT_EXTENSIBLE_BYTES:
-        (tag,) = struct.unpack_from("<H", body, 24)
-    encoding = _ENCODINGS.get((tag, bits))
-    if encoding is None or block != bits // 8 * channels:
-        return None
-    return AudioFormat(encoding, rate, channels)
+    """Whether these bytes begin a file that can be decoded; raw PCM begins otherwise but for one case in billions."""
+    return data[:4] in _MAGIC or name_of(data) in DECODABLE
 
 
 class Recording:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import soundfile
 from harness import QUICK, Client, Daemon, NatsServer, Speech, check_tiles, converse, s16
 from otlp import Collector
 
@@ -59,6 +61,12 @@ BAD = {
     "session empty": header("session", "Audio-Session", "", "printable ASCII"),
     "unknown event": header("event", "Audio-Event", "stop", "flush, end, keepalive"),
 }
+FILES = {
+    "WebM": b"\x1aE\xdf\xa3\x9fB\x86\x81\1B\xf7\x81\1B\xf2\x81\4B\xf3\x81\x08B\x82\x84webm",
+    "MP4": b"\0\0\0\x1cftypM4A \0\0\2\0M4A mp42isom",
+    "Ogg": b"OggS\0\2" + bytes(40),
+    "JSON": b'{"audio": "AAAAAAAAAAAAAAAA"}  ',
+}
 GOOD: dict[str, dict[str, Any]] = {
     "junk that nobody asked for": {f"x_{i}": "\x7f\u2028 junk" for i in range(100)},
     "bad hints": {"audio_language": "klingon", "audio_tenant": "mandänt", "traceparent": "00-zz-01"},
@@ -96,6 +104,43 @@ async def test_every_bad_chunk_is_rejected_once_and_the_next_good_one_is_transcr
     for number in range(len(GOOD)):
         assert not client.of("rejected", stream=f"good-{number}")
         check_good(client, f"good-{number}", utterance)
+
+
+async def test_files_and_misspelt_headers_are_told_and_make_no_text(
+    nats_server: NatsServer, client: Client, utterance: Speech
+) -> None:
+    """Nothing is invented from a file's bytes. Header names count in any case; an unknown one is named in the log."""
+    pcm = s16(utterance.samples)
+    async with Daemon(nats_server.url, **QUICK) as daemon:
+        for name, data in FILES.items():
+            await client.send(data, subject=f"audio.{name}", **RATE)
+            await client.send(pcm, subject=f"audio.{name}", **RATE)  # the rest of the file, for all that is known
+            await client.send(pcm, subject=f"audio.{name}", audio_event="end", **RATE)
+            await client.send(pcm, subject=f"audio.{name}", audio_event="end", **RATE)
+        for part in (wav_of(utterance)[:44], pcm[:32_000], pcm[32_000:]):
+            await client.send(part, subject="audio.wav")
+        await client.send(subject="audio.wav", audio_event="end")
+        for part in (pcm[:32_000], pcm[32_000:]):
+            headers = {"audio-sample-rate": "16000", "Audio-Sesion": "run"}
+            await client.nats.publish("audio.odd", part, headers=headers)
+        await client.send(subject="audio.odd", audio_event="end")
+        await client.until_count(len(FILES) + 2, "ended")
+        assert await daemon.stop() == 0
+    for name in FILES:
+        rejected = client.of("rejected", stream=name)
+        assert [body["reason"] for body in rejected] == ["container"] * 3
+        assert all(name in body["detail"] for body in rejected)
+        check_good(client, name, utterance)
+    check_good(client, "wav", utterance)
+    check_good(client, "odd", utterance)
+    told = [(r["header"], r["meant"]) for r in daemon.records if r["message"] == "unknown header ignored"]
+    assert told == [("Audio-Sesion", "Audio-Session")]
+
+
+def wav_of(speech: Speech) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, speech.samples, speech.rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 def exporting(nats_server: NatsServer, collector: Collector) -> Daemon:

@@ -79,6 +79,8 @@ async def test_a_recording_in_any_form_is_answered_with_its_words(
         (recording(speech, format="RF64"), None),
         (recording(speech, format="FLAC"), {"Audio-Tenant": "acme"}),
         (recording(speech, format="OGG", subtype="VORBIS"), None),
+        (recording(speech, format="AIFF"), None),
+        (s16(speech.samples), {"audio-SAMPLE-rate": "16000"}),
     ]
     for payload, headers in forms:
         answer = await ask(client, payload, headers=headers)
@@ -95,6 +97,12 @@ async def test_a_recording_in_any_form_is_answered_with_its_words(
     assert client.heard == []
     assert await daemon.stop() == 0
     assert daemon.stderr == ""
+
+
+async def test_mp3_is_heard(client: Client, daemon: Daemon, speech: Speech) -> None:
+    """Its coder adds some silence at both ends; the words are the same."""
+    assert (await ask(client, recording(speech, format="MP3"))).body["text"] == speech.words
+    assert await daemon.stop() == 0
 
 
 async def test_a_request_touches_no_streams_account(client: Client, daemon: Daemon, speech: Speech) -> None:
@@ -124,6 +132,14 @@ BAD: list[tuple[bytes, dict[str, str], str]] = [
     (b"RIFF", {}, "no WAV, FLAC or OGG that can be decoded"),
     (b"fLaC" + b"\xff" * 1000, {}, "no WAV, FLAC or OGG that can be decoded"),
     (b"OggS" + bytes(1000), {}, "no WAV, FLAC or OGG that can be decoded"),
+    (b"\0\0\0\x1cftypM4A " + bytes(1000), {}, "the payload is MP4; allowed: raw PCM, or a file of AIFF"),
+    (
+        b"\x1aE\xdf\xa3\x9fB\x86\x81\1B\xf7\x81\1B\xf2\x81\4B\xf3\x81\x08B\x82\x84webm" + bytes(99),
+        {},
+        "the payload is WebM",
+    ),
+    (b'{"audio": "UklGRiQAAABXQVZFZm10IBAAAAABAAEA"}', {}, "the payload is JSON"),
+    (b"UklGRiQAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQAAAAAnKywtLi8w", {}, "base64 of WAV"),
 ]
 
 

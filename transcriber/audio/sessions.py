@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from transcriber.audio.foreign import Foreign
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.rivals import Rivals
 from transcriber.audio.session import Session
 from transcriber.audio.stream import AudioStream, Piece, StreamOptions
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Skipped
+from transcriber.audio.used import UsedNames
+from transcriber.domain import containers
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Skipped, as_declared
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Rejected, Started
 from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from transcriber.domain.measurements import Tallies
 
 Output = Started | Window | Silence | Gap | Ended | Rejected
-
-_REMEMBERED = 10_000  # ended session ids, about 2 MB: enough for MAX_STREAMS streams with ten restarts each
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,10 @@ class Sessions:
         self._new_id = new_id
         self._current: dict[str, Session] = {}
         self._by_id: dict[tuple[str, str], Session] = {}  # current ones, and ended ones with pending windows
-        self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._used = UsedNames()
         self._rivals = Rivals(options.stream_timeout)
+        self._foreign = Foreign(options.stream_timeout)
+        self._declared: dict[str, AudioFormat] = {}  # of streams whose session began with a WAV file's head
         self._tallies = tallies
         self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once: for a log to take out
         self.trimmed: list[Origin] = []  # sessions that sent audio more than once, likewise
@@ -57,21 +59,14 @@ class Sessions:
     def resume(self, at: Checkpoint, now: float) -> None:
         """Go on with a session that another daemon has left, or remember that it is over."""
         if at.over:
-            self._remember(at.origin, at.asked)
+            self._used.remember(at.origin, at.asked)
             return
-        ledger = Ledger.resumed(at.position, at.account)
-        audio = AudioStream.resumed(at, self._options.stream)
-        session = Session(
-            asked=at.asked,
-            audio=audio,
-            ledger=ledger,
-            last_message=now,
-            last_audio=at.cursor.time or now,
-            resumed=at.cursor.time,
-        )
+        session = Session.from_checkpoint(at, self._options.stream, now)
+        if at.declared:
+            self._declared[at.origin.stream] = at.format
         self._rivals.resume(at.origin.stream, at.older, session.last_audio)
         for name in at.older:
-            self._ended[at.origin.stream, name] = 1
+            self._used.remember(Origin(at.origin.stream, name), None)
         self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
 
     def format(self, origin: Origin) -> AudioFormat | None:
@@ -81,6 +76,10 @@ class Sessions:
 
     def receive(self, chunk: Chunk, now: float) -> list[Output]:
         """Take one chunk. Raises `Rejection` when it cannot belong to any session; nothing has changed then."""
+        if self._foreign.files:
+            self._foreign.check(chunk, now)
+        if self._declared and chunk.stream in self._declared:
+            chunk = as_declared(chunk, self._declared[chunk.stream])
         found = self._find(chunk, frames=chunk.frames, now=now)
         if found is None:
             return []
@@ -90,7 +89,7 @@ class Sessions:
         before = session.audio.head
         pieces = session.audio.push(chunk, session.accept())
         if chunk.pcm and session.audio.head > before:
-            session.heard(now)
+            session.last_audio, session.idle = now, False
         outputs += self._take(session, pieces)
         if chunk.event is ChunkEvent.FLUSH:
             outputs += self._take(session, session.audio.flush())
@@ -100,24 +99,34 @@ class Sessions:
 
     def skip(self, skipped: Skipped, now: float) -> list[Output]:
         """Account for a chunk that was given up before it was decoded."""
-        chunk = skipped.chunk
-        found = self._find(chunk, frames=skipped.frames, now=now)
+        chunk, frames = skipped.chunk, skipped.frames
+        if chunk.stream in self._declared:
+            source, chunk = chunk, as_declared(chunk, self._declared[chunk.stream])
+            frames = frames * source.format.frame_bytes // chunk.format.frame_bytes
+        found = self._find(chunk, frames=frames, now=now)
         if found is None:
             return []
         session, outputs = found
-        if skipped.frames:
-            session.heard(now)
+        if frames:
+            session.last_audio, session.idle = now, False
         else:
             chunk = session.audio.adopt(chunk)
-        outputs += self._take(session, session.audio.skip(chunk, skipped.frames, GapReason.LAG, session.accept()))
+        outputs += self._take(session, session.audio.skip(chunk, frames, GapReason.LAG, session.accept()))
         if chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
 
     def reject(
-        self, stream: str, session: str | None, rejection: Rejection, cursor: Cursor | None = None
+        self,
+        stream: str,
+        session: str | None,
+        rejection: Rejection,
+        cursor: Cursor | None = None,
+        now: float = 0.0,
     ) -> list[Output]:
         """Note that a chunk of this stream was rejected: a hole after it will be called undecodable."""
+        if rejection.reason == containers.REASON:
+            self._foreign.begin(stream, session, rejection.detail, now)
         current = self._current.get(stream)
         if current is not None and current.owns(session):
             current.rejected |= rejection.reason != "overlap"  # what was there is not lost
@@ -193,65 +202,58 @@ class Sessions:
         """The session that takes this chunk, opened if need be; None when a bare event has nothing to act on."""
         current = self._current.get(chunk.stream)
         if current is None or not current.owns(chunk.session):
-            return self._begin(current, chunk, now) if frames else None
-        current.check_jump(chunk if frames else current.audio.adopt(chunk))
-        current.check_rival(chunk, frames, now, self._options.stream_timeout)
-        current.touch(now)
-        if frames and current.restarts(chunk, now):
+            return self._begin(current, chunk, now) if frames or chunk.declared else None
+        where = chunk if frames else current.audio.adopt(chunk)
+        jump = current.audio.locate(where) - current.audio.head
+        if jump > 0:
+            current.check_ahead(where, frames, jump, now, self._options.stream_timeout)
+        current.last_message, current.resumed = now, None
+        if jump < 0 and frames and current.restarts(chunk, frames, jump, now):
+            declared = self._declared.get(chunk.stream)
             session, outputs = self._open(chunk, self._new_id(), now, self._end(current))
-            session.follow(current, chunk, now)
+            if declared is not None:
+                self._declared[chunk.stream] = declared
+            session.follow(current, chunk, frames, now)
             return session, outputs
         return current, []
 
     def _begin(self, current: Session | None, chunk: Chunk, now: float) -> tuple[Session, list[Output]]:
         """Open a session for a chunk of another id than the current one's."""
+        self._foreign.check_first(chunk)
         if current is not None:
             self._rivals.check(chunk, current, now)
             outputs = self._end(current)
             self._rivals.supersede(current)
-            return self._open(chunk, self._unused(chunk), now, outputs)
+            return self._open(chunk, self._name(chunk), now, outputs)
         if len(self._current) >= self._options.max_streams:
             raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
-        return self._open(chunk, self._unused(chunk), now, [])
+        return self._open(chunk, self._name(chunk), now, [])
 
     def _open(self, chunk: Chunk, name: str, now: float, outputs: list[Output]) -> tuple[Session, list[Output]]:
         audio = AudioStream(Origin(chunk.stream, name, chunk.tenant), self._options.stream, chunk)
         ledger = Ledger(audio.start)
         session = Session(asked=chunk.session, audio=audio, ledger=ledger, last_message=now, last_audio=now)
+        if chunk.declared:
+            self._declared[chunk.stream] = chunk.format
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
         older = self._rivals.older(chunk.stream, now)
-        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older)
+        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older, chunk.declared)
         return session, [*outputs, started]
 
-    def _unused(self, chunk: Chunk) -> str:
-        """The chunk's session id, with a number after it when that session has ended already.
-
-        A producer may itself call a session `<session>.2`, or what we had generated: no name is given out twice.
-        """
+    def _name(self, chunk: Chunk) -> str:
         if chunk.session is None:
             return self._new_id()
-        times = self._ended.get((chunk.stream, chunk.session), 0)
-        name = f"{chunk.session}.{times + 1}" if times else chunk.session
-        while (chunk.stream, name) in self._ended or (chunk.stream, name) in self._by_id:
-            times += 1
-            name = f"{chunk.session}.{times + 1}"
-        return name
+        return self._used.unused(chunk.stream, chunk.session, self._by_id)
 
     def _end(self, session: Session) -> list[Output]:
         stream = session.origin.stream
         outputs = self._take(session, session.audio.flush())
         session.over = True
         del self._current[stream]
-        self._remember(session.origin, session.asked)
+        self._declared.pop(stream, None)
+        self._used.remember(session.origin, session.asked)
         return outputs + self._finish(session)
-
-    def _remember(self, origin: Origin, asked: str | None) -> None:
-        """No later session may have these names."""
-        for used in {origin.session} | ({asked} if asked is not None and origin.session.startswith(asked) else set()):
-            self._ended[origin.stream, used] = self._ended.pop((origin.stream, used), 0) + 1
-        while len(self._ended) > _REMEMBERED:
-            self._ended.popitem(last=False)
 
     def _take(self, session: Session, pieces: list[Piece]) -> list[Output]:
         """Bring the account up to what the audio stream has just decided."""

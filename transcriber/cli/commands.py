@@ -23,8 +23,9 @@ from transcriber.client.listener import Listener
 from transcriber.client.producer import Delivery, Pipe, Producer, check_range
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import RecordingError, SettingError
+from transcriber.domain.wav import wav_head
 from transcriber.models import store
-from transcriber.recording import Recording, is_recording, wav_head
+from transcriber.recording import Recording, is_recording
 
 _STDIN = "standard input"
 # A recorder's clock may run faster than ours by some parts per million; with 1 % more its pipe never fills up.

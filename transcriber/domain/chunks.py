@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from transcriber.domain.errors import Rejection
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,6 +35,11 @@ class AudioFormat:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_bytes", SAMPLE_BYTES[self.encoding] * self.channels)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a sample has more than a byte."""
+        return self.frame_bytes > self.channels
 
 
 class ChunkEvent(StrEnum):
@@ -70,12 +77,35 @@ class Chunk:
     traceparent: str | None = None
     cursor: Cursor | None = None  # of its first frame, where the audio is stored
     unknown_language: str | None = None  # what its header says, where that is no language that Whisper knows
+    unknown_header: tuple[str, str | None] | None = None  # a name that is none of ours, and the one that was meant
     names_rate: bool = True  # its header does; else the rate is a default
+    declared: bool = False  # its format is that of a WAV file's head, which also goes for what follows without headers
     arrived: float | None = field(default=None, compare=False)  # on the monotonic clock, in seconds
 
     @property
     def frames(self) -> int:
         return len(self.pcm) // self.format.frame_bytes
+
+
+def as_declared(chunk: Chunk, declared: AudioFormat) -> Chunk:
+    """The chunk in the format that its session's first one declared, unless it names another itself.
+
+    Raises `Rejection` when it is not a whole number of sample frames then.
+    """
+    if chunk.names_rate or chunk.declared or chunk.format == declared:
+        return chunk
+    check_frames(chunk.pcm, declared)
+    return replace(chunk, format=declared)
+
+
+def check_frames(payload: bytes, chosen: AudioFormat) -> None:
+    """Raise `Rejection` unless the payload is a whole number of sample frames."""
+    if len(payload) % chosen.frame_bytes:
+        raise Rejection(
+            "partial_frame",
+            f"{len(payload)} bytes are not a whole number of {chosen.frame_bytes}-byte sample frames "
+            f"({chosen.encoding}, {chosen.channels} channels)",
+        )
 
 
 @dataclass(frozen=True, slots=True)

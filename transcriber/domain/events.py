@@ -21,6 +21,7 @@ class Started:
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
     older: tuple[str, ...] = ()  # sessions whose producers may still go on
+    declared: bool = False  # its first chunk began with a WAV file's head
 
 
 @dataclass(frozen=True, slots=True)

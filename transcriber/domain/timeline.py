@@ -115,3 +115,4 @@ class Checkpoint:
     cursor: Cursor  # of what follows
     over: bool = False
     older: tuple[str, ...] = ()  # sessions that it took the stream from, and whose producers may still go on
+    declared: bool = False  # its first chunk began with a WAV file's head, whose format all have that name none

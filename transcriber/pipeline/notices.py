@@ -20,17 +20,28 @@ class Notices:
     """Writes each of them to the log once: per stream, or per session."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # of which header of which stream
 
     def unknown_language(self, stream: str, value: str) -> None:
         """A stream's hint is no language that Whisper knows."""
-        if stream in self._told:
+        if not self._first(stream, incoming.LANGUAGE):
             return
-        if len(self._told) >= _REMEMBERED:
-            self._told.clear()
-        self._told.add(stream)
         extra = {"stream": stream, "header": incoming.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
         log.warning("language hint ignored", extra={**extra, "limited": True})
+
+    def unknown_header(self, stream: str, name: str, meant: str | None) -> None:
+        """A stream's chunks carry a header that nobody reads, which was perhaps meant for another."""
+        if self._first(stream, ""):
+            extra = {"stream": stream, "header": name, "meant": meant or "none that we know"}
+            log.warning("unknown header ignored", extra={**extra, "limited": True})
+
+    def _first(self, stream: str, header: str) -> bool:
+        if (stream, header) in self._told:
+            return False
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told.add((stream, header))
+        return True
 
     def trimmed(self, sessions: list[Origin]) -> None:
         """These sessions sent audio that was there already; takes them out of the list."""

@@ -58,10 +58,10 @@ class Receiver:
                 try:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
-                    self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
+                    self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
             case Refused():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
-                self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor)
+                self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)
 
     def tick(self, now: float) -> None:
         """Apply timeouts."""
@@ -80,12 +80,14 @@ class Receiver:
         try:
             self._take(self._sessions.receive(chunk, now))
         except Rejection as rejection:
-            self._reject(chunk.stream, chunk.session, rejection, chunk.cursor)
+            self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
         else:
             if self._look is not None:
                 self._look(chunk.stream)
         if chunk.unknown_language is not None:
             self._notices.unknown_language(chunk.stream, chunk.unknown_language)
+        if chunk.unknown_header is not None:
+            self._notices.unknown_header(chunk.stream, *chunk.unknown_header)
         if self._sessions.unmixed or self._sessions.trimmed:
             self._tell()
 
@@ -93,9 +95,11 @@ class Receiver:
         self._notices.unmixed(self._sessions.unmixed)
         self._notices.trimmed(self._sessions.trimmed)
 
-    def _reject(self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None) -> None:
+    def _reject(
+        self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None, now: float
+    ) -> None:
         self._tallies.chunks_dropped.add(stream or NO_STREAM, rejection.reason)
         extra = {"stream": stream, "reason": rejection.reason, "detail": rejection.detail, "limited": True}
         log.warning("chunk rejected", extra=extra)
         if stream is not None:
-            self._take(self._sessions.reject(stream, session, rejection, cursor))
+            self._take(self._sessions.reject(stream, session, rejection, cursor, now))

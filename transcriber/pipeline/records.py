@@ -135,6 +135,7 @@ class Records:
             account=account,
             cursor=started.cursor,
             older=started.older,
+            declared=started.declared,
         )
 
     def _quiet(self, silence: Silence) -> Record | None:

@@ -10,12 +10,14 @@ from uuid import uuid4
 
 from transcriber.audio.stream import AudioStream, StreamOptions
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
+from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError, Rejection
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.notices import Notices
 from transcriber.protocol import incoming
+from transcriber.protocol.headers import canonical, unknown
 from transcriber.protocol.outgoing import Message, encode_reply
 from transcriber.recording import Recording, is_recording
 from transcriber.worker.jobs import Job, Outcome
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from transcriber.worker.queue import JobQueue
 
 _BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: about 2 ms of work
+_DECODED = ", ".join(sorted(DECODABLE))
 _RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
 
 
@@ -59,6 +62,7 @@ class RequestHandler:
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
         """Check the request; the coroutine transcribes and answers. Raises `Rejection`: 400 or 503."""
+        headers = canonical(headers)
         try:
             chunks = self._chunks(name, headers, payload)
         except (Rejection, RecordingError) as error:
@@ -70,6 +74,8 @@ class RequestHandler:
     def _chunks(self, name: str, headers: Mapping[str, str], payload: bytes) -> Iterator[Chunk]:
         """Return the recording in chunks of a second, after checking what can be checked at once."""
         if not is_recording(payload):
+            if (kind := name_of(payload, wide=incoming.audio_format(headers, self._input.format).wide)) is not None:
+                raise Rejection("container", f"the payload is {kind}; allowed: raw PCM, or a file of {_DECODED}")
             plain = {k: v for k, v in headers.items() if k not in {incoming.EVENT, incoming.SESSION, incoming.OFFSET}}
             whole = incoming.parse(f"{incoming.TRANSCRIBE}.{name}", plain, payload, self._input)
             size = whole.format.frame_bytes * int(whole.format.rate * _BLOCK_SECS)
@@ -85,8 +91,10 @@ class RequestHandler:
             chosen = AudioFormat(Encoding.F32LE, recording.rate, recording.channels)
             parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
         language, traceparent = incoming.language_of(headers), incoming.traceparent_of(headers)
-        if (unknown := incoming.unknown_language_of(headers)) is not None:
-            self._notices.unknown_language(name, unknown)
+        if (hint := incoming.unknown_language_of(headers)) is not None:
+            self._notices.unknown_language(name, hint)
+        if (header := unknown(headers)) is not None:
+            self._notices.unknown_header(name, *header)
         return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
 
     async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:

@@ -48,6 +48,7 @@ def _fields(at: Checkpoint) -> dict[str, Any]:
         **account_fields(at.account),
         "next_seq": at.cursor.seq,
         "next_frame": at.cursor.frame,
+        **({"declared": True} if at.declared else {}),
         **({"older": list(at.older)} if at.older else {}),
         **({} if at.cursor.time is None else {"message_time": at.cursor.time}),
     }
@@ -72,6 +73,7 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
         ),
         cursor=Cursor(body["next_seq"], body["next_frame"], body.get("message_time")),
         over=body["type"] == "ended",
+        declared=body.get("declared", False),
         older=tuple(body.get("older", ())),
     )
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from transcriber.domain import languages
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
+from transcriber.domain import containers, languages
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped, check_frames
 from transcriber.domain.errors import Rejection
+from transcriber.domain.wav import wav_head
+from transcriber.protocol import headers as names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,22 +26,14 @@ NO_MESSAGE = 10037  # JetStream's code for "there is no such message"; a stream 
 LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
 
 
-ENCODING = "Audio-Encoding"
-RATE = "Audio-Sample-Rate"
-CHANNELS = "Audio-Channels"
-SESSION = "Audio-Session"
-OFFSET = "Audio-Offset"
-LANGUAGE = "Audio-Language"
-TENANT = "Audio-Tenant"
-EVENT = "Audio-Event"
-TRACEPARENT = "traceparent"
-_NAME = re.compile(r"(?:(?!\s)[\x00-\x7f])*")  # of a header
-_SPACE = " \t\r\n\v\f"  # around it and its value
-_BLOCK = b"NATS/1.0\r\n"  # how a block of headers begins; a status of the server's would stand in that line
+ENCODING, RATE, CHANNELS = names.ENCODING, names.RATE, names.CHANNELS
+SESSION, OFFSET, LANGUAGE = names.SESSION, names.OFFSET, names.LANGUAGE
+TENANT, EVENT, TRACEPARENT = names.TENANT, names.EVENT, names.TRACEPARENT
+UNREADABLE, fields = names.UNREADABLE, names.fields
 _LINE = b"\r\n"  # what ends each of them
 _OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
+_LOWER_OFFSET_LINE = _OFFSET_LINE.lower()
 _REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands of them are kept
-UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
 
 RATES = range(8000, 192_001)  # Hz
 CHANNEL_COUNTS = range(1, 9)
@@ -92,7 +86,7 @@ def stream_of(subject: str) -> str:
 
 def session_of(headers: Mapping[str, str] | None) -> str | None:
     """Return the session that the headers name, None when they name none or a bad one."""
-    return _matching(_PRINTABLE, (headers or {}).get(SESSION))
+    return _matching(_PRINTABLE, names.canonical(headers).get(SESSION))
 
 
 def language_of(headers: Mapping[str, str]) -> str | None:
@@ -142,19 +136,6 @@ def _number(reason: str, header: str, value: str, allowed: range | None = None) 
     return number
 
 
-def fields(block: bytes) -> dict[str, str]:
-    """Read a header block, as nats-py does: names that no header can have are left out; `UNREADABLE` if it is none."""
-    if not block.startswith(_BLOCK):
-        return {UNREADABLE: ""}
-    found = {}
-    for line in block[len(_BLOCK) :].decode("utf-8", "replace").split("\r\n"):
-        name, colon, value = line.partition(":")
-        name = name.strip(_SPACE)
-        if colon and _NAME.fullmatch(name):
-            found[name] = value.strip(_SPACE)
-    return found
-
-
 class Reader:
     """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
 
@@ -170,14 +151,15 @@ class Reader:
     def read(self, subject: bytes, block: bytes, payload: bytes, arrived: float | None = None) -> Chunk:
         """Make a chunk of a message; `block`: its headers, empty without any. Raises `Rejection`."""
         before, marked, rest = block.partition(_OFFSET_LINE)
+        if not marked and (at := block.lower().find(_LOWER_OFFSET_LINE)) >= 0:
+            before, marked, rest = block[:at], _OFFSET_LINE, block[at + len(_OFFSET_LINE) :]
         digits, end, after = rest.partition(_LINE)
         digits = digits.strip()
         plain = bool(end) and digits.isdigit() and len(digits) <= _DIGITS if marked else True
         if plain and len(block) <= _REMEMBERED_BYTES:
             known = self._without_audio(subject, before + end + after)
             if known.offset is None:  # else there are two of them, or one is written in another way
-                _check_payload(payload, known.format, known.event, self._options)
-                return _chunk(known, payload, int(digits) if marked else None, arrived)
+                return _chunk(known, payload, int(digits) if marked else None, arrived, self._options)
         return parse(subject_of(subject), fields(block) if block else None, payload, self._options, arrived)
 
     def _describe(self, subject: bytes, block: bytes) -> Chunk:
@@ -197,9 +179,8 @@ def parse(
     arrived: float | None = None,
 ) -> Chunk:
     """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
-    known = _described(subject, headers or {}, options)
-    _check_payload(payload, known.format, known.event, options)
-    return _chunk(known, payload, known.offset, arrived)
+    known = _described(subject, names.canonical(headers), options)
+    return _chunk(known, payload, known.offset, arrived, options)
 
 
 def _described(subject: str, headers: Mapping[str, str], options: InputOptions) -> Chunk:
@@ -223,12 +204,14 @@ def _described(subject: str, headers: Mapping[str, str], options: InputOptions) 
         tenant_of(headers),
         traceparent_of(headers),
         unknown_language=unknown_language_of(headers),
+        unknown_header=names.unknown(headers),
         names_rate=RATE in headers,
     )
 
 
-def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | None) -> Chunk:
-    return Chunk(
+def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | None, options: InputOptions) -> Chunk:
+    _check_payload(payload, known, options)
+    chunk = Chunk(
         known.stream,
         known.format,
         payload,
@@ -239,15 +222,35 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.tenant,
         known.traceparent,
         unknown_language=known.unknown_language,
+        unknown_header=known.unknown_header,
         names_rate=known.names_rate,
         arrived=arrived,
     )
+    if payload and payload[0] in containers.FIRST_BYTES and payload[:4] in containers.SIGNATURES:
+        _unwrap(chunk)
+    return chunk
+
+
+def _unwrap(chunk: Chunk) -> None:
+    """Take the format of a WAV file's head, and the samples after it. Raises `Rejection` for any other file."""
+    if (name := containers.known(chunk.pcm)) is None:
+        return
+    if name != "WAV":
+        raise containers.rejection(name)
+    head = wav_head(chunk.pcm)
+    if head is None or head.format is None:
+        raise containers.rejection("a part of a WAV head" if head is None else "WAV of another encoding")
+    if head.format.rate not in RATES or head.format.channels not in CHANNEL_COUNTS:
+        raise containers.rejection(f"WAV of {head.format.rate} Hz and {head.format.channels} channels")
+    end = len(chunk.pcm) if head.size is None else head.start + head.size
+    chunk.format, chunk.pcm, chunk.declared = head.format, chunk.pcm[head.start : end], True
+    check_frames(chunk.pcm, head.format)
 
 
 def skipped(chunk: Chunk) -> Skipped:
     """What the account needs of a chunk whose audio is given up."""
     known = Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event)
-    known.names_rate = chunk.names_rate
+    known.names_rate, known.declared = chunk.names_rate, chunk.declared
     return Skipped(known, chunk.frames)
 
 
@@ -258,18 +261,16 @@ def _event(value: str | None) -> ChunkEvent | None:
         raise Rejection("event", f"{EVENT}={_quoted(str(value))}; allowed: {', '.join(ChunkEvent)}") from None
 
 
-def _check_payload(payload: bytes, chosen: AudioFormat, event: ChunkEvent | None, options: InputOptions) -> None:
+def _check_payload(payload: bytes, known: Chunk, options: InputOptions) -> None:
     size = len(payload)
     if size > options.max_chunk_bytes:
         raise Rejection("too_large", f"{size} bytes; AUDIO_MAX_CHUNK_BYTES={options.max_chunk_bytes}")
-    if not size and event is None:
+    if not size and known.event is None:
         raise Rejection("empty", f"no payload and no {EVENT}")
-    if size % chosen.frame_bytes:
-        raise Rejection(
-            "partial_frame",
-            f"{size} bytes are not a whole number of {chosen.frame_bytes}-byte sample frames "
-            f"({chosen.encoding}, {chosen.channels} channels)",
-        )
+    if size % known.format.frame_bytes and containers.known(payload) is None:
+        if (name := containers.name_of(payload, wide=known.format.wide)) is not None:
+            raise containers.rejection(name)
+        check_frames(payload, known.format)
 
 
 def _quoted(value: str) -> str:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import RecordingError
-from transcriber.recording import Recording, WavHead, is_recording, read_16k, wav_head
+from transcriber.domain.wav import WavHead, wav_head
+from transcriber.recording import Recording, is_recording, read_16k
 
 STREAMABLE = {
     "PCM_16": Encoding.S16LE,

@@ -216,7 +216,7 @@ def test_memory_of_ended_sessions_is_bounded() -> None:
     sessions = make()
     for n in range(10_050):
         sessions.receive(chunk(str(n), pcm=b"\0\0", event=ChunkEvent.END), 0)
-    assert len(sessions._ended) == 10_000
+    assert len(sessions._used.ended) == 10_000
     assert not sessions._by_id
 
 

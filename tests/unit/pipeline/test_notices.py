@@ -21,6 +21,16 @@ def test_an_unknown_language_is_told_once_a_stream(caplog: pytest.LogCaptureFixt
     assert {r.levelno for r in caplog.records} == {logging.WARNING}
 
 
+def test_an_unknown_header_is_told_once_a_stream_with_the_one_that_was_meant(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where its language was told before."""
+    notices = Notices()
+    notices.unknown_language("a", "klingon")
+    for stream, name, meant in (("a", "Audio-Sesion", "Audio-Session"), ("a", "Audio-X", None), ("b", "Audio-X", None)):
+        notices.unknown_header(stream, name, meant)
+    told = [(r.stream, r.header, r.meant) for r in caplog.records[1:]]  # type: ignore[attr-defined]
+    assert told == [("a", "Audio-Sesion", "Audio-Session"), ("b", "Audio-X", "none that we know")]
+
+
 def test_sessions_are_told_in_order_and_taken_out(caplog: pytest.LogCaptureFixture) -> None:
     """Who hands them over again finds the list empty."""
     sessions = [Origin("a", "one"), Origin("a", "two")]

@@ -10,10 +10,12 @@ from nats.aio.client import Client
 
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding
 from transcriber.domain.errors import Rejection
+from transcriber.protocol import headers as names
 from transcriber.protocol import incoming
 
 OPTIONS = incoming.InputOptions(max_chunk_bytes=1000)
 PLAUSIBLE = [*Encoding, *ChunkEvent, "16000", "48000", "1", "2", "0", "en", "auto", "-1", "9" * 16, "", "run", "１２"]  # noqa: RUF001
+WAV = b"RIFF\x2e\0\0\0WAVEfmt \x10\0\0\0\1\0\2\0\x80\x3e\0\0\0\xfa\0\0\4\0\x10\0data\x08\0\0\0abcdefgh"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ANYTHING = st.text() | st.sampled_from(PLAUSIBLE)
 HEADERS = st.none() | st.dictionaries(st.sampled_from(NAMES) | st.text(), ANYTHING)
@@ -38,9 +40,9 @@ def test_any_message_is_a_chunk_or_a_rejection(subject: str, headers: dict[str, 
         return
     assert subject.partition(".")[2] == chunk.stream  # what stands before it is the subscription's business
     assert incoming.is_stream(chunk.stream)
-    assert chunk.pcm == payload
+    assert chunk.pcm == payload or chunk.declared
     assert len(payload) <= OPTIONS.max_chunk_bytes
-    assert len(payload) == chunk.frames * chunk.format.frame_bytes
+    assert len(chunk.pcm) == chunk.frames * chunk.format.frame_bytes
     assert chunk.frames or chunk.event is not None
     assert 8000 <= chunk.format.rate <= 192_000
     assert 1 <= chunk.format.channels <= 8
@@ -155,7 +157,8 @@ def test_a_session_is_told_of_a_rejected_chunk_only_when_its_name_is_good() -> N
 def test_header_blocks_are_read_as_nats_py_does(lines: list[bytes]) -> None:
     """Whatever bytes a block holds between its first line and its end."""
     block = b"\r\n".join([b"NATS/1.0", *lines, b"", b""])
-    assert incoming.fields(block) == Client._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n"))
+    theirs = Client._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n"))
+    assert incoming.fields(block) == names.canonical(theirs)
 
 
 @pytest.mark.parametrize("block", [b"", b"\xff\0", b"HTTP/1.1\r\n\r\n", b"NATS/1.0 503\r\n\r\n", b"NATS/1.0"])
@@ -175,6 +178,9 @@ def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
                 b" Audio-Offset: 8",
                 b"Audio-Offset: " + b"9" * 16,
                 b"Audio-Offset: -1",
+                b"audio-offset: 9",
+                b"AUDIO-SESSION: loud",
+                b"Audio-Ofset: 4",
                 b"Audio-Offset:",
                 b"Audio-Session: run",
                 b"Audio-Event: end",
@@ -189,7 +195,7 @@ def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
         max_size=5,
     ),
     whole=st.booleans(),
-    payload=st.sampled_from([b"", b"ab", b"abc", bytes(2000)]),
+    payload=st.sampled_from([b"", b"ab", b"abc", bytes(2000), b"OggS\0\2ab", WAV, WAV + b"a", WAV[:20]]),
 )
 def test_what_comes_over_the_wire_is_read_as_its_headers_say(
     subject: bytes, lines: list[bytes], whole: bool, payload: bytes

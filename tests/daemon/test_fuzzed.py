@@ -1,0 +1,18 @@
+"""Producers that do anything, some seeds of them: those of `tests/slow/test_fuzz_wire.py` that found something, too."""
+
+from __future__ import annotations
+
+from fuzz import play
+from harness import STUB, Client, Daemon, NatsServer
+
+SEEDS = [*range(12)]
+
+
+async def test_whatever_comes_over_the_wire_every_account_is_right(nats_server: NatsServer, client: Client) -> None:
+    """No crash, no error in the log, and what every session received is what became of it."""
+    async with Daemon(nats_server.url, script=STUB, STREAM_TIMEOUT_SECS="0.5") as daemon:
+        for seed in SEEDS:
+            told = await play(seed, client, daemon)
+            assert told["started"] == told["ended"]
+        assert await daemon.stop() == 0
+        assert daemon.stderr == ""

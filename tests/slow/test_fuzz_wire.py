@@ -1,0 +1,31 @@
+"""An hour of producers that do anything: no crash, and every session's account is right."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+import pytest
+from fuzz import play
+from harness import STUB, Client, Daemon, NatsServer
+
+SECONDS = float(os.environ.get("FUZZ_SECS", "3600"))
+SEED = int(os.environ.get("FUZZ_SEED", "0"))  # the first of them: the seconds since 1970 give one nobody had before
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 300)]
+
+
+async def test_whatever_comes_over_the_wire_every_account_is_right(nats_server: NatsServer, client: Client) -> None:
+    """One seed after the other, all through one daemon; a failure names its seed."""
+    seed, until, told = SEED, time.monotonic() + SECONDS, Counter[str]()
+    async with Daemon(nats_server.url, script=STUB, STREAM_TIMEOUT_SECS="0.5", MAX_STREAMS="10000") as daemon:
+        while time.monotonic() < until:
+            try:
+                told.update(await play(seed, client, daemon))
+            except (AssertionError, TimeoutError) as error:
+                raise AssertionError(f"seed {seed}: {error}") from error
+            seed += 1
+        assert await daemon.stop() == 0
+        assert daemon.stderr == ""
+    print(f"\n{seed - SEED} seeds from {SEED}: {dict(told)}")

@@ -1,0 +1,59 @@
+"""What a WAV file says before its samples. Pure."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from transcriber.domain.chunks import AudioFormat, Encoding
+
+# WAV's format tag and bits a sample, of what can go out as it is: https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
+_ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
+_EXTENSIBLE = 0xFFFE  # the tag that says: the real one comes later
+_FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
+# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest number of 31 or 32
+# bits. A true size beyond this is no loss: then the end of the input ends the samples.
+_UNKNOWN_SIZE = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WavHead:
+    """What a WAV file says before its samples.
+
+    `format` is None when the samples cannot go out as they are (24 bits, say); `start` is the first one's byte, `size`
+    how many bytes of them there are, None when that was not known when the head was written.
+    """
+
+    format: AudioFormat | None
+    start: int
+    size: int | None
+
+
+def wav_head(data: bytes) -> WavHead | None:
+    """Read the head of a WAV file from its first bytes. None: more of them are needed."""
+    if len(data) >= 12 and (data[:4] != b"RIFF" or data[8:12] != b"WAVE"):  # noqa: PLR2004 - RIFF, size, WAVE
+        return WavHead(None, 0, None)
+    audio_format, at = None, 12
+    while len(data) >= at + 8:
+        kind, size = struct.unpack_from("<4sI", data, at)
+        at += 8
+        if kind == b"data":
+            return WavHead(audio_format, at, size if 0 < size < _UNKNOWN_SIZE else None)
+        if len(data) < at + size:
+            return None
+        if kind == b"fmt ":
+            audio_format = _wav_format(data[at : at + size])
+        at += size + size % 2
+    return None
+
+
+def _wav_format(body: bytes) -> AudioFormat | None:
+    if len(body) < _FMT_BYTES:
+        return None
+    tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", body)
+    if tag == _EXTENSIBLE and len(body) >= _FMT_EXTENSIBLE_BYTES:
+        (tag,) = struct.unpack_from("<H", body, 24)
+    encoding = _ENCODINGS.get((tag, bits))
+    if encoding is None or block != bits // 8 * channels:
+        return None
+    return AudioFormat(encoding, rate, channels)
