@@ -214,14 +214,14 @@ class Client:
     """A producer and a listener. Every message heard is checked against the JSON Schema."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self.heard: list[dict[str, Any]] = []
         self.raw: list[Msg] = []
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self.nats: NatsClient = await nats.connect(
-            self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+            self.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
         )
         await self.nats.subscribe("transcript.>", cb=self._on_message)
         await self.flush()
