@@ -15,8 +15,7 @@ import urllib.request
 import pytest
 import yaml
 from harness import PATIENCE, free_port
-from kustomize import render
-from manifests import K8S, by_kind, environment
+from manifests import K8S, by_kind, environment, render
 
 from transcriber import settings
 

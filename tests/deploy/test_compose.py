@@ -17,8 +17,7 @@ import jsonschema
 import pytest
 import yaml
 from harness import NatsServer, free_port
-from kustomize import render
-from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind
+from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, render
 
 from transcriber import settings
 from transcriber.http.listener import HealthOptions

@@ -8,8 +8,7 @@ import shutil
 from operator import attrgetter
 
 import pytest
-from kustomize import render
-from manifests import K8S, by_kind, environment, printed
+from manifests import K8S, by_kind, environment, render
 
 from transcriber import settings
 
@@ -21,10 +20,10 @@ def site(tmp_path):
     return shutil.copytree(K8S, tmp_path / "k8s")
 
 
-@pytest.fixture(params=[render, printed], ids=["small renderer", "kubectl"])
-def rendered(request, site):
+@pytest.fixture
+def rendered(site):
     """All overlays of the copied site, by stream; called again after a change."""
-    return lambda: {stream: by_kind(request.param(site / "overlays" / stream)) for stream in STREAMS}
+    return lambda: {stream: by_kind(render(site / "overlays" / stream)) for stream in STREAMS}
 
 
 def change(path, old, new):

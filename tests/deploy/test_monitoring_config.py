@@ -9,8 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from kustomize import render
-from manifests import K8S, ROOT, by_kind, byte_count, environment, printed
+from manifests import K8S, ROOT, by_kind, byte_count, environment, render
 
 MONITORING = K8S / "monitoring"
 EXPORT_SECS = 60  # OpenTelemetry's default for OTEL_METRIC_EXPORT_INTERVAL, which the manifests leave alone
@@ -130,11 +129,6 @@ def test_a_dead_pods_series_end_and_a_living_ones_do_not(collector):
 
 
 # In Kubernetes
-
-
-def test_the_small_renderer_and_kubectl_agree():
-    """What these tests check is what `kubectl apply -k k8s/monitoring` would send."""
-    assert by_kind(printed(MONITORING)) == by_kind(render(MONITORING))
 
 
 @pytest.mark.parametrize("version", [kubernetes_validate.utils.all_versions()[i] for i in (0, -1)])
