@@ -29,6 +29,7 @@ BODY = store.bundled_model_path().read_bytes()
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     return tmp_path / "home"
 
 
@@ -153,13 +154,7 @@ def test_a_home_that_may_not_be_looked_into_is_a_reason_to_fall_back(home: Path)
     assert "permission denied" in fallen_back(chosen()[1]).lower()
 
 
-def test_no_home_at_all_is_a_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with a user id of its own."""
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(store.Path, "home", homeless)
+def test_no_home_at_all_is_a_reason_to_fall_back(homeless: None) -> None:
     assert fallen_back(chosen()[1]) == "there is no home directory to keep models in"
     with pytest.raises(SettingError, match="--model takes a file"):
         chosen("tiny.en")

@@ -29,7 +29,7 @@ class Command:
     def __init__(self, *arguments: str, program: tuple[str, ...] = ("-m", "transcriber"), **options: Any) -> None:
         """Upper-case options are environment variables, the others go to the process."""
         self._command = (sys.executable, *program, *arguments)
-        others = ("NATS_", "AUDIO_", "WHISPER_", "OTEL_", "LOG_")
+        others = ("NATS_", "AUDIO_", "WHISPER_", "OTEL_", "LOG_", "XDG_")
         keep = {k: v for k, v in os.environ.items() if not (k.startswith(others) or k.lower().endswith("_proxy"))}
         self._environ = keep | {k: v for k, v in options.items() if k.isupper()}
         self._options = {k: v for k, v in options.items() if not k.isupper()}

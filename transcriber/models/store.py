@@ -10,6 +10,8 @@ from pathlib import Path
 from string import hexdigits
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from transcriber.domain.errors import ModelError, Unavailable
 from transcriber.models import index
 from transcriber.models.ggml import ModelHeader, check_model_file
@@ -113,8 +115,11 @@ MODELS: Mapping[str, Published] = {
 
 
 def models_dir() -> Path:
-    """Where pulled models live unless the user says otherwise."""
-    return Path.home() / ".cache" / "transcriber" / "models"
+    """Where pulled models live unless the user says otherwise: `~/.cache/transcriber/models`, or in `XDG_CACHE_HOME`.
+
+    Raises RuntimeError for a user without a home, as in a container.
+    """
+    return platformdirs.user_cache_path("transcriber", appauthor=False) / "models"
 
 
 def bundled(name: str) -> Path:

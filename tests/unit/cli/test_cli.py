@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from command import Command
@@ -18,7 +17,6 @@ from command import Command
 from transcriber import __version__
 from transcriber.cli import commands, interrupts, main
 from transcriber.domain.errors import BrokerError, BrokerLost, EngineError, ModelError, RecordingError, SettingError
-from transcriber.models import store
 
 COMMANDS = ("run", "demo", "publish", "listen", "models", "capacity")
 
@@ -154,13 +152,8 @@ def test_a_bad_setting_is_told_before_anything_is_done(monkeypatch, capsys, argu
     )
 
 
-def test_a_user_without_a_home_can_run_everything_but_keep_models(monkeypatch, capsys):
-    """A container with a user id of its own: only `models` needs a place, and says how to give one."""
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(store.Path, "home", homeless)
+def test_a_user_without_a_home_can_run_everything_but_keep_models(homeless, capsys):
+    """Only `models` needs a place, and says how to give one."""
     assert exits(["--version"], capsys)[0] == 0
     assert main.main(["models", "list"]) == 2
     assert "say where with --dir" in capsys.readouterr().err

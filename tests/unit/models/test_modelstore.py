@@ -13,7 +13,16 @@ import pytest
 from transcriber.domain.errors import ModelError
 from transcriber.models import store
 from transcriber.models.ggml import check_model_file
-from transcriber.models.store import MODELS, Published, bundled, bundled_model_path, listing, resolve, verify
+from transcriber.models.store import (
+    MODELS,
+    Published,
+    bundled,
+    bundled_model_path,
+    listing,
+    models_dir,
+    resolve,
+    verify,
+)
 
 if TYPE_CHECKING:
     pass
@@ -51,6 +60,26 @@ def test_bundled_files_are_found_in_the_wheel_first(name, tmp_path, monkeypatch)
     assert bundled(name) == tmp_path / "models" / name
     (package / "bundled" / name).touch()
     assert bundled(name) == package / "bundled" / name
+
+
+def test_pulled_models_live_in_the_users_cache(tmp_path, monkeypatch):
+    """In ~/.cache as ever, or where XDG_CACHE_HOME says; a relative path there is no place, by the XDG rules."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    usual = tmp_path / "home" / ".cache" / "transcriber" / "models"
+    assert models_dir() == usual
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert models_dir() == tmp_path / "elsewhere" / "transcriber" / "models"
+    for nowhere in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", nowhere)
+        assert models_dir() == usual
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_user_without_a_home_has_no_place_for_models(homeless):
+    """Whoever asks can tell; nothing is called `~` by mistake."""
+    with pytest.raises(RuntimeError, match="home"):
+        models_dir()
 
 
 def test_listing_tells_what_is_there(tmp_path):
