@@ -15,6 +15,7 @@ import nats.errors
 from transcriber.domain.errors import RecordingError
 from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import header_bytes
+from transcriber.threads import post
 
 if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
@@ -163,9 +164,7 @@ class Pipe:
                 more = bool(data)
             except OSError as error:
                 data, more = error, False
-            try:
-                self._loop.call_soon_threadsafe(self._arrived.put_nowait, data)
-            except RuntimeError:  # the loop is closed: nobody listens any more
+            if not post(self._loop, self._arrived.put_nowait, data):  # nobody listens any more
                 return
 
     def put_back(self, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 from transcriber.domain.errors import CannotStart
 from transcriber.telemetry.exposition import exposition
+from transcriber.threads import on_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ class Providers:
             calls.append(lambda: meters.shutdown(timeout_millis=SHUTDOWN_SECS * 1000))
         if self._tracers is not None:
             calls.append(self._tracers.shutdown)
-        waiting = [_off_loop(call) for call in calls]
+        waiting = [on_thread(partial(_flush, call), "telemetry-shutdown") for call in calls]
         try:
             async with asyncio.timeout(SHUTDOWN_SECS):
                 await asyncio.gather(*waiting)
@@ -142,24 +142,8 @@ def _span_exporter(options: TelemetryOptions) -> SpanExporter | None:
             return None
 
 
-def _off_loop(call: Callable[[], Any]) -> asyncio.Future[None]:
-    """Run a blocking call on a daemon thread: an executor's would be waited for at exit, whatever the deadline."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finish() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def run() -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - an exporter's failure must not change how the daemon exits
-            log.warning("telemetry shutdown: %s", error)
-        try:
-            loop.call_soon_threadsafe(finish)
-        except RuntimeError:  # the loop is closed: the deadline has passed
-            return
-
-    threading.Thread(target=run, name="telemetry-shutdown", daemon=True).start()
-    return done
+def _flush(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - an exporter's failure must not change how the daemon exits
+        log.warning("telemetry shutdown: %s", error)

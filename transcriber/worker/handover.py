@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -11,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from transcriber.domain.errors import EngineError, Stopped, TranscriberError
+from transcriber.threads import on_thread
 from transcriber.worker import warmup
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.queue import JobQueue, PendingHandover
@@ -52,8 +52,6 @@ class ModelHandover:
         self._load = load
         self._speech = speech
         self._capacity = capacity
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[Warm] = self._loop.create_future()
         self._given_up = threading.Event()
         self._stop = Stop()  # of the pass that runs
         self._decided = threading.Event()  # it has taken over, or was given up
@@ -62,8 +60,7 @@ class ModelHandover:
 
     async def run(self) -> Warm:
         """Load, measure, take over between two jobs. Raises what `load` raises, `EngineError`, `Stopped`."""
-        threading.Thread(target=self._run, name="successor", daemon=True).start()
-        return await self._done
+        return await on_thread(self._run, "successor")
 
     def give_up(self) -> None:
         """End it as soon as may be; unless it has taken over already, the engine at work stays."""
@@ -71,26 +68,14 @@ class ModelHandover:
         self._stop.ask()
         self._decided.set()
 
-    def _run(self) -> None:
-        result: Warm | Exception
+    def _run(self) -> Warm:
         try:
-            result = self._succeed()
-        except TranscriberError as error:
-            result = error
+            return self._succeed()
+        except TranscriberError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the engine at work goes on
-            result = EngineError(f"{type(error).__name__}: {error}")
-        try:
-            self._loop.call_soon_threadsafe(self._report, result)
-        except RuntimeError:  # the loop is closed: the process is ending
-            log.debug("the event loop is gone")
-
-    def _report(self, result: Warm | Exception) -> None:
-        if self._done.done():  # nobody waits any more
-            return
-        if isinstance(result, Exception):
-            self._done.set_exception(result)
-        else:
-            self._done.set_result(result)
+            reason = f"{type(error).__name__}: {error}"
+        raise EngineError(reason)  # out here without its cause, whose frames would keep the model in memory
 
     def _succeed(self) -> Warm:
         self._check()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.domain.errors import EngineError, Stopped, TranscriberError
 from transcriber.domain.timeline import GapReason
+from transcriber.threads import Answer, post
 from transcriber.worker import memory, warmup
 from transcriber.worker.admission import AdmissionControl, EngineSpeed
 from transcriber.worker.cancellation import Stop
@@ -49,7 +50,7 @@ class WhisperThread:
         self._engine: Engine | None = None
         self._serve = threading.Event()
         self._thread = threading.Thread(target=self._run, name="whisper", daemon=True)
-        self._measured: asyncio.Future[float] = self._loop.create_future()
+        self._measured = Answer[float]()
         self.finished = asyncio.Event()
         self.model = ""
         self.admission = AdmissionControl(max_latency)
@@ -68,7 +69,7 @@ class WhisperThread:
         """
         self._speech, self._given_rtf = speech, rtf
         self._thread.start()
-        return await self._measured
+        return await self._measured.future
 
     def serve(self, queue: JobQueue) -> None:
         """Start to work; the thread ends when the queue is closed and empty, and `finished` is set."""
@@ -103,21 +104,6 @@ class WhisperThread:
         since = None if self._at_partial else self.busy_since
         return self._finished_seconds + (time.monotonic() - since if since is not None else 0.0)
 
-    def _post(self, call: Callable[..., object], *args: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is closed: a forced exit is under way and nobody listens any more
-            log.debug("the event loop is gone")
-
-    def _report(self, result: float | Exception) -> None:
-        """Tell who waits in `start`; nobody does when the start was cancelled."""
-        if self._measured.done():
-            return
-        if isinstance(result, Exception):
-            self._measured.set_exception(result)
-        else:
-            self._measured.set_result(result)
-
     def _run(self) -> None:
         try:
             engine = self._load()
@@ -125,9 +111,9 @@ class WhisperThread:
             self.exchange(warm)
         except Exception as error:  # noqa: BLE001 - whatever stops the start is reported there, as its cause
             cause = error if isinstance(error, TranscriberError) else EngineError(f"{type(error).__name__}: {error}")
-            self._post(self._report, cause)
+            self._measured.give(cause)
             return
-        self._post(self._report, warm.rtf)
+        self._measured.give(warm.rtf)
         del engine, warm  # another one may take its place: nothing here must keep it alive
         self._serve.wait()
         assert self._queue is not None  # noqa: S101 - serve() set it
@@ -135,10 +121,10 @@ class WhisperThread:
             assert self._engine is not None  # noqa: S101 - exchange() set it
             outcome = self._work(self._engine, job, self._queue)
             self._queue.done()
-            self._post(job.deliver, outcome)
+            post(self._loop, job.deliver, outcome)
             del job, outcome  # or the next wait would keep their audio alive
             self._tidy(self._queue)
-        self._post(self.finished.set)
+        post(self._loop, self.finished.set)
 
     def _tidy(self, queue: JobQueue) -> None:
         """Give back what the queue held at its longest: now and then, after a job, when nobody waits."""
@@ -192,7 +178,7 @@ class WhisperThread:
     def _limit(self, job: Job) -> Stop:
         """What asks for the job's end at its deadline."""
         stop = Stop()
-        self._post(self._set_alarm, job.enqueued + self.admission.max_latency, stop)
+        post(self._loop, self._set_alarm, job.enqueued + self.admission.max_latency, stop)
         return stop
 
     def _set_alarm(self, deadline: float, stop: Stop) -> None:
