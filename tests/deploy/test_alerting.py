@@ -57,7 +57,7 @@ async def test_a_calm_run_raises_no_alarm(site: Site, seconds: float) -> None:
     talking = asyncio.create_task(talk(client, site.speech))
     await asyncio.wait({talking}, timeout=seconds)
     assert await site.prometheus.fired() == set()
-    assert set((await site.prometheus.query("sum(transcriber_jobs_enqueued) > 0")).keys()) == {""}
+    assert set((await site.prometheus.query("sum(transcriber_jobs_enqueued_total) > 0")).keys()) == {""}
     assert await site.prometheus.query(f"count_over_time(up[1h]) >= {seconds / 2}")
     talking.cancel()
     await asyncio.gather(talking, return_exceptions=True)

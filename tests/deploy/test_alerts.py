@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from alert_rules import ALERTS, K8S, RULE, RULES, RUNBOOK
-from metric_names import OURS, PROMISED
+from metric_names import OURS, PROMISED, scraped_name
 from places import DATA
 
 from transcriber.domain.timeline import GapReason
@@ -29,11 +29,11 @@ VALUES = {"fate": {"received", "transcribed", "silent", "gap"}, "reason": set(Ga
 
 
 def exported() -> dict[str, set[str]]:
-    """Every series of the daemon and its attributes, under the names without suffixes; a histogram is three series."""
+    """Every series of the daemon and its attributes, under Prometheus' names; a histogram is three series."""
     found = {}
     for name, (kind, _unit, attributes) in (PROMISED | OURS).items():
-        plain = name.replace(".", "_")
-        gap = {"reason"} if plain == "transcriber_audio_seconds" else set()
+        plain = scraped_name(name)
+        gap = {"reason"} if plain == "transcriber_audio_seconds_total" else set()
         labels = {key.replace(".", "_") for key in attributes} | gap
         if kind == "histogram":
             found |= {f"{plain}_bucket": labels | {"le"}, f"{plain}_sum": labels, f"{plain}_count": labels}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from chaos import durable, jetstream_server, publish, set_up_streams
 from harness import PATIENCE, QUICK, Client, Daemon, NatsServer, Speech, free_port, s16
-from metric_names import OURS, PROMISED
+from metric_names import OURS, PROMISED, scraped_name
 from places import ROOT
 from prometheus import Prometheus, needs_prometheus
 
@@ -27,7 +27,7 @@ MONITORING = ROOT / "k8s" / "monitoring"
 BOARDS = {name: json.loads((MONITORING / "dashboards" / f"{name}.json").read_text()) for name in ("stream", "fleet")}
 PANELS = [(name, p) for name, board in BOARDS.items() for p in board["panels"] if p["type"] != "row"]
 EXPORTED = {
-    f"{name.replace('.', '_')}{suffix}"
+    f"{scraped_name(name)}{suffix}"
     for name, (kind, _, _) in (PROMISED | OURS).items()
     for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
 }
@@ -78,7 +78,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 def test_everything_that_is_exported_is_on_a_board() -> None:
     shown = {name.removesuffix("_bucket") for name in metrics_in(json.dumps(BOARDS))}
-    assert shown == {name.replace(".", "_") for name in PROMISED | OURS}
+    assert shown == {scraped_name(name) for name in PROMISED | OURS}
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ async def play(server: NatsServer, prometheus: Prometheus, heldout: Speech, port
             await publish(server.url, heldout.cut(5, 6), "calls", session="before")
             async with Daemon(server.url, **stored) as killed:
                 await client.until_type("ended", stream="calls", session="before")
-                await asyncio.to_thread(prometheus.until, 'transcriber_jobs_enqueued{stream="calls"} > 0')
+                await asyncio.to_thread(prometheus.until, 'transcriber_jobs_enqueued_total{stream="calls"} > 0')
                 killed.process.kill()
                 await killed.ended()
             await publish(server.url, heldout.cut(6, 30), "calls", session="after")  # nobody takes it yet
@@ -159,7 +159,8 @@ async def play(server: NatsServer, prometheus: Prometheus, heldout: Speech, port
 
         await asyncio.gather(hear_live(), work_on_calls())
         # Two scrapes more: the last step of a range lies up to a second before its end.
-        await asyncio.to_thread(prometheus.until, f"min(timestamp(transcriber_audio_pending)) > {time.time() + 2}")
+        scraped = "min(timestamp(transcriber_audio_pending_seconds))"
+        await asyncio.to_thread(prometheus.until, f"{scraped} > {time.time() + 2}")
         return time.time()
 
 

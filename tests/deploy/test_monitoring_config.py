@@ -71,7 +71,6 @@ def test_the_collectors_configuration_fits_the_schema(collector):
     [
         ("check_interval", "interval"),
         ("limit_percentage", "limit_percent"),
-        ("add_metric_suffixes", "add_suffixes"),
         ("metric_expiration", "expiration"),
         ("resource_to_telemetry_conversion", "resource_to_telemetry"),
         ("grpc", "grcp"),
@@ -114,11 +113,10 @@ def test_memory_is_limited_first_and_batches_are_made_last(collector):
     assert limiter["spike_limit_percentage"] < limiter["limit_percentage"]
 
 
-def test_metric_names_reach_prometheus_without_suffixes(collector):
-    """The alert rules read transcriber_jobs_dropped, not transcriber_jobs_dropped_total; labels outlive a version."""
+def test_metric_names_reach_prometheus_with_suffixes(collector):
+    """The alert rules read transcriber_jobs_dropped_total, as the default makes it; labels outlive a version."""
     exporter = collector["exporters"]["prometheus"]
-    assert exporter["add_metric_suffixes"] is False
-    assert not exporter.get("enable_open_metrics", False)
+    assert not {"add_metric_suffixes", "translation_strategy", "namespace", "const_labels"} & exporter.keys()
     assert exporter["resource_to_telemetry_conversion"] == {"enabled": False}
 
 

@@ -129,7 +129,7 @@ async def doctored(port: int, source: int, seconds: float) -> AsyncIterator[None
         while (await reader.readline()).strip():
             pass
         text = (await asyncio.to_thread(_fetch, f"http://127.0.0.1:{source}/metrics")).decode()
-        received = re.compile(r'^(transcriber_audio_seconds\{.*fate="received".*\}) (.*)$', re.MULTILINE)
+        received = re.compile(r'^(transcriber_audio_seconds_total\{.*fate="received".*\}) (.*)$', re.MULTILINE)
         body = received.sub(lambda found: f"{found[1]} {float(found[2]) + seconds}", text).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(body)}\r\n"
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)

@@ -97,13 +97,13 @@ async def hung_window(site: Site) -> None:
 async def killed(site: Site) -> None:
     """Each time as soon as Prometheus has scraped the process three times, until it has seen three restarts."""
     server = site.server()
-    restarts = f"resets(process_uptime[{site.prometheus.seconds(30)}s])"
+    restarts = f"resets(process_uptime_seconds[{site.prometheus.seconds(30)}s])"
     while not await site.prometheus.query(f"{restarts} >= 3"):
         daemon = await site.daemon(server.url, wait=False, STUB_SECS="0", **QUICK)
         begin, ages = time.monotonic(), set[float]()
         while len(ages) < 3:
             await asyncio.sleep(0.1)
-            found = (await site.prometheus.query("process_uptime")).values()
+            found = (await site.prometheus.query("process_uptime_seconds")).values()
             ages |= {age for age in found if age < time.monotonic() - begin + 0.5}  # older ones are of the last process
         daemon.process.kill()
         await daemon.process.wait()
@@ -119,21 +119,21 @@ async def silent_producer(site: Site) -> None:
 async def dead_server(site: Site) -> None:
     server = site.server()
     await site.daemon(server.url, **QUICK)
-    await site.prometheus.until_seen("transcriber_nats_connected == 1")
+    await site.prometheus.until_seen("transcriber_nats_connected_ratio == 1")
     server.kill()
 
 
 async def flapping_server(site: Site) -> None:
     server = site.server()
     daemon = await site.daemon(server.url, **QUICK)
-    await site.prometheus.until_seen("transcriber_nats_reconnects")
+    await site.prometheus.until_seen("transcriber_nats_reconnects_total")
 
     async def again() -> None:
         while True:
             server.kill()
-            await site.prometheus.until_seen("transcriber_nats_connected == 0")
+            await site.prometheus.until_seen("transcriber_nats_connected_ratio == 0")
             server.start()
-            await site.prometheus.until_seen("transcriber_nats_connected == 1")
+            await site.prometheus.until_seen("transcriber_nats_connected_ratio == 1")
 
     assert daemon.process.returncode is None
     site.keep(again())

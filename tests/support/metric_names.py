@@ -34,3 +34,15 @@ OURS = {
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
 }
+# What OpenTelemetry's rules for Prometheus make of our units; one in braces is a remark, and makes nothing.
+# https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#metric-metadata-1
+_SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
+
+
+def scraped_name(name: str) -> str:
+    """What Prometheus calls a metric, by OpenTelemetry's rules: the unit unless it is said already, then `_total`."""
+    kind, unit, _ = (PROMISED | OURS)[name]
+    words = name.replace(".", "_").split("_")
+    suffix = "ratio" if (kind, unit) == ("gauge", "1") else _SUFFIXES.get(unit, "")
+    words += [suffix] if suffix and suffix not in words else []
+    return "_".join(words + ["total"] * (kind == "counter"))

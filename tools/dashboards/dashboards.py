@@ -28,7 +28,7 @@ MOST = 10  # streams in a ranking
 SETTLED = 'fate!="received"'
 JOB = variable("job", "Job", "transcriber_queue_capacity", several=True)
 INSTANCE = variable("instance", "Daemon", 'transcriber_queue_capacity{job=~"$job"}', several=True)
-STREAM = variable("stream", "Stream", f"transcriber_audio_seconds{{{WHICH}}}", several=False)
+STREAM = variable("stream", "Stream", f"transcriber_audio_seconds_total{{{WHICH}}}", several=False)
 
 
 def stream_board() -> Json:
@@ -50,7 +50,7 @@ def stream_board() -> Json:
 
 
 def _account(scope: Scope) -> list[Json]:
-    unsettled = f"sum({scope.audio('received')}) - sum({scope.of('transcriber_audio_seconds', SETTLED)})"
+    unsettled = f"sum({scope.audio('received')}) - sum({scope.of('transcriber_audio_seconds_total', SETTLED)})"
     return [
         stat(
             "Audio received",
@@ -106,7 +106,7 @@ def _size(scope: Scope) -> list[Json]:
             "Daemons",
             "Good is as many as were deployed; fewer means that some are down, or not scraped.",
             "none",
-            f"count({scope.gauge('transcriber_nats_connected')})",
+            f"count({scope.gauge('transcriber_nats_connected_ratio')})",
         ),
         stat(
             "Streams heard now",
@@ -118,7 +118,7 @@ def _size(scope: Scope) -> list[Json]:
 
 
 def _worst(scope: Scope) -> list[Json]:
-    p95 = quantile(0.95, in_range(scope.of("transcriber_end_to_end_latency_ms_bucket")), "stream, le")
+    p95 = quantile(0.95, in_range(scope.of("transcriber_end_to_end_latency_ms_milliseconds_bucket")), "stream, le")
     return [
         ranking(
             "Streams with the most gaps",

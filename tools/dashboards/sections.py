@@ -1,6 +1,6 @@
 """The sections that both dashboards have, asked of one stream and the daemons that hear it, or of everything.
 
-Metrics have the names that GET /metrics gives, and an OpenTelemetry collector with suffixes off.
+Metrics have Prometheus' names, which GET /metrics gives, and an OpenTelemetry collector by default.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from panels import Json, Query, connection, heatmap, lines, signed, stat
 
 WHICH = 'job=~"$job", instance=~"$instance"'
 DAEMON = "job, instance"
-HEARD = "transcriber_audio_seconds"
+HEARD = "transcriber_audio_seconds_total"
 BY_INSTANCE = "{{instance}}"
 
 
@@ -51,8 +51,8 @@ def quantile(share: float, buckets: str, by: str = "le") -> str:
 
 def share_of_promise(scope: Scope) -> str:
     """The daemons' p95 over the whole time range as a share of their promise; the worst of them."""
-    p95 = quantile(0.95, in_range(scope.of("transcriber_end_to_end_latency_ms_bucket")), f"{DAEMON}, le")
-    promise = f"max by ({DAEMON}) (transcriber_max_latency_ms{{{WHICH}}})"
+    p95 = quantile(0.95, in_range(scope.of("transcriber_end_to_end_latency_ms_milliseconds_bucket")), f"{DAEMON}, le")
+    promise = f"max by ({DAEMON}) (transcriber_max_latency_ms_milliseconds{{{WHICH}}})"
     return f"max({p95} / on ({DAEMON}) {promise})"
 
 
@@ -61,7 +61,7 @@ def share_lost(scope: Scope) -> str:
 
 
 def glance(scope: Scope) -> list[Json]:
-    restarts = scope.by_daemon(f"resets(process_uptime{{{WHICH}}}[$__range])")
+    restarts = scope.by_daemon(f"resets(process_uptime_seconds{{{WHICH}}}[$__range])")
     return [
         stat(
             "Audio that became gaps",
@@ -83,7 +83,7 @@ def glance(scope: Scope) -> list[Json]:
             "Daemons away from NATS",
             "Good is 0; whoever is away hears nothing now and publishes nothing.",
             "none",
-            f"sum(1 - ({scope.gauge('transcriber_nats_connected')}))",
+            f"sum(1 - ({scope.gauge('transcriber_nats_connected_ratio')}))",
             (1, "red"),
         ),
         stat(
@@ -114,9 +114,9 @@ def latency(scope: Scope) -> list[Json]:
     }
     panels = []
     for kind, (title, why) in kinds.items():
-        buckets = scope.of(f"transcriber_{kind}_latency_ms_bucket")
+        buckets = scope.of(f"transcriber_{kind}_latency_ms_milliseconds_bucket")
         quantiles = [Query(quantile(q, rate(buckets)), f"p{q:.0%}".rstrip("%")) for q in (0.5, 0.95, 0.99)]
-        promise = Query(f"min({scope.gauge('transcriber_max_latency_ms')})", "promise", limit=True)
+        promise = Query(f"min({scope.gauge('transcriber_max_latency_ms_milliseconds')})", "promise", limit=True)
         panels += [
             lines(title, why, "ms", *quantiles, *([promise] if kind == "end_to_end" else []), width=12),
             heatmap(
@@ -153,21 +153,21 @@ def fates(scope: Scope) -> list[Json]:
             "Windows dropped by reason",
             "Good is nothing beside the green line of what was queued; queue_full and deadline want more workers.",
             "suffix: /s",
-            Query(f"sum by (reason) ({rate(scope.of('transcriber_jobs_dropped'))})", "{{reason}}"),
-            Query(f"sum({rate(scope.of('transcriber_jobs_enqueued'))})", "enqueued", "green"),
+            Query(f"sum by (reason) ({rate(scope.of('transcriber_jobs_dropped_total'))})", "{{reason}}"),
+            Query(f"sum({rate(scope.of('transcriber_jobs_enqueued_total'))})", "enqueued", "green"),
         ),
     ]
 
 
 def chunks(scope: Scope) -> list[Json]:
-    received = f"sum({rate(scope.of('transcriber_chunks_received'))})"
-    filtered = f"sum({rate(scope.of('transcriber_chunks_filtered'))})"
+    received = f"sum({rate(scope.of('transcriber_chunks_received_total'))})"
+    filtered = f"sum({rate(scope.of('transcriber_chunks_filtered_total'))})"
     return [
         lines(
             "Chunks dropped by reason",
             "Good is nothing beside the green line; lag wants CPU; others are a producer's mistakes.",
             "suffix: /s",
-            Query(f"sum by (reason) ({rate(scope.of('transcriber_chunks_dropped'))})", "{{reason}}"),
+            Query(f"sum by (reason) ({rate(scope.of('transcriber_chunks_dropped_total'))})", "{{reason}}"),
             Query(received, "received", "green"),
         ),
         lines(
@@ -180,10 +180,10 @@ def chunks(scope: Scope) -> list[Json]:
             "Looks, second passes, repairs",
             "Good is partials alone; repeated decodes mean doubtful audio, repaired or unmixed samples a bad source.",
             "suffix: /s",
-            Query(f"sum({rate(scope.of('transcriber_partials_published'))})", "partials published"),
-            Query(f"sum({rate(scope.of('transcriber_decodes_repeated'))})", "decodes repeated"),
-            Query(f"sum({rate(scope.of('transcriber_samples_repaired'))})", "samples repaired"),
-            Query(f"sum({rate(scope.of('transcriber_samples_unmixed'))})", "samples unmixed"),
+            Query(f"sum({rate(scope.of('transcriber_partials_published_total'))})", "partials published"),
+            Query(f"sum({rate(scope.of('transcriber_decodes_repeated_total'))})", "decodes repeated"),
+            Query(f"sum({rate(scope.of('transcriber_samples_repaired_total'))})", "samples repaired"),
+            Query(f"sum({rate(scope.of('transcriber_samples_unmixed_total'))})", "samples unmixed"),
         ),
     ]
 
@@ -194,13 +194,13 @@ def worker(scope: Scope) -> list[Json]:
             "Worker busy",
             "Share of the time in the engine: good is below 70 %; above it for long, add workers or threads.",
             "percentunit",
-            Query(scope.gauge("transcriber_worker_busy"), BY_INSTANCE),
+            Query(scope.gauge("transcriber_worker_busy_ratio"), BY_INSTANCE),
         ),
         lines(
             "Real-time factor",
             "Seconds of engine per second of audio: good is what it was at start; a rise means a slower CPU.",
             "none",
-            Query(scope.gauge("transcriber_rtf"), BY_INSTANCE),
+            Query(scope.gauge("transcriber_rtf_ratio"), BY_INSTANCE),
         ),
         lines(
             "Lag of stored audio, seconds",
@@ -218,7 +218,7 @@ def worker(scope: Scope) -> list[Json]:
             "Audio in no window yet",
             "Good is at most one window (BUFFER_DURATION_SECS) per open stream; more means that windows do not close.",
             "s",
-            Query(scope.gauge("transcriber_buffer_size"), BY_INSTANCE),
+            Query(scope.gauge("transcriber_buffer_size_seconds"), BY_INSTANCE),
         ),
         signed(lines("Accounting difference", *_difference(scope))),
     ]
@@ -227,7 +227,7 @@ def worker(scope: Scope) -> list[Json]:
 def _difference(scope: Scope) -> tuple[str, str, Query]:
     """Received less every fate and what is pending, per daemon; pending is known per daemon only."""
     heard, settled = (f"sum by ({DAEMON}) ({HEARD}{{{WHICH}, fate{test}}})" for test in ('="received"', '!="received"'))
-    expr = f"{heard} - {settled} - sum by ({DAEMON}) (transcriber_audio_pending{{{WHICH}}})"
+    expr = f"{heard} - {settled} - sum by ({DAEMON}) (transcriber_audio_pending_seconds{{{WHICH}}})"
     why = (
         "received - transcribed - silent - gap - pending: good is 0, but for a spike where figures were read while a "
         "chunk came in; what stays is a defect of the program."
@@ -240,46 +240,48 @@ def process(scope: Scope) -> list[Json]:
 
 
 def _presence(scope: Scope) -> list[Json]:
+    reconnects = f"transcriber_nats_reconnects_total{{{WHICH}}}"
     return [
         connection(
             "Connection to NATS",
             "Good is an unbroken green band; red is time in which nothing was heard.",
-            scope.gauge("transcriber_nats_connected"),
+            scope.gauge("transcriber_nats_connected_ratio"),
             BY_INSTANCE,
         ),
         lines(
             "Connections made anew",
             "Good is 0; again and again means an unsteady network, or a server that drops this client.",
             "none",
-            Query(scope.by_daemon(f"increase(transcriber_nats_reconnects{{{WHICH}}}[$__rate_interval])"), BY_INSTANCE),
+            Query(scope.by_daemon(f"increase({reconnects}[$__rate_interval])"), BY_INSTANCE),
         ),
         lines(
             "Uptime",
             "Good is a rising line; each fall to 0, and each new line that begins there, is a restart.",
             "s",
-            Query(scope.gauge("process_uptime"), BY_INSTANCE),
+            Query(scope.gauge("process_uptime_seconds"), BY_INSTANCE),
         ),
         lines(
             "Restarts in the last 10 minutes",
             "Good is 0 outside of rollouts; a repeated one has its reason in the pod's last log lines.",
             "none",
-            Query(scope.by_daemon(f"resets(process_uptime{{{WHICH}}}[10m])"), BY_INSTANCE),
+            Query(scope.by_daemon(f"resets(process_uptime_seconds{{{WHICH}}}[10m])"), BY_INSTANCE),
         ),
     ]
 
 
 def _resources(scope: Scope) -> list[Json]:
+    cpu_time = f"process_cpu_time_seconds_total{{{WHICH}}}"
     return [
         lines(
             "CPU",
             "CPUs in use: good is below the pod's limit; at the limit the kernel throttles, and the RTF rises.",
             "suffix: CPU",
-            Query(scope.by_daemon(f"sum by ({DAEMON}) ({rate(f'process_cpu_time{{{WHICH}}}')})"), BY_INSTANCE),
+            Query(scope.by_daemon(f"sum by ({DAEMON}) ({rate(cpu_time)})"), BY_INSTANCE),
         ),
         lines(
             "Memory",
             "Resident memory: good is flat after the first minutes, and half of the pod's limit at most.",
             "bytes",
-            Query(scope.gauge("process_memory_usage"), BY_INSTANCE),
+            Query(scope.gauge("process_memory_usage_bytes"), BY_INSTANCE),
         ),
     ]

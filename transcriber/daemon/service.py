@@ -34,8 +34,8 @@ from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.requests import RequestHandler
 from transcriber.protocol import incoming
 from transcriber.recording import read_16k
-from transcriber.telemetry.exposition import CONTENT_TYPE
 from transcriber.telemetry.observer import Telemetry
+from transcriber.telemetry.prometheus import CONTENT_TYPE
 from transcriber.worker import capacity, scheduling
 from transcriber.worker.engine import Engine, WhisperEngine, WhisperOptions
 from transcriber.worker.queue import JobQueue

@@ -16,9 +16,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
-    InMemoryMetricReader,
     MetricExporter,
-    MetricReader,
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -26,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
 from transcriber.domain.errors import CannotStart
-from transcriber.telemetry.exposition import exposition
+from transcriber.telemetry.prometheus import Scraped
 from transcriber.threads import on_thread
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Providers:
 
     def __init__(self, options: TelemetryOptions) -> None:
         self._meters: MeterProvider | None = None
-        self._scraped: InMemoryMetricReader | None = None
+        self._scraped: Scraped | None = None
         self._tracers: TracerProvider | None = None
         try:
             self._build(options)
@@ -76,13 +74,11 @@ class Providers:
         if "service.name" not in OTELResourceDetector().detect().attributes:
             attributes["service.name"] = _SCOPE
         resource = Resource.create(attributes)
-        reader: MetricReader | None = None
         if options.metrics_exporter == "prometheus":
-            reader = self._scraped = InMemoryMetricReader()
+            self._scraped = scraped = Scraped()
+            self._meters = MeterProvider([scraped.reader], resource, shutdown_on_exit=False, views=scraped.views)
         elif (exporter := _metric_exporter(options)) is not None:
-            reader = PeriodicExportingMetricReader(exporter)
-        if reader is not None:
-            self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
+            self._meters = MeterProvider([PeriodicExportingMetricReader(exporter)], resource, shutdown_on_exit=False)
         if (span_exporter := _span_exporter(options)) is not None:
             self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._tracers.add_span_processor(BatchSpanProcessor(span_exporter))
@@ -94,7 +90,7 @@ class Providers:
     @property
     def scrape(self) -> Callable[[], str] | None:
         """What returns all metrics for Prometheus; None where they are exported in another way, or not at all."""
-        return None if self._scraped is None else partial(exposition, self._scraped)
+        return None if self._scraped is None else self._scraped.text
 
     @property
     def tracer(self) -> Tracer:
