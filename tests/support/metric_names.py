@@ -31,6 +31,7 @@ OURS = {
     "transcriber.lag.seconds": ("gauge", "s", set()),
     "transcriber.samples.repaired": ("counter", "{sample}", {"stream"}),
     "transcriber.samples.unmixed": ("counter", "{sample}", {"stream"}),
+    "transcriber.samples.trimmed": ("counter", "{sample}", {"stream"}),
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
 }

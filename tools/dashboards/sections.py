@@ -178,12 +178,13 @@ def chunks(scope: Scope) -> list[Json]:
         ),
         lines(
             "Looks, second passes, repairs",
-            "Good is partials alone; repeated decodes mean doubtful audio, repaired or unmixed samples a bad source.",
+            "Good is partials alone; repeated decodes mean doubtful audio, the other samples a bad source.",
             "suffix: /s",
             Query(f"sum({rate(scope.of('transcriber_partials_published_total'))})", "partials published"),
             Query(f"sum({rate(scope.of('transcriber_decodes_repeated_total'))})", "decodes repeated"),
             Query(f"sum({rate(scope.of('transcriber_samples_repaired_total'))})", "samples repaired"),
             Query(f"sum({rate(scope.of('transcriber_samples_unmixed_total'))})", "samples unmixed"),
+            Query(f"sum({rate(scope.of('transcriber_samples_trimmed_total'))})", "samples trimmed"),
         ),
     ]
 
