@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import speech
 from transcriber.worker.decoding import decode
-from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def cost(settings: Settings) -> Cost:
     windows = speech.windows(material, settings.sessions.stream)
     passes: list[list[float]] = []
     with one_thread() as call:
-        engine = await call(WhisperEngine, settings.whisper)
+        engine = await call(WhisperCppEngine, settings.whisper)
         await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
         began = time.monotonic()
         while not passes or time.monotonic() - began < _BUDGET:
@@ -57,7 +57,7 @@ async def cost(settings: Settings) -> Cost:
     return Cost(sum(map(median, zip(*passes, strict=True))), len(windows), material.seconds)
 
 
-def seconds(engine: WhisperEngine, window: Window) -> float:
+def seconds(engine: WhisperCppEngine, window: Window) -> float:
     """Decode one window as the daemon does, with all its passes; returns how long that took."""
     began = time.monotonic()
     decode(engine, window, None, lambda _work: True)

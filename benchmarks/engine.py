@@ -15,7 +15,7 @@ from benchmarks.score import Errors, Scorer
 from benchmarks.ways import Calls, Daemon, Pass, Piece, Plain, Way
 from benchmarks.words import errors
 from transcriber.settings import Settings, load
-from transcriber.worker.engine import WhisperEngine
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 if TYPE_CHECKING:
     from benchmarks.speech import Material
@@ -64,7 +64,7 @@ async def run(options: argparse.Namespace) -> Report:
         chosen["recorded_seconds"] = sum(one.seconds for one in materials["as_recorded"])
     budget = min(_BUDGET, options.seconds or _BUDGET)
     report = Report(benchmark="engine", settings=chosen, measured=_measured(options), notes=notes)
-    engine = WhisperEngine(settings.whisper)
+    engine = WhisperCppEngine(settings.whisper)
     found = {}
     async with AsyncExitStack() as stack:
         ways = await _ways(stack, options, engine, settings)
@@ -111,7 +111,7 @@ def _materials(options: argparse.Namespace) -> dict[str, list[Material]]:
 
 
 async def _ways(
-    stack: AsyncExitStack, options: argparse.Namespace, engine: WhisperEngine, settings: Settings
+    stack: AsyncExitStack, options: argparse.Namespace, engine: WhisperCppEngine, settings: Settings
 ) -> dict[str, Way]:
     """All ways by name, the daemon's last; what they run is stopped with the stack."""
     plain = Plain(settings.whisper, flash=True)

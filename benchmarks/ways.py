@@ -23,7 +23,8 @@ from transcriber.worker.thread import WhisperThread
 if TYPE_CHECKING:
     from benchmarks.speech import Material
     from transcriber.audio.stream import StreamOptions
-    from transcriber.worker.engine import WhisperEngine, WhisperOptions
+    from transcriber.worker.engine import WhisperOptions
+    from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -134,7 +135,7 @@ class Plain:
 class Daemon:
     """The daemon's resampling, VAD, windows, queue and thread, around an engine that is loaded already."""
 
-    engine: WhisperEngine
+    engine: WhisperCppEngine
     options: StreamOptions
 
     async def warm_up(self, piece: Piece) -> None:
@@ -157,7 +158,7 @@ class Worker:
     The thread is gone at the end, and with it its OpenMP team: see `one_thread`.
     """
 
-    def __init__(self, engine: WhisperEngine, samples: Samples) -> None:
+    def __init__(self, engine: WhisperCppEngine, samples: Samples) -> None:
         self._thread = WhisperThread(lambda: engine, _FOR_EVER)
         self._samples = samples
 

@@ -25,7 +25,8 @@ from transcriber.broker.connection import Connection
 from transcriber.domain.errors import CannotStart
 from transcriber.models import store
 from transcriber.models.ggml import check_model_file
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 
 def test_half_of_the_half_silent_material_is_silence() -> None:
@@ -155,7 +156,7 @@ def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> Non
     header = check_model_file(path)
     assert (header.size, header.weights) == ("tiny", "f16")
     assert store.MODELS["tiny.en"].size - path.stat().st_size == 4 + len("<|endoftext|>")
-    engine = WhisperEngine(WhisperOptions(path=path, threads=1, audio_ctx=512))
+    engine = WhisperCppEngine(WhisperOptions(path=path, threads=1, audio_ctx=512))
     for seconds in (1, 3):
         (segment,) = engine.transcribe(np.zeros(seconds * 16_000, np.float32), None).segments
         assert 6 <= len(segment.words) <= 11

@@ -18,7 +18,8 @@ from transcriber.audio.segmenter import POST_ROLL, PRE_ROLL
 from transcriber.audio.vad import FRAME
 from transcriber.domain.chunks import Encoding
 from transcriber.models import store
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -94,7 +95,7 @@ async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech, recordings: int
 ) -> None:
     """Word error rate of the joined finals at most 1 point above the model alone; 99 % of speech inside windows."""
-    engine = WhisperEngine(WhisperOptions(path=store.bundled_model_path(), threads=1))
+    engine = WhisperCppEngine(WhisperOptions(path=store.bundled_model_path(), threads=1))
     sets = dict([("heldout", heldout), ("heldout2", more_heldout)][:recordings])
     said = " ".join(speech.words for speech in sets.values())
     assert len(said.split()) >= 750 * recordings

@@ -27,7 +27,8 @@ from transcriber.domain.errors import Rejection
 from transcriber.models import store as modelstore
 from transcriber.models.ggml import MAGIC, check_model_file, tensors
 from transcriber.worker import capacity
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
@@ -259,14 +260,14 @@ async def test_a_model_that_memory_has_no_room_for_is_refused_with_both_figures(
 
 async def test_the_limit_of_a_container_counts() -> None:
     """The same with a reading of 50 MB: what is needed and what there is, and the worker has its engine still."""
-    worker = WhisperThread(lambda: WhisperEngine(WhisperOptions(path=BUNDLED, threads=1)), 20)
+    worker = WhisperThread(lambda: WhisperCppEngine(WhisperOptions(path=BUNDLED, threads=1)), 20)
     await worker.start(speech(1.0), rtf=0.1)
     worker.serve(queue := JobQueue(1))
     swap = ModelSwap(
         worker,
         queue,
         Models(BUNDLED),
-        lambda path: WhisperEngine(WhisperOptions(path=path, threads=1)),
+        lambda path: WhisperCppEngine(WhisperOptions(path=path, threads=1)),
         speech=lambda: speech(1.0),
         derive=lambda rtf: capacity.derive(20, 1.0, rtf),
         room=lambda: 50_000_000,

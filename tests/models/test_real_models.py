@@ -21,7 +21,8 @@ from transcriber.domain.timeline import Origin, Window
 from transcriber.models import store
 from transcriber.recording import read_16k
 from transcriber.worker.decoding import decode
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -29,8 +30,8 @@ MOST_WORDS_A_SECOND = 8
 
 
 @cache
-def engine(name: str) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(path=real.model(name), threads=1))
+def engine(name: str) -> WhisperCppEngine:
+    return WhisperCppEngine(WhisperOptions(path=real.model(name), threads=1))
 
 
 @cache

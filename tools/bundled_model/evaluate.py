@@ -26,7 +26,8 @@ from pywhispercpp.model import Model
 from signals import SAMPLE_RATE, SIGNALS, pink, signals
 
 from transcriber.worker.context import Fit, fitted
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -235,7 +236,7 @@ def without_speech(recognizer: Recognizer, longest: float = math.inf) -> list[st
 
 def word_times(path: Path) -> tuple[list[float], int]:
     """How far each word's start is from the truth by the daemon's own word timing, in seconds; and the words spoken."""
-    engine = WhisperEngine(WhisperOptions(path=path, threads=1))
+    engine = WhisperCppEngine(WhisperOptions(path=path, threads=1))
     errors: list[float] = []
     spoken = utterances("timed")
     for utterance in spoken:

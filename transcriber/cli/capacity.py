@@ -11,12 +11,13 @@ from transcriber.cli.commands import note, write
 from transcriber.daemon.service import speech
 from transcriber.models import store
 from transcriber.worker import capacity as queue_capacity
-from transcriber.worker.engine import Decoded, WhisperEngine, WhisperOptions
+from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from transcriber.settings import Settings
+    from transcriber.worker.engine import Decoded, Engine
 
 _BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.74 with one of two cores taken
 
@@ -29,7 +30,7 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
     engines: list[_Watched] = []
 
     def load() -> _Watched:
-        engines.append(_Watched(whisper))
+        engines.append(_Watched(load_engine(whisper), whisper.threads))
         return engines[0]
 
     worker = WhisperThread(load, settings.max_latency)
@@ -53,20 +54,20 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
     )
     write("\n".join(f"{name:12} {text}" for name, text in lines))
     if (share := median(engines[0].shares)) < _BUSY_SHARE and not settings.rtf:
-        note(f"the machine was busy: whisper.cpp got {share:.0%} of its threads' time; measure again when it is idle")
+        note(f"the machine was busy: the engine got {share:.0%} of its threads' time; measure again when it is idle")
 
 
-class _Watched(WhisperEngine):
-    """The engine, and for each pass the share that it got of its threads' time."""
+class _Watched:
+    """An engine, and for each pass the share that it got of its threads' time."""
 
-    def __init__(self, options: WhisperOptions) -> None:
-        super().__init__(options)
-        self._threads = options.threads
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self._engine, self._threads = engine, threads
+        self.model, self.work, self.close = engine.model, engine.work, engine.close
         self.shares: list[float] = []
 
     def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes
         began, cpu = time.monotonic(), time.process_time()
-        decoded = super().transcribe(*arguments, **named)
+        decoded = self._engine.transcribe(*arguments, **named)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
 

@@ -182,6 +182,8 @@ def models(options: argparse.Namespace) -> None:
         write(store.BUNDLED_NOTE)
     elif options.action == "pull":
         pulled = _pull(options.name, directory, store.Source(options.source) if options.source else None)
+        if options.format == store.Format.CTRANSLATE2:
+            pulled = store.pull_folder(options.name, directory, pulled)
         note(f"{options.name}: {pulled.origin}")
         write(f"{pulled.path}\nuse it with: WHISPER_MODEL_PATH={pulled.path}")
     else:

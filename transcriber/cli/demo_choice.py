@@ -13,7 +13,6 @@ from transcriber.cli.spoken import words
 from transcriber.client.producer import check_range
 from transcriber.domain.errors import ModelError, RecordingError, SettingError
 from transcriber.models import store
-from transcriber.models.ggml import check_model_file
 from transcriber.recording import Recording
 
 MODEL = "tiny.en"  # the smallest that knows English as it is spoken; one core keeps up with it
@@ -67,7 +66,7 @@ def _asked(name: str, say: Say) -> Path:
     known = store.MODELS.get(name)
     if known is None or Path(name).is_file():
         path = store.resolve(name, Path())
-        check_model_file(path)
+        store.check(path)
         return path.absolute()
     return store.bundled_model_path() if known.bundled else _pulled(name, say)
 

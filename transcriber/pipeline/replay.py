@@ -21,7 +21,7 @@ from transcriber.pipeline.verdict import Verdict, judge
 from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import Message, encode_final, encode_outputs
 from transcriber.worker.decoding import Read, decode
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.jobs import Outcome
 from transcriber.worker.one_thread import one_thread
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
     from transcriber.broker.jetstream import Arrival
     from transcriber.protocol.incoming import InputOptions
+    from transcriber.worker.engine import Engine, WhisperOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ class Replay:
         self._sessions = Sessions(options.sessions, lambda: uuid4().hex, tallies)
         self._outputs: list[Output] = []
         self._receiver = Receiver(self._sessions, tallies, self._outputs.extend, stored=True)
-        self._engine: WhisperEngine | None = None
+        self._engine: Engine | None = None
         self._call: Callable[..., asyncio.Future[Any]]
 
     async def messages(self, part: Part) -> AsyncIterator[Message]:
         """Decode as fast as the engine does; nothing is dropped. Raises `BrokerError`."""
         with one_thread() as self._call:
-            self._engine = await self._call(WhisperEngine, self._options.whisper)
+            self._engine = await self._call(load_engine, self._options.whisper)
             async for message in self._messages(part):
                 yield self._renamed(message)
 

@@ -21,6 +21,8 @@ POSITIONS = 1500  # 30 s, what Whisper was trained on
 # word error rate of the bundled model, so that either flash attention is off or the context is such a multiple.
 FLASH_STEP = 256
 _SPARE = 64  # positions, 1.28 s of silence at least: with none of them tiny.en runs away; with 128 it is no better
+_SPARE_OF_ANY = 250  # positions, 5 s, for an engine that takes any context: with less, official models run away
+_MORE = 250  # positions: 5 s more of silence for a second pass
 _SLACK = 8  # positions, 0.16 s: the bundled model's word error rate is the same with 0 to 64
 _FLOOR = 128  # positions; shorter windows are rare, and cost little then
 _LARGE_V3_MELS = 128  # large-v3 and turbo, for which reduced contexts are reported to fail
@@ -78,6 +80,19 @@ def fitted(samples: int, fit: Fit, *, flash: bool) -> int:
 def wider(positions: int) -> int:
     """The context for a second pass over a window whose first one is in doubt: 5 s more of silence."""
     return min(POSITIONS, _stepped(positions + FLASH_STEP))
+
+
+def fitted_exactly(samples: int, fit: Fit, attempt: int = 0) -> int:
+    """The same for an engine that takes any context: encoder positions, of a pass after the first 5 s more."""
+    own = math.ceil(max(samples, 1) / POSITION)
+    match fit:
+        case Fit.FULL:
+            return POSITIONS
+        case Fit.ROOMY:
+            own += _SPARE_OF_ANY
+        case Fit.TIGHT:
+            own = max(_FLOOR, own + _SLACK)
+    return min(POSITIONS, own + (_MORE if attempt else 0))
 
 
 def _stepped(positions: int) -> int:

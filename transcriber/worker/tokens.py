@@ -1,12 +1,10 @@
-"""What whisper.cpp said, token by token, to segments and words."""
+"""What an engine said, token by token, to segments and words. Pure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import _pywhispercpp as whisper
+from typing import TYPE_CHECKING
 
 from transcriber.domain.results import Segment, Word
 from transcriber.domain.timeline import SAMPLE_RATE
@@ -14,7 +12,7 @@ from transcriber.domain.timeline import SAMPLE_RATE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TICK = SAMPLE_RATE // 100  # whisper.cpp counts in 10 ms
+TICK = SAMPLE_RATE // 100  # samples: whisper.cpp counts in 10 ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +27,6 @@ class Token:
     end: int
     log: float
     time: int | None = None
-
-
-def read_tokens(context: Any) -> list[Token]:  # noqa: ANN401 - the bindings have no types
-    """Everything that the last pass said, up to the end of the text."""
-    end_of_text, first_time = whisper.whisper_token_eot(context), whisper.whisper_token_beg(context)
-    tokens: list[Token] = []
-    for i in range(whisper.whisper_full_n_segments(context)):
-        for j in range(whisper.whisper_full_n_tokens(context, i)):
-            data = whisper.whisper_full_get_token_data(context, i, j)
-            if data.id < end_of_text:
-                text = whisper.whisper_token_to_bytes(context, data.id)
-                tokens.append(Token(text=text, start=data.t0, end=data.t1, log=data.plog))
-            elif data.id >= first_time:  # each step is 20 ms
-                tokens.append(
-                    Token(text=b"", start=data.t0, end=data.t1, log=data.plog, time=2 * (data.id - first_time))
-                )
-    return tokens
 
 
 def segments(tokens: list[Token], length: int) -> tuple[Segment, ...]:
@@ -114,7 +95,7 @@ class _Word:
 
 
 def _clamp(ticks: int, length: int) -> int:
-    return min(max(ticks * _TICK, 0), length)
+    return min(max(ticks * TICK, 0), length)
 
 
 def geometric_mean(logs: list[float]) -> float:

@@ -11,9 +11,9 @@ import pytest
 import whispers
 
 from transcriber.domain.errors import ModelError
-from transcriber.models.conversion import convert, mel_filters
 from transcriber.models.ggml import ModelHeader, check_model_file
 from transcriber.models.store import bundled_model_path
+from transcriber.models.to_ggml import convert, mel_filters
 
 FILTERS = mel_filters(bundled_model_path())
 WEIGHTS = whispers.weights()

@@ -23,9 +23,9 @@ import whispers
 from command import Command
 
 from transcriber.domain.errors import ModelError, Unavailable
-from transcriber.models.conversion import convert, mel_filters
 from transcriber.models.index import PACKAGED, Packaged, Wheel
 from transcriber.models.store import MODELS, Published, Source, bundled_model_path, pull, verify
+from transcriber.models.to_ggml import convert, mel_filters
 
 WHOLE = whispers.model_bin(whispers.weights())
 PARTS = {"probe-1": WHOLE[:1_000_001], "probe-2": WHOLE[1_000_001:]}

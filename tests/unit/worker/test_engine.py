@@ -22,15 +22,16 @@ from transcriber.worker import engine as engine_module
 from transcriber.worker import tokens
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 
-def load(**options: object) -> WhisperEngine:
-    return WhisperEngine(WhisperOptions(path=store.bundled_model_path(), threads=1, **options))  # type: ignore[arg-type]
+def load(**options: object) -> WhisperCppEngine:
+    return WhisperCppEngine(WhisperOptions(path=store.bundled_model_path(), threads=1, **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def engine() -> WhisperEngine:
+def engine() -> WhisperCppEngine:
     return load()
 
 
@@ -38,11 +39,11 @@ def utterance(speech: Speech, index: int) -> np.ndarray:
     return speech.cut(index, index + 1).samples
 
 
-def text(engine: WhisperEngine, samples: np.ndarray) -> str:
+def text(engine: WhisperCppEngine, samples: np.ndarray) -> str:
     return " ".join(s.text for s in engine.transcribe(samples, None).segments)
 
 
-def test_speech_becomes_its_words(engine: WhisperEngine, demo_speech: Speech) -> None:
+def test_speech_becomes_its_words(engine: WhisperCppEngine, demo_speech: Speech) -> None:
     """A sentence comes back as it was said, under the model's name and language."""
     sentence = demo_speech.cut(3, 4)
     decoded = engine.transcribe(soxr.resample(sentence.samples, sentence.rate, 16_000, "HQ"), None)
@@ -52,12 +53,12 @@ def test_speech_becomes_its_words(engine: WhisperEngine, demo_speech: Speech) ->
 
 
 @pytest.mark.parametrize("language", ["auto", "de", "xx", ""])
-def test_an_english_model_stays_english(engine: WhisperEngine, heldout: Speech, language: str) -> None:
+def test_an_english_model_stays_english(engine: WhisperCppEngine, heldout: Speech, language: str) -> None:
     """A hint that the model cannot follow changes neither the text nor the language that is reported."""
     assert engine.transcribe(utterance(heldout, 2), language) == engine.transcribe(utterance(heldout, 2), None)
 
 
-def test_words_come_from_token_data_with_bounds_and_confidences(engine: WhisperEngine, heldout: Speech) -> None:
+def test_words_come_from_token_data_with_bounds_and_confidences(engine: WhisperCppEngine, heldout: Speech) -> None:
     """Words joined are the text; they lie in order inside the window; confidences are probabilities."""
     samples = utterance(heldout, 1)
     (segment,) = engine.transcribe(samples, None).segments
@@ -73,7 +74,7 @@ def test_words_come_from_token_data_with_bounds_and_confidences(engine: WhisperE
     assert segment.confidence == pytest.approx(float(np.mean([w.confidence for w in segment.words])), abs=0.2)
 
 
-def test_every_call_sets_every_parameter(engine: WhisperEngine, heldout: Speech) -> None:
+def test_every_call_sets_every_parameter(engine: WhisperCppEngine, heldout: Speech) -> None:
     """The same window gives the same result whatever was decoded, hinted or aborted before it."""
     first = engine.transcribe(utterance(heldout, 2), None)
     engine.transcribe(utterance(heldout, 5), "de")
@@ -91,7 +92,7 @@ def test_a_prompt_and_a_full_context_are_accepted(heldout: Speech) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])
-def test_a_window_shorter_than_whisper_likes_is_padded(engine: WhisperEngine, length: int) -> None:
+def test_a_window_shorter_than_whisper_likes_is_padded(engine: WhisperCppEngine, length: int) -> None:
     """Under 0.1 s whisper.cpp decodes nothing and under 1 s it warns: padding keeps both away, bounds stay inside."""
     for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
         assert segment.end <= length
@@ -116,7 +117,7 @@ def test_flash_attention_is_used_only_at_contexts_that_it_gets_right(
     assert load(audio_ctx=audio_ctx, use_gpu=use_gpu).flash == flash
 
 
-def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A non-zero status of whisper_full is not taken for an empty result."""
     monkeypatch.setattr(engine_module.whisper, "whisper_full", lambda *_: -6)
     with pytest.raises(EngineError, match="whisper_full returned -6"):
@@ -145,7 +146,7 @@ def _asked_before() -> Stop:
 
 @pytest.mark.parametrize("make", [_asked_before, _AskedWithin])
 def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
-    engine: WhisperEngine, heldout: Speech, make: Callable[[], Stop]
+    engine: WhisperCppEngine, heldout: Speech, make: Callable[[], Stop]
 ) -> None:
     """Before it begins, or while it runs; the next pass gives what it always gave."""
     samples = utterance(heldout, 2)
@@ -157,7 +158,7 @@ def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
 
 
 def test_the_question_whether_to_stop_takes_the_gil_only_when_the_answer_is_yes(
-    engine: WhisperEngine, heldout: Speech
+    engine: WhisperCppEngine, heldout: Speech
 ) -> None:
     """Beside a busy event loop a thread that wants the GIL waits: a pass that nobody stops does not ask for it."""
 
@@ -173,7 +174,7 @@ def test_the_question_whether_to_stop_takes_the_gil_only_when_the_answer_is_yes(
     assert Counting.answers == [False]  # once, when the pass begins; there are more tokens than that
 
 
-def test_what_can_be_stopped_keeps_nothing_alive(engine: WhisperEngine, heldout: Speech) -> None:
+def test_what_can_be_stopped_keeps_nothing_alive(engine: WhisperCppEngine, heldout: Speech) -> None:
     """The bindings' parameters and the callbacks that hold them would otherwise be there for ever."""
     stop = Stop()
     engine.transcribe(utterance(heldout, 2), None, stop)
@@ -212,7 +213,7 @@ def test_a_pass_that_says_more_than_there_is_time_for_is_ended(heldout: Speech) 
     assert len(cut.segments[0].words) < sum(len(segment.words) for segment in whole.segments)
 
 
-class _Hasty(WhisperEngine):
+class _Hasty(WhisperCppEngine):
     """Gives every window the tokens of one that lasts a quarter of a second."""
 
     def _parameters(self, length: int, language: str | None, attempt: int) -> Any:
@@ -221,7 +222,7 @@ class _Hasty(WhisperEngine):
         return parameters
 
 
-def test_a_window_leaves_no_object_behind(engine: WhisperEngine, heldout: Speech) -> None:
+def test_a_window_leaves_no_object_behind(engine: WhisperCppEngine, heldout: Speech) -> None:
     """Not even in CPython's lists of freed tuples, which a full collection empties but hours without one fill."""
     samples, windows = utterance(heldout, 1), 20
 
@@ -236,7 +237,7 @@ def test_a_window_leaves_no_object_behind(engine: WhisperEngine, heldout: Speech
     assert blocks_after(windows) - before < windows
 
 
-async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperEngine, heldout: Speech) -> None:
+async def test_the_event_loop_runs_while_whisper_decodes(engine: WhisperCppEngine, heldout: Speech) -> None:
     """whisper_full releases the GIL: ticks go on during a pass."""
     samples = np.resize(heldout.samples, 28 * 16_000)
     decoding = asyncio.create_task(asyncio.to_thread(engine.transcribe, samples, None))
@@ -261,7 +262,7 @@ def test_the_interpreter_ends_cleanly_after_decoding() -> None:
     script = (
         "import numpy as np; from transcriber.models import store; from transcriber.worker import engine\n"
         "options = engine.WhisperOptions(path=store.bundled_model_path(), threads=1)\n"
-        "engine.WhisperEngine(options).transcribe(np.zeros(16000, np.float32), None)\n"
+        "engine.WhisperCppEngine(options).transcribe(np.zeros(16000, np.float32), None)\n"
         "del engine._log\n"  # as happens in the course of finalization
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

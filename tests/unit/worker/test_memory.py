@@ -68,11 +68,12 @@ import sys
 import psutil
 from pathlib import Path
 from transcriber.daemon.service import speech
-from transcriber.worker.engine import WhisperEngine, WhisperOptions
+from transcriber.worker.engine import WhisperOptions
+from transcriber.worker.engines.whispercpp import WhisperCppEngine
 samples, process, used = speech(30), psutil.Process(), []
 for _ in range(4):
     before = process.memory_info().rss
-    engine = WhisperEngine(WhisperOptions(path=Path(sys.argv[1]), threads=1))
+    engine = WhisperCppEngine(WhisperOptions(path=Path(sys.argv[1]), threads=1))
     engine.transcribe(samples, None, attempt=2)
     used.append(process.memory_info().rss - before)
     engine.close()

@@ -19,7 +19,7 @@ from transcriber.domain.errors import ModelError
 
 VERSION = 6
 SPEC = "WhisperSpec"
-_TYPES = {0: "<f4", 1: "|i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # CTranslate2's DataType, what a Whisper may have of it
+DTYPES = {0: "<f4", 1: "|i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # CTranslate2's DataType, what a Whisper may have of it
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ class _Cursor:
     def variable(self) -> tuple[str, Array]:
         name, rank = self.text(), self.number("B")
         shape = tuple(self.number("I") for _ in range(rank))
-        kind, size = np.dtype(_TYPES[self.number("B")]), self.number("I")
+        kind, size = np.dtype(DTYPES[self.number("B")]), self.number("I")
         if size != prod(shape) * kind.itemsize:
             raise ValueError(f"{name} has {size} bytes, which is not {kind} {list(shape)}")
         return name, self.take(size).view(kind).reshape(shape)

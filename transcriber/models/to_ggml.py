@@ -16,7 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 from transcriber.domain.errors import ModelError
-from transcriber.models.ct2 import Array, read_weights
+from transcriber.models.byte_level import spelled
+from transcriber.models.ct2_weights import Array, read_weights
 from transcriber.models.ggml import BASE_TOKENS, FFT_BINS, MAGIC, ModelHeader, Tensor, tensors
 
 F16 = 1  # ggml's file type, and its type of one tensor
@@ -51,16 +52,16 @@ def convert(weights: Path, vocabulary: str, filters: bytes, target: Path) -> Non
     Whisper of 80 mel bands, or its vocabulary is too short; OSError is the caller's.
     """
     found = read_weights(weights)
-    spelled = vocabulary.split("\n")[:TOKENS]
-    if len(spelled) < TOKENS:
-        raise ModelError(str(weights), f"its vocabulary has {len(spelled)} tokens, must have {TOKENS}")
+    names = vocabulary.split("\n")[:TOKENS]
+    if len(names) < TOKENS:
+        raise ModelError(str(weights), f"its vocabulary has {len(names)} tokens, must have {TOKENS}")
     try:
-        header = _header(found)
+        header = header_of(found)
         if header.n_mels != MELS:
             raise ModelError(str(weights), f"has {header.n_mels} mel bands, must have {MELS}")
         with target.open("wb") as file:
             file.write(MAGIC + struct.pack("<11i", *astuple(header)) + filters + struct.pack("<i", TOKENS))
-            for token in map(_spelled, spelled):
+            for token in map(spelled, names):
                 file.write(struct.pack("<i", len(token)) + token)
             for name, tensor in tensors(header).items():
                 _write(file, name, tensor, _find(found, name))
@@ -79,7 +80,8 @@ def mel_filters(model: Path) -> bytes:
     return shape + (np.frombuffer(filters, "<f4") + np.float32(0)).astype("<f4").tobytes()
 
 
-def _header(found: Mapping[str, Array]) -> ModelHeader:
+def header_of(found: Mapping[str, Array]) -> ModelHeader:
+    """Return the dimensions of a Whisper. Raises KeyError, IndexError: it lacks what every Whisper has."""
     n_vocab, width = found["decoder/embeddings/weight"].shape
     positions = {side: len(found[f"{side}/position_encodings/encodings"]) for side in ("encoder", "decoder")}
     heads = {side: int(found[f"{side}/num_heads"]) for side in positions}
@@ -119,17 +121,3 @@ def _write(file: BinaryIO, name: str, tensor: Tensor, data: Array) -> None:
     file.write(struct.pack(f"<{3 + len(shape)}i", len(shape), len(name), tensor.type.id, *tensor.shape))
     file.write(name.encode())
     file.write(np.ascontiguousarray(data, "<f2" if tensor.type.id == F16 else "<f4").data)
-
-
-def _spelled(token: str) -> bytes:
-    return bytes(_ALPHABET[character] for character in token)
-
-
-def _alphabet() -> dict[str, int]:
-    """GPT-2's letter for each byte: the visible ones of Latin-1 are their own, the others follow from U+0100 on."""
-    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = (byte for byte in range(256) if byte not in own)
-    return {chr(byte): byte for byte in own} | {chr(256 + number): byte for number, byte in enumerate(others)}
-
-
-_ALPHABET = _alphabet()

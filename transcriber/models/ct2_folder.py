@@ -1,0 +1,133 @@
+"""Prove that a folder holds a complete CTranslate2 Whisper, before native code sees it.
+
+CTranslate2 looks for `model.bin`, `config.json` and a vocabulary. What Whisper says in tokens is read back through the
+vocabulary, and a prompt goes in through `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transcriber.domain import languages
+from transcriber.domain.errors import ModelError
+from transcriber.models.byte_level import spelled
+from transcriber.models.ct2_weights import read_weights
+from transcriber.models.to_ggml import header_of
+
+if TYPE_CHECKING:
+    from transcriber.models.ggml import ModelHeader
+
+WEIGHTS, CONFIG, TOKENIZER = "model.bin", "config.json", "tokenizer.json"
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # of newer and of older conversions
+
+_END_OF_TEXT, _START, _TRANSLATE, _FIRST_TIME = "<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|0.00|>"
+_SPECIAL = (_END_OF_TEXT, _START, _TRANSLATE, "<|transcribe|>", "<|startofprev|>", "<|notimestamps|>", _FIRST_TIME)
+TIME_SECS = 0.02  # from one timestamp to the next
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Tokens by number, spelled in GPT-2's alphabet or named in `<|` and `|>`, and their numbers."""
+
+    tokens: tuple[str, ...]
+    numbers: dict[str, int]
+
+    def text(self, number: int) -> bytes | None:
+        """The bytes that a token stands for; None where it is no text."""
+        return spelled(self.tokens[number]) if number < self.numbers[_END_OF_TEXT] else None
+
+    def seconds(self, number: int) -> float | None:
+        """What a timestamp says; None of any other token."""
+        steps = number - self.numbers[_FIRST_TIME]
+        return steps * TIME_SECS if steps >= 0 else None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that have a token. Conversions differ in how they name some: their order does not."""
+        return languages.WHISPER_ORDER[: self.numbers[_TRANSLATE] - self.numbers[_START] - 1]
+
+    def number_of(self, language: str) -> int:
+        """The token of a language."""
+        return self.numbers[_START] + 1 + languages.WHISPER_ORDER.index(language)
+
+    def language(self, token: str) -> str:
+        """The code of a language's token."""
+        return languages.WHISPER_ORDER[self.numbers[token] - self.numbers[_START] - 1]
+
+    @property
+    def unspoken(self) -> list[int]:
+        """Tokens that are neither text, nor its end, nor a timestamp: they belong into prompts."""
+        return list(range(self.numbers[_START], self.numbers[_FIRST_TIME]))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A CTranslate2 Whisper on disk."""
+
+    path: Path
+    header: ModelHeader
+    vocabulary: Vocabulary
+
+
+def check_model_folder(path: str | Path) -> ModelFolder:
+    """Return what the folder holds, when CTranslate2 can take it. The weights are not read.
+
+    Raises ModelError: no such folder, a file missing, cut off, of another kind, or a vocabulary of another model.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelError(str(path), "is not a folder" if path.exists() else "no such folder")
+    try:
+        header = _read_header(path / WEIGHTS)
+        _read_json(path / CONFIG)
+        _read_json(path / TOKENIZER)
+        vocabulary = _read_vocabulary(path)
+    except FileNotFoundError as error:
+        raise ModelError(str(path), f"has no {Path(error.filename).name}") from None
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read: {error.strerror}") from error
+    if len(vocabulary.tokens) != header.n_vocab:
+        reason = f"its vocabulary has {len(vocabulary.tokens)} tokens, its weights have {header.n_vocab}"
+        raise ModelError(str(path), reason)
+    return ModelFolder(path, header, vocabulary)
+
+
+def _read_header(path: Path) -> ModelHeader:
+    if path.stat().st_size == 0:  # which cannot be mapped
+        raise ModelError(str(path), "is empty")
+    try:
+        return header_of(read_weights(path))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ModelError(str(path), f"is not a Whisper: it lacks {error}") from error
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(str(path), f"is not JSON: {error}") from error
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    found = next((path / name for name in VOCABULARIES if (path / name).exists()), path / VOCABULARIES[-1])
+    if found.suffix == ".json":
+        names = _read_json(found)
+    else:
+        try:
+            names = found.read_text("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise ModelError(str(found), f"is not text: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(str(found), "must be a list of tokens")
+    vocabulary = Vocabulary(tuple(names), {name: number for number, name in enumerate(names)})
+    if missing := [name for name in _SPECIAL if name not in vocabulary.numbers]:
+        raise ModelError(str(found), f"lacks {', '.join(missing)}")
+    try:
+        for name in names[: vocabulary.numbers[_END_OF_TEXT]]:
+            spelled(name)
+    except KeyError as error:
+        raise ModelError(str(found), f"has a token with {error}, which is not of GPT-2's alphabet") from error
+    return vocabulary

@@ -1,0 +1,41 @@
+"""The engine that a model's files are made for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from transcriber.domain.errors import EngineError
+from transcriber.worker.engine import EngineName
+
+if TYPE_CHECKING:
+    from transcriber.worker.engine import Engine, WhisperOptions
+
+log = logging.getLogger(__name__)
+
+_EXTRA = "pip install 'transcriber[ctranslate2]'"
+
+
+def load_engine(options: WhisperOptions) -> Engine:
+    """Load the model at `options.path`, which must have been verified. Raises `EngineError`: the engine refuses it.
+
+    An engine's library is imported here, so that only one of them needs to be installed and is in memory.
+    """
+    name = options.chosen_engine
+    why = "as WHISPER_ENGINE says" if options.engine else f"as the model is a {_format(options)}"
+    log.info("engine: %s, %s", name, why)
+    if name is EngineName.WHISPER_CPP:
+        from transcriber.worker.engines.whispercpp import WhisperCppEngine  # noqa: PLC0415
+
+        return WhisperCppEngine(options)
+    try:
+        from transcriber.worker.engines.ctranslate2 import CTranslate2Engine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"{options.path} is for CTranslate2, which is not installed ({error.name}): {_EXTRA}"
+        ) from None
+    return CTranslate2Engine(options)
+
+
+def _format(options: WhisperOptions) -> str:
+    return "folder" if options.path.is_dir() else "file"
