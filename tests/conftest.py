@@ -13,6 +13,8 @@ import pytest
 from harness import Client, Daemon, NatsServer, Speech
 from places import DATA
 
+from transcriber.models import store
+
 # No test fails for the time that it takes: the machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -54,6 +56,14 @@ async def daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemo
     """The real command with the real model, ready."""
     async with Daemon(nats_server.url) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def bundled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model in CTranslate2's format."""
+    directory = tmp_path_factory.mktemp("models")
+    bundled = store.MODELS["dispatch-mini"]
+    return store.pull_folder(bundled.name, directory, store.pull(bundled.name, directory)).path
 
 
 @pytest.fixture(scope="session")

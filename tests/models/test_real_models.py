@@ -19,10 +19,12 @@ from benchmarks_run import bench
 from transcriber.cli.spoken import matching, words
 from transcriber.domain.timeline import Origin, Window
 from transcriber.models import store
+from transcriber.models.index import PACKAGED
+from transcriber.models.store import Format
 from transcriber.recording import read_16k
 from transcriber.worker.decoding import decode
-from transcriber.worker.engine import WhisperOptions
-from transcriber.worker.engines.whispercpp import WhisperCppEngine
+from transcriber.worker.engine import Engine, WhisperOptions
+from transcriber.worker.engines.loading import load_engine
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -30,8 +32,8 @@ MOST_WORDS_A_SECOND = 8
 
 
 @cache
-def engine(name: str) -> WhisperCppEngine:
-    return WhisperCppEngine(WhisperOptions(path=real.model(name), threads=1))
+def engine(name: str, model_format: Format = Format.GGML) -> Engine:
+    return load_engine(WhisperOptions(path=real.model(name, model_format), threads=1))
 
 
 @cache
@@ -41,26 +43,38 @@ def talk() -> tuple[np.ndarray, list[dict[str, Any]]]:
     return read_16k(store.bundled("talk.flac")), rows
 
 
+FORMATS = pytest.mark.parametrize("model_format", list(Format))
+
+
+@FORMATS
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
-def test_cut_windows_are_understood_and_end(name: str) -> None:
+def test_cut_windows_are_understood_and_end(name: str, model_format: Format) -> None:
     """Each sentence alone, as the daemon decodes it: the words, and no more of them than there are."""
     samples, rows = talk()
     right = said = 0
     for row in rows:
         cut = samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)]
         window = Window(origin=Origin("s", "x"), sequence=0, start=0, end=len(cut), samples=cut, language="en")
-        found = decode(engine(name), window, None, lambda _work: True)
+        found = decode(engine(name, model_format), window, None, lambda _work: True)
         heard, spoken = words(found.recognition.text), words(row["words"])
         assert len(heard) <= 1.3 * len(spoken) + 2
         right, said = right + matching(spoken, heard), said + len(spoken)
     assert right >= 0.94 * said
 
 
-def test_words_lie_where_they_are_said() -> None:
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_a_converted_model_is_the_published_one_to_the_byte(name: str) -> None:
+    """What is made of the ggml file has the sha256 of the official conversion for CTranslate2."""
+    folder = real.model(name, Format.CTRANSLATE2)
+    assert store.digest(folder / "model.bin") == PACKAGED[name].sha256
+
+
+@FORMATS
+def test_words_lie_where_they_are_said(model_format: Format) -> None:
     """Over a window of several sentences: in order, inside the window, and none in the pauses between them."""
     samples, rows = talk()
     end = round(rows[2]["end"] * 16_000)
-    (found,) = [engine("tiny.en").transcribe(samples[:end], "en")]
+    (found,) = [engine("tiny.en", model_format).transcribe(samples[:end], "en")]
     heard = [word for segment in found.segments for word in segment.words]
     assert [word.start for word in heard] == sorted(word.start for word in heard)
     assert all(0 <= word.start <= word.end <= end for word in heard)
@@ -69,14 +83,16 @@ def test_words_lie_where_they_are_said() -> None:
     assert sum(inside) >= 0.9 * len(inside)
 
 
-def test_the_language_is_detected_and_leaves_no_trace() -> None:
+@FORMATS
+def test_the_language_is_detected_and_leaves_no_trace(model_format: Format) -> None:
     """`auto` is right whatever was decoded before, and what follows is not changed by it."""
     samples = talk()[0][: 5 * 16_000]
-    first = engine("base").transcribe(samples, "auto")
+    base = engine("base", model_format)
+    first = base.transcribe(samples, "auto")
     assert first.language == "en"
-    engine("base").transcribe(samples, "de", attempt=1)
-    assert engine("base").transcribe(samples, "auto") == first
-    assert engine("base").transcribe(samples, "en").segments == first.segments
+    base.transcribe(samples, "de", attempt=1)
+    assert base.transcribe(samples, "auto") == first
+    assert base.transcribe(samples, "en").segments == first.segments
 
 
 def test_streaming_loses_few_words_and_never_runs_away(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from transcriber.domain.errors import ModelError
 from transcriber.models import store
+from transcriber.models.store import Format
 
 SPEECH = os.environ.get("TRANSCRIBER_REAL_SPEECH")  # a folder with a manifest.json, as `benchmarks fidelity` takes it
 
@@ -24,11 +25,12 @@ class Row:
     text: str | None
 
 
-def model(name: str) -> Path:
+def model(name: str, model_format: Format = Format.GGML) -> Path:
     """The official model, from where tests keep it; pulled if need be. Skips the test where that cannot be done."""
     folder = Path(os.environ.get("TRANSCRIBER_REAL_MODELS") or store.models_dir())
     try:
-        return store.pull(name, folder).path
+        pulled = store.pull(name, folder)
+        return (pulled if model_format is Format.GGML else store.pull_folder(name, folder, pulled)).path
     except ModelError as error:
         pytest.skip(f"{name} cannot be had: {error}")
 

@@ -82,7 +82,7 @@ def check_model_folder(path: str | Path) -> ModelFolder:
         raise ModelError(str(path), "is not a folder" if path.exists() else "no such folder")
     try:
         header = _read_header(path / WEIGHTS)
-        _read_json(path / CONFIG)
+        _check_config(path / CONFIG)
         _read_json(path / TOKENIZER)
         vocabulary = _read_vocabulary(path)
     except FileNotFoundError as error:
@@ -102,6 +102,15 @@ def _read_header(path: Path) -> ModelHeader:
         return header_of(read_weights(path))
     except (KeyError, IndexError, ValueError) as error:
         raise ModelError(str(path), f"is not a Whisper: it lacks {error}") from error
+
+
+def _check_config(path: Path) -> None:
+    """What CTranslate2 asks of it at each window: it would fail there."""
+    config = _read_json(path)
+    for name in ("suppress_ids", "suppress_ids_begin"):
+        value = config.get(name) if isinstance(config, dict) else None
+        if not isinstance(value, list) or not all(isinstance(number, int) for number in value):
+            raise ModelError(str(path), "must have lists of numbers called suppress_ids and suppress_ids_begin")
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is

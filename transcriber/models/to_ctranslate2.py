@@ -54,10 +54,21 @@ def convert(model: Path, target: Path) -> None:
     names = [*map(spell, tokens), *_specials(header, len(tokens))]
     (target / "vocabulary.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
     (target / TOKENIZER).write_text(json.dumps(_tokenizer(names, tokens), ensure_ascii=False), "utf-8")
-    heads = [[int(n) for n in pair.split(",")] for pair in _HEADS.get(_shape(header), "").split()]
-    (target / CONFIG).write_text(json.dumps({"alignment_heads": heads or _upper_half(header), "suppress_ids": []}))
+    (target / CONFIG).write_text(json.dumps(_config(header, names)), "utf-8")
     with (target / WEIGHTS).open("wb") as file:
         _write_weights(file, header, tensors)
+
+
+def _config(header: ModelHeader, names: list[str]) -> dict[str, object]:
+    """What CTranslate2 needs. Names of sounds are not suppressed: without them Whisper makes up words instead."""
+    heads = [[int(n) for n in pair.split(",")] for pair in _HEADS.get(_shape(header), "").split()]
+    start, end = names.index("<|startoftranscript|>"), names.index("<|translate|>")
+    return {
+        "alignment_heads": heads or _upper_half(header),
+        "lang_ids": list(range(start + 1, end)),
+        "suppress_ids": [],
+        "suppress_ids_begin": [names.index(spell(b" ")), names.index("<|endoftext|>")],
+    }
 
 
 def _shape(header: ModelHeader) -> tuple[int, int, int]:

@@ -40,7 +40,9 @@ def log_mel(samples: NDArray[np.float32], bands: int, frames: int) -> NDArray[np
     edge = samples[_EDGE:0:-1]
     padded[_EDGE - len(edge) : _EDGE] = edge
     padded[_EDGE : _EDGE + len(samples)] = samples[: len(padded) - _EDGE]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]
+    # A view that overlaps itself. numpy's own function for that keeps an object for ever at each call.
+    step = padded.itemsize
+    windows = np.ndarray((heard, _FFT), np.float32, padded, strides=(_HOP * step, step))
     spectrum = np.fft.rfft(windows * _HANN, axis=1)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     features = np.full((bands, frames), np.log10(_LEAST_POWER), np.float32)

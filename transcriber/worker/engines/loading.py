@@ -22,6 +22,7 @@ def load_engine(options: WhisperOptions) -> Engine:
     An engine's library is imported here, so that only one of them needs to be installed and is in memory.
     """
     name = options.chosen_engine
+    _check_format(options)
     why = "as WHISPER_ENGINE says" if options.engine else f"as the model is a {_format(options)}"
     log.info("engine: %s, %s", name, why)
     if name is EngineName.WHISPER_CPP:
@@ -35,6 +36,15 @@ def load_engine(options: WhisperOptions) -> Engine:
             f"{options.path} is for CTranslate2, which is not installed ({error.name}): {_EXTRA}"
         ) from None
     return CTranslate2Engine(options)
+
+
+def _check_format(options: WhisperOptions) -> None:
+    """An engine must not be given what is made for the other: it may crash."""
+    needed = "folder" if options.chosen_engine is EngineName.CTRANSLATE2 else "file"
+    if _format(options) != needed:
+        made = "; make one with: transcriber models pull NAME --format ctranslate2" if needed == "folder" else ""
+        reason = f"is a {_format(options)}, but WHISPER_ENGINE={options.chosen_engine} needs a {needed}{made}"
+        raise EngineError(f"{options.path} {reason}")
 
 
 def _format(options: WhisperOptions) -> str:

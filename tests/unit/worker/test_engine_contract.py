@@ -1,0 +1,168 @@
+"""What every engine must do, on the bundled model: text, words, bounds, and nothing that carries over."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from harness import Speech
+
+from transcriber.domain.errors import EngineError, Stopped
+from transcriber.models import store
+from transcriber.worker.cancellation import Stop
+from transcriber.worker.context import Fit
+from transcriber.worker.engine import Engine, EngineName, WhisperOptions
+from transcriber.worker.engines.loading import load_engine
+
+Load = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module", params=list(EngineName))
+def load(request: pytest.FixtureRequest, bundled_folder: Path) -> Load:
+    """Loads the bundled model with options of one's own."""
+    path = bundled_folder if request.param is EngineName.CTRANSLATE2 else store.bundled_model_path()
+    return lambda **options: load_engine(WhisperOptions(path=path, threads=1, **options))
+
+
+@pytest.fixture(scope="module")
+def engine(load: Load) -> Engine:
+    return load()
+
+
+def utterance(speech: Speech, index: int) -> np.ndarray:
+    return speech.cut(index, index + 1).samples
+
+
+def text(engine: Engine, samples: np.ndarray) -> str:
+    return " ".join(s.text for s in engine.transcribe(samples, None).segments)
+
+
+def test_speech_becomes_its_words(engine: Engine, demo_speech: Speech) -> None:
+    """A sentence comes back as it was said, under the model's name and language."""
+    sentence = demo_speech.cut(3, 4)
+    decoded = engine.transcribe(soxr.resample(sentence.samples, sentence.rate, 16_000, "HQ"), None)
+    assert " ".join(s.text for s in decoded.segments) == sentence.words
+    assert decoded.language == "en"
+    assert engine.model in ("ggml-dispatch-mini", "ct2-dispatch-mini")
+
+
+@pytest.mark.parametrize("language", ["auto", "de", "xx", ""])
+def test_an_english_model_stays_english(engine: Engine, heldout: Speech, language: str) -> None:
+    """A hint that the model cannot follow changes neither the text nor the language that is reported."""
+    assert engine.transcribe(utterance(heldout, 2), language) == engine.transcribe(utterance(heldout, 2), None)
+
+
+def test_words_come_from_token_data_with_bounds_and_confidences(engine: Engine, heldout: Speech) -> None:
+    """Words joined are the text; they lie in order inside the window; confidences are probabilities."""
+    samples = utterance(heldout, 1)
+    (segment,) = engine.transcribe(samples, None).segments
+    assert " ".join(word.text for word in segment.words) == segment.text
+    assert len(segment.words) == len(heldout.rows[1]["words"].split())
+    position = 0
+    for word in segment.words:
+        assert 0 <= word.start <= word.end <= len(samples)
+        assert word.start >= position
+        assert 0 < word.confidence <= 1
+        position = word.start
+    assert 0 <= segment.start < segment.end <= len(samples)
+    assert segment.confidence == pytest.approx(float(np.mean([w.confidence for w in segment.words])), abs=0.2)
+
+
+def test_every_call_sets_every_parameter(engine: Engine, load: Load, heldout: Speech) -> None:
+    """The same window gives the same result whatever was decoded, hinted or aborted before it."""
+    first = engine.transcribe(utterance(heldout, 2), None)
+    engine.transcribe(utterance(heldout, 5), "de")
+    engine.transcribe(np.zeros(16_000, np.float32), "auto")
+    assert engine.transcribe(utterance(heldout, 2), None) == first
+    assert load().transcribe(utterance(heldout, 2), None) == first
+
+
+def test_a_prompt_and_a_full_context_are_accepted(load: Load, heldout: Speech) -> None:
+    """Vocabulary in the prompt and the full encoder are settings, not code."""
+    words = set(heldout.rows[1]["words"].split())
+    for options in ({"prompt": "train, platform"}, {"audio_ctx": Fit.FULL}, {"audio_ctx": 768}):
+        heard = set(text(load(**options), utterance(heldout, 1)).split())
+        assert len(words & heard) >= len(words) - 1, options
+
+
+@pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])
+def test_a_window_shorter_than_a_frame_is_decoded(engine: Engine, length: int) -> None:
+    """Padding keeps an engine from failing on next to nothing; bounds stay inside the window."""
+    for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
+        assert segment.end <= length
+
+
+def test_what_can_be_stopped_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:
+    """The bindings' parameters and the callbacks that hold them would otherwise be there for ever."""
+    stop = Stop()
+    engine.transcribe(utterance(heldout, 2), None, stop)
+    gone = weakref.ref(stop)
+    del stop
+    assert gone() is None
+
+
+def test_a_window_leaves_no_object_behind(engine: Engine, heldout: Speech) -> None:
+    """Not even in CPython's lists of freed tuples, which a full collection empties but hours without one fill."""
+    samples, windows = utterance(heldout, 1), 20
+
+    def blocks_after(count: int) -> int:
+        for _ in range(count):
+            for segment in engine.transcribe(samples, None).segments:
+                segment.shifted(1)
+        return sys.getallocatedblocks()
+
+    gc.collect()
+    before = blocks_after(2 * windows)  # the first ones fill what is used again
+    assert blocks_after(windows) - before < windows
+
+
+async def test_the_event_loop_runs_during_a_pass(engine: Engine, heldout: Speech) -> None:
+    """The library releases the GIL: ticks go on during a pass."""
+    samples = np.resize(heldout.samples, 28 * 16_000)
+    decoding = asyncio.create_task(asyncio.to_thread(engine.transcribe, samples, None))
+    ticks = 0
+    while not decoding.done():
+        await asyncio.sleep(0)
+        ticks += 1
+    await decoding
+    assert ticks > 100
+
+
+def test_a_pass_that_is_to_stop_before_it_begins_is_stopped(engine: Engine, heldout: Speech) -> None:
+    """What nobody may have any more is not given out, and the next pass gives what it always gave."""
+    samples = utterance(heldout, 2)
+    first = engine.transcribe(samples, None)
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(Stopped):
+        engine.transcribe(samples, None, stop)
+    assert engine.transcribe(samples, None) == first
+
+
+def test_a_closed_engine_gives_its_memory_back(load: Load, heldout: Speech) -> None:
+    """Nothing may be asked of it afterwards; others are not touched."""
+    closed, other = load(), load()
+    closed.close()
+    assert text(other, utterance(heldout, 2))
+
+
+def test_work_grows_with_the_window_and_with_the_attempt(engine: Engine) -> None:
+    """In seconds of audio: of the window itself, and of the context that the encoder goes through."""
+    short, long = engine.work(16_000), engine.work(10 * 16_000)
+    assert 1 < short < 10 < long
+    assert engine.work(16_000, attempt=1) > short
+
+
+@pytest.mark.parametrize("engine_name", list(EngineName))
+def test_a_model_of_the_other_format_is_refused_in_a_sentence(engine_name: EngineName, bundled_folder: Path) -> None:
+    """Not by a crash in native code."""
+    other = store.bundled_model_path() if engine_name is EngineName.CTRANSLATE2 else bundled_folder
+    with pytest.raises(EngineError, match=r"is a f\w+, but WHISPER_ENGINE=\S+ needs a f\w+"):
+        load_engine(WhisperOptions(path=other, threads=1, engine=engine_name))
