@@ -26,7 +26,7 @@ from transcriber.protocol import incoming
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
-from transcriber.worker.engine import Device, EngineName, WhisperOptions
+from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
 from transcriber.worker.scheduling import cpu_quota
 
 T = TypeVar("T")
@@ -38,9 +38,6 @@ _LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
 _SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.48, 5.0  # seconds: less lies within words and phrases; more is a silence
 _AUTO = "auto"
-# CTranslate2's names of them: https://opennmt.net/CTranslate2/quantization.html
-_COMPUTE_TYPES = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
-_WIDEST_BEAM = 10  # the cost grows with it; more than 5 gained nothing in Whisper's own measurements
 # Of 1, as difflib counts: WHISPER_MODEL is 0.84 of WHISPER_MODEL_PATH, and AUDIO_RATE 0.74 of AUDIO_SAMPLE_RATE.
 _ALIKE = 0.7
 
@@ -257,7 +254,7 @@ def _whisper(r: _Reader) -> WhisperOptions:
         return code
 
     kind = r.choice("WHISPER_ENGINE", _AUTO, _AUTO, *EngineName)
-    compute_type = r.choice("WHISPER_COMPUTE_TYPE", _AUTO, _AUTO, *_COMPUTE_TYPES)
+    compute_type = r.choice("WHISPER_COMPUTE_TYPE", _AUTO, _AUTO, *COMPUTE_TYPES)
     return WhisperOptions(
         path=Path(r.text("WHISPER_MODEL_PATH", str(store.bundled_model_path()))),
         engine=None if kind == _AUTO else EngineName(kind),
@@ -270,7 +267,7 @@ def _whisper(r: _Reader) -> WhisperOptions:
         use_gpu=r.flag("WHISPER_USE_GPU"),
         device=Device(r.choice("WHISPER_DEVICE", Device.AUTO, *Device)),
         compute_type=None if compute_type == _AUTO else compute_type,
-        beam_size=r.whole("WHISPER_BEAM_SIZE", 1, 1, _WIDEST_BEAM),
+        beam_size=r.whole("WHISPER_BEAM_SIZE", BEAM_SIZE, 1, WIDEST_BEAM),
     )
 
 

@@ -24,7 +24,7 @@ from transcriber.client.producer import Delivery, Pipe, Producer, check_range
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import RecordingError, SettingError
 from transcriber.domain.wav import wav_head
-from transcriber.models import store
+from transcriber.models import catalogue, store
 from transcriber.recording import Recording, is_recording
 
 _STDIN = "standard input"
@@ -182,7 +182,7 @@ def models(options: argparse.Namespace) -> None:
         write(store.BUNDLED_NOTE)
     elif options.action == "pull":
         pulled = _pull(options.name, directory, store.Source(options.source) if options.source else None)
-        if options.format == store.Format.CTRANSLATE2:
+        if options.format == catalogue.Format.CTRANSLATE2:
             pulled = store.pull_folder(options.name, directory, pulled)
         note(f"{options.name}: {pulled.origin}")
         write(f"{pulled.path}\nuse it with: WHISPER_MODEL_PATH={pulled.path}")

@@ -12,7 +12,7 @@ from transcriber.cli.progress import bar
 from transcriber.cli.spoken import words
 from transcriber.client.producer import check_range
 from transcriber.domain.errors import ModelError, RecordingError, SettingError
-from transcriber.models import store
+from transcriber.models import catalogue, store
 from transcriber.recording import Recording
 
 MODEL = "tiny.en"  # the smallest that knows English as it is spoken; one core keeps up with it
@@ -63,7 +63,7 @@ def _usual(say: Say) -> Path:
 
 def _asked(name: str, say: Say) -> Path:
     """The model that `--model` names: an existing file wins, then a model known by name, which is pulled if missing."""
-    known = store.MODELS.get(name)
+    known = catalogue.MODELS.get(name)
     if known is None or Path(name).is_file():
         path = store.resolve(name, Path())
         store.check(path)
@@ -73,7 +73,7 @@ def _asked(name: str, say: Say) -> Path:
 
 def _pulled(name: str, say: Say) -> Path:
     """The one place that downloads. Returns a verified file; raises `ModelError`, and `SettingError` without a home."""
-    model = store.MODELS[name]
+    model = catalogue.MODELS[name]
     try:
         directory = store.models_dir()
     except RuntimeError:

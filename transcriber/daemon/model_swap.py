@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.errors import ModelError, NotEnoughMemory, Rejection, Stopped, TranscriberError
 from transcriber.domain.events import Swapped
-from transcriber.models import store
+from transcriber.models import catalogue, store
 from transcriber.protocol.outgoing import Message, encode_swapped
 from transcriber.worker import memory
 from transcriber.worker.handover import ModelHandover
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ALLOWED = (
     "a name as in `transcriber models list`, or without a path that of a file that ends in .bin "
-    f"or of a folder that begins with {store.FOLDER_PREFIX}"
+    f"or of a folder that begins with {catalogue.FOLDER_PREFIX}"
 )
 
 
@@ -53,11 +53,11 @@ class Models:
 
     def find(self, name: str) -> Path:
         """Return the file of this name. Raises `Rejection` when there is none, or it may not be asked for."""
-        known = store.MODELS.get(name)
+        known = catalogue.MODELS.get(name)
         if known is not None and known.bundled:
             return store.bundled(known.filename)
         filename = known.filename if known is not None else name
-        if not _NAME.fullmatch(name) or not (filename.endswith(".bin") or filename.startswith(store.FOLDER_PREFIX)):
+        if not _NAME.fullmatch(name) or not (filename.endswith(".bin") or filename.startswith(catalogue.FOLDER_PREFIX)):
             raise Rejection("400", f"model={name[:160]!r} is not allowed: {_ALLOWED}")
         places = [place for place in (self.configured.parent, self.directory) if place is not None]
         path = next((place / filename for place in places if (place / filename).exists()), None)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 ATTEMPTS = 3  # passes over one window at most: the fitted context, a wider one, and that at a higher temperature
 RETRY_TEMPERATURE = 0.4  # of the last attempt: OpenAI's fallback goes up in steps of 0.2
 NO_SPEECH = 0.6  # Whisper's no_speech_threshold
+# CTranslate2's names of them: https://opennmt.net/CTranslate2/quantization.html
+COMPUTE_TYPES = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
+BEAM_SIZE = 5  # as OpenAI measures Whisper; docs/real-models.md has what it costs and gains
+WIDEST_BEAM = 10  # the cost grows with it
 # What ends a pass that repeats itself. Fast speech has 5 words a second; English has 1.3 tokens a word, Russian and
 # Japanese up to three times as many. Timestamps and punctuation come on top.
 _TOKENS_A_SECOND = {"en": 8.0}
@@ -113,7 +117,7 @@ class WhisperOptions:
     use_gpu: bool = False
     device: Device = Device.AUTO
     compute_type: str | None = None
-    beam_size: int = 1
+    beam_size: int = BEAM_SIZE
 
     @property
     def chosen_engine(self) -> EngineName:

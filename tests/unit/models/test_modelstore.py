@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -111,12 +112,13 @@ def test_resolve_takes_a_path_before_a_name(tmp_path, monkeypatch):
         ("base.en", "model {dir}/ggml-base.en.bin: no such file; get it with: transcriber models pull base.en"),
         ("./x", "model ./x: no such file"),
         ("x.bin", "model x.bin: no such file"),
-        ("{dir}", "model {dir}: is not a file"),
+        ("{dir}/pipe", "model {dir}/pipe: is not a file"),
         ("bsae", "model bsae: neither a file nor a known name; known are dispatch-mini, tiny, tiny-q5_1"),
     ],
 )
 def test_resolve_says_what_is_missing_and_how_to_get_it(tmp_path, asked, sentence):
     """The sentence has the full path of the file that was looked for, and the command or the names that help."""
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ModelError) as caught:
         resolve(asked.format(dir=tmp_path), tmp_path)
     assert str(caught.value).startswith(sentence.format(dir=tmp_path))
