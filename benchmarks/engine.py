@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from benchmarks.score import Errors, Scorer
 from benchmarks.ways import Calls, Daemon, Pass, Piece, Plain, Way
 from benchmarks.words import errors
 from transcriber.settings import Settings, load
+from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ MEASURED = {
     "out where the daemon has flash attention too",
     "plain_windows": "as plain cuts, on the daemon's windows",
     "daemon": "windows of speech, encoder context fitted to each",
+    "daemon_ctranslate2": "the same with the model of --ct2 in CTranslate2, int8, the same threads, its beam",
     "WER": "word error rate against what is said in the bundled recording; words as digits count as wrong",
     "worker": "windows a second of the daemon's thread with a full queue over those of the same engine called in a "
     "plain loop, on the same windows, in turns; of each window's times, and of all between, the lower quartile",
@@ -121,6 +124,8 @@ async def _ways(
     ways["plain_windows"] = Calls(plain.text, Piece.spoken)
     if options.ct2 is not None:
         ways |= rivals.faster_whisper(options.ct2, settings.whisper.threads)
+        second = load_engine(dataclasses.replace(settings.whisper, path=options.ct2))
+        ways["daemon_ctranslate2"] = Daemon(second, settings.sessions.stream)
     if (program := rivals.server(options)) is not None:
         ways |= await stack.enter_async_context(rivals.whisper_server(program, settings.whisper))
     return ways | {"daemon": Daemon(engine, settings.sessions.stream)}
@@ -185,8 +190,9 @@ def _ratios(found: Mapping[str, Any]) -> dict[str, float]:
     ratios: dict[str, float] = {}
     for recording, figures in found.items():
         cpu = {name: way["cpu_seconds_a_second"] for name, way in figures["ways"].items()}
-        ours = cpu.pop("daemon")
-        ratios |= {f"{name}_over_daemon_{recording}": value / ours for name, value in cpu.items()}
+        for daemon in [name for name in ("daemon", "daemon_ctranslate2") if name in cpu]:
+            others = {name: value for name, value in cpu.items() if name != daemon}
+            ratios |= {f"{name}_over_{daemon}_{recording}": value / cpu[daemon] for name, value in others.items()}
     return ratios
 
 

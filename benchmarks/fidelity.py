@@ -6,7 +6,8 @@ import argparse
 import atexit
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ import _pywhispercpp as whisper
 from pywhispercpp.model import Model
 from tqdm import tqdm
 
-from benchmarks import machine, manifest
+from benchmarks import machine, manifest, rivals
 from benchmarks.report import Report
 from benchmarks.rig import ALL_OF_IT, Rig, environ_for, rig
 from benchmarks.score import Scorer
@@ -22,14 +23,17 @@ from benchmarks.tally import Case, Streamed, Whole, figures, tables
 from transcriber.client.producer import Delivery
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import CannotStart
-from transcriber.models.ggml import check_model_file
+from transcriber.domain.languages import AUTO
+from transcriber.models import store
 from transcriber.recording import Recording, read_16k
 from transcriber.settings import Settings, load
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
     from benchmarks.manifest import Row
+    from benchmarks.ways import Samples
 
+_BEAM = 5  # faster-whisper's default
 _CHUNK_SECS = 0.1  # what a producer sends at a time
 _SPEED = 50.0  # times real time: ten times what a tiny model makes of it, and a daemon takes in six times as much
 
@@ -37,7 +41,8 @@ MEASURED = {
     "daemon": "each recording is a session of its own, in chunks of 100 ms at its own rate and channels, one after the "
     "other and faster than real time; default settings but for the model, its threads, no partials, and time and room "
     "enough that nothing is dropped; texts of all finals",
-    "whole": "pywhispercpp with its defaults and the same threads, on the whole recording at 16 kHz",
+    "whole": "pywhispercpp with its defaults and the same threads, on the whole recording at 16 kHz; of a folder for "
+    "CTranslate2, faster-whisper in int8 with its default beam of 5",
     "WER": "words inserted, deleted and substituted over words said, all recordings of a kind together; texts are "
     "normalised as OpenAI does; each letter counts as a word in languages without spaces",
     "CPU s/s": "CPU time of the process, all threads, over seconds of recording; of the daemon without its start",
@@ -79,7 +84,7 @@ async def run(options: argparse.Namespace) -> Report:
 def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, ...], list[str]]:
     """What to play, and notes on what is left out. Raises `CannotStart` when nothing is left."""
     rows = manifest.chosen(manifest.read(options.speech), options.kinds, options.most)
-    if check_model_file(settings.whisper.path).multilingual:
+    if store.check(settings.whisper.path).multilingual:
         return rows, []
     kept = tuple(row for row in rows if not row.foreign)
     if not kept:
@@ -90,7 +95,7 @@ def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, .
 
 def _language(row: Row, options: argparse.Namespace) -> str:
     """What an engine is told."""
-    return "auto" if row.foreign and options.language == "auto" else row.language
+    return AUTO if row.foreign and options.language == AUTO else row.language
 
 
 async def _stream(options: argparse.Namespace, rows: Sequence[Row]) -> list[Streamed]:
@@ -118,16 +123,24 @@ async def _decode_whole(options: argparse.Namespace, rows: Sequence[Row], settin
     whisper.whisper_log_set(_ignore)
     atexit.register(whisper.whisper_log_set, None)  # the bindings call it after the interpreter is gone
 
-    def decode(model: Model, row: Row) -> Whole:
+    def decode(text: Callable[[str, Samples], str], row: Row) -> Whole:
         samples = read_16k(row.path)
         before = time.process_time()
-        segments = model.transcribe(samples, language=_language(row, options))
-        return Whole(" ".join(segment.text for segment in segments), time.process_time() - before)
+        said = text(_language(row, options), samples)
+        return Whole(said, time.process_time() - before)
 
     with one_thread() as call:
-        path, threads = str(settings.whisper.path), settings.whisper.threads
-        model = await call(lambda: Model(path, n_threads=threads, print_progress=False))
-        return [await call(decode, model, row) for row in tqdm(rows, "whole", unit="file", leave=False, disable=None)]
+        text = await call(_whole_decoder, settings.whisper.path, settings.whisper.threads)
+        return [await call(decode, text, row) for row in tqdm(rows, "whole", unit="file", leave=False, disable=None)]
+
+
+def _whole_decoder(path: Path, threads: int) -> Callable[[str, Samples], str]:
+    """What turns a language and a whole recording into text: the usual program for the model's format."""
+    if path.is_dir():
+        faster_whisper = rivals.load_faster_whisper(path, threads)
+        return lambda language, samples: faster_whisper(_BEAM, None if language == AUTO else language, samples)
+    model = Model(str(path), n_threads=threads, print_progress=False)
+    return lambda language, samples: " ".join(part.text for part in model.transcribe(samples, language=language))
 
 
 def _ignore(*_: object) -> None:

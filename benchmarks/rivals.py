@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import io
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -25,13 +25,13 @@ from transcriber.domain.timeline import SAMPLE_RATE
 if TYPE_CHECKING:
     from transcriber.worker.engine import WhisperOptions
 
-_BEAMS = (5, 1)  # faster-whisper's default, and what the daemon has
+_BEAMS = (5, 1)  # faster-whisper's default and the daemon's with CTranslate2, and what it has with whisper.cpp
 _LOOK_SECS = 0.1  # between two looks whether a server is ready
 _PATIENCE = 600.0  # seconds for one answer: a large model on a slow machine
 
 MEASURED = {
-    "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, and cuts of "
-    "five seconds; CPU of this process",
+    "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, cuts of "
+    "five seconds, and the daemon's windows; CPU of this process",
     "whisper_server": "whisper.cpp's server with the daemon's threads and its own defaults; a request for every five "
     "seconds; CPU of the server's process",
 }
@@ -64,22 +64,33 @@ def server(options: argparse.Namespace) -> Path | None:
     return Path(found).absolute() if found else None
 
 
-def faster_whisper(folder: Path, threads: int) -> dict[str, Way]:
-    """Load the model from a CTranslate2 folder; the ways to use it, by name. Raises `CannotStart`."""
+def load_faster_whisper(folder: Path, threads: int) -> Callable[[int, str | None, Samples], str]:
+    """Load a CTranslate2 folder in int8; returns what decodes samples with a beam, a language (None: detected) each.
+
+    Raises `CannotStart`.
+    """
     try:
         model = import_module("faster_whisper").WhisperModel(
             str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
         )
+    except ImportError as error:
+        raise CannotStart(f"{error}: pip install faster-whisper brings it") from None
     except (RuntimeError, ValueError) as error:
-        raise CannotStart(f"--ct2 {folder}: {error}") from error
+        raise CannotStart(f"faster-whisper, {folder}: {error}") from error
 
-    def text(beam: int, samples: Samples) -> str:
-        segments, _ = model.transcribe(samples, language="en", beam_size=beam)
+    def text(beam: int, language: str | None, samples: Samples) -> str:
+        segments, _ = model.transcribe(samples, language=language, beam_size=beam)
         return " ".join(segment.text for segment in segments)
 
+    return text
+
+
+def faster_whisper(folder: Path, threads: int) -> dict[str, Way]:
+    """The ways to use faster-whisper, by name. Raises `CannotStart`."""
+    text = load_faster_whisper(folder, threads)
     return {
-        f"faster_whisper_{name}_beam_{beam}": Calls(partial(text, beam), parts)
-        for name, parts in (("whole", Piece.whole), ("cuts", Piece.cuts))
+        f"faster_whisper_{name}_beam_{beam}": Calls(partial(text, beam, "en"), parts)
+        for name, parts in (("whole", Piece.whole), ("cuts", Piece.cuts), ("windows", Piece.spoken))
         for beam in _BEAMS
     }
 

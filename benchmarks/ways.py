@@ -23,8 +23,7 @@ from transcriber.worker.thread import WhisperThread
 if TYPE_CHECKING:
     from benchmarks.speech import Material
     from transcriber.audio.stream import StreamOptions
-    from transcriber.worker.engine import WhisperOptions
-    from transcriber.worker.engines.whispercpp import WhisperCppEngine
+    from transcriber.worker.engine import Engine, WhisperOptions
 
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -135,7 +134,7 @@ class Plain:
 class Daemon:
     """The daemon's resampling, VAD, windows, queue and thread, around an engine that is loaded already."""
 
-    engine: WhisperCppEngine
+    engine: Engine
     options: StreamOptions
 
     async def warm_up(self, piece: Piece) -> None:
@@ -158,7 +157,7 @@ class Worker:
     The thread is gone at the end, and with it its OpenMP team: see `one_thread`.
     """
 
-    def __init__(self, engine: WhisperCppEngine, samples: Samples) -> None:
+    def __init__(self, engine: Engine, samples: Samples) -> None:
         self._thread = WhisperThread(lambda: engine, _FOR_EVER)
         self._samples = samples
 
