@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from transcriber import __version__
 from transcriber.audio.segmenter import Segmentation
@@ -23,13 +21,12 @@ from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.listener import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.protocol import incoming
+from transcriber.settings.reader import Reader
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
 from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
 from transcriber.worker.scheduling import cpu_quota
-
-T = TypeVar("T")
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
 _SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
@@ -67,73 +64,14 @@ class Settings:
     log_format: LogFormat
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Reads variables one by one and remembers their names. An empty value counts as not given."""
-
-    environ: Mapping[str, str]
-    names: set[str] = field(default_factory=set)
-
-    def raw(self, name: str) -> str | None:
-        self.names.add(name)
-        return self.environ.get(name) or None
-
-    def text(self, name: str, default: str = "") -> str:
-        return self.raw(name) or default
-
-    def parsed(self, name: str, default: T, parse: Callable[[str], T], allowed: str) -> T:
-        value = self.raw(name)
-        if value is None:
-            return default
-        try:
-            return parse(value.strip())
-        except (ValueError, KeyError):
-            raise SettingError(name, value, allowed) from None
-
-    def number(self, name: str, default: float, low: float, high: float) -> float:
-        def parse(value: str) -> float:
-            number = float(value)
-            if not low <= number <= high or math.isnan(number):
-                raise ValueError
-            return number
-
-        return self.parsed(name, default, parse, f"a number from {low:g} to {high:g}")
-
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
-        def parse(value: str) -> int:
-            if not low <= int(value) <= high:
-                raise ValueError
-            return int(value)
-
-        return self.parsed(name, default, parse, f"a whole number from {low} to {high}")
-
-    def choice(self, name: str, default: str, *allowed: str) -> str:
-        def parse(value: str) -> str:
-            return {a.lower(): a for a in allowed}[value.lower()]
-
-        return self.parsed(name, default, parse, " or ".join(allowed))
-
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-        return self.parsed(name, default, lambda value: values[value.lower()], "true or false")
-
-    def matching(self, name: str, default: str, pattern: re.Pattern[str], allowed: str) -> str:
-        def parse(value: str) -> str:
-            if not pattern.fullmatch(value):
-                raise ValueError
-            return value
-
-        return self.parsed(name, default, parse, allowed)
-
-
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environ`, by default the process's. Raises `SettingError` at the first bad one."""
-    return _read(_Reader(os.environ if environ is None else environ))
+    return _read(Reader(os.environ if environ is None else environ))
 
 
 def names() -> frozenset[str]:
     """Every variable that the daemon reads itself; the OpenTelemetry SDK reads more OTEL_* ones."""
-    reader = _Reader({})
+    reader = Reader({})
     _read(reader)
     return frozenset(reader.names)
 
@@ -152,7 +90,7 @@ def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return found
 
 
-def _read(r: _Reader) -> Settings:
+def _read(r: Reader) -> Settings:
     whisper = _whisper(r)
     max_latency = r.number("TRANSCRIPTION_MAX_LATENCY_SECS", 20.0, 0.1, 3600)
     r.parsed(
@@ -191,7 +129,7 @@ def _read(r: _Reader) -> Settings:
     )
 
 
-def _input(r: _Reader) -> incoming.InputOptions:
+def _input(r: Reader) -> incoming.InputOptions:
     encoding = Encoding(r.choice("AUDIO_ENCODING", "pcm_s16le", *Encoding))
     rate = r.whole("AUDIO_SAMPLE_RATE", 48_000, incoming.RATES.start, incoming.RATES.stop - 1)
     channels = r.whole("AUDIO_CHANNELS", 1, incoming.CHANNEL_COUNTS.start, incoming.CHANNEL_COUNTS.stop - 1)
@@ -207,7 +145,7 @@ def _fit(whisper: WhisperOptions) -> Fit:
         return Fit.TIGHT
 
 
-def _sessions(r: _Reader, cutting: Cutting) -> SessionOptions:
+def _sessions(r: Reader, cutting: Cutting) -> SessionOptions:
     window = r.number("BUFFER_DURATION_SECS", cutting.window, _SHORTEST_WINDOW, _LONGEST_WINDOW)
     pause = r.number("END_OF_SPEECH_SECS", cutting.pause, _SHORTEST_PAUSE, _LONGEST_PAUSE)
     segmentation = Segmentation(r.choice("SEGMENTATION", "utterance", *Segmentation))
@@ -219,7 +157,7 @@ def _sessions(r: _Reader, cutting: Cutting) -> SessionOptions:
     )
 
 
-def _broker(r: _Reader) -> BrokerOptions:
+def _broker(r: Reader) -> BrokerOptions:
     url = r.text("NATS_URL", BrokerOptions().url)
     broker = BrokerOptions(url=url)
     if not all(_SERVER.fullmatch(server) for server in broker.servers):
@@ -240,7 +178,7 @@ def _broker(r: _Reader) -> BrokerOptions:
     )
 
 
-def _whisper(r: _Reader) -> WhisperOptions:
+def _whisper(r: Reader) -> WhisperOptions:
     def context(value: str) -> int | Fit | None:
         if value in {"auto", Fit.FULL, Fit.TIGHT}:
             return None if value == "auto" else Fit(value)
@@ -271,7 +209,7 @@ def _whisper(r: _Reader) -> WhisperOptions:
     )
 
 
-def _telemetry(r: _Reader) -> TelemetryOptions:
+def _telemetry(r: Reader) -> TelemetryOptions:
     """Exporters default to `otlp` once an endpoint is named, else to `none`: no collector is guessed on localhost."""
     anywhere = r.raw("OTEL_EXPORTER_OTLP_ENDPOINT")
     protocol = r.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc", "http/protobuf")
