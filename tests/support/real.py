@@ -11,7 +11,7 @@ import pytest
 
 from transcriber.domain.errors import ModelError
 from transcriber.models import store
-from transcriber.models.store import Format
+from transcriber.models.catalogue import Format
 
 SPEECH = os.environ.get("TRANSCRIBER_REAL_SPEECH")  # a folder with a manifest.json, as `benchmarks fidelity` takes it
 
