@@ -208,7 +208,8 @@ def host() -> Iterator[Any]:
 
 
 def stand_in(host: Any, home: Path) -> dict[str, Any]:
-    return {"program": ("-c", _STAND_IN), "HOST": host.url, "HOME": str(home)} | QUICK
+    quick = QUICK | {"WHISPER_ENGINE": "whisper.cpp"}
+    return {"program": ("-c", _STAND_IN), "HOST": host.url, "HOME": str(home)} | quick
 
 
 async def test_tiny_en_is_pulled_with_a_bar_and_used(host: Any, home: Path, own: Path) -> None:
@@ -223,6 +224,20 @@ async def test_tiny_en_is_pulled_with_a_bar_and_used(host: Any, home: Path, own:
     assert model.read_bytes() == BODY
     code, shown = await on_terminal("--recording", str(own), **stand_in(host, home))
     assert (code, shown.partition(" ")[0]) == (0, "NATS")
+
+
+async def test_demo_converts_the_model_for_ctranslate2(host: Any, home: Path, own: Path) -> None:
+    """Once, and says so: where that engine is installed, it is the one that needs less CPU."""
+    host.released.set()
+    environ = stand_in(host, home) | {"WHISPER_ENGINE": "auto"}
+    folder = home / ".cache" / "transcriber" / "models" / "ct2-stand-in"
+    code, shown = await on_terminal("--recording", str(own), **environ)
+    assert code == 0
+    assert f"converting tiny.en for CTranslate2, once, into {folder}" in shown
+    assert "daemon          ct2-stand-in, capacity" in shown
+    code, shown = await on_terminal("--recording", str(own), **environ)
+    assert code == 0
+    assert "converting" not in shown
 
 
 async def test_a_recording_of_the_users_ends_with_the_account(host: Any, home: Path, own: Path) -> None:

@@ -19,8 +19,8 @@ from benchmarks_run import bench
 from transcriber.cli.spoken import matching, words
 from transcriber.domain.timeline import Origin, Window
 from transcriber.models import store
-from transcriber.models.index import PACKAGED
 from transcriber.models.catalogue import Format
+from transcriber.models.index import PACKAGED
 from transcriber.recording import read_16k
 from transcriber.worker.decoding import decode
 from transcriber.worker.engine import Engine, WhisperOptions

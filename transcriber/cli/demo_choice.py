@@ -13,7 +13,10 @@ from transcriber.cli.spoken import words
 from transcriber.client.producer import check_range
 from transcriber.domain.errors import ModelError, RecordingError, SettingError
 from transcriber.models import catalogue, store
+from transcriber.models.to_ctranslate2 import CONVERTIBLE
 from transcriber.recording import Recording
+from transcriber.worker.engine import EngineName
+from transcriber.worker.engines import loading
 
 MODEL = "tiny.en"  # the smallest that knows English as it is spoken; one core keeps up with it
 _ANY_WORDS, _DISPATCH_WORDS = "talk", "demo"  # our recordings: for any model, and for the bundled one
@@ -42,17 +45,20 @@ def choose(model: str | None, recording: str | None, environ: Mapping[str, str],
         say(f"{configured}, from WHISPER_MODEL_PATH")
         chosen, others = Path(configured), dict(environ)
     else:
-        chosen = _usual(say) if model is None else _asked(model, say)
+        converted = environ.get("WHISPER_ENGINE") != EngineName.WHISPER_CPP and loading.installed(
+            EngineName.CTRANSLATE2
+        )
+        chosen = _usual(say, converted=converted) if model is None else _asked(model, say, converted=converted)
         # The sum in the environment is that of the model in the environment.
         others = {name: value for name, value in environ.items() if name != "WHISPER_MODEL_SHA256"}
     path = Path(recording) if recording is not None else _ours(_recording_for(chosen))
     return Choice(others | {"WHISPER_MODEL_PATH": str(chosen)}, path, _said(path))
 
 
-def _usual(say: Say) -> Path:
+def _usual(say: Say, *, converted: bool) -> Path:
     """The model for any words; the bundled one where that cannot be had, with the reason."""
     try:
-        return _pulled(MODEL, say)
+        return _pulled(MODEL, say, converted=converted)
     except SettingError as error:
         reason = _short(error.allowed)
     except ModelError as error:
@@ -61,18 +67,21 @@ def _usual(say: Say) -> Path:
     return store.bundled_model_path()
 
 
-def _asked(name: str, say: Say) -> Path:
-    """The model that `--model` names: an existing file wins, then a model known by name, which is pulled if missing."""
+def _asked(name: str, say: Say, *, converted: bool) -> Path:
+    """The model that `--model` names: an existing one wins, then a model known by name, which is pulled if missing."""
     known = catalogue.MODELS.get(name)
-    if known is None or Path(name).is_file():
+    if known is None or Path(name).exists():
         path = store.resolve(name, Path())
         store.check(path)
         return path.absolute()
-    return store.bundled_model_path() if known.bundled else _pulled(name, say)
+    return store.bundled_model_path() if known.bundled else _pulled(name, say, converted=converted)
 
 
-def _pulled(name: str, say: Say) -> Path:
-    """The one place that downloads. Returns a verified file; raises `ModelError`, and `SettingError` without a home."""
+def _pulled(name: str, say: Say, *, converted: bool) -> Path:
+    """The one place that downloads. Returns a verified file, or if `converted` a folder for CTranslate2 made of it.
+
+    Quantised files stay as they are. Raises `ModelError`, and `SettingError` without a home.
+    """
     model = catalogue.MODELS[name]
     try:
         directory = store.models_dir()
@@ -83,7 +92,11 @@ def _pulled(name: str, say: Say) -> Path:
         if not path.is_file():
             say(f"getting {name}, {model.size / 1e6:.0f} MB, once, into {directory}")
         with bar(name) as progress:
-            store.pull(name, directory, progress)
+            pulled = store.pull(name, directory, progress)
+        if converted and store.check(path).weights in CONVERTIBLE:
+            if not (directory / model.folder).is_dir():
+                say(f"converting {name} for CTranslate2, once, into {directory / model.folder}")
+            return store.pull_folder(name, directory, pulled).path
     except OSError as error:  # a folder that may not even be looked into
         raise ModelError(str(path), (error.strerror or str(error)).lower()) from error
     return path

@@ -199,7 +199,7 @@ def pull_folder(name: str, directory: Path, pulled: Pulled) -> Pulled:
     What comes out is what the official converter makes of OpenAI's weights, to the byte: it is compared with the
     published sha256 where that is known. Raises ModelError, also of a file whose weights are quantised.
     """
-    target = directory / f"{FOLDER_PREFIX}{name}"
+    target = directory / MODELS[name].folder
     if target.exists():
         with contextlib.suppress(ModelError):
             return Pulled(verify(target).path, "was here already")

@@ -23,6 +23,7 @@ from transcriber.models.ct2_folder import CONFIG, TOKENIZER, WEIGHTS
 from transcriber.models.ct2_weights import DTYPES, SPEC, VERSION, Array
 from transcriber.models.ggml import FFT_BINS, MAGIC, ModelHeader, check_model_file
 
+CONVERTIBLE = ("f16", "f32")  # types of weights
 _REVISION = 3  # of the specification
 _GELU = 3  # CTranslate2's number of the activation
 _TIMES = 1501  # timestamps, of 0.00 to 30.00 s
@@ -84,7 +85,7 @@ def _upper_half(header: ModelHeader) -> list[list[int]]:
 def _contents(model: Path) -> tuple[ModelHeader, list[bytes], dict[str, Array]]:
     """Return header, tokens and tensors of a file, these as views of it, contiguous dimension last."""
     header = check_model_file(model)
-    if header.weights not in ("f16", "f32"):
+    if header.weights not in CONVERTIBLE:
         raise ModelError(str(model), f"has weights of {header.weights}, must have f16 or f32 to be converted")
     data = np.memmap(model, np.uint8, "r")
     at = len(MAGIC) + 4 * 11 + 4 * 2 + 4 * header.n_mels * FFT_BINS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ def load_engine(options: WhisperOptions) -> Engine:
             f"{options.path} is for CTranslate2, which is not installed ({error.name}): {_EXTRA}"
         ) from None
     return CTranslate2Engine(options)
+
+
+def installed(name: EngineName) -> bool:
+    """Whether the engine's libraries are there; they are not loaded."""
+    needed = ("ctranslate2", "tokenizers") if name is EngineName.CTRANSLATE2 else ("_pywhispercpp",)
+    return all(importlib.util.find_spec(library) is not None for library in needed)
 
 
 def _check_format(options: WhisperOptions) -> None:
