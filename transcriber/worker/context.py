@@ -22,6 +22,9 @@ POSITIONS = 1500  # 30 s, what Whisper was trained on
 FLASH_STEP = 256
 _SPARE = 64  # positions, 1.28 s of silence at least: with none of them tiny.en runs away; with 128 it is no better
 _SPARE_OF_ANY = 250  # positions, 5 s, for an engine that takes any context: with less, official models run away
+# Positions, 1 s: oneDNN, inside CTranslate2, keeps compiled code for each length that it has seen.
+# With a length for each window a daemon would grow by 300 MB in 600 windows.
+_STEP_OF_ANY = 50
 _MORE = 250  # positions: 5 s more of silence for a second pass
 _SLACK = 8  # positions, 0.16 s: the bundled model's word error rate is the same with 0 to 64
 _FLOOR = 128  # positions; shorter windows are rare, and cost little then
@@ -83,7 +86,7 @@ def wider(positions: int) -> int:
 
 
 def fitted_exactly(samples: int, fit: Fit, attempt: int = 0) -> int:
-    """The same for an engine that takes any context: encoder positions, of a pass after the first 5 s more."""
+    """The same for an engine that takes any context: encoder positions, a multiple of 50; later passes get 5 s more."""
     own = math.ceil(max(samples, 1) / POSITION)
     match fit:
         case Fit.FULL:
@@ -92,7 +95,8 @@ def fitted_exactly(samples: int, fit: Fit, attempt: int = 0) -> int:
             own += _SPARE_OF_ANY
         case Fit.TIGHT:
             own = max(_FLOOR, own + _SLACK)
-    return min(POSITIONS, own + (_MORE if attempt else 0))
+    own += _MORE if attempt else 0
+    return min(POSITIONS, _STEP_OF_ANY * math.ceil(own / _STEP_OF_ANY))
 
 
 def _stepped(positions: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from transcriber.models import store
 from transcriber.models.ggml import check_model_file
-from transcriber.worker.context import Fit, cutting_for, fit_for, fitted, wider
+from transcriber.worker.context import Fit, cutting_for, fit_for, fitted, fitted_exactly, wider
 
 SECONDS = (1, 3, 5, 10, 20, 30)
 
@@ -45,6 +45,16 @@ def test_official_models_hear_silence_after_the_words() -> None:
 def test_a_second_pass_hears_more() -> None:
     """5 s more, at most all."""
     assert [wider(positions) for positions in (128, 256, 300, 768, 1280, 1500)] == [512, 512, 768, 1024, 1500, 1500]
+
+
+def test_any_context_is_one_of_thirty_lengths() -> None:
+    """With 5 s of silence at least; oneDNN keeps memory for each length that it has seen."""
+    contexts = {fitted_exactly(samples, Fit.ROOMY) for samples in range(1, 30 * 16_000, 1000)}
+    assert contexts <= set(range(50, 1501, 50))
+    assert all(fitted_exactly(n, Fit.ROOMY) - n / 320 >= 250 for n in range(1, 25 * 16_000, 1000))
+    assert fitted_exactly(5 * 16_000, Fit.ROOMY, 1) == fitted_exactly(5 * 16_000, Fit.ROOMY) + 250
+    assert fitted_exactly(16_000, Fit.FULL) == 1500
+    assert fitted_exactly(5 * 16_000, Fit.TIGHT) == 300
 
 
 def test_only_the_bundled_model_is_fitted_tightly() -> None:
