@@ -86,7 +86,8 @@ def check_model_folder(path: str | Path) -> ModelFolder:
         _read_json(path / TOKENIZER)
         vocabulary = _read_vocabulary(path)
     except FileNotFoundError as error:
-        raise ModelError(str(path), f"has no {Path(error.filename).name}") from None
+        missing = Path(error.filename).name
+        raise ModelError(str(path), f"is a directory without {missing}, so no CTranslate2 model") from None
     except OSError as error:
         raise ModelError(str(path), f"cannot be read: {error.strerror}") from error
     if len(vocabulary.tokens) != header.n_vocab:

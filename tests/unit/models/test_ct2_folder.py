@@ -35,10 +35,10 @@ def without(name: str) -> Callable[[Path], None]:
 
 
 DAMAGED = {
-    "no weights": (without("model.bin"), "has no model.bin"),
-    "no tokenizer": (without("tokenizer.json"), "has no tokenizer.json"),
-    "no vocabulary": (without("vocabulary.txt"), "has no vocabulary.txt"),
-    "no configuration": (without("config.json"), "has no config.json"),
+    "no weights": (without("model.bin"), "without model.bin"),
+    "no tokenizer": (without("tokenizer.json"), "without tokenizer.json"),
+    "no vocabulary": (without("vocabulary.txt"), "without vocabulary.txt"),
+    "no configuration": (without("config.json"), "without config.json"),
     "empty weights": (edit("model.bin", lambda _: b""), "is empty"),
     "truncated": (edit("model.bin", lambda data: data[: len(data) // 2]), "is not a whole CTranslate2 model"),
     "random": (edit("model.bin", lambda _: bytes(range(256)) * 100), "is not a whole CTranslate2 model"),
