@@ -21,13 +21,14 @@ def _install(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, who may import whom, and spelling."""
+    """Style, types, who may import whom, spelling, and plain English."""
     _install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("lint-imports", "--no-logo")
     session.run("codespell")
+    session.run("python", "tools/docs/prose.py")
 
 
 @nox.session

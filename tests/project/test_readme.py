@@ -26,8 +26,8 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """From a bold title to the next one."""
-    return re.split(r"^\*\*[A-Z]", text.partition(f"**{title}**\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    """From a heading to the next one."""
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def anchors(text: str) -> set[str]:
@@ -42,7 +42,7 @@ def first_column(text: str) -> set[str]:
 
 
 def test_the_settings_table_names_every_setting_and_no_other() -> None:
-    """Whoever adds a setting documents it."""
+    """A new setting is documented with it."""
     documented = first_column(page("settings"))
     for name in list(documented):
         if name.endswith("_"):  # `_METRICS_`, `_TRACES_`: the same variable for one signal
@@ -54,7 +54,7 @@ def test_the_settings_table_names_every_setting_and_no_other() -> None:
 
 
 def test_the_metrics_table_names_every_metric_and_no_other() -> None:
-    """Whoever adds a metric documents it."""
+    """A new metric is documented with it."""
     created: set[str] = set()
 
     class Meter:
@@ -69,7 +69,7 @@ def test_the_metrics_table_names_every_metric_and_no_other() -> None:
 
 def test_every_gap_reason_is_explained() -> None:
     """An operator finds each reason, with what to do about it."""
-    assert first_column(section(page("operations"), "What a gap means.")) == {reason.value for reason in GapReason}
+    assert first_column(section(page("operations"), "What a gap means")) == {reason.value for reason in GapReason}
 
 
 def test_every_header_is_documented() -> None:
@@ -117,3 +117,16 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     """A page that nothing links to is not read."""
     linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", README)}
     assert {path for path in PAGES if path.parent.name == "docs"} <= linked
+
+
+def test_the_answers_on_what_to_change_name_at_most_three_files() -> None:
+    """Each of them is in the package, or next to it."""
+    rows = re.findall(
+        r"^\| (an?(?:other)? .+?) \| (.+) \|$", section(page("development"), "What to change for what"), re.MULTILINE
+    )
+    answers = {change: set(re.findall(r"`([\w/]+\.(?:py|json))`", answer)) for change, answer in rows}
+    six = {"a new event on the wire", "another voice activity detector", "a new metric", "a new command"}
+    assert six | {"a second engine", "a WebSocket dialect"} <= answers.keys()
+    for names in answers.values():
+        assert 1 <= len(names) <= 3
+        assert all((ROOT / "transcriber" / name).is_file() or (ROOT / name).is_file() for name in names), names

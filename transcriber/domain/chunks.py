@@ -43,7 +43,7 @@ class AudioFormat:
 
 
 class ChunkEvent(StrEnum):
-    """What a producer asks for beside handing over audio."""
+    """What a producer may ask for besides handing over audio."""
 
     FLUSH = "flush"
     END = "end"

@@ -10,8 +10,8 @@ from transcriber.domain.errors import Rejection
 
 REASON = "container"  # of a rejection
 
-# By the first four bytes, of which raw PCM begins with one of these once in hundreds of millions of chunks; what must
-# follow makes that never.
+# By the first four bytes. Raw PCM begins with one of these once in hundreds of millions of chunks, and what must follow
+# makes that never.
 _BEGINNINGS: dict[bytes, tuple[str, re.Pattern[bytes]]] = {
     b"RIFF": ("WAV", re.compile(rb"RIFF....WAVE", re.DOTALL)),
     b"RF64": ("WAV", re.compile(rb"RF64....WAVE", re.DOTALL)),

@@ -6,9 +6,9 @@ TranscriberError
 │   ├── ModelError      the model file is missing, damaged or not the one expected
 │   │   └── Unavailable no source has it at the moment
 │   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
-├── BrokerLost          NATS went away in mid-run and did not come back in time     (exit 4)
+├── BrokerLost          NATS went away and did not come back in time                (exit 4)
 ├── Fenced              somebody else writes this stream's transcript               (exit 5)
-├── NotEnoughMemory     a second model does not fit beside the one at work, which goes on
+├── NotEnoughMemory     there is no memory for a second model; the one at work goes on
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
@@ -83,7 +83,7 @@ class Fenced(TranscriberError):  # noqa: N818 - the outcome, as the exit code na
 
 
 class NotEnoughMemory(TranscriberError):  # noqa: N818 - the outcome: the model at work goes on
-    """A second model does not fit beside the one at work. Bytes."""
+    """There is no memory for a second model, next to the one at work. Bytes."""
 
     def __init__(self, path: str, needed: int, available: int) -> None:
         super().__init__(

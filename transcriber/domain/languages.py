@@ -16,8 +16,8 @@ WHISPER_ORDER = tuple(_WHISPER.split())
 WHISPER = frozenset(WHISPER_ORDER)
 
 # Other codes of the same languages. ISO 639-1: what was renamed, and Javanese, which Whisper writes in its own way.
-# ISO 639-2 and -3: where the bibliographic code differs from the terminological one, both stand here; then the single
-# language that people mean by one which ISO takes for several (cmn is the Mandarin of zh).
+# ISO 639-2 and -3: both codes, where the bibliographic one differs from the terminological one. Last come languages
+# that ISO takes for several, with the single one that people mean (cmn is the Mandarin of zh).
 _SAME = """
 iw=he in=id ji=yi jv=jw mo=ro nb=no fil=tl
 afr=af amh=am ara=ar asm=as aze=az bak=ba bel=be ben=bn bod=bo tib=bo bos=bs bre=br bul=bg cat=ca ces=cs cze=cs

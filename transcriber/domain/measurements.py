@@ -50,9 +50,10 @@ class Tally:
 class Counts:
     """What was noticed in a session's audio.
 
-    `repaired`: float samples that were NaN, infinite or out of range; `unmixed`: sample frames of which one channel was
-    taken because the mean would have lost it; `trimmed`: sample frames that overlapped what was there; `filtered`:
-    chunks in which no speech was found.
+    - `repaired`: float samples that were NaN, infinite or out of range.
+    - `unmixed`: sample frames of which one channel was taken, because the mean would have lost it.
+    - `trimmed`: sample frames that overlapped what was there.
+    - `filtered`: chunks in which no speech was found.
     """
 
     repaired: int = 0

@@ -20,8 +20,9 @@ _UNKNOWN_SIZE = 2_000_000_000
 class WavHead:
     """What a WAV file says before its samples.
 
-    `format` is None when the samples cannot go out as they are (24 bits, say); `start` is the first one's byte, `size`
-    how many bytes of them there are, None when that was not known when the head was written.
+    - `format`: that of the samples. None when they cannot go out as they are, such as those of 24 bits.
+    - `start`: the byte at which the first sample begins.
+    - `size`: how many bytes of samples there are. None when that was not known when the head was written.
     """
 
     format: AudioFormat | None

@@ -139,8 +139,8 @@ def _number(reason: str, header: str, value: str, allowed: range | None = None) 
 class Reader:
     """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
 
-    A producer's headers are read once, as long as only the offset differs: reading them each time is a tenth of what
-    live streams in chunks of 20 ms cost.
+    A producer's headers are read once, as long as only the offset differs. To read them each time would be a tenth of
+    what live streams in chunks of 20 ms cost.
     """
 
     def __init__(self, options: InputOptions) -> None:

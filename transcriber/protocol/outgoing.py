@@ -120,7 +120,7 @@ def encode_reply(transcript: Transcript, max_payload: int) -> Message:
 
 
 def encode_swapped(swapped: Swapped) -> Message:
-    """Encode the answer to who asked for another model."""
+    """Encode the answer to a request for another model."""
     body = {
         "v": VERSION,
         "type": "swapped",
