@@ -123,7 +123,8 @@ async def _ways(
         ways["plain_cuts_same_flags"] = Calls(Plain(settings.whisper, flash=False).text, Piece.cuts)
     ways["plain_windows"] = Calls(plain.text, Piece.spoken)
     if options.ct2 is not None:
-        ways |= rivals.faster_whisper(options.ct2, settings.whisper.threads)
+        if rivals.has_faster_whisper():
+            ways |= rivals.faster_whisper(options.ct2, settings.whisper.threads)
         second = load_engine(dataclasses.replace(settings.whisper, path=options.ct2))
         ways["daemon_ctranslate2"] = Daemon(second, settings.sessions.stream)
     if (program := rivals.server(options)) is not None:

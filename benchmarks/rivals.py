@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +42,19 @@ def missing(options: argparse.Namespace) -> list[str]:
     """Notes on what is left out, and how to get it. Raises `CannotStart` for what was asked for and is not there."""
     notes = []
     if options.ct2 is None:
-        notes.append("left out: faster-whisper; pip install faster-whisper, and give --ct2 DIR the same model's folder")
+        notes.append("left out: CTranslate2 and faster-whisper; give --ct2 DIR the same model's folder")
     elif not (options.ct2 / "model.bin").is_file():
         raise CannotStart(f"--ct2 {options.ct2}: no CTranslate2 model there: a folder with model.bin is expected")
-    else:
-        try:
-            import_module("faster_whisper")
-        except ImportError:
-            raise CannotStart("--ct2 needs faster-whisper: pip install faster-whisper brings it") from None
+    elif not has_faster_whisper():
+        notes.append("left out: faster-whisper; pip install faster-whisper brings it")
     if server(options) is None:
         notes.append("left out: whisper-server; build it from whisper.cpp's source, and give --whisper-server FILE")
     return notes
+
+
+def has_faster_whisper() -> bool:
+    """Whether it is installed."""
+    return find_spec("faster_whisper") is not None
 
 
 def server(options: argparse.Namespace) -> Path | None:
