@@ -18,7 +18,7 @@ from benchmarks.load import Plan
 from benchmarks.report import Report, kept_up, table
 from benchmarks.rig import Played, Rig, environ_for, rig
 from benchmarks.speech import recording
-from transcriber.cli.programs import Program, run_program, soon, unless_ended
+from transcriber.cli.programs import Program, run_program, unless_ended, until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,7 +152,7 @@ async def _floor(environ: Mapping[str, str]) -> AsyncIterator[Program]:
 
     command = (sys.executable, "-P", "-m", "benchmarks.floor")
     async with run_program("the floor", *command, on_line=on_line, env=environ) as program:
-        await unless_ended(soon(ready, program), program)
+        await unless_ended(until_ready(ready, program), program)
         yield program
 
 

@@ -19,7 +19,7 @@ import soundfile
 
 from benchmarks import machine
 from benchmarks.ways import Calls, Piece, Samples, Way
-from transcriber.cli.programs import run_program, soon, unless_ended
+from transcriber.cli.programs import run_program, unless_ended, until_ready
 from transcriber.domain.errors import CannotStart
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -105,7 +105,7 @@ async def whisper_server(program: Path, options: WhisperOptions) -> AsyncIterato
     command = [str(program), "--model", str(options.path), "--threads", str(options.threads), "--language", "en"]
     command += ["--host", "127.0.0.1", "--port", str(port), *([] if options.use_gpu else ["--no-gpu"])]
     async with run_program("whisper-server", *command) as running:
-        await unless_ended(soon(_listening(address), running), running)
+        await unless_ended(until_ready(_listening(address), running), running)
         yield {
             "whisper_server_cuts": Calls(
                 partial(_ask, f"http://{address}/inference"), Piece.cuts, partial(machine.cpu_seconds, running.pid)

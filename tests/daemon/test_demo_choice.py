@@ -52,7 +52,7 @@ def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
     assert lines == []
     assert choice.environ == {"WHISPER_MODEL_PATH": str(store.bundled_model_path())}
     assert choice.recording == store.bundled("demo.flac")
-    assert len(choice.said) == 52
+    assert len(choice.spoken) == 52
 
 
 def test_a_file_of_the_users_is_taken_with_the_recording_for_any_words(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_file_of_the_users_is_taken_with_the_recording_for_any_words(tmp_path:
     assert lines == []
     assert choice.environ == {"WHISPER_MODEL_PATH": str(path), "LANG": "C"}
     assert choice.recording == store.bundled("talk.flac")
-    assert len(choice.said) > 150
+    assert len(choice.spoken) > 150
 
 
 def test_the_model_of_the_environment_is_respected_and_named() -> None:
@@ -79,8 +79,8 @@ def test_the_model_of_the_environment_is_respected_and_named() -> None:
 def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
     """`--recording FILE`; ours has them wherever it is given."""
     choice, _ = chosen("dispatch-mini", str(own))
-    assert (choice.recording, choice.said) == (own, None)
-    assert len(chosen("dispatch-mini", str(store.bundled("talk.flac")))[0].said) > 150
+    assert (choice.recording, choice.spoken) == (own, None)
+    assert len(chosen("dispatch-mini", str(store.bundled("talk.flac")))[0].spoken) > 150
 
 
 @pytest.mark.parametrize(

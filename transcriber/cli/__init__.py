@@ -1,1 +1,1 @@
-"""The commands."""
+"""The commands of `transcriber`, one of which runs the daemon."""

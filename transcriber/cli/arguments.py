@@ -1,4 +1,4 @@
-"""What the command line's options may be: types for argparse, which name the value and what is allowed."""
+"""Types for argparse. Each one's error names the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 
-def within(low: float, high: float) -> Callable[[str], float]:
-    """A number in [low, high]."""
+def number_between(low: float, high: float) -> Callable[[str], float]:
+    """Return a type for a number in [low, high]."""
 
     def parse(text: str) -> float:
         try:
@@ -23,13 +23,13 @@ def within(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A whole number in [low, high]."""
-    return lambda text: int(within(low, high)(text))
+def integer_between(low: int, high: int) -> Callable[[str], int]:
+    """Return a type for a whole number in [low, high]; a fraction is cut off."""
+    return lambda text: int(number_between(low, high)(text))
 
 
 def checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable[[str], str]:
-    """A text that passes; `what` and `allowed` say in the refusal what it should have been."""
+    """Return a type for a text that passes `is_good`; the error says `what` it should be and what is `allowed`."""
 
     def parse(text: str) -> str:
         if not is_good(text):
@@ -40,7 +40,7 @@ def checked(what: str, allowed: str, is_good: Callable[[str], bool]) -> Callable
 
 
 def moment(text: str) -> datetime:
-    """A date and time; without a zone it is UTC."""
+    """Parse a date and time in ISO format; without a zone it is UTC."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

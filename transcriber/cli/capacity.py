@@ -1,4 +1,4 @@
-"""`transcriber capacity`: what this machine carries, measured with the configured model."""
+"""`transcriber capacity`: measures how many streams this machine can transcribe with the configured model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from transcriber.settings import Settings
     from transcriber.worker.engine import Decoded, Engine
 
-_BUSY_SHARE = 0.8  # of the threads' time: measured 0.93 on an idle machine, 0.74 with one of two cores taken
+# The share of its threads' time that the engine gets on an idle machine, and a margin. A smaller share means that
+# other programs compete for the CPU. docs/performance.md has both measurements.
+_BUSY_SHARE = 0.8
 
 
 async def measure(options: argparse.Namespace, settings: Settings) -> None:
-    """Measure this machine with the configured model, and say what it carries."""
+    """Measure this machine with the configured model, and print how many streams it can transcribe."""
     whisper, window = settings.whisper, settings.sessions.stream.window_secs
     store.verify(whisper.path, settings.model_sha256)
     note(f"measuring {whisper.path.name} with {_count(whisper.threads, 'thread')} ...")
@@ -37,7 +39,7 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
     rtf = await worker.start(speech(window), settings.rtf)
     served = JobQueue(1)
     served.close()
-    worker.serve(served)  # the thread ends, so that the interpreter does not end under it
+    worker.serve(served)  # the queue is closed: the thread ends, and does so before the interpreter
     await worker.finished.wait()
     derived = queue_capacity.derive(settings.max_latency, window, rtf)
     if settings.queue_capacity is not None:
@@ -58,7 +60,7 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
 
 
 class _Watched:
-    """An engine, and for each pass the share that it got of its threads' time."""
+    """An engine that records, for each pass, the share of its threads' time that it got."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine, self._threads = engine, threads

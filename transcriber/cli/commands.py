@@ -1,4 +1,4 @@
-"""What the commands beside `run` and `demo` do."""
+"""Implements `publish`, `listen` and `models`, and the terminal output that all commands share."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from transcriber.models import catalogue, store
 from transcriber.recording import Recording, is_recording
 
 _STDIN = "standard input"
-# A recorder's clock may run faster than ours by some parts per million; with 1 % more its pipe never fills up.
+# A recorder's clock may run some parts per million faster than ours. Reading 1 % faster keeps its pipe from filling.
 _PIPE_SPEED = 1.01
 
 
 @asynccontextmanager
 async def connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connection]:
-    """A connection, with a note when it takes long."""
+    """Yield an open connection; tell the user when connecting takes more than a second."""
     connection = Connection(broker, name=name)
     patience = f"waiting for NATS at {broker.address}, up to NATS_CONNECT_TIMEOUT_SECS={broker.connect_timeout:g}"
     notice = asyncio.get_running_loop().call_later(1.0, note, patience)
@@ -49,7 +49,7 @@ async def connected(broker: BrokerOptions, name: str) -> AsyncIterator[Connectio
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Audio to publish: PCM in chunks, and its length in seconds where that is known beforehand."""
+    """Audio to publish: PCM in chunks, and its length in seconds if that is known in advance."""
 
     format: AudioFormat
     seconds: float | None
@@ -58,7 +58,7 @@ class _Source:
 
 
 async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
-    """Send a recording, or raw PCM, as a producer would. Ctrl-C ends the session too: the last words count."""
+    """Send a recording or raw PCM, as a producer would. Ctrl-C ends the session too, so its last words count."""
     source = await _source(options)
     async with connected(broker, "transcriber publish") as connection:
         speed = options.speed * source.speed
@@ -75,7 +75,7 @@ async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
 
 
 async def _end(producer: Producer, session: str, *, away: bool) -> None:
-    """Close the session that was begun, and say what was sent."""
+    """End the session if it was begun, and report what was sent."""
     if not producer.seconds:
         return
     if not away:
@@ -119,7 +119,7 @@ def _recorded(recording: Recording, name: str, secs: float) -> _Source:
 
 
 async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
-    """Print what the daemon publishes until Ctrl-C, or until nobody reads it any more."""
+    """Print what the daemon publishes until Ctrl-C, or until the reader of the output is gone."""
     async with connected(broker, "transcriber listen") as connection:
         listener = Listener(connection, options.stream)
         await listener.start()
@@ -139,7 +139,7 @@ async def listen(options: argparse.Namespace, broker: BrokerOptions) -> None:
 async def _print(listener: Listener, options: argparse.Namespace) -> None:
     style = Style(options.format)
     formatter = Formatter(style, name_streams=options.stream == "*", partials=options.partials)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # files are UTF-8; a word that a terminal cannot show must end nothing
+    if isinstance(sys.stdout, io.TextIOWrapper):  # files are UTF-8; a terminal gets `?` for what it cannot show
         sys.stdout.reconfigure(errors="replace", encoding=None if style is Style.TEXT else "utf-8")
     if formatter.head:
         write(formatter.head)
@@ -152,13 +152,13 @@ async def _print(listener: Listener, options: argparse.Namespace) -> None:
 
 
 def write(text: str) -> None:
-    """One line at once: who reads it may be watching for lines."""
+    """Print one line and flush it, so that a program that reads the output gets each line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def _on_reader_gone(call: Callable[[], object]) -> asyncio.Event:
-    """Call when whoever reads our output goes away (`listen | head -1`), not only when there is more to write."""
+    """Call `call` as soon as the reader of our output is gone (`listen | head -1`), not only at the next write."""
     gone = asyncio.Event()
 
     def on_event() -> None:
@@ -168,12 +168,12 @@ def _on_reader_gone(call: Callable[[], object]) -> asyncio.Event:
 
     loop, output = asyncio.get_running_loop(), sys.stdout.fileno()
     if stat.S_ISFIFO(os.fstat(output).st_mode):
-        loop.add_reader(output, on_event)  # the writing end of a pipe becomes "readable" in one case only
+        loop.add_reader(output, on_event)  # the writing end of a pipe becomes "readable" only when its reader is gone
     return gone
 
 
 def models(options: argparse.Namespace) -> None:
-    """`models list|pull|verify`."""
+    """Run `models list`, `models pull` or `models verify`."""
     directory = options.dir or _models_dir()
     if options.action == "list":
         for entry in store.listing(directory):
@@ -204,11 +204,11 @@ def _pull(name: str, directory: Path, source: store.Source | None) -> store.Pull
 def _models_dir() -> Path:
     try:
         return store.models_dir()
-    except RuntimeError:  # a user without a home, as in a container
+    except RuntimeError:  # the user has no home directory, as in a container
         raise SettingError("HOME", "", "there is no home directory to keep models in; say where with --dir") from None
 
 
 def note(text: str) -> None:
-    """Tell the user beside the results: on standard error."""
+    """Tell the user something on standard error, so that standard output holds results only."""
     sys.stderr.write(f"transcriber: {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The whole way on one machine: a NATS server, the daemon, a recording, text, and the account."""
+"""`transcriber demo`: runs a NATS server and the daemon, publishes a recording, and prints its text and account."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from transcriber.recording import Recording
 STREAM = "demo"
 _SPEED = 1.0  # times real time
 _CHUNK_SECS = 0.1
-_ROUNDING_SECS = 0.01  # what resampling may cut off at the end; a chunk that is lost is ten times as long
+_ROUNDING_SECS = 0.01  # resampling may cut off so much at the end; a lost chunk is ten times as long
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that can be missing is here: the server's program, and a model with its recording."""
+    """Everything the demonstration needs, found and checked: the server's program, and a model with its recording."""
 
     server: Path
     choice: Choice
@@ -41,10 +41,10 @@ class Prepared:
 
 
 def prepare(model: str | None = None, recording: str | None = None) -> Prepared:
-    """Check and find all that is needed, the quickest first; a model that is missing is downloaded.
+    """Find and check everything that is needed, quick checks first. A missing model is downloaded.
 
-    Raises `SettingError` for a bad setting in the environment, `RecordingError` for a bad recording, `CannotStart` when
-    a program is missing, or a model that was asked for.
+    Raises `SettingError` for a bad setting in the environment and `RecordingError` for a bad recording. Raises
+    `CannotStart` when a program, or the model that was asked for, is missing.
     """
     environ = environment(os.environ)
     status_page = settings.load(environ).status_page
@@ -54,9 +54,9 @@ def prepare(model: str | None = None, recording: str | None = None) -> Prepared:
 
 
 async def run(prepared: Prepared, *, serve: bool) -> None:
-    """Run the demonstration; with `serve`, stay up afterwards for the user's own audio.
+    """Run the demonstration; with `serve`, keep running for the user's own audio.
 
-    Raises `CannotStart` when a program does not start or ends, `RecordingError` when the recording is damaged.
+    Raises `CannotStart` when a program does not start or ends early, `RecordingError` when the recording is damaged.
     """
     choice = prepared.choice
     async with AsyncExitStack() as stack:
@@ -86,7 +86,7 @@ async def run(prepared: Prepared, *, serve: bool) -> None:
 
 
 def _on_record(record: Record) -> None:
-    """Pass on the daemon's warnings; what it says about the bundled model is no news for who asked for a demo."""
+    """Pass on the daemon's warnings. Its note on the bundled model is shown as part of the demo, not as a warning."""
     if record["message"] == store.BUNDLED_NOTE:
         _say(f"model           {record['message']}")
     elif record["level"] not in {"debug", "info"}:
@@ -106,36 +106,36 @@ async def _play(connection: Connection, choice: Choice) -> None:
         await producer.send(recording.pcm(int(recording.rate * _CHUNK_SECS)))
         await producer.end()
 
-    hearing, producing = asyncio.create_task(_hear(listener)), asyncio.create_task(produce())
+    following, producing = asyncio.create_task(_follow(listener)), asyncio.create_task(produce())
     try:
-        ended, heard = (await asyncio.gather(hearing, producing))[0]
+        ended, recognised = (await asyncio.gather(following, producing))[0]
     finally:
-        hearing.cancel()
+        following.cancel()
         producing.cancel()
     _say("")
-    if choice.said is not None:
-        _say(f"{matching(choice.said, heard)} of {len(choice.said)} words as spoken")
+    if choice.spoken is not None:
+        _say(f"{matching(choice.spoken, recognised)} of {len(choice.spoken)} words as spoken")
     if lost := _lost(ended, recording.seconds):
         _say(f"{lost:.2f} s of the recording became neither text nor silence")
     _say(account(ended))
 
 
-async def _hear(listener: Listener) -> tuple[Mapping[str, Any], list[str]]:
-    """Show what arrives until the session has ended; returns its account and the words."""
-    heard: list[str] = []
+async def _follow(listener: Listener) -> tuple[Mapping[str, Any], list[str]]:
+    """Print results until the session has ended; return its `ended` message and the recognised words."""
+    recognised: list[str] = []
     formatter = Formatter(Style.TEXT, name_streams=False)
     async for message in listener.messages():
         if message["type"] == "ended":
-            return message, heard
+            return message, recognised
         if message["type"] == "final":
-            heard += words(message["text"])
+            recognised += words(message["text"])
         if (text := formatter.format(message)) is not None:
             _say(f"  {text}")
     raise AssertionError("the listener ends by raising only")
 
 
 def _lost(ended: Mapping[str, Any], seconds: float) -> float:
-    """Seconds that were dropped, never settled, or never arrived; 0.0 when every one is accounted for."""
+    """Return the seconds that were dropped, never settled, or never arrived; 0.0 when all became text or silence."""
     settled = ended["transcribed"] + ended["silent"]
     return missing if (missing := seconds - settled) > _ROUNDING_SECS else 0.0
 

@@ -1,4 +1,4 @@
-"""What the demonstration uses: a model and a recording, the user's own or ours."""
+"""Chooses the demonstration's model and recording: the user's own, or ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transcriber.recording import Recording
 from transcriber.worker.engine import EngineName
 from transcriber.worker.engines import loading
 
-MODEL = "tiny.en"  # the smallest that knows English as it is spoken; one core keeps up with it
+MODEL = "tiny.en"  # the smallest model for everyday English; one core keeps up with it
 _ANY_WORDS, _DISPATCH_WORDS = "talk", "demo"  # our recordings: for any model, and for the bundled one
 
 Say = Callable[[str], object]
@@ -26,17 +26,17 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`environ` is the daemon's, its model included. `said` are the recording's words, None when nobody knows them."""
+    """`environ` is the daemon's, its model included. `spoken`: the recording's words, None for a user's own."""
 
     environ: Mapping[str, str]
     recording: Path
-    said: tuple[str, ...] | None
+    spoken: tuple[str, ...] | None
 
 
 def choose(model: str | None, recording: str | None, environ: Mapping[str, str], say: Say) -> Choice:
-    """Find the model, which may mean to download it, and the recording that fits it. `say` shows a line at once.
+    """Find the model, downloading it if needed, and the recording that fits it. `say` prints a line at once.
 
-    Raises `RecordingError`, and `ModelError` or `SettingError` when the model that was asked for cannot be had.
+    Raises `RecordingError`, and `ModelError` or `SettingError` when the requested model is not available.
     """
     if recording is not None:
         _check(Path(recording))
@@ -48,15 +48,15 @@ def choose(model: str | None, recording: str | None, environ: Mapping[str, str],
         converted = environ.get("WHISPER_ENGINE") != EngineName.WHISPER_CPP and loading.installed(
             EngineName.CTRANSLATE2
         )
-        chosen = _usual(say, converted=converted) if model is None else _asked(model, say, converted=converted)
-        # The sum in the environment is that of the model in the environment.
+        chosen = _default(say, converted=converted) if model is None else _requested(model, say, converted=converted)
+        # The environment's checksum belongs to the environment's model.
         others = {name: value for name, value in environ.items() if name != "WHISPER_MODEL_SHA256"}
     path = Path(recording) if recording is not None else _ours(_recording_for(chosen))
-    return Choice(others | {"WHISPER_MODEL_PATH": str(chosen)}, path, _said(path))
+    return Choice(others | {"WHISPER_MODEL_PATH": str(chosen)}, path, _spoken(path))
 
 
-def _usual(say: Say, *, converted: bool) -> Path:
-    """The model for any words; the bundled one where that cannot be had, with the reason."""
+def _default(say: Say, *, converted: bool) -> Path:
+    """Return the model for everyday English. If it is not available, say why and return the bundled one."""
     try:
         return _pulled(MODEL, say, converted=converted)
     except SettingError as error:
@@ -67,8 +67,8 @@ def _usual(say: Say, *, converted: bool) -> Path:
     return store.bundled_model_path()
 
 
-def _asked(name: str, say: Say, *, converted: bool) -> Path:
-    """The model that `--model` names: an existing one wins, then a model known by name, which is pulled if missing."""
+def _requested(name: str, say: Say, *, converted: bool) -> Path:
+    """Return the model that `--model` names: an existing one first, then a known name, pulled if missing."""
     known = catalogue.MODELS.get(name)
     if known is None or Path(name).exists():
         path = store.resolve(name, Path())
@@ -78,9 +78,9 @@ def _asked(name: str, say: Say, *, converted: bool) -> Path:
 
 
 def _pulled(name: str, say: Say, *, converted: bool) -> Path:
-    """The one place that downloads. Returns a verified file, or if `converted` a folder for CTranslate2 made of it.
+    """Pull a model if it is missing; return its verified file, or the folder made of it if `converted`.
 
-    Quantised files stay as they are. Raises `ModelError`, and `SettingError` without a home.
+    A quantised file is never converted. Raises `ModelError`, and `SettingError` without a home.
     """
     model = catalogue.MODELS[name]
     try:
@@ -97,13 +97,13 @@ def _pulled(name: str, say: Say, *, converted: bool) -> Path:
             if not (directory / model.folder).is_dir():
                 say(f"converting {name} for CTranslate2, once, into {directory / model.folder}")
             return store.pull_folder(name, directory, pulled).path
-    except OSError as error:  # a folder that may not even be looked into
+    except OSError as error:  # the folder cannot be read
         raise ModelError(str(path), (error.strerror or str(error)).lower()) from error
     return path
 
 
 def _short(reason: str) -> str:
-    """What went wrong, without how to do it by hand and with hosts in place of long addresses."""
+    """Shorten a reason: without the advice after it, and with hosts in place of long addresses."""
     return re.sub(r"https?://([^/\s]+)\S*", r"from \1", reason.partition("; ")[0])
 
 
@@ -116,7 +116,7 @@ def _ours(name: str) -> Path:
     return store.bundled(f"{name}.flac")
 
 
-def _said(path: Path) -> tuple[str, ...] | None:
+def _spoken(path: Path) -> tuple[str, ...] | None:
     for name in (_ANY_WORDS, _DISPATCH_WORDS):
         if path.samefile(_ours(name)):
             rows = json.loads(store.bundled(f"{name}.json").read_text())

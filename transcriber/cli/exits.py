@@ -14,9 +14,9 @@ from transcriber.domain.errors import BrokerLost, CannotStart, RecordingError, S
 
 
 def exit_code(call: Callable[[], int], program: str) -> int:
-    """Do it; returns its exit code, or that of its error, of which one line goes to standard error.
+    """Run `call` and return its exit code. On an error, print one line to standard error and return the error's code.
 
-    `program` is the name at the line's beginning.
+    The line begins with `program`.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
@@ -29,7 +29,7 @@ def exit_code(call: Callable[[], int], program: str) -> int:
     except TranscriberError as error:
         sys.stderr.write(f"{program}: {error}\n")
         return _code_of(error)
-    except OSError as error:  # of our output; everything else that can fail so has an error of its own
+    except OSError as error:  # of our output: every other failure of this kind has an error class of its own
         discard_output()
         sys.stderr.write(f"{program}: {error or type(error).__name__}\n")
         return 1
@@ -37,14 +37,14 @@ def exit_code(call: Callable[[], int], program: str) -> int:
 
 
 def _quit(number: int, _frame: FrameType | None) -> NoReturn:
-    """End the process where there is nothing to clean up: while modules load, an exception would be noise."""
+    """End the process at once. While modules load there is nothing to clean up, and a traceback would be noise."""
     if sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\n")  # the terminal shows ^C, perhaps after a progress bar
     os._exit(128 + number)
 
 
 def _code_of(error: TranscriberError) -> int:
-    from transcriber.daemon.shutdown import ExitCode  # noqa: PLC0415 - takes half a second, which --help does not
+    from transcriber.daemon.shutdown import ExitCode  # noqa: PLC0415 - it takes half a second, which --help should not
 
     match error:
         case SettingError() | RecordingError():

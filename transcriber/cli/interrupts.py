@@ -1,4 +1,4 @@
-"""How a command ends: interrupted from outside, or by leaving at once."""
+"""How a command ends: interrupted by a signal, or by leaving at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-_NOTICE_SECS = 1.0  # an event loop that has not noticed a signal by then does not run
+_NOTICE_SECS = 1.0  # an event loop that has not reacted to a signal by then is blocked
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a terminal window that is closed
 
 
 def interruptible(work: Coroutine[Any, Any, None]) -> int:
-    """Run until done; a first signal cancels the work, a second one also its cleaning up. Returns the exit code."""
+    """Run the work; the first signal cancels it, the second cancels its cleanup too. Returns the exit code."""
     _log_to_stderr()
     signals = _Signals()
 
@@ -38,7 +38,7 @@ def interruptible(work: Coroutine[Any, Any, None]) -> int:
     except KeyboardInterrupt:  # see `_Signals`
         discard_output()
     finally:
-        for number, handler in before.items():  # once interrupted we are leaving: no signal may disturb that
+        for number, handler in before.items():  # once interrupted we are leaving: ignore further signals
             signal.signal(number, signal.SIG_IGN if signals.caught else handler)
     return 128 + signals.caught[0] if signals.caught else 0
 
@@ -46,8 +46,8 @@ def interruptible(work: Coroutine[Any, Any, None]) -> int:
 class _Signals:
     """Cancels a task, once for the first signal and once for the second.
 
-    Raises `KeyboardInterrupt` instead where the event loop does not run: in a write, say, into a pager that waits for
-    its user. Anywhere else that could tear a callback of asyncio's in two and lose the news of a child's end.
+    Raises `KeyboardInterrupt` instead while the event loop is blocked, for example in a write to a pager that waits
+    for its user. Elsewhere that could interrupt a callback of asyncio's halfway, and a child's end would go unnoticed.
     """
 
     def __init__(self) -> None:
@@ -56,21 +56,21 @@ class _Signals:
         self._stuck_from = math.inf
 
     def cancel(self, task: asyncio.Task[Any] | None) -> None:
-        """Take over the signals, all but those that are ignored: under nohup, or in a job in the background."""
-        assert task is not None  # noqa: S101 - only code outside of a task finds none
+        """Handle the signals, except those that are ignored, as under nohup or in a background job."""
+        assert task is not None  # noqa: S101 - None only outside a task
         self._loop, self._task = asyncio.get_running_loop(), task
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Counted in one step: the next signal may come before the next line, and be dealt with first.
+        # Count in one step: the next signal may arrive before the next line runs, and be handled first.
         count = next(self._numbers)
         self.caught.append(number)
-        logging.disable()  # what closing down brings about is no news
+        logging.disable()  # errors from closing down would only confuse
         if time.monotonic() > self._stuck_from:
             raise KeyboardInterrupt
-        if count <= 2:  # noqa: PLR2004 - more of them find everything on its way out
+        if count <= 2:  # noqa: PLR2004 - after the second, everything is ending already
             self._stuck_from = min(self._stuck_from, time.monotonic() + _NOTICE_SECS)
             self._loop.call_soon_threadsafe(self._noticed)
 
@@ -82,7 +82,7 @@ class _Signals:
 
 
 def _log_to_stderr() -> None:
-    """Show warnings, and the same one in a row once: a connection is retried every half second."""
+    """Show warnings, a repeated one only once in a row: a connection is retried every half second."""
     last = ""
 
     def news(record: logging.LogRecord) -> bool:
@@ -97,7 +97,7 @@ def _log_to_stderr() -> None:
 
 @contextlib.contextmanager
 def leaving_in_order() -> Iterator[None]:
-    """Within, a signal ends the program by SystemExit, so that what was begun is cleared away; the next are ignored."""
+    """Within this context, the first signal raises `SystemExit`, so that cleanup runs. Further signals are ignored."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     caught = False
 
@@ -119,10 +119,10 @@ def leaving_in_order() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process where everything has been flushed but native threads may still run.
+    """Flush everything and end the process at once, although native threads may still run.
 
-    The Whisper thread may be in a window beyond the grace period, an exporter's in a call that nobody answers; the
-    interpreter, torn down under them, now and then aborts, and the exit code would be that of a crash.
+    The Whisper thread may be decoding past the grace period, an exporter's thread may wait for an answer. A normal exit
+    would tear the interpreter down under them. That sometimes aborts, and the exit code would be that of a crash.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -131,6 +131,6 @@ def leave(code: int) -> NoReturn:
 
 
 def discard_output() -> None:
-    """Let the interpreter flush what is left into nothing, or it would complain at its end."""
+    """Point standard output at /dev/null, or the interpreter would complain when it flushes the rest at exit."""
     with contextlib.suppress(io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

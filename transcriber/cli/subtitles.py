@@ -1,4 +1,4 @@
-"""Results as lines for a terminal: text, JSON, SubRip or WebVTT. Pure."""
+"""Formats results for a terminal: text, JSON, SubRip or WebVTT. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would move the cursor or recolour the terminal
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # these would move the cursor or change the terminal's colours
 
 
 class Style(StrEnum):
-    """How `listen` prints."""
+    """The formats that `listen` can print."""
 
     TEXT = "text"
     JSON = "json"
@@ -24,23 +24,23 @@ class Style(StrEnum):
 class Formatter:
     """Turns published messages into printable blocks.
 
-    Subtitles have one timeline, so those styles follow one session, the first that is heard, and leave out the others.
+    Subtitles have one timeline, so those styles follow the first session that they see and leave out the others.
     """
 
     def __init__(self, style: Style, *, name_streams: bool = True, partials: bool = False) -> None:
         self._style = style
         self._name_streams = name_streams
-        self._partials = partials  # in text: they say again and again what the final will say
+        self._partials = partials  # in text only: partials repeat what the final will say
         self._cues = 0
         self._followed: tuple[str, str] | None = None
 
     @property
     def head(self) -> str:
-        """What stands before the first block."""
+        """The text before the first block."""
         return "WEBVTT\n" if self._style is Style.VTT else ""
 
     def format(self, message: Mapping[str, Any]) -> str | None:
-        """One block without its last line end; None when this style has nothing to say about the message."""
+        """Return one block without its last line end; None when this style leaves the message out."""
         if self._style is Style.JSON:
             return json.dumps(message, ensure_ascii=False)
         if self._style is Style.TEXT:
@@ -48,7 +48,7 @@ class Formatter:
         return self._cue(message)
 
     def complete(self, message: Mapping[str, Any]) -> bool:
-        """Whether nothing can follow this message: the session of the subtitles has ended."""
+        """Whether the session of the subtitles ends with this message, so that no more can follow."""
         return message["type"] == "ended" and self._followed == (message["stream"], message["session"])
 
     def _cue(self, message: Mapping[str, Any]) -> str | None:
@@ -76,14 +76,14 @@ class Formatter:
 
 
 def timestamp(seconds: float, separator: str = ".") -> str:
-    """HH:MM:SS.mmm, rounded to milliseconds."""
+    """Format as HH:MM:SS.mmm, rounded to milliseconds."""
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{separator}{rest % 1000:03}"
 
 
 def account(message: Mapping[str, Any]) -> str:
-    """The accounting of an `ended` or `status` message as one equation, exact so that it adds up."""
+    """Write the account in an `ended` or `status` message as one equation, exact so that it adds up."""
     gaps = ", ".join(f"{reason} {_exact(seconds)}" for reason, seconds in message["gap"].items())
     why = f" ({gaps})" if gaps else ""
     return (
@@ -94,7 +94,7 @@ def account(message: Mapping[str, Any]) -> str:
 
 
 def _exact(seconds: float) -> str:
-    """Two decimals, or as many as it takes: one sample is 0.0000625 s."""
+    """Format with two decimals, or as many as the value needs: one sample is 0.0000625 s."""
     whole, _, decimals = f"{seconds:.7f}".partition(".")
     return f"{whole}.{decimals.rstrip('0'):0<2}"
 

@@ -1,1 +1,1 @@
-"""What a producer or a listener in Python uses."""
+"""For Python programs that send audio or read results: `Producer` and `Listener`."""

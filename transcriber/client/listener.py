@@ -1,4 +1,4 @@
-"""Follows what the daemon publishes."""
+"""Receives what the daemon publishes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Listener:
         self._arrived: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Subscribe; what is published after this is not missed. Raises `BrokerError`."""
-        # One subscription for all kinds: nats-py works through each on its own, and `ended` would overtake last words.
+        """Subscribe; everything published after this is received. Raises `BrokerError`."""
+        # One subscription for all kinds: nats-py handles each on its own, so `ended` could overtake the last words.
         await self._connection.subscribe(f"transcript.{self._stream}.*", self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
@@ -43,11 +43,11 @@ class Listener:
             ours = False
         if ours:
             self._arrived.put_nowait(body)
-        else:  # anybody may publish on these subjects
+        else:  # other programs may publish on these subjects
             log.warning("%s: skipped a message that is not of this protocol", message.subject)
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield for ever. Raises `BrokerLost` when NATS is gone for good."""
+        """Yield for ever. Raises `BrokerLost` when the connection is lost for good."""
         while True:
             arrival: asyncio.Future[Any] = asyncio.ensure_future(self._arrived.get())
             try:

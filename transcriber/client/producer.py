@@ -1,4 +1,4 @@
-"""A producer: reads a recorder's pipe without blocking, sends chunks with offsets, then `end`."""
+"""Reads a recorder's pipe without blocking, and publishes its audio: chunks with offsets, then `end`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
     from transcriber.domain.chunks import AudioFormat
 
-_READ_BYTES = 65_536  # what a pipe holds on Linux
-_READS_AHEAD = 256  # at most 16 MiB, and in a recorder's small writes still some seconds, for when NATS is away
-_RETRY_SECS = 0.05  # between two tries to hand over a chunk while nats-py notices that the server is gone
+_READ_BYTES = 65_536  # the size of a pipe on Linux
+_READS_AHEAD = 256  # at most 16 MiB, and some seconds of a recorder's small writes, for when NATS is away
+_RETRY_SECS = 0.05  # between two attempts to publish a chunk, while nats-py notices that the server is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where the audio goes. `speed`: times real time, 0 for as fast as it goes; `language` as in P-3."""
+    """Where the audio goes. `speed`: times real time, 0 for as fast as possible; `language` as in P-3."""
 
     stream: str
     session: str
@@ -37,14 +37,14 @@ class Delivery:
 
 
 def check_range(name: str, rate: int, channels: int) -> None:
-    """Raise `RecordingError` unless the daemon takes audio of this rate (Hz) and these channels."""
+    """Raise `RecordingError` unless the daemon accepts this rate (Hz) and this number of channels."""
     if rate not in incoming.RATES or channels not in incoming.CHANNEL_COUNTS:
         found = f"{rate} Hz, channels: {channels}"
         raise RecordingError(name, f"{found}; allowed are 8000 to 192000 Hz and 1 to 8 channels")
 
 
 class Producer:
-    """Publishes PCM of one format to `audio.<stream>`. While NATS is away it waits, so that nothing is left out."""
+    """Publishes PCM of one format to `audio.<stream>`. While NATS is away it waits, so that no audio is skipped."""
 
     def __init__(self, connection: Connection, delivery: Delivery, audio_format: AudioFormat) -> None:
         self._connection = connection
@@ -63,7 +63,7 @@ class Producer:
 
     @property
     def seconds(self) -> float:
-        """Audio sent so far."""
+        """Seconds of audio sent so far."""
         return self._offset / self._format.rate
 
     async def send(
@@ -73,23 +73,23 @@ class Producer:
     ) -> None:
         """Publish the pieces (whole sample frames each) at the delivery's speed; `progress` gets the seconds so far.
 
-        Raises `RecordingError` when a piece is larger than the server takes, `BrokerError` when it forbids the subject,
-        `BrokerLost` when it is gone for good.
+        Raises `RecordingError` when a piece is larger than the server accepts, `BrokerError` if it forbids the subject,
+        `BrokerLost` when the connection is lost for good.
         """
         begin = time.monotonic()
         async for piece in _each(pieces):
             due = begin + self.seconds / self._delivery.speed if self._delivery.speed else 0.0
-            await asyncio.sleep(max(0.0, due - time.monotonic()))  # of 0 too: the connection must get its turn
+            await asyncio.sleep(max(0.0, due - time.monotonic()))  # even for 0 s: the connection needs its turn
             first = not self._offset
             await self.send_piece(piece)
             if first:
-                await self._confirm()  # a forbidden subject shows now, not after an hour of audio
+                await self._confirm()  # report a forbidden subject now, not after an hour of audio
             progress(self.seconds)
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError  # nats-py swallows a cancellation that meets it while it writes
+                raise asyncio.CancelledError  # nats-py swallows a cancellation that arrives while it writes
 
     async def send_piece(self, piece: bytes) -> None:
-        """Publish one chunk now, or when NATS is back. Raises as `send` does."""
+        """Publish one chunk now, or once NATS is back. Raises as `send` does."""
         headers = self._headers | {incoming.OFFSET: str(self._offset)}
         if (size := len(piece) + header_bytes(headers)) > self._connection.max_payload:
             raise RecordingError(
@@ -100,9 +100,9 @@ class Producer:
         self._offset += len(piece) // self._format.frame_bytes
 
     async def end(self) -> None:
-        """Tell the daemon that the session is over, and wait until the server has taken it. Raises as `send` does.
+        """Publish the session's end, and wait until the server has it. Raises as `send` does.
 
-        The offset in it lets the daemon account for chunks that were lost just before. Sent twice it ends only once.
+        Its offset lets the daemon account for chunks that were lost just before it. A repeated end does no harm.
         """
         taken = False
         while not taken:
@@ -110,10 +110,10 @@ class Producer:
             taken = await self._connection.flushed()
 
     async def _confirm(self) -> None:
-        """Wait until the server has taken what was sent so far. Raises `BrokerError` when it refused."""
+        """Wait until the server has received everything sent so far. Raises `BrokerError` when it refused something."""
         while not await self._connection.flushed():
             await self._until_connected()
-        self._connection.check()  # a refusal comes before the answer to a flush
+        self._connection.check()  # the server sends a refusal before it answers a flush
 
     async def _publish(self, payload: bytes, headers: dict[str, str]) -> None:
         while True:
@@ -121,11 +121,11 @@ class Producer:
             try:
                 return await self._connection.publish(self.subject, payload, headers)
             except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError):
-                # What `connected` or `lost` is about to tell.
+                # `connected` or `lost` is about to change.
                 await asyncio.sleep(_RETRY_SECS)
 
     async def _until_connected(self) -> None:
-        """Wait while NATS is away. Raises `BrokerLost`."""
+        """Wait until NATS is connected. Raises `BrokerLost`."""
         connection = self._connection
         while not connection.connected.is_set():
             back: asyncio.Future[Any] = asyncio.ensure_future(connection.connected.wait())
@@ -138,13 +138,13 @@ class Producer:
 
 
 class Pipe:
-    """A file descriptor read on a thread: a recorder delivers slowly, and the event loop has NATS to answer meanwhile.
+    """Reads a file descriptor on a thread: a recorder delivers slowly, and the event loop must answer NATS meanwhile.
 
-    The thread may block for ever, in a read that nothing can interrupt; it is a daemon, so that the process can end.
+    The thread may block for ever in a read that nothing can interrupt. It is a daemon thread, so the process can exit.
     """
 
     def __init__(self, descriptor: int, name: str, note: Callable[[str], object] = lambda _text: None) -> None:
-        """`name` stands in errors; `note` takes what the user should know."""
+        """`name` is used in errors; `note` gets messages for the user."""
         self._descriptor = descriptor
         self._name = name
         self._note = note
@@ -164,15 +164,15 @@ class Pipe:
                 more = bool(data)
             except OSError as error:
                 data, more = error, False
-            if not post(self._loop, self._arrived.put_nowait, data):  # nobody listens any more
+            if not post(self._loop, self._arrived.put_nowait, data):  # the event loop is closed
                 return
 
     def put_back(self, data: bytes) -> None:
-        """Let these bytes come first again."""
+        """Return these bytes to the front of the stream."""
         self._buffer = data + self._buffer
 
     async def some(self) -> bytes:
-        """What has arrived, at least one byte; none at the end. Raises `RecordingError` when it cannot be read."""
+        """Return what has arrived: at least one byte, or none at the end. Raises `RecordingError` if reading fails."""
         if self._buffer:
             data, self._buffer = self._buffer, b""
             return data
@@ -185,7 +185,7 @@ class Pipe:
         return arrived
 
     async def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, fewer only at the end. Raises as `some` does."""
+        """Return exactly `size` bytes, fewer only at the end. Raises as `some` does."""
         parts = bytearray()
         while len(parts) < size and (data := await self.some()):
             parts += data
@@ -193,7 +193,7 @@ class Pipe:
         return bytes(parts[:size])
 
     async def chunks(self, pcm: AudioFormat, secs: float, head: bytes, size: int | None = None) -> AsyncIterator[bytes]:
-        """Cut what comes, `head` first and `size` bytes in all, into chunks of whole sample frames."""
+        """Yield the audio in chunks of `secs` and whole sample frames: `head` first, `size` bytes in total."""
         self.put_back(head)
         step = pcm.frame_bytes * max(1, int(pcm.rate * secs))
         left = size
@@ -207,7 +207,7 @@ class Pipe:
                 yield whole
 
     async def rest(self) -> bytes:
-        """Everything up to the end. Raises as `some` does."""
+        """Return everything up to the end. Raises as `some` does."""
         parts = bytearray()
         while data := await self.some():
             parts += data
