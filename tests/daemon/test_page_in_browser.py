@@ -14,7 +14,7 @@ from transcriber.domain.events import Suppressed
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import Gap, GapReason, Origin
-from transcriber.http.listener import HealthOptions
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.overview import PageState
 from transcriber.http.server import HealthServer
 from transcriber.http.status_page import StatusPage
@@ -57,7 +57,7 @@ def speak(shown: SimpleNamespace, text: str, stream: str = "s1") -> None:
     shown.tallies.audio.add(stream, "transcribed", 3 * SECOND)
     recognition = Recognition((Segment(text=text, start=0, end=SECOND, confidence=0.9),), "en", "stub")
     latency = Latency(0.1, 0.4, 0.5)
-    shown.page.tell(
+    shown.page.add(
         Transcript(
             origin=Origin(stream, "x"),
             sequence=0,
@@ -90,8 +90,8 @@ async def test_the_words_of_real_speech_appear(
 async def test_foreign_text_is_text(browser: Browser, shown: SimpleNamespace) -> None:
     """Markup in a text, a stream's name, a reason or the model's name is shown and does nothing."""
     speak(shown, NASTY, stream=NASTY)
-    shown.page.tell(Suppressed(origin=Origin("s1", "x"), start=0, end=SECOND, reason=NASTY, text=NASTY))
-    shown.page.tell(Gap(origin=Origin(NASTY, "x"), start=0, end=SECOND, reason=GapReason.DEADLINE))
+    shown.page.add(Suppressed(origin=Origin("s1", "x"), start=0, end=SECOND, reason=NASTY, text=NASTY))
+    shown.page.add(Gap(origin=Origin(NASTY, "x"), start=0, end=SECOND, reason=GapReason.DEADLINE))
     shown.tallies.chunks_dropped.add("s1", NASTY)
     await browser.open(shown.url)
     await browser.until("document.querySelectorAll('#lines li').length === 3")

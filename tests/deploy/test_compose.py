@@ -20,7 +20,7 @@ from harness import NatsServer, free_port
 from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, render
 
 from transcriber import settings
-from transcriber.http.listener import HealthOptions
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.server import HealthServer
 
 COMPOSE = K8S / "compose.yaml"

@@ -192,7 +192,7 @@ class Service:
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
         partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
-        pages = () if self._page is None else (listeners.Page(self._page.tell),)
+        pages = () if self._page is None else (listeners.Page(self._page.add),)
         return Parts(
             sessions=self._sessions,
             queue=queue,

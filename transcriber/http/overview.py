@@ -1,4 +1,4 @@
-"""What the status page shows: the last texts as they are told, all else read off the figures when somebody looks."""
+"""Collects what the status page shows. Texts are remembered as they come; figures are read when a viewer asks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from transcriber.domain.timeline import SAMPLE_RATE, Fate, Gap, GapReason
 if TYPE_CHECKING:
     from transcriber.domain.measurements import Snapshot, Tallies
 
-Told = Transcript | Gap | Suppressed
+PageEntry = Transcript | Gap | Suppressed
 
-_TEXTS = 20  # two minutes of one talker in windows of five seconds: as much as one reads when something looks wrong
-_TEXT_CHARS = 600  # 30 s, the longest window, at twenty characters a second; bounds what a viewer is sent
-_WINDOWS = 200  # latencies kept: with ten above it, the 95th percentile does not hang on one window
-_BUSY_SECS = 10.0  # over which the worker's share is taken: a few windows, so that it does not flicker
+_TEXTS = 20  # two minutes of one speaker in windows of five seconds: enough to see what is wrong
+_TEXT_CHARS = 600  # 30 s, the longest window, at twenty characters a second; limits the size of a message
+_WINDOWS = 200  # latencies kept: ten lie above the 95th percentile, so one window does not decide it
+_BUSY_SECS = 10.0  # over which the worker's busy share is averaged: a few windows, so that it does not flicker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageState:
-    """Where the daemon stands at this moment, beside what is counted."""
+    """The daemon's state at this moment, apart from the counters."""
 
     state: str  # "ready", or what /readyz says instead
     version: str
     model: str
     max_latency: float | None  # seconds; None: nothing is promised
     snapshot: Snapshot
-    streams: int  # with a session that has not ended
+    streams: int  # streams with a session that has not ended
     lags: bool = False  # audio is stored, so there is a lag to show
 
 
@@ -51,26 +51,26 @@ class _Line:
     reason: str = ""
     latency: float | None = None
 
-    def shown(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Overview:
-    """Remembers a bounded number of texts and latencies; `view` makes the page's figures of them and of the tallies."""
+    """Remembers a bounded number of texts and latencies. `view` makes the page's figures from them and the tallies."""
 
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
         self._numbers = count()
         self._texts: deque[_Line] = deque(maxlen=_TEXTS)
-        self._losses: deque[_Line] = deque(maxlen=_TEXTS)  # apart: a storm of gaps does not push the texts out
+        self._losses: deque[_Line] = deque(maxlen=_TEXTS)  # kept apart, so that many gaps do not push the texts out
         self._latencies: deque[Latency] = deque(maxlen=_WINDOWS)
-        self._busy: deque[tuple[float, float]] = deque()  # when, and how long the engine had run
+        self._busy: deque[tuple[float, float]] = deque()  # time of a view, and the engine's running time by then
 
-    def tell(self, told: Told, at: float) -> None:
-        """Take what has become of a window, or of audio that was never in one."""
-        number, stream = next(self._numbers), told.origin.stream
-        start, end = told.start / SAMPLE_RATE, told.end / SAMPLE_RATE
-        match told:
+    def add(self, entry: PageEntry, at: float) -> None:
+        """Take the result of a window, or a gap outside any window. `at` in seconds since 1970."""
+        number, stream = next(self._numbers), entry.origin.stream
+        start, end = entry.start / SAMPLE_RATE, entry.end / SAMPLE_RATE
+        match entry:
             case Transcript(recognition=recognition, latency=latency):
                 self._latencies.append(latency)
                 text, took = shortened(recognition.text), latency.end_to_end
@@ -109,25 +109,25 @@ class Overview:
             "model": standing.model,
             "queue": {"depth": snapshot.queue_depth, "capacity": snapshot.queue_capacity},
             "rtf": snapshot.rtf,
-            "busy": self._share(now, snapshot.busy),
+            "busy": self._busy_share(now, snapshot.busy),
             "lag": lag if standing.lags else None,
             "latency": self._latency() | {"windows": len(self._latencies), "limit": standing.max_latency},
             "audio": _seconds(total) | {"pending": snapshot.pending},
             "drops": self._drops(),
             "active": standing.streams,
             "streams": [{"name": name, **_seconds(streams[name])} for name in sorted(streams)],
-            "lines": [line.shown() for line in lines],
+            "lines": [line.as_dict() for line in lines],
         }
 
     def _streams(self) -> dict[str, Counter[Hashable]]:
-        """Samples by fate of every stream that has figures of its own, and of the others together."""
+        """Return samples by fate for each stream with figures of its own, and for all others together."""
         streams: dict[str, Counter[Hashable]] = {}
         for (stream, fate), samples in self._tallies.audio.by_stream().items():
             streams.setdefault(stream, Counter())[fate] = samples
         return streams
 
     def _drops(self) -> list[dict[str, Any]]:
-        """What was dropped, by reason: seconds of audio, windows, and messages. The worst come first."""
+        """List what was dropped, by reason: seconds of audio, windows, and messages. The largest loss comes first."""
         counted: dict[str, Counter[str]] = {}
         t = self._tallies
         for name, tally in (("audio", t.audio), ("windows", t.jobs_dropped), ("chunks", t.chunks_dropped)):
@@ -146,20 +146,20 @@ class Overview:
             for name in ("queue", "processing", "end_to_end")
         }
 
-    def _share(self, now: float, busy: float) -> float | None:
-        """The share of the last seconds in which the engine ran; None at the first look."""
+    def _busy_share(self, now: float, busy: float) -> float | None:
+        """Return the share of the last seconds in which the engine ran; None in the first view."""
         known = self._busy
-        if known and now - known[-1][0] > _BUSY_SECS:  # nobody looked for a while
+        if known and now - known[-1][0] > _BUSY_SECS:  # there was no viewer for a while
             known.clear()
         known.append((now, busy))
-        while len(known) > 2 and now - known[1][0] >= _BUSY_SECS:  # noqa: PLR2004 - the oldest, and one to follow it
+        while len(known) > 2 and now - known[1][0] >= _BUSY_SECS:  # noqa: PLR2004 - keep the oldest and its successor
             known.popleft()
         then, before = known[0]
         return min(1.0, max(0.0, (busy - before) / (now - then))) if now > then else None
 
 
 def _seconds(samples: Counter[Hashable]) -> dict[str, Any]:
-    """Seconds by fate; what has no other is pending."""
+    """Convert samples by fate to seconds; audio without a fate is pending."""
     gap = {fate.value: n for fate, n in samples.items() if isinstance(fate, GapReason)}
     pending = samples["received"] - samples[Fate.TRANSCRIBED] - samples[Fate.SILENT] - sum(gap.values())
     return {
@@ -172,10 +172,10 @@ def _seconds(samples: Counter[Hashable]) -> dict[str, Any]:
 
 
 def percentile(values: list[float], share: float) -> float | None:
-    """The smallest value that at least this share of them does not exceed; None without any."""
+    """Return the smallest value that at least this share of the values does not exceed; None without any."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
 
 
 def shortened(text: str) -> str:
-    """The text, cut where it is longer than the page shows."""
+    """Cut a text to the length that the page shows."""
     return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"

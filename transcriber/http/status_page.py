@@ -1,4 +1,4 @@
-"""The status page's two paths: the page itself, and the figures as server-sent events."""
+"""Serves the status page's two paths: the page itself, and its figures as server-sent events."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     from transcriber.domain.measurements import Tallies
-    from transcriber.http.overview import PageState, Told
+    from transcriber.http.overview import PageEntry, PageState
 
 PAGE, EVENTS = "/", "/events"
-# RFC 6761, RFC 6762, and what ICANN has set aside in 2024; "svc" as services are called inside a cluster.
+# From RFC 6761 and RFC 6762; ICANN reserved "internal" in 2024; names of services inside a cluster end in "svc".
 _PRIVATE = frozenset({"localhost", "local", "internal", "svc"})
 _FILE = Path(__file__).with_name("index.html")
 
 
 class StatusPage:
-    """Keeps the last texts and shows them, with the daemon's figures, to whoever asks on the health port."""
+    """Keeps the last texts and serves them, with the daemon's figures, on the health port."""
 
-    def __init__(self, tallies: Tallies, standing: Callable[[], PageState]) -> None:
+    def __init__(self, tallies: Tallies, page_state: Callable[[], PageState]) -> None:
         self._overview = Overview(tallies)
-        self._standing = standing
+        self._page_state = page_state
         self._viewers = Viewers(self._read)
         self._html = _FILE.read_bytes()
         self._headers = {
@@ -46,16 +46,16 @@ class StatusPage:
         }
         self.handlers: Mapping[str, Handler] = {PAGE: self._show, EVENTS: self._viewers.serve}
 
-    def tell(self, told: Told) -> None:
-        """Take what has become of a window, or of audio that was never in one."""
-        self._overview.tell(told, time.time())
+    def add(self, entry: PageEntry) -> None:
+        """Take the result of a window, or a gap outside any window."""
+        self._overview.add(entry, time.time())
 
     @staticmethod
     def refusal(host: str) -> str | None:
-        """What is wrong with a name that a stranger could own; None for any other.
+        """Return what is wrong with a host name that a stranger could own; None for any other.
 
-        Any web page may point a name of its own at this machine and read, as the same origin, what is served under it
-        (DNS rebinding). Addresses, names without a dot, and the endings that public DNS does not have are safe.
+        A web page can point a name of its own at this machine, and then read our pages as its own origin (DNS
+        rebinding). Safe are addresses, names without a dot, and endings that do not exist in public DNS.
         """
         name = host.lower().rstrip(".")
         if "." not in name or name.rpartition(".")[2] in _PRIVATE or _is_address(name):
@@ -66,11 +66,11 @@ class StatusPage:
         return web.Response(body=self._html, headers=self._headers)
 
     def close(self) -> None:
-        """Drop every viewer at once."""
+        """Disconnect every viewer at once."""
         self._viewers.close()
 
     def _read(self) -> bytes:
-        view = self._overview.view(self._standing(), time.monotonic()) | {"now": time.time()}
+        view = self._overview.view(self._page_state(), time.monotonic()) | {"now": time.time()}
         return json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -83,9 +83,9 @@ def _is_address(name: str) -> bool:
 
 
 def policy(html: str) -> str:
-    """What a browser may run and load for this page: the one style and the one script in it, and our own events.
+    """Build the Content-Security-Policy: the browser may use the page's own style and script and our events, no more.
 
-    Transcripts are foreign text. Trusted types forbid a script to turn any text into markup, by whatever way.
+    Transcripts are foreign text. Trusted types keep every script from turning text into markup.
     """
     style, script = (re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL) for tag in ("style", "script"))
     sources = {

@@ -1,4 +1,4 @@
-"""Server-sent events to a bounded number of viewers: one message a second, made once for all of them."""
+"""Sends server-sent events to a bounded number of viewers: one message a second, made once for all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from transcriber.http.server import LISTENER
+from transcriber.http.server import ACCEPTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST = 16  # viewers: a team and a few forgotten tabs; each may hold _SEND_BYTES and one message
-_INTERVAL_SECS = 1.0  # between two messages: as often as somebody reads figures
-_SLOW_SECS = 10.0  # until a viewer is dropped that takes nothing: a phone between two cells is back sooner
-_SEND_BYTES = 128 * 1024  # what the kernel holds for a viewer: some messages; left alone it would take megabytes
-_RETRY = b"retry: 2000\n\n"  # milliseconds until a browser comes back: a restarted daemon takes some seconds
+MOST = 16  # viewers: a team and a few forgotten tabs; each may take up _SEND_BYTES and one message
+_INTERVAL_SECS = 1.0  # between two messages: nobody reads figures faster
+_SLOW_SECS = 10.0  # a viewer that reads nothing for so long is dropped; a phone between two cells is back sooner
+_SEND_BYTES = 128 * 1024  # the kernel's buffer for a viewer: some messages; by default it grows to megabytes
+_RETRY = b"retry: 2000\n\n"  # milliseconds until a browser reconnects: a daemon restarts within seconds
 
 
 class Viewers:
-    """Sends what `read` returns. While nobody looks, nothing is read."""
+    """Sends what `read` returns. Without viewers, `read` is not called."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
-        """`read` gives one message's data, without line breaks."""
+        """`read` returns one message's data, without line breaks."""
         self._read = read
         self._looking: set[asyncio.Transport] = set()
         self._newest = b""
@@ -40,25 +40,25 @@ class Viewers:
         return len(self._looking)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Let one viewer look until it goes away, or is dropped for taking nothing."""
+        """Serve one viewer until it disconnects, or is dropped because it reads nothing."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         transport = request.transport
         if request.method == "HEAD" or transport is None:
             return response
         if len(self) >= MOST:
-            return _refusal(f"{MOST} viewers are looking already")
-        if not request.app[LISTENER].keep(transport):
+            return _refusal(f"{MOST} viewers are connected already")
+        if not request.app[ACCEPTOR].keep(transport):
             return _refusal("no file descriptor is free for a viewer")
         self._looking.add(transport)
         try:
-            transport.set_write_buffer_limits(0)  # a message is sent when nothing of the one before is left
+            transport.set_write_buffer_limits(0)  # send a message only when the one before is gone
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             writer = await response.prepare(request)
             if writer is not None:
                 await self._send(writer)
         except (ConnectionError, TimeoutError):
             pass
-        except Exception:  # a page that fails must not be more than a page that fails
+        except Exception:  # a broken page must not take the daemon down
             log.exception("the status page failed")
         finally:
             self._looking.discard(transport)
@@ -66,7 +66,7 @@ class Viewers:
         return response
 
     def close(self) -> None:
-        """Drop everybody at once."""
+        """Disconnect every viewer at once."""
         for transport in self._looking:
             transport.abort()
 
@@ -80,7 +80,7 @@ class Viewers:
             message = self._message()
 
     def _message(self) -> bytes:
-        """The newest message, made once an interval however many want it."""
+        """Return the newest message, which is made at most once per interval for all viewers."""
         now = asyncio.get_running_loop().time()
         if now - self._made >= _INTERVAL_SECS:
             self._newest = b"data: " + self._read() + b"\n\n"

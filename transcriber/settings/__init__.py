@@ -18,7 +18,7 @@ from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError, SettingError
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.http.listener import HOSTS, HealthOptions
+from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.protocol import incoming
 from transcriber.settings.reader import Reader

@@ -1,4 +1,4 @@
-"""Logs: JSON lines or plain text on standard output, with trace ids, and never a flood."""
+"""Writes logs to standard output as JSON lines or plain text, with trace ids and a rate limit."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-RATE_SECS = 1.0  # one line of a kind per stream and second: enough to see, too few to fill a disk
+RATE_SECS = 1.0  # one line of a kind per stream and second: enough to notice, too few to fill a disk
 _LIBRARY = "opentelemetry."
-LIBRARY_SECS = 60.0  # an absent collector is reported on every attempt, by several exporters: a minute is often enough
+LIBRARY_SECS = 60.0  # several exporters report an absent collector on every attempt; once a minute is enough
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """The format of log lines."""
 
     JSON = "json"
     TEXT = "text"
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What was passed as `extra`."""
+    """Return what was passed as `extra`."""
     return {k: v for k, v in vars(record).items() if k not in _STANDARD and k != "limited"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, then the record's own fields (trace_id and span_id too)."""
+    """One JSON object per line: time, level, logger, message, then the record's own fields, such as trace_id."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -47,7 +47,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For a person at a terminal."""
+    """Readable lines for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
@@ -57,9 +57,9 @@ class TextFormatter(logging.Formatter):
 
 
 class RateLimit(logging.Filter):
-    """Lets one record of a kind through per stream and `RATE_SECS`, and says on the next how many were held back.
+    """Lets one record of a kind through per stream and `RATE_SECS`. The next one says how many were held back.
 
-    A kind is a message template; only records with a true `limited` field are counted, and OpenTelemetry's own, which
+    A kind is a message template. Only records with a true `limited` field are limited, and OpenTelemetry's own, which
     get one per `LIBRARY_SECS`.
     """
 
@@ -78,7 +78,7 @@ class RateLimit(logging.Filter):
         if now - last < pause:
             self._seen[key] = (last, held + 1)
             return False
-        if len(self._seen) > 10_000:  # noqa: PLR2004 - streams come and go; forgetting only lets a line through early
+        if len(self._seen) > 10_000:  # noqa: PLR2004 - streams come and go; clearing only lets a line through early
             self._seen.clear()
         self._seen[key] = (now, 0)
         if held:
@@ -89,7 +89,7 @@ class RateLimit(logging.Filter):
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send every log line, Python's warnings too, to standard output in the given format."""
     if stream is None and isinstance(sys.stdout, io.TextIOWrapper):
-        # Whatever the locale: what cannot be encoded (half of a surrogate pair) becomes \udXXX, which JSON reads back.
+        # UTF-8 in any locale. Half of a surrogate pair, which UTF-8 cannot encode, becomes \udXXX, which JSON can read.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
@@ -100,4 +100,4 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(capture=True)
-    logging.getLogger("grpc").setLevel(logging.ERROR)  # its internals are of no use to an operator
+    logging.getLogger("grpc").setLevel(logging.ERROR)  # its internal messages do not help an operator

@@ -1,4 +1,4 @@
-"""The daemon's metrics, read from the pipeline's figures when the exporter asks, at no cost to the pipeline."""
+"""Registers the daemon's metrics. The exporter reads the pipeline's figures; the pipeline does no extra work."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transcriber.domain.measurements import Snapshot, Tallies, Tally
     from transcriber.domain.results import Latency
 
-# 5 ms, an empty queue's wait, to 60 s, three times the default promise.
+# From 5 ms, the wait in an empty queue, to 60 s, three times the default L_max.
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000)
 
-# What alerts ask about is exported as 0 for every stream from its first audio on: a counter that first appears at 1
-# hides its first increase from rate() and increase().
+# Counters that alerts use are exported as 0 from a stream's first audio on. A counter that first appears at 1 hides its
+# first increase from rate() and increase().
 UNDONE = (GapReason.QUEUE_FULL, GapReason.DEADLINE, GapReason.ENGINE_ERROR, GapReason.SHUTDOWN)
 FATES = ("received", "transcribed", "silent", *GapReason)
 
@@ -46,7 +46,7 @@ class Metrics:
         self._end_to_end = self._histogram("end_to_end", "Time from try-put to publish", buckets)
 
     def record(self, stream: str, latency: Latency, context: Context | None = None) -> None:
-        """Take the latencies of one published window, in whose trace they were measured."""
+        """Record the latencies of one published window; `context` is its trace."""
         attributes = {"stream": self._tallies.audio.label(stream)}
         self._queue.record(latency.queue * 1000, attributes, context)
         self._processing.record(latency.processing * 1000, attributes, context)
@@ -69,9 +69,9 @@ class Metrics:
             ("worker.busy", "1", "Share of the time since the last export in which the engine ran", busy),
             ("buffer.size", "s", "Audio received and not yet cut into windows", lambda: snapshot().buffered),
             ("audio.pending", "s", "Audio received and without a fate yet", lambda: snapshot().pending),
-            ("max_latency_ms", "ms", "The promise: no result is later", lambda: 1000 * snapshot().max_latency),
+            ("max_latency_ms", "ms", "L_max: no result is published later", lambda: 1000 * snapshot().max_latency),
             ("nats.connected", "1", "1 while there is a connection to NATS, else 0", lambda: int(snapshot().connected)),
-            ("lag.chunks", "{chunk}", "Stored and not taken yet (JetStream)", lambda: snapshot().lag_chunks),
+            ("lag.chunks", "{chunk}", "Chunks stored and not read yet (JetStream)", lambda: snapshot().lag_chunks),
             ("lag.seconds", "s", "Age of the newest stored audio taken (JetStream)", lambda: snapshot().lag_seconds),
             ("rtf", "1", "Smoothed real-time factor of the engine", lambda: snapshot().rtf),
         ):
@@ -80,7 +80,7 @@ class Metrics:
             "transcriber.nats.reconnects",
             [_observe(lambda: snapshot().reconnects)],
             "1",
-            "Connections lost and made again",
+            "Reconnections after a lost connection",
         )
 
     def _counters(self) -> None:
@@ -92,30 +92,35 @@ class Metrics:
             ("chunks.dropped", "{chunk}", "Chunks rejected, skipped or lost", chunks_dropped),
             ("chunks.filtered", "{chunk}", "Chunks in which no speech was found", plain(t.chunks_filtered)),
             ("samples.repaired", "{sample}", "Float samples made finite or clipped", plain(t.samples_repaired)),
-            ("samples.unmixed", "{sample}", "Taken of one channel, as the others cancel it", plain(t.samples_unmixed)),
-            ("samples.trimmed", "{sample}", "Sent once more, and not heard again", plain(t.samples_trimmed)),
+            (
+                "samples.unmixed",
+                "{sample}",
+                "Samples of one channel alone, as the others cancel it",
+                plain(t.samples_unmixed),
+            ),
+            ("samples.trimmed", "{sample}", "Samples that were sent twice, and left out", plain(t.samples_trimmed)),
             ("jobs.enqueued", "{job}", "Windows put onto the queue", plain(t.jobs_enqueued)),
             ("jobs.dropped", "{job}", "Windows that were not transcribed", jobs_dropped),
             (
                 "decodes.repeated",
                 "{window}",
-                "Windows decoded again, as in doubt",
+                "Windows decoded again because the text was doubtful",
                 plain(t.decodes_repeated),
             ),
-            ("partials.published", "{message}", "Looks at open windows", plain(t.partials_published)),
-            ("audio.seconds", "s", "Audio by what became of it", self._audio),
+            ("partials.published", "{message}", "Partial texts of open windows", plain(t.partials_published)),
+            ("audio.seconds", "s", "Audio by fate", self._audio),
         ):
             self._meter.create_observable_counter(f"transcriber.{name}", [read], unit, description)
 
     def _counts(self, tally: Tally, known: tuple[Hashable, ...]) -> dict[tuple[str, Hashable], int]:
-        """What was counted, and 0 for the known keys of every stream that was heard."""
-        heard = {stream for stream, _ in self._tallies.audio.by_stream()}
-        return {(stream, key): 0 for stream in heard for key in known} | tally.by_stream()
+        """Return the counts, with 0 for each known key of every stream that has sent audio."""
+        streams = {stream for stream, _ in self._tallies.audio.by_stream()}
+        return {(stream, key): 0 for stream in streams for key in known} | tally.by_stream()
 
     def _by_stream(
         self, tally: Tally, name: str | None = None, known: tuple[Hashable, ...] = (None,)
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """Read a tally; `name` is the attribute that its key becomes."""
+        """Return a callback that reads a tally; its key is exported as the attribute `name`."""
 
         def read(_options: CallbackOptions) -> Observations:
             return [
@@ -151,12 +156,12 @@ class Metrics:
             return [Observation(process.memory_info().rss)]
 
         self._meter.create_observable_counter("process.cpu.time", [cpu], "s", "CPU time of this process")
-        self._meter.create_observable_gauge("process.uptime", [uptime], "s", "Since this process began")
+        self._meter.create_observable_gauge("process.uptime", [uptime], "s", "Time since the start of the process")
         self._meter.create_observable_up_down_counter("process.memory.usage", [memory], "By", "Resident memory")
 
 
 class _BusyShare:
-    """Turns an ever growing running time into the share of the time since the last look."""
+    """Turns the engine's total running time into its share of the time since the last export."""
 
     def __init__(self, running: Callable[[], float]) -> None:
         self._running = running
@@ -170,9 +175,9 @@ class _BusyShare:
 
 
 def _buckets_around(promise: float) -> list[float]:
-    """One bucket ends at the promise (ms), or a quantile between two bounds would read as late what was in time.
+    """Add a bucket that ends at the promised latency (ms), so that a quantile never shows text in time as late.
 
-    Above it there must be another one: a quantile beyond the last bound reads as that bound.
+    There must be a bound above it too: a quantile beyond the last bound reads as that bound.
     """
     bounds = {*BUCKETS_MS, promise} if promise else set(BUCKETS_MS)
     return sorted(bounds | {2 * promise} if promise >= BUCKETS_MS[-1] else bounds)

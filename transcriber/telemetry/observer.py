@@ -1,4 +1,4 @@
-"""What the rest of the program sees of telemetry."""
+"""The interface of telemetry for the rest of the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Telemetry:
-    """Traces windows and records latencies; exports the figures that it was given."""
+    """Traces windows, records latencies, and exports the figures that it is given."""
 
     def __init__(self, options: TelemetryOptions, tallies: Tallies, snapshot: Callable[[], Snapshot]) -> None:
         self._providers = Providers(options)
@@ -29,14 +29,14 @@ class Telemetry:
         return self._tracing.start(window)
 
     def record(self, stream: str, latency: Latency, traceparent: str | None = None) -> None:
-        """Take the latencies of one published window; its trace becomes their exemplar."""
+        """Record the latencies of one published window; its trace becomes their exemplar."""
         self._metrics.record(stream, latency, context_of(traceparent))
 
     @property
     def scrape(self) -> Callable[[], str] | None:
-        """What returns all metrics for Prometheus, where that is how they are exported."""
+        """A function that returns all metrics for Prometheus; None when they are exported in another way."""
         return self._providers.scrape
 
     async def shutdown(self) -> bool:
-        """Flush and stop within the deadline; False when that cut it short."""
+        """Flush and stop; return False when the deadline came first."""
         return await self._providers.shutdown()

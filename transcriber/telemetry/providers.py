@@ -1,4 +1,4 @@
-"""Sets the OpenTelemetry SDK up from its standard variables, and shuts it down within a deadline."""
+"""Sets up the OpenTelemetry SDK from its standard variables, and shuts it down within a deadline."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_SECS = 2.0  # as long as one export may take; the collector is never worth more than that at exit
+SHUTDOWN_SECS = 2.0  # the time for one export; an exit waits no longer for the collector
 _SCOPE = "transcriber"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryOptions:
-    """What OTEL_* asks for. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`.
+    """The settings of OTEL_*. Exporters: `otlp`, `console` or `none`; protocols: `grpc` or `http/protobuf`.
 
-    Metrics may also be `prometheus`: kept until they are scraped.
+    The exporter of metrics may also be `prometheus`: the process is scraped.
     """
 
     metrics_exporter: str = "none"
@@ -55,7 +55,7 @@ class TelemetryOptions:
 
 
 class Providers:
-    """The SDK's meter and tracer providers. Endpoint, headers, interval and sampler are read by the SDK itself.
+    """The SDK's meter and tracer providers. The SDK itself reads endpoint, headers, interval and sampler.
 
     Raises `CannotStart` when the SDK refuses one of them.
     """
@@ -89,7 +89,7 @@ class Providers:
 
     @property
     def scrape(self) -> Callable[[], str] | None:
-        """What returns all metrics for Prometheus; None where they are exported in another way, or not at all."""
+        """A function that returns all metrics for Prometheus; None unless Prometheus scrapes us."""
         return None if self._scraped is None else self._scraped.text
 
     @property
@@ -97,7 +97,7 @@ class Providers:
         return (self._tracers or trace.NoOpTracerProvider()).get_tracer(_SCOPE)
 
     async def shutdown(self) -> bool:
-        """Flush and stop, side by side and off the loop. False when the deadline cut it short."""
+        """Flush and stop all providers at once, on threads. Return False when the deadline came first."""
         calls: list[Callable[[], Any]] = []
         if self._meters is not None:
             meters = self._meters

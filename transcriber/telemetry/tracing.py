@@ -1,4 +1,4 @@
-"""One span per window: a child of the chunk that began it, linked to every chunk in it, with its own times inside."""
+"""Makes one span per window: a child of its first chunk, linked to all its chunks, with child spans for its steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 class WindowSpan:
     """The span of one window, from its first audio's arrival to the publish.
 
-    Inside: `ingest` until it is queued, where the arrival is known, `queue`, `decode`, `publish`.
+    Its child spans: `ingest` until it is queued, if the arrival is known, then `queue`, `decode` and `publish`.
     """
 
     def __init__(self, span: Span, tracer: Tracer, arrived: int | None, queued: int) -> None:
@@ -36,21 +36,21 @@ class WindowSpan:
 
     @property
     def traceparent(self) -> str | None:
-        """What the result carries; None when there is nothing to carry on."""
+        """The trace context for the result; None without a trace."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
         return carrier.get("traceparent")
 
     @property
     def ids(self) -> dict[str, str]:
-        """Trace and span id as log fields; empty without a trace."""
+        """Trace id and span id as log fields; empty without a trace."""
         context = self._span.get_span_context()
         if not context.is_valid:
             return {}
         return {"trace_id": format(context.trace_id, "032x"), "span_id": format(context.span_id, "016x")}
 
     def end(self, outcome: str, *, failed: bool = False, **attributes: float) -> None:
-        """Close the span with what became of the window; with `queue` and `processing`, seconds, as its parts."""
+        """End the span with the window's outcome. With `queue` and `processing` (seconds) it gets child spans."""
         self._span.set_attribute("transcriber.outcome", outcome)
         for name, value in attributes.items():
             self._span.set_attribute(f"transcriber.{name}", value)
@@ -62,7 +62,7 @@ class WindowSpan:
         self._span.end(ended)
 
     def _parts(self, queue: float, processing: float, ended: int) -> None:
-        """Tell the parts' times; they are known only now, measured by another clock, and must lie inside."""
+        """Add the child spans. Their times come from another clock, so they are limited to the window's span."""
         decode = min(ended, self._queued + round(queue * 1e9))
         publish = min(ended, decode + round(processing * 1e9))
         self._part("queue", self._queued, decode)
@@ -103,5 +103,5 @@ class Tracing:
 
 
 def context_of(traceparent: str | None) -> Context:
-    """The context that a `traceparent` stands for; an empty one without it."""
+    """Return the context of a `traceparent`; an empty one without it."""
     return _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {})

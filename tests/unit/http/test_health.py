@@ -11,7 +11,7 @@ import pytest
 from harness import QUICK, Client, Daemon, NatsServer
 from viewer import Viewer
 
-from transcriber.http.listener import HealthOptions
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.server import HealthServer
 
 

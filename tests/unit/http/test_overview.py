@@ -76,12 +76,12 @@ def test_at_the_start_there_is_nothing_to_show_and_nothing_fails(overview: Overv
 
 def test_what_was_told_is_shown_newest_first_with_its_bounds_in_seconds(overview: Overview) -> None:
     """A final with its latency, suppressed text and a gap with their reasons."""
-    overview.tell(transcript("train four", SECOND), at=100.0)
-    overview.tell(
+    overview.add(transcript("train four", SECOND), at=100.0)
+    overview.add(
         Suppressed(origin=Origin("s1", "x"), start=2 * SECOND, end=3 * SECOND, reason="looped", text="the the the"),
         at=101.0,
     )
-    overview.tell(Gap(origin=Origin("s2", "y"), start=0, end=SECOND // 2, reason=GapReason.DEADLINE), at=102.0)
+    overview.add(Gap(origin=Origin("s2", "y"), start=0, end=SECOND // 2, reason=GapReason.DEADLINE), at=102.0)
     gap, suppressed, final = view(overview)["lines"]
     assert final == {
         "number": 0,
@@ -106,9 +106,9 @@ def test_what_was_told_is_shown_newest_first_with_its_bounds_in_seconds(overview
 def test_a_storm_of_gaps_leaves_the_texts_and_stays_a_page(overview: Overview) -> None:
     """Twenty of each, however many there were."""
     for number in range(1000):
-        overview.tell(transcript(f"text {number}"), at=0.0)
+        overview.add(transcript(f"text {number}"), at=0.0)
     for _ in range(1000):
-        overview.tell(Gap(origin=Origin("s1", "x"), start=0, end=SECOND, reason=GapReason.QUEUE_FULL), at=0.0)
+        overview.add(Gap(origin=Origin("s1", "x"), start=0, end=SECOND, reason=GapReason.QUEUE_FULL), at=0.0)
     lines = view(overview)["lines"]
     assert [line["text"] for line in lines if line["kind"] == "final"] == [f"text {n}" for n in range(999, 979, -1)]
     assert sum(line["kind"] == "gap" for line in lines) == 20
@@ -120,8 +120,8 @@ def test_a_message_to_a_viewer_is_bounded(overview: Overview, tallies: Tallies) 
         for fate in ("received", *Fate, *GapReason):
             tallies.audio.add(f"{number:064}", fate, 10**9)
     for _ in range(50):
-        overview.tell(transcript("字" * 10_000, stream="s" * 64), at=1e9)
-        overview.tell(
+        overview.add(transcript("字" * 10_000, stream="s" * 64), at=1e9)
+        overview.add(
             Suppressed(origin=Origin("s" * 64, "x"), start=0, end=SECOND, reason="looped", text="字" * 10_000), at=1e9
         )
     seen = overview.view(standing(), 0.0)
@@ -171,9 +171,9 @@ def test_drops_are_told_by_reason_with_the_worst_first(overview: Overview, talli
 def test_latencies_are_those_of_the_last_windows(overview: Overview) -> None:
     """Median and 95th percentile of at most two hundred; older ones are forgotten."""
     for _ in range(300):
-        overview.tell(transcript("old", took=9.0), at=0.0)
+        overview.add(transcript("old", took=9.0), at=0.0)
     for number in range(200):
-        overview.tell(transcript("new", took=1.0 + number / 100), at=0.0)
+        overview.add(transcript("new", took=1.0 + number / 100), at=0.0)
     latency = view(overview)["latency"]
     assert latency["windows"] == 200
     assert latency["end_to_end"] == pytest.approx([1.99, 2.89])

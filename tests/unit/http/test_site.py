@@ -14,7 +14,7 @@ from viewer import Viewer
 
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import Gap, GapReason, Origin
-from transcriber.http.listener import HealthOptions
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.overview import PageState
 from transcriber.http.server import HealthServer
 from transcriber.http.status_page import StatusPage
@@ -77,7 +77,7 @@ async def test_foreign_text_never_becomes_markup(server: HealthServer) -> None:
 
 async def test_the_events_carry_what_was_told(server: HealthServer, page: StatusPage) -> None:
     """JSON in UTF-8, whatever the text holds: line breaks, another script, half a character."""
-    page.tell(Gap(origin=Origin("s1\r\n\r\ndata: 字\ud800", "x"), start=0, end=16_000, reason=GapReason.DEADLINE))
+    page.add(Gap(origin=Origin("s1\r\n\r\ndata: 字\ud800", "x"), start=0, end=16_000, reason=GapReason.DEADLINE))
     async with Viewer(server.port) as viewer:
         seen = await viewer.view()
     assert seen["state"] == "ready"
@@ -142,7 +142,7 @@ async def test_a_viewer_may_stay_longer_than_a_request_may_take(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit on how long a client takes to say what it wants is not one on how long it looks."""
-    monkeypatch.setattr("transcriber.http.listener._ANSWER_SECS", 0.1)
+    monkeypatch.setattr("transcriber.http.acceptor._ANSWER_SECS", 0.1)
     monkeypatch.setattr("transcriber.http.viewers._INTERVAL_SECS", 0.05)
     async with Viewer(server.port) as viewer:
         assert [(await viewer.view())["state"] for _ in range(10)] == ["ready"] * 10

@@ -12,7 +12,7 @@ from aiohttp import web
 from viewer import Viewer
 
 from transcriber.http import viewers
-from transcriber.http.listener import HealthOptions
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.server import HealthServer
 from transcriber.http.viewers import MOST, Viewers
 
@@ -97,7 +97,7 @@ async def test_one_viewer_too_many_is_told_so(stand: Stand) -> None:
         async with Viewer(stand.port) as refused:
             assert refused.status == "HTTP/1.1 503 Service Unavailable"
             assert refused.headers["Retry-After"] == "5"
-            assert await refused.rest() == b"16 viewers are looking already\n"
+            assert await refused.rest() == b"16 viewers are connected already\n"
         stand.ended.clear()
         await looking[0].__aexit__()
         async with asyncio.timeout(5):

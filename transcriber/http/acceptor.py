@@ -1,7 +1,7 @@
-"""Listening sockets whose connections are few and short, and some file descriptors in reserve for them.
+"""Accepts connections that are few and short, and keeps some file descriptors in reserve for them.
 
-asyncio's own server cannot be used. Without a free descriptor it logs a hundred lines at every attempt to accept, and
-it takes no connection until one is free. A probe needs a new connection each time, so it would fail.
+asyncio's own server cannot be used. When no descriptor is free, it logs a hundred lines at every attempt to accept, and
+accepts no connection until one is free. A probe needs a new connection each time, so it would fail.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ log = logging.getLogger(__name__)
 
 HOSTS = re.compile(r"[^\s,]+(\s*,\s*[^\s,]+)*")
 _ANSWER_SECS = 5.0  # from accepting a connection to the end of its answer; a probe needs milliseconds
-_PLACES = 64  # connections that wait for a request or an answer, or a quarter of all descriptors where that is less
+_PLACES = 64  # connections that wait for a request or an answer; fewer if that is over a quarter of all descriptors
 _RESERVE = 4  # descriptors: enough for the probes while idle connections come a hundred a second
-_PAUSE_SECS = 0.01  # after accepting from the reserve: time to answer, before the next connection takes the place
-_SAY_SECS = 60.0  # between two log lines about descriptors
+_PAUSE_SECS = 0.01  # after accepting from the reserve: time to answer, before the next connection takes its place
+_WARN_SECS = 60.0  # between two log lines about descriptors
 _BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
 class HealthOptions:
-    """Where to listen: host names or addresses, several with commas. Port 0 takes a free one."""
+    """Where to listen: host names or addresses, separated by commas. Port 0 takes a free one."""
 
     host: str = "0.0.0.0"  # noqa: S104 - the kubelet probes from outside the pod
     port: int = 8080
 
 
-class Listener:
+class Acceptor:
     """Accepts connections and hands each to a protocol, which must call `opened` and `closed`.
 
-    Each is cut after five seconds unless `keep` is called for it. When all places are taken, a new connection gets
-    the place of the oldest.
+    Each is cut after five seconds unless `keep` is called for it. When all places are taken, the oldest connection is
+    cut to make room.
     """
 
     def __init__(self, options: HealthOptions) -> None:
@@ -54,13 +54,13 @@ class Listener:
         self._waiting: dict[asyncio.Transport, asyncio.TimerHandle] = {}  # oldest first
         self._reserve: list[int] = []
         self._opening: set[asyncio.Task[object]] = set()
-        self._said = -math.inf
+        self._warned_at = -math.inf
 
     async def start(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Listen. Raises `CannotStart` when the port is taken or an address is none of this machine."""
+        """Listen. Raises `CannotStart` when the port is taken or an address does not belong to this machine."""
         try:
             self._sockets = await _bind(self._options)
-        except (OSError, UnicodeError) as error:  # the latter for a host name that none can be
+        except (OSError, UnicodeError) as error:  # UnicodeError: the text cannot be a host name
             where = f"HEALTH_HOST={self._options.host} HEALTH_PORT={self._options.port}"
             raise CannotStart(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
         self.port = self._sockets[0].getsockname()[1]
@@ -80,18 +80,18 @@ class Listener:
         await asyncio.gather(*self._opening)
 
     def cut(self) -> None:
-        """End every connection that does not last."""
+        """Cut every connection for which `keep` was not called."""
         for transport in list(self._waiting):
             self._cut(transport)
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """A connection begins to wait for its request and its answer."""
+        """Note a new connection, and give it a time limit."""
         if len(self._waiting) >= self._places:
             self._cut(next(iter(self._waiting)))
         self._waiting[transport] = asyncio.get_running_loop().call_later(_ANSWER_SECS, self._cut, transport)
 
     def keep(self, transport: asyncio.Transport) -> bool:
-        """Let a connection last; whoever asks for it bounds their number. False while the reserve is in use."""
+        """Let a connection last; the caller must limit their number. False while the reserve is in use."""
         self._refill()
         if len(self._reserve) < _RESERVE:
             return False
@@ -99,9 +99,9 @@ class Listener:
         return True
 
     def closed(self, transport: asyncio.Transport) -> None:
-        """A connection has ended. Its descriptor goes to the reserve where that lacks one."""
+        """Note that a connection has ended. Its descriptor refills the reserve."""
         self._forget(transport)
-        asyncio.get_running_loop().call_soon(self._refill)  # asyncio closes the socket right after it has told so
+        asyncio.get_running_loop().call_soon(self._refill)  # asyncio closes the socket right after this call
 
     def _forget(self, transport: asyncio.Transport) -> None:
         if (timer := self._waiting.pop(transport, None)) is not None:
@@ -117,7 +117,7 @@ class Listener:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            self._say(error)
+            self._warn(error)
             taken = self._accept_from_reserve(listening)
             if taken is None:
                 return
@@ -128,12 +128,12 @@ class Listener:
         opening.add_done_callback(self._opening.discard)
 
     def _accept_from_reserve(self, listening: socket.socket) -> socket.socket | None:
-        """Accept with a descriptor of the reserve, then pause. If it is empty, end the oldest connection instead."""
+        """Accept with a descriptor of the reserve, then pause. If the reserve is empty, cut the oldest connection."""
         self._pause()
         asyncio.get_running_loop().call_later(_PAUSE_SECS, self._resume)
         if self._reserve:
             os.close(self._reserve.pop())
-            with contextlib.suppress(OSError):  # another thread may be faster
+            with contextlib.suppress(OSError):  # another thread may have taken the descriptor
                 return listening.accept()[0]
         elif self._waiting:
             self._cut(next(iter(self._waiting)))
@@ -160,17 +160,17 @@ class Listener:
             except OSError:
                 return
 
-    def _say(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._said >= _SAY_SECS:
-            self._said = now
+        if now - self._warned_at >= _WARN_SECS:
+            self._warned_at = now
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             log.warning("%s: probes are answered from a reserve", error.strerror, extra={"file_limit": limit})
 
 
 async def _bind(options: HealthOptions) -> list[socket.socket]:
-    """One socket for each address, all on the same port."""
-    if options.host == "::":  # alone it means everything; in a list, each entry is what it says
+    """Open one socket for each address, all on the same port."""
+    if options.host == "::":  # alone it means IPv4 and IPv6; in a list, each entry is what it says
         return [_all_addresses(options.port)]
     port, sockets = options.port, list[socket.socket]()
     try:
@@ -186,7 +186,7 @@ async def _bind(options: HealthOptions) -> list[socket.socket]:
 
 
 async def _addresses(options: HealthOptions) -> list[tuple[int, tuple[str | int | bytes, ...]]]:
-    """Family and address of each host, none of them twice."""
+    """Return family and address of each host, without duplicates."""
     resolve = partial(asyncio.get_running_loop().getaddrinfo, port=options.port, type=socket.SOCK_STREAM)
     found = [info for host in options.host.split(",") for info in await resolve(host.strip())]
     return list(dict.fromkeys((int(info[0]), tuple(info[4])) for info in found))

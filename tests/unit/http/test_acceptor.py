@@ -12,8 +12,8 @@ from harness import free_port
 from viewer import Viewer
 
 from transcriber.domain.errors import CannotStart
-from transcriber.http import listener
-from transcriber.http.listener import HealthOptions
+from transcriber.http import acceptor
+from transcriber.http.acceptor import HealthOptions
 from transcriber.http.server import HealthServer
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -119,7 +119,7 @@ async def test_a_client_that_never_finishes_is_cut(
     server: HealthServer, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     """It has a few seconds to say what it wants."""
-    monkeypatch.setattr(listener, "_ANSWER_SECS", 0.2)
+    monkeypatch.setattr(acceptor, "_ANSWER_SECS", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(said)
     async with asyncio.timeout(5):
@@ -129,7 +129,7 @@ async def test_a_client_that_never_finishes_is_cut(
 
 async def test_a_client_that_takes_no_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Megabytes that nobody fetches hold a descriptor no longer than an unfinished request does."""
-    monkeypatch.setattr(listener, "_ANSWER_SECS", 0.5)
+    monkeypatch.setattr(acceptor, "_ANSWER_SECS", 0.5)
     server, size = made("127.0.0.1"), 50_000_000
     server.offer("/metrics", "text/plain", lambda: "x" * size)
     await server.start()
@@ -137,7 +137,7 @@ async def test_a_client_that_takes_no_answer_is_cut(monkeypatch: pytest.MonkeyPa
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     async with asyncio.timeout(10):
         await reader.readexactly(1)
-        while server._listener._waiting:  # noqa: ASYNC110 - it has no event for it
+        while server._acceptor._waiting:  # noqa: ASYNC110 - it has no event for it
             await asyncio.sleep(0.01)
         assert len(await rest(reader)) < size
     writer.close()
@@ -150,9 +150,9 @@ async def test_the_oldest_idle_connection_gives_its_place_away(server: HealthSer
     try:
         async with asyncio.timeout(4):
             assert await answers("127.0.0.1", server.port)
-            for reader, _ in idle[: 101 - listener._PLACES]:
+            for reader, _ in idle[: 101 - acceptor._PLACES]:
                 assert await rest(reader) == b""
-        assert not any(reader.at_eof() or reader.exception() for reader, _ in idle[101 - listener._PLACES :])
+        assert not any(reader.at_eof() or reader.exception() for reader, _ in idle[101 - acceptor._PLACES :])
     finally:
         for _, writer in idle:
             writer.close()
