@@ -202,7 +202,7 @@ class Service:
             tallies=self._tallies,
             max_latency=settings.max_latency,
             pace=lambda: self._worker.pace,
-            look=partials.look if interval else None,
+            on_chunk=partials.offer if interval else None,
             **fitting,
         )
 

@@ -1,1 +1,1 @@
-"""From arrivals to results: live, stored, replayed, on request, and while somebody still speaks."""
+"""Turns arriving audio into results: live, stored, replayed, on request, and as interim texts."""

@@ -51,7 +51,7 @@ class DurablePipeline:
 
     def __init__(self, parts: Parts, transcripts: Transcripts, at: Mapping[str, Checkpoint]) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, look=parts.look)
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, on_chunk=parts.on_chunk)
         self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)

@@ -1,4 +1,4 @@
-"""Who hears what the pipelines decide: metrics, the log, traces and the status page."""
+"""Passes the pipelines' decisions on to metrics, the log, traces and the status page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Span(Protocol):
 
 
 class Observer(Protocol):
-    """Where traces and latencies go."""
+    """Takes traces and latencies."""
 
     def start(self, window: Window) -> Span: ...
     def record(self, stream: str, latency: Latency, traceparent: str | None = None) -> None: ...
@@ -40,11 +40,11 @@ class Listener(Protocol):
     """Called on the event loop, once for each decision. It must not block, and must not raise."""
 
     def on_verdict(self, verdict: Verdict, span: Span) -> None:
-        """Hear what became of a window; its span is still open."""
+        """Take the verdict on a window; its span is still open."""
         ...
 
     def on_gap(self, gap: Gap) -> None:
-        """Hear of audio that was lost before it was in any window."""
+        """Take a gap of audio that was in no window."""
         ...
 
 
@@ -54,7 +54,7 @@ class Counter:
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
 
-    def on_verdict(self, verdict: Verdict, span: Span) -> None:  # noqa: ARG002 - as the protocol has it
+    def on_verdict(self, verdict: Verdict, span: Span) -> None:  # noqa: ARG002 - the protocol has it
         stream = verdict.window.origin.stream
         if verdict.passes > 1:
             self._tallies.decodes_repeated.add(stream)
@@ -62,11 +62,11 @@ class Counter:
             self._tallies.jobs_dropped.add(stream, verdict.result.reason)
 
     def on_gap(self, gap: Gap) -> None:
-        """Nothing: sessions count such audio by its fate."""
+        """Do nothing: sessions count such audio by its fate."""
 
 
 class Logger:
-    """Writes a line for each gap and each suppressed text; for each text at debug level."""
+    """Logs each gap and each suppressed text, and each transcribed text at debug level."""
 
     def on_verdict(self, verdict: Verdict, span: Span) -> None:
         match verdict.result:
@@ -103,16 +103,16 @@ class Page:
     def __init__(self, show: Callable[[Transcript | Suppressed | Gap], object]) -> None:
         self._show = show
 
-    def on_verdict(self, verdict: Verdict, span: Span) -> None:  # noqa: ARG002 - as the protocol has it
-        for told in (verdict.result, *verdict.suppressed):
-            self._show(told)
+    def on_verdict(self, verdict: Verdict, span: Span) -> None:  # noqa: ARG002 - the protocol has it
+        for entry in (verdict.result, *verdict.suppressed):
+            self._show(entry)
 
     def on_gap(self, gap: Gap) -> None:
         self._show(gap)
 
 
 class Tracer:
-    """Ends the window's span with what became of it."""
+    """Ends the window's span with its outcome."""
 
     def on_verdict(self, verdict: Verdict, span: Span) -> None:
         match verdict.result:
@@ -123,11 +123,11 @@ class Tracer:
                 span.end("transcribed", queue=queue, processing=processing, end_to_end=end_to_end)
 
     def on_gap(self, gap: Gap) -> None:
-        """Nothing: what was in no window has no span."""
+        """Do nothing: audio that was in no window has no span."""
 
 
 class Listeners:
-    """All of them as one; the tracer comes last, so that the others find the span open."""
+    """Several listeners as one. A tracer is added as the last, so that the others find the span open."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners: Sequence[Listener] = (*listeners, Tracer())

@@ -1,4 +1,4 @@
-"""The way of live audio: arrivals to windows to jobs to results, every sample of it settled and told."""
+"""Takes live audio from arrivals to windows, jobs and results. Every sample is settled and accounted for."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class LivePipeline:
-    """Feeds sessions, tries their windows onto the queue, settles and publishes what comes back."""
+    """Feeds sessions, offers their windows to the queue, settles and publishes the results."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False, look=parts.look)
+        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False, on_chunk=parts.on_chunk)
         self._in_work = InWork()
 
     async def ingest(self, source: Source) -> None:
@@ -38,7 +38,7 @@ class LivePipeline:
             self.receive(arrival, source.now)
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one message in whatever state it arrived."""
+        """Take one message: a chunk, a dropped chunk, or a malformed message."""
         self._receiver.receive(arrival, now)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
@@ -46,11 +46,11 @@ class LivePipeline:
         await shared.keep_time(self._parts, self._receiver, self._in_work, source, status_interval)
 
     def end_all(self) -> None:
-        """End every session: what is buffered becomes its last windows."""
+        """End every session; buffered audio becomes its last windows."""
         self._receiver.end_all()
 
     def give_up(self) -> None:
-        """At the end of the grace period: every window that has no outcome yet becomes a gap."""
+        """Turn every window without an outcome into a gap. Called at the end of the grace period."""
         for job in self._parts.queue.abandon():
             job.deliver(job.dropped(GapReason.SHUTDOWN, "the grace period is over"))
         for window, span in self._in_work.pop_all():
@@ -70,7 +70,7 @@ class LivePipeline:
             self._parts.publisher.put(encode, essential=not isinstance(output, Rejected))
 
     def _try(self, window: Window) -> None:
-        """Queue a window, or settle it as dropped at once: its place in the account must not wait for NATS."""
+        """Queue a window. If the queue refuses it, settle it as dropped at once: the account must not wait for NATS."""
         queue, span = self._parts.queue, self._parts.observer.start(window)
         if queue.try_put(Job(window=window, deliver=self._on_outcome)):
             self._parts.tallies.jobs_enqueued.add(window.origin.stream)
@@ -83,16 +83,16 @@ class LivePipeline:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         span = self._in_work.pop(outcome.window)
-        if span is not None:  # else it was given up already
+        if span is not None:  # otherwise it was given up already
             self._parts.publisher.put(partial(self._judge, outcome, span))
 
     def _judge(self, outcome: Outcome, span: Span) -> list[Message]:
-        """Decide at the moment of publishing: only then is it known whether the text is in time."""
+        """Judge the outcome at the moment of publishing: only then is it known whether the text is in time."""
         verdict = verdicts.judge(outcome, now=time.monotonic(), max_latency=self._parts.max_latency)
         return self._settle(verdict, span)
 
     def _settle(self, verdict: Verdict, span: Span) -> list[Message]:
-        """Enter a verdict into the account, tell who listens, and return what is to be published."""
+        """Enter a verdict into the account, notify the listeners, and return the messages to publish."""
         parts, window, traceparent = self._parts, verdict.window, span.traceparent
         parts.listeners.on_verdict(verdict, span)
         if isinstance(verdict.result, Gap):

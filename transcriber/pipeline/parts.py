@@ -1,4 +1,4 @@
-"""What the pipelines are made of, and what they share: windows at work, and where every session stands."""
+"""What live and durable pipelines share: the parts they connect, windows in work, timeouts, and status messages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from transcriber.worker.admission import EngineSpeed
     from transcriber.worker.queue import JobQueue
 
-TICK_SECS = 0.25  # how late a timeout may be noticed; the shortest useful one is a second
+TICK_SECS = 0.25  # a timeout is noticed so much late at most; the shortest useful one is a second
 
 Key: TypeAlias = tuple[str, str, int]  # stream, session, sequence
 
 
 class Source(Protocol):
-    """Where audio comes from. `now` is the time by which sessions time out, in seconds."""
+    """Where audio comes from. Sessions time out by `now`, in seconds."""
 
     @property
     def now(self) -> float: ...
@@ -40,9 +40,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a pipeline connects. `max_latency` in seconds.
+    """The parts that a pipeline connects. `max_latency` in seconds.
 
-    `look` is called with a stream's name after each of its accepted chunks; `listeners` hear of every window's fate.
+    `on_chunk` is called with a stream's name after each of its accepted chunks. `listeners` get every window's fate.
     """
 
     sessions: Sessions
@@ -54,7 +54,7 @@ class Parts:
     max_latency: float
     max_payload: Callable[[], int]
     pace: Callable[[], EngineSpeed]
-    look: Callable[[str], object] | None = None
+    on_chunk: Callable[[str], object] | None = None
 
 
 class InWork:
@@ -67,39 +67,39 @@ class InWork:
         return len(self._windows)
 
     def add(self, window: Window, span: Span) -> None:
-        """Take a window that the queue has taken."""
+        """Add a window that the queue has accepted."""
         self._windows[key_of(window)] = window, span
 
     def pop(self, window: Window) -> Span | None:
-        """Let go of a window; None when it was given up before."""
+        """Remove a window and return its span; None when it was given up before."""
         _, span = self._windows.pop(key_of(window), (None, None))
         return span
 
     def pop_all(self) -> list[tuple[Window, Span]]:
-        """Give all of them up."""
+        """Remove and return all windows, which are given up."""
         given_up = list(self._windows.values())
         self._windows.clear()
         return given_up
 
     def by_session(self) -> Counter[tuple[str, str]]:
-        """How many there are of each stream and session."""
+        """Count the windows of each stream and session."""
         return Counter((stream, session) for stream, session, _ in self._windows)
 
 
 def key_of(window: Window) -> Key:
-    """What tells a window from all others."""
+    """Return the key that identifies a window."""
     return window.origin.stream, window.origin.session, window.sequence
 
 
 async def keep_time(parts: Parts, receiver: Receiver, in_work: InWork, source: Source, status_interval: float) -> None:
-    """Apply timeouts, and publish where every session stands each `status_interval` seconds, for ever."""
+    """Apply timeouts, and publish every session's status each `status_interval` seconds, for ever."""
     next_status = time.monotonic() + status_interval
     while True:
         await asyncio.sleep(TICK_SECS)
         receiver.tick(source.now)
         if (now := time.monotonic()) >= next_status:
             next_status = now + status_interval
-            # While NATS is away nobody would hear it, and it is stale when it is back.
+            # A status that waits for NATS would be out of date when it arrives.
             if parts.publisher.connected:
                 _publish_status(parts, in_work, source.lag)
 

@@ -1,4 +1,4 @@
-"""What arrives, fed into the sessions and counted, whatever becomes of it then."""
+"""Feeds arriving messages into the sessions, and counts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transcriber.broker.live import Refused
 from transcriber.domain.chunks import Chunk, Cursor, Skipped
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
-from transcriber.pipeline.notices import Notices
+from transcriber.pipeline.producer_warnings import ProducerWarnings
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import Output, Sessions
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_STREAM = "invalid"  # what chunks are counted under whose subject names no stream
+NO_STREAM = "invalid"  # chunks whose subject names no stream are counted under this
 
 
 class Receiver:
-    """Feeds sessions and hands on to `take` what they give out.
+    """Feeds sessions and passes their outputs to `take`.
 
-    `stored`: timeouts go by the messages' own time, so a chunk ends a session that was silent too long before it.
-    `look` is called with the stream's name after each chunk that was accepted.
+    `stored`: timeouts use the messages' own time, so a chunk first ends a session that was silent too long before it.
+    `on_chunk` is called with the stream's name after each accepted chunk.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Receiver:
         take: Take,
         *,
         stored: bool,
-        look: Callable[[str], object] | None = None,
+        on_chunk: Callable[[str], object] | None = None,
     ) -> None:
         self._sessions = sessions
         self._tallies = tallies
         self._take = take
         self._stored = stored
-        self._look = look
-        self._notices = Notices()
+        self._on_chunk = on_chunk
+        self._warnings = ProducerWarnings()
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one message in whatever state it arrived; `now` is the time by which sessions time out, in seconds."""
+        """Take one message, good or bad. Sessions time out by `now`, in seconds."""
         match arrival:
             case Chunk():
                 self._chunk(arrival, now)
@@ -66,12 +66,12 @@ class Receiver:
     def tick(self, now: float) -> None:
         """Apply timeouts."""
         self._take(self._sessions.tick(now))
-        self._tell()
+        self._warn()
 
     def end_all(self) -> None:
-        """End every session: what is buffered becomes its last windows."""
+        """End every session; buffered audio becomes its last windows."""
         self._take(self._sessions.end_all())
-        self._tell()
+        self._warn()
 
     def _chunk(self, chunk: Chunk, now: float) -> None:
         if self._stored:
@@ -82,18 +82,18 @@ class Receiver:
         except Rejection as rejection:
             self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
         else:
-            if self._look is not None:
-                self._look(chunk.stream)
+            if self._on_chunk is not None:
+                self._on_chunk(chunk.stream)
         if chunk.unknown_language is not None:
-            self._notices.unknown_language(chunk.stream, chunk.unknown_language)
+            self._warnings.unknown_language(chunk.stream, chunk.unknown_language)
         if chunk.unknown_header is not None:
-            self._notices.unknown_header(chunk.stream, *chunk.unknown_header)
+            self._warnings.unknown_header(chunk.stream, *chunk.unknown_header)
         if self._sessions.unmixed or self._sessions.trimmed:
-            self._tell()
+            self._warn()
 
-    def _tell(self) -> None:
-        self._notices.unmixed(self._sessions.unmixed)
-        self._notices.trimmed(self._sessions.trimmed)
+    def _warn(self) -> None:
+        self._warnings.unmixed(self._sessions.unmixed)
+        self._warnings.trimmed(self._sessions.trimmed)
 
     def _reject(
         self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None, now: float

@@ -1,4 +1,4 @@
-"""What is stored about one stream: every fate in timeline order, each with the checkpoint that it makes."""
+"""Puts one stream's fates into timeline order for storing, each with the checkpoint after it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transcriber.domain.results import Transcript
     from transcriber.domain.timeline import Origin
 
-LONGEST_SILENCE = 10 * SAMPLE_RATE  # after so much of it a record is due, so that silence leaves checkpoints too (P-23)
+LONGEST_SILENCE = 10 * SAMPLE_RATE  # after so much silence a record is due, so that silence has checkpoints too (P-23)
 
 
 @dataclass(slots=True)
 class _Entry:
-    """An output that waits for those before it; a window waits for its result, too."""
+    """An output that waits for the outputs before it. A window also waits for its result."""
 
     output: Output
     result: Transcript | Gap | None = None
@@ -37,9 +37,9 @@ class _Entry:
 
 
 class Records:
-    """Add what sessions give out, in its order; decide windows in any order; store one record at a time.
+    """Takes outputs in order and results of windows in any order; gives out one record at a time, in order.
 
-    `format_of` tells what a session's chunks are.
+    `format_of` returns the audio format of a session's chunks.
     """
 
     def __init__(self, format_of: Callable[[Origin], AudioFormat | None], at: Checkpoint | None = None) -> None:
@@ -47,20 +47,20 @@ class Records:
         self._at = at
         self._waiting: deque[_Entry] = deque()
         self._windows: dict[tuple[str, int], _Entry] = {}
-        self._silence: int | None = None  # where the silence began that no record tells of yet
+        self._silence: int | None = None  # where the silence began that is in no record yet
         self._next: Record | None = None
 
     @property
     def waiting(self) -> int:
-        """Outputs that no record tells of yet."""
+        """The number of outputs that are in no record yet."""
         return len(self._waiting)
 
     def add(self, output: Output) -> None:
-        """Take one output."""
+        """Add one output of the stream's sessions."""
         entry = _Entry(output)
         if isinstance(output, Window):
             self._windows[output.origin.session, output.sequence] = entry
-        if isinstance(output, Ended):  # the stream's next session may have begun before the last window was decided
+        if isinstance(output, Ended):  # the next session may have begun before this one's last window was decided
             place = next((i for i, e in enumerate(self._waiting) if self._follows(e, output)), len(self._waiting))
             self._waiting.insert(place, entry)
         else:
@@ -73,17 +73,17 @@ class Records:
         held: Sequence[Suppressed] = (),
         traceparent: str | None = None,
     ) -> None:
-        """Say what became of a window."""
+        """Set the result of a window."""
         entry = self._windows.pop((window.origin.session, window.sequence))
         entry.result, entry.held, entry.traceparent = result, deque(held), traceparent
 
     def next(self) -> Record | None:
-        """Return the record to store now; the same one until `stored`. None while there is none."""
+        """Return the next record to store, the same one until `stored` is called. None when none is ready."""
         while self._next is None and self._waiting:
             entry = self._waiting[0]
             if isinstance(entry.output, Window) and entry.result is None:
                 break
-            if entry.held:  # in front of their final, which settles the window
+            if entry.held:  # suppressed texts come before the final, which settles the window
                 self._next = Record(entry.held.popleft(), self._at, entry.traceparent)
                 break
             self._waiting.popleft()
@@ -91,19 +91,19 @@ class Records:
         return self._next
 
     def stored(self) -> None:
-        """The record that `next` returned is in the transcript stream."""
+        """Note that the record from `next` is now in the transcript stream."""
         self._next = None
 
     @staticmethod
     def _follows(entry: _Entry, ended: Ended) -> bool:
-        """Whether an entry belongs to a later session."""
+        """Whether the entry starts a session after the one that has ended."""
         return isinstance(entry.output, Started) and entry.output.origin != ended.origin
 
     def _record(self, entry: _Entry) -> Record | None:
         output = entry.output
         match output:
             case Window():
-                assert entry.result is not None  # noqa: S101 - next() saw it
+                assert entry.result is not None  # noqa: S101 - next() has checked it
                 self._settle(output, entry.result.reason if isinstance(entry.result, Gap) else Fate.TRANSCRIBED)
                 self._at = self._at and replace(self._at, sequence=output.sequence + 1)
                 self._silence = None
@@ -148,7 +148,7 @@ class Records:
         return Record(replace(silence, start=begin), self._at)
 
     def _settle(self, piece: Window | Silence | Gap, fate: Fate | GapReason) -> None:
-        """Move the checkpoint past the piece."""
+        """Move the checkpoint to the end of the piece, and add the piece to the account."""
         at = self._at
         if at is None or piece.cursor is None:
             return

@@ -1,4 +1,4 @@
-"""Stored audio, transcribed once more: with a better model, for example, to another subject."""
+"""Transcribes stored audio again, for example with a better model, and publishes to another subject."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which stored audio: of a stream, from a moment to a moment; None: from the first, to the last."""
+    """A part of a stream's stored audio. None stands for its first message, or its last one."""
 
     stream: str
     since: datetime | None = None
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
-    """How stored audio is read, cut and decoded; what comes of it goes to subjects that begin with `prefix`."""
+    """How stored audio is read, cut and decoded. Results go to subjects that begin with `prefix`."""
 
     sessions: SessionOptions
     input: InputOptions
@@ -55,7 +55,7 @@ class ReplayOptions:
 
 
 class Replay:
-    """Gives out in order what a daemon in durable mode would have published, under other subjects and ids."""
+    """Yields in order what a daemon in durable mode would have published, under other subjects and ids."""
 
     def __init__(self, connection: Connection, options: ReplayOptions) -> None:
         self._connection = connection
@@ -68,7 +68,7 @@ class Replay:
         self._call: Callable[..., asyncio.Future[Any]]
 
     async def messages(self, part: Part) -> AsyncIterator[Message]:
-        """Decode as fast as the engine does; nothing is dropped. Raises `BrokerError`."""
+        """Yield the part's messages as fast as the engine can decode; nothing is dropped. Raises `BrokerError`."""
         with one_thread() as self._call:
             self._engine = await self._call(load_engine, self._options.whisper)
             async for message in self._messages(part):
@@ -85,16 +85,16 @@ class Replay:
                 if part.until is not None and source.now > part.until.timestamp():
                     break
                 self._receiver.receive(arrival, source.now)
-                async for message in self._told():
+                async for message in self._encode_outputs():
                     yield message
                 if _sequence(arrival) >= last:
                     break
         self._receiver.end_all()
-        async for message in self._told():
+        async for message in self._encode_outputs():
             yield message
 
-    async def _told(self) -> AsyncIterator[Message]:
-        """Decode the windows among what was given out so far, and tell all of it in order."""
+    async def _encode_outputs(self) -> AsyncIterator[Message]:
+        """Yield the messages for all outputs so far, in order; windows are decoded first."""
         while self._outputs:
             output = self._outputs.pop(0)
             messages = await self._decoded(output) if isinstance(output, Window) else _events([output])
@@ -106,7 +106,7 @@ class Replay:
         return self._settle(verdict)
 
     async def _outcome(self, window: Window) -> Outcome:
-        """Decode one window, as often as it takes: nobody waits for it."""
+        """Decode one window, with all the passes it needs: there is no deadline."""
         begin = time.monotonic()
         try:
             read: Read = await self._call(decode, self._engine, window, None, lambda _work: True)
@@ -139,7 +139,7 @@ class Replay:
         return [*_events(verdict.suppressed), final, *_events(self._sessions.transcribed(verdict.window))]
 
     def _renamed(self, message: Message) -> Message:
-        """To the other subject, under an id that no window of the first time has."""
+        """Change the subject, and make the id differ from that of the first transcript."""
         prefix = self._options.prefix
         subject = f"{prefix}.{message.subject.partition('.')[2]}"
         identity = f"{prefix}/{message.headers['Nats-Msg-Id']}"

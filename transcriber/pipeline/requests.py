@@ -1,4 +1,4 @@
-"""Whole recordings on request: through the same queue and thread as live audio, outside every stream's account."""
+"""Transcribes whole recordings on request. They use the queue and thread of live audio, but are in no account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transcriber.domain.errors import RecordingError, Rejection
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
 from transcriber.domain.timeline import Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
-from transcriber.pipeline.notices import Notices
+from transcriber.pipeline.producer_warnings import ProducerWarnings
 from transcriber.protocol import incoming
 from transcriber.protocol.headers import canonical, unknown
 from transcriber.protocol.outgoing import Message, encode_reply
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from transcriber.pipeline.verdict import Verdict
     from transcriber.worker.queue import JobQueue
 
-_BLOCK_SECS = 1.0  # of audio between two looks at the rest of the event loop: about 2 ms of work
+_BLOCK_SECS = 1.0  # of audio, about 2 ms of work; then other tasks of the event loop get their turn
 _DECODED = ", ".join(sorted(DECODABLE))
-_RETRY_SECS = 0.05  # between two tries of a later window of a recording whose first one was taken
+_RETRY_SECS = 0.05  # between two attempts to queue a later window of a recording
 
 
 class RequestHandler:
-    """Answers requests: windows of one recording one after the other, so that it never crowds the queue."""
+    """Answers requests. A recording's windows are queued one at a time, so that it never fills the queue."""
 
     def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
@@ -58,10 +58,10 @@ class RequestHandler:
         self._max_latency = max_latency
         self._max_payload = max_payload
         self._model = model
-        self._notices = Notices()
+        self._warnings = ProducerWarnings()
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
-        """Check the request; the coroutine transcribes and answers. Raises `Rejection`: 400 or 503."""
+        """Check the request, and return a coroutine that makes the answer. Raises `Rejection`: 400 or 503."""
         headers = canonical(headers)
         try:
             chunks = self._chunks(name, headers, payload)
@@ -72,7 +72,7 @@ class RequestHandler:
         return self._answer(name, incoming.tenant_of(headers), chunks)
 
     def _chunks(self, name: str, headers: Mapping[str, str], payload: bytes) -> Iterator[Chunk]:
-        """Return the recording in chunks of a second, after checking what can be checked at once."""
+        """Return the recording in chunks of a second, after all checks that need no decoding."""
         if not is_recording(payload):
             if (kind := name_of(payload, wide=incoming.audio_format(headers, self._input.format).wide)) is not None:
                 raise Rejection("container", f"the payload is {kind}; allowed: raw PCM, or a file of {_DECODED}")
@@ -92,37 +92,39 @@ class RequestHandler:
             parts = (block.tobytes() for block in recording.blocks(int(recording.rate * _BLOCK_SECS)))
         language, traceparent = incoming.language_of(headers), incoming.traceparent_of(headers)
         if (hint := incoming.unknown_language_of(headers)) is not None:
-            self._notices.unknown_language(name, hint)
+            self._warnings.unknown_language(name, hint)
         if (header := unknown(headers)) is not None:
-            self._notices.unknown_header(name, *header)
+            self._warnings.unknown_header(name, *header)
         return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
 
     async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:
         begin = time.monotonic()
         origin = Origin(name, uuid4().hex, tenant)
         audio: AudioStream | None = None
-        heard: list[Transcript] = []
+        transcripts: list[Transcript] = []
         try:
             for chunk in chunks:
                 audio = audio or AudioStream(origin, self._stream_options, chunk)
                 for piece in audio.push(chunk):
                     if isinstance(piece, Window):
-                        heard.append(await self._transcribe(piece, first=not heard))
+                        transcripts.append(await self._transcribe(piece, first=not transcripts))
                 await asyncio.sleep(0)
         except RecordingError as error:
             raise Rejection("400", str(error)) from error
         if audio is not None:
             for piece in audio.flush():
                 if isinstance(piece, Window):
-                    heard.append(await self._transcribe(piece, first=not heard))
+                    transcripts.append(await self._transcribe(piece, first=not transcripts))
         end = audio.head if audio else 0
         if audio is not None and (counts := audio.take_counts()) is not None and counts.unmixed:
-            self._notices.unmixed([origin])
-        model = ", ".join({one.recognition.model: None for one in heard}) or self._model()  # in order, each once
-        return encode_reply(_joined(origin, end, heard, model, time.monotonic() - begin), self._max_payload())
+            self._warnings.unmixed([origin])
+        model = (
+            ", ".join({one.recognition.model: None for one in transcripts}) or self._model()
+        )  # in order, without duplicates
+        return encode_reply(_joined(origin, end, transcripts, model, time.monotonic() - begin), self._max_payload())
 
     async def _transcribe(self, window: Window, *, first: bool) -> Transcript:
-        """Pass one window through the queue. A recording that was taken once waits for room, up to the promise."""
+        """Pass one window through the queue. After the first, a full queue means waiting, up to the maximum latency."""
         span = self._observer.start(window)
         try:
             verdict = await self._through_queue(window, patience=0.0 if first else self._max_latency)
@@ -139,11 +141,11 @@ class RequestHandler:
                 return transcript
 
     async def _through_queue(self, window: Window, patience: float) -> Verdict:
-        """What became of the window: `queue_full` when there was no room for it, `patience` seconds long."""
+        """Return the window's verdict: `queue_full` when the queue had no room for `patience` seconds."""
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def deliver(outcome: Outcome) -> None:
-            if not done.done():  # else the request was given up
+            if not done.done():  # otherwise the request was given up
                 done.set_result(outcome)
 
         deadline = time.monotonic() + patience
@@ -158,13 +160,15 @@ class RequestHandler:
         return verdicts.judge(outcome, now=time.monotonic())
 
 
-def _joined(origin: Origin, end: int, heard: list[Transcript], model: str, end_to_end: float) -> Transcript:
-    """One transcript over all windows, bounds from the recording's first sample."""
+def _joined(origin: Origin, end: int, transcripts: list[Transcript], model: str, end_to_end: float) -> Transcript:
+    """Join the windows' transcripts into one. Its bounds count from the recording's first sample."""
     segments: list[Segment] = []
-    for one in heard:
+    for one in transcripts:
         segments += [segment.shifted(one.start) for segment in one.recognition.segments]
-    language = heard[0].recognition.language if heard else ""
-    latency = Latency(sum(o.latency.queue for o in heard), sum(o.latency.processing for o in heard), end_to_end)
+    language = transcripts[0].recognition.language if transcripts else ""
+    latency = Latency(
+        sum(o.latency.queue for o in transcripts), sum(o.latency.processing for o in transcripts), end_to_end
+    )
     return Transcript(
         origin=origin,
         sequence=0,

@@ -1,4 +1,4 @@
-"""What becomes of a window: its text, or a gap in its place. Pure; decided here and nowhere else."""
+"""Decides a window's fate: its text, or a gap. Only this module decides it. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The fate of one window. `detail` says more about a gap, for the log.
+    """The fate of one window. `detail` explains a gap, for the log.
 
-    `suppressed`: text that the guards held back. `passes`: how often the engine decoded the window.
+    `suppressed`: texts that the guards held back. `passes`: how often the engine decoded the window.
     """
 
     window: Window
@@ -29,10 +29,10 @@ class Verdict:
 
 
 def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Verdict:
-    """Turn what the worker delivered into the window's fate.
+    """Turn the worker's outcome into the window's fate.
 
-    `now` is the moment of publishing, on the clock of `outcome.enqueued`, in seconds. Text that is older than
-    `max_latency` seconds by then becomes a gap: nobody may get it late.
+    `now` is the moment of publishing, in seconds on the clock of `outcome.enqueued`. Text that is older than
+    `max_latency` seconds by then becomes a gap: late text is never published.
     """
     window, recognition = outcome.window, outcome.recognition
     if recognition is None or outcome.reason is not None:
@@ -66,6 +66,6 @@ def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Ver
 
 
 def gap(window: Window, reason: GapReason, detail: str = "", *, passes: int = 0) -> Verdict:
-    """The fate of a window that is not transcribed."""
+    """Return the verdict on a window that is not transcribed."""
     result = Gap(origin=window.origin, start=window.start, end=window.end, reason=reason, cursor=window.cursor)
     return Verdict(window=window, result=result, passes=passes, detail=detail)

@@ -91,9 +91,9 @@ async def test_streams_that_fall_silent_in_mid_window_are_forgotten(heldout: Spe
     pcm = s16(heldout.cut(0, 1).samples)
     for n in range(50):
         sessions.receive(Chunk(f"s{n}", AudioFormat(Encoding.S16LE, RATE, 1), pcm[: 2 * RATE], "x"), 0.0)
-        partials.look(f"s{n}")
+        partials.offer(f"s{n}")
     assert len(partials._open) == 50
     sessions.end_all()
     sessions.receive(Chunk("last", AudioFormat(Encoding.S16LE, RATE, 1), pcm[: 2 * RATE], "x"), 0.0)
-    partials.look("last")
+    partials.offer("last")
     assert set(partials._open) == {"last"}

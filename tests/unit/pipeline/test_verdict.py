@@ -186,7 +186,7 @@ async def replay(speech: Speech, case: Case) -> Told:
     replaying._outcome = outcome  # type: ignore[method-assign] - no engine
     replaying._receiver.receive(chunk(speech), 0.0)
     replaying._receiver.end_all()
-    told = Told.of([message async for message in replaying._told()], Tallies())
+    told = Told.of([message async for message in replaying._encode_outputs()], Tallies())
     return replace(told, dropped=int(told.gap is not None), repeated=int(case.passes > 1))  # it has no metrics
 
 
@@ -259,7 +259,7 @@ async def test_interim_text_is_the_verdicts(heldout: Speech, name: str) -> None:
         made.sessions, made.queue, outbox, made.tallies, interval=length // 4, max_payload=lambda: PLENTY
     )  # type: ignore[arg-type]
     made.sessions.receive(chunk(heldout.cut(0, 2)), 0.0)
-    partials.look("s")
+    partials.offer("s")
     work(made.queue, case)
     texts = [json.loads(message.payload)["text"] for message in outbox.messages]
     assert texts == ([expected.text] if expected.text else [])

@@ -1,4 +1,4 @@
-"""What an operator must hear of once: a producer's mistakes that cost no chunk, and so would go unseen."""
+"""Warns once about a producer's mistakes that cost no chunk, which would otherwise go unseen."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 10_000  # streams, under 1 MB; forgetting only says it once more
+_REMEMBERED = 10_000  # streams, under 1 MB; after clearing, a warning may be repeated once
 
 
-class Notices:
-    """Writes each of them to the log once: per stream, or per session."""
+class ProducerWarnings:
+    """Logs each warning once per stream, or once per session."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()  # of which header of which stream
+        self._warned: set[tuple[str, str]] = set()  # stream and header
 
     def unknown_language(self, stream: str, value: str) -> None:
-        """A stream's hint is no language that Whisper knows."""
+        """Warn that a stream's language hint is not a language that Whisper knows."""
         if not self._first(stream, incoming.LANGUAGE):
             return
         extra = {"stream": stream, "header": incoming.LANGUAGE, "value": value, "allowed": languages.ALLOWED}
         log.warning("language hint ignored", extra={**extra, "limited": True})
 
     def unknown_header(self, stream: str, name: str, meant: str | None) -> None:
-        """A stream's chunks carry a header that nobody reads, which was perhaps meant for another."""
+        """Warn that a stream's chunks carry an unknown header; `meant` is the known one that it resembles."""
         if self._first(stream, ""):
             extra = {"stream": stream, "header": name, "meant": meant or "none that we know"}
             log.warning("unknown header ignored", extra={**extra, "limited": True})
 
     def _first(self, stream: str, header: str) -> bool:
-        if (stream, header) in self._told:
+        if (stream, header) in self._warned:
             return False
-        if len(self._told) >= _REMEMBERED:
-            self._told.clear()
-        self._told.add((stream, header))
+        if len(self._warned) >= _REMEMBERED:
+            self._warned.clear()
+        self._warned.add((stream, header))
         return True
 
     def trimmed(self, sessions: list[Origin]) -> None:
-        """These sessions sent audio that was there already; takes them out of the list."""
+        """Warn that these sessions sent audio twice; empties the list."""
         while sessions:
             origin = sessions.pop(0)
             extra = {"stream": origin.stream, "session": origin.session}
             log.warning("overlapping audio trimmed", extra={**extra, "limited": True})
 
     def unmixed(self, sessions: list[Origin]) -> None:
-        """The channels of these sessions cancel each other; takes them out of the list."""
+        """Warn that the channels of these sessions cancel each other; empties the list."""
         while sessions:
             origin = sessions.pop(0)
             extra = {"stream": origin.stream, "session": origin.session}
