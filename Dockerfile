@@ -1,12 +1,12 @@
-# 3.11 is what the lock file is resolved and tested for. Pass an image by digest to pin it.
+# The lock file is resolved and tested for Python 3.11. Pass an image by digest to pin it.
 ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-# Without pip inside: what is copied on is the program and its dependencies, nothing that installs more.
+# Without pip: the final image gets the program and its dependencies, and no tool that installs more.
 RUN python -m venv --without-pip /opt/transcriber
 COPY requirements.lock ./
-# Wheels only: a dependency that would have to be compiled stops the build here. nkeys is pure Python without a wheel.
+# Wheels only: the build stops at a dependency that would need a compiler. nkeys is pure Python, but has no wheel.
 RUN pip --python /opt/transcriber/bin/python install --no-cache-dir \
     --only-binary :all: --no-binary nkeys --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -23,10 +23,10 @@ LABEL org.opencontainers.image.title="transcriber" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# No apt-get: the wheels bundle what is not in the slim image (libgomp, libsndfile).
+# No apt-get: the wheels bundle the libraries that the slim image lacks (libgomp, libsndfile).
 COPY --from=build /opt/transcriber /opt/transcriber
-# The root may be read-only: bytecode was written by the install, and HOME is where scratch may go.
-# A crash in native code leaves a traceback in the log.
+# The root file system may be read-only: the install has written the bytecode, and HOME is for temporary files.
+# PYTHONFAULTHANDLER makes a crash in native code leave a traceback in the log.
 ENV PATH=/opt/transcriber/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -36,7 +36,7 @@ ENV PATH=/opt/transcriber/bin:$PATH \
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# The model is the one in the wheel; for another, mount a volume at /models and set WHISPER_MODEL_PATH.
-# No HEALTHCHECK: Kubernetes ignores it and probes /livez and /readyz itself.
+# The wheel contains a model. To use another, mount a volume at /models and set WHISPER_MODEL_PATH.
+# No HEALTHCHECK: Kubernetes ignores it, and probes /livez and /readyz.
 ENTRYPOINT ["transcriber"]
 CMD ["run"]

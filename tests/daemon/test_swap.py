@@ -22,7 +22,7 @@ from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles
 
 from benchmarks.weights import _filters_and_vocabulary, write_random
 from transcriber.daemon.model_swap import Models, ModelSwap, resolve_link
-from transcriber.daemon.service import speech
+from transcriber.daemon.service import reference_speech
 from transcriber.domain.errors import Rejection
 from transcriber.models import store as modelstore
 from transcriber.models.ggml import MAGIC, check_model_file, tensors
@@ -261,14 +261,14 @@ async def test_a_model_that_memory_has_no_room_for_is_refused_with_both_figures(
 async def test_the_limit_of_a_container_counts() -> None:
     """The same with a reading of 50 MB: what is needed and what there is, and the worker has its engine still."""
     worker = WhisperThread(lambda: WhisperCppEngine(WhisperOptions(path=BUNDLED, threads=1)), 20)
-    await worker.start(speech(1.0), rtf=0.1)
+    await worker.start(reference_speech(1.0), rtf=0.1)
     worker.serve(queue := JobQueue(1))
     swap = ModelSwap(
         worker,
         queue,
         Models(BUNDLED),
         lambda path: WhisperCppEngine(WhisperOptions(path=path, threads=1)),
-        speech=lambda: speech(1.0),
+        speech=lambda: reference_speech(1.0),
         derive=lambda rtf: capacity.derive(20, 1.0, rtf),
         room=lambda: 50_000_000,
     )

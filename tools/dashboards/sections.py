@@ -250,7 +250,7 @@ def _presence(scope: Scope) -> list[Json]:
             BY_INSTANCE,
         ),
         lines(
-            "Connections made anew",
+            "Reconnections",
             "Good is 0; again and again means an unsteady network, or a server that drops this client.",
             "none",
             Query(scope.by_daemon(f"increase({reconnects}[$__rate_interval])"), BY_INSTANCE),

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from transcriber.cli.commands import note, write
-from transcriber.daemon.service import speech
+from transcriber.daemon.service import reference_speech
 from transcriber.models import store
 from transcriber.worker import capacity as queue_capacity
 from transcriber.worker.engines.loading import load_engine
@@ -36,7 +36,7 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
         return engines[0]
 
     worker = WhisperThread(load, settings.max_latency)
-    rtf = await worker.start(speech(window), settings.rtf)
+    rtf = await worker.start(reference_speech(window), settings.rtf)
     served = JobQueue(1)
     served.close()
     worker.serve(served)  # the queue is closed: the thread ends, and does so before the interpreter

@@ -1,1 +1,1 @@
-"""The life of one daemon: start, run, swap the model, stop."""
+"""One daemon: it starts, runs, swaps the model, and stops."""

@@ -1,4 +1,4 @@
-"""Another model without a restart, on SIGHUP or on request. When it is refused, the one at work goes on."""
+"""Swaps the model without a restart, on SIGHUP or on request. If the new model is refused, the old one stays."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ALLOWED = (
-    "a name as in `transcriber models list`, or without a path that of a file that ends in .bin "
-    f"or of a folder that begins with {catalogue.FOLDER_PREFIX}"
+    "a name from `transcriber models list`, the name of a file that ends in .bin, "
+    f"or the name of a folder that begins with {catalogue.FOLDER_PREFIX}; no paths"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Which models there may be. `configured` is the file that the settings name, `sha256` the only one they allow.
+    """The models that a swap may load. `configured` is the file in the settings, `sha256` the only checksum they allow.
 
-    A request gives a name, never a path: of what the daemon's operator has put beside the configured model, or pulled
-    into `directory`. With a path, whoever may publish could make the daemon open any file of its host, and learn from
-    the answer whether it is there and how it begins.
+    A request gives a name, never a path: the operator has put the model into the configured model's folder, or pulled
+    it into `directory`. With a path, any client could make the daemon open any file of its host. The answer would tell
+    the client whether the file exists and how it begins.
     """
 
     configured: Path
@@ -52,7 +52,7 @@ class Models:
     directory: Path | None = None
 
     def find(self, name: str) -> Path:
-        """Return the file of this name. Raises `Rejection` when there is none, or it may not be asked for."""
+        """Return the file of this name. Raises `Rejection` when there is none, or the name is not allowed."""
         known = catalogue.MODELS.get(name)
         if known is not None and known.bundled:
             return store.bundled(known.filename)
@@ -68,7 +68,7 @@ class Models:
 
 @dataclass(slots=True, kw_only=True)
 class _Candidate:
-    """A model file on its way to the engine. What is known of it once it is loaded: bytes, and their sha256."""
+    """A model to swap in. Its `size` in bytes and its `sha256` are known once it is loaded."""
 
     path: Path
     expected: str | None
@@ -78,7 +78,7 @@ class _Candidate:
     sha256: str = ""
 
     def load(self) -> Engine:
-        """Verify the file and load it, when there is memory for it. Raises `ModelError`, `NotEnoughMemory`."""
+        """Verify the file and load it if there is enough memory. Raises `ModelError`, `NotEnoughMemory`."""
         header = store.check(self.path)
         weights = store.weights(self.path)
         self.size = weights.stat().st_size
@@ -90,10 +90,10 @@ class _Candidate:
 
 
 class ModelSwap:
-    """Puts another model in the place of the one at work; one at a time.
+    """Replaces the model in use; one swap at a time.
 
-    `make` loads a verified file, `derive` tells the queue's capacity from an RTF, `room` how many bytes of memory there
-    are (None: unknown).
+    `make` loads a verified file. `derive` computes the queue's capacity from an RTF. `room` returns the free memory in
+    bytes (None: unknown).
     """
 
     def __init__(  # noqa: PLR0913 - the parts that it connects
@@ -119,15 +119,15 @@ class ModelSwap:
         self._reloading: asyncio.Task[None] | None = None
 
     def admit(self, _name: str, _headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
-        """Check a request; the coroutine swaps and answers. Both raise `Rejection`: 400, 409, 500 or 503."""
-        name, sha256 = _asked(payload)
+        """Check a request; return a coroutine that swaps and answers. Both raise `Rejection`: 400, 409, 500 or 503."""
+        name, sha256 = _parse_request(payload)
         path = self._models.find(name) if name is not None else self._models.configured
         if self._models.sha256 is not None and sha256 not in {None, self._models.sha256}:
             raise Rejection("400", f"WHISPER_MODEL_SHA256 allows {self._models.sha256} only")
         return self._answer(self._begin(path, sha256))
 
     def reload(self) -> None:
-        """Load what the configured path holds now; how that ends is in the log."""
+        """Load the file that is at the configured path now. The log has the result."""
         try:
             swapping = self._begin(self._models.configured, None)
         except Rejection as refusal:
@@ -135,42 +135,42 @@ class ModelSwap:
             return
 
         async def wait() -> None:
-            with contextlib.suppress(Rejection):  # it is in the log
+            with contextlib.suppress(Rejection):  # it has been logged
                 await swapping
 
         self._reloading = asyncio.create_task(wait())
 
     def give_up(self) -> None:
-        """At shutdown: what is under way is left, and nothing else begins."""
+        """Abandon a swap that is under way, and refuse new ones. Called at shutdown."""
         self._stopping = True
         if self._under_way is not None:
             self._under_way.give_up()
 
     def _begin(self, path: Path, sha256: str | None) -> Coroutine[Any, Any, Swapped]:
-        """Take the one place for a swap. Raises `Rejection` when it is taken."""
+        """Prepare a swap. Raises `Rejection` when another one is under way."""
         if self._stopping:
             raise Rejection("503", "the daemon is stopping")
         if self._under_way is not None:
             raise Rejection("409", "another swap is under way")
-        # The file behind a link, once for all: the link may move on between verifying and loading.
+        # Resolve a link once: it may point elsewhere between verifying and loading.
         candidate = _Candidate(
             path=resolve_link(path), expected=self._models.sha256 or sha256, room=self._room, make=self._make
         )
-        successor = ModelHandover(
+        handover = ModelHandover(
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
         )
-        self._under_way = successor
-        return self._swap(candidate, successor)
+        self._under_way = handover
+        return self._swap(candidate, handover)
 
     async def _answer(self, swapping: Coroutine[Any, Any, Swapped]) -> Message:
         return encode_swapped(await swapping)
 
-    async def _swap(self, candidate: _Candidate, successor: ModelHandover) -> Swapped:
+    async def _swap(self, candidate: _Candidate, handover: ModelHandover) -> Swapped:
         worker, begin = self._worker, time.monotonic()
         before, before_rtf, before_capacity = worker.model, worker.pace.rtf, self._queue.capacity
         log.info("swapping models", extra={"model": before, "path": str(candidate.path)})
         try:
-            warm = await successor.run()
+            warm = await handover.run()
         except TranscriberError as error:
             log.log(
                 logging.INFO if isinstance(error, Stopped) else logging.ERROR,
@@ -180,7 +180,7 @@ class ModelSwap:
             )
             raise Rejection(_code(error), str(error)) from error
         finally:
-            successor.give_up()  # when nobody waits any more; else it is done
+            handover.give_up()  # matters only if this task was cancelled
             self._under_way = None
         derived = self._derive(warm.rtf)
         done = Swapped(
@@ -207,24 +207,24 @@ class ModelSwap:
 
 
 def resolve_link(path: Path) -> Path:
-    """The file that a link stands for, so that it can be verified and loaded as one, and results bear its own name.
+    """Resolve a link, so that the verified file is the loaded one, and results carry its real name.
 
-    Not where that name says nothing: stores by content have files that are called like their checksums.
+    Content-addressed stores name files by checksum. There the suffix differs, and the link's name is kept.
     """
     real = path.resolve() if path.is_symlink() else path
     return real if real.suffix == path.suffix else path
 
 
-def pulled() -> Path | None:
-    """Where pulled models are; None for a user without a home, as in a container."""
+def pulled_models() -> Path | None:
+    """Return the folder of pulled models; None for a user without a home directory, as in a container."""
     try:
         return store.models_dir()
     except RuntimeError:
         return None
 
 
-def _asked(payload: bytes) -> tuple[str | None, str | None]:
-    """The model and the sha256 that a request names. Raises `Rejection`."""
+def _parse_request(payload: bytes) -> tuple[str | None, str | None]:
+    """Return the model and the sha256 in a request. Raises `Rejection`."""
     try:
         body = json.loads(payload or b"{}")
         unknown = set(body) - {"model", "sha256"}
@@ -237,7 +237,7 @@ def _asked(payload: bytes) -> tuple[str | None, str | None]:
 
 
 def _code(error: TranscriberError) -> str:
-    """The services API's error code."""
+    """Return the services API's code for an error."""
     if isinstance(error, ModelError):
         return "400"
     return "503" if isinstance(error, NotEnoughMemory | Stopped) else "500"

@@ -1,4 +1,4 @@
-"""The daemon's life: build, start, run, stop, in the order in which it reads."""
+"""Builds, starts, runs and stops a daemon, in the order of this file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
-from transcriber.daemon.model_swap import Models, ModelSwap, pulled, resolve_link
+from transcriber.daemon.model_swap import Models, ModelSwap, pulled_models, resolve_link
 from transcriber.daemon.modes import Running, mode_for
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_SECS = 5.0  # at shutdown: what a broker that is away gets to come back, out of the grace period
+_RECONNECT_SECS = 5.0  # at shutdown, how long to wait for NATS to come back; part of the grace period
 
 
 class Service:
     """One daemon. `run` starts it, waits for a signal or the loss of the broker, and stops it.
 
-    `load_engine` makes an engine; it runs on the thread that has it.
+    `load_engine` makes an engine. It is called on the thread that will use the engine.
     """
 
     def __init__(self, settings: Settings, load_engine: Callable[[WhisperOptions], Engine] = load_engine) -> None:
@@ -69,12 +69,12 @@ class Service:
         self._tallies = Tallies()
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
-        self._page = StatusPage(self._tallies, self._shown) if settings.status_page else None
+        self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
         self._stop = asyncio.Event()
-        self._failed = False  # a step of the shutdown
-        # What the start makes, in this order.
+        self._failed = False  # whether a step of the shutdown failed
+        # Set by the start, in this order.
         self._telemetry: Telemetry | None = None
         self._queue: JobQueue | None = None
         self._swap: ModelSwap | None = None
@@ -83,18 +83,18 @@ class Service:
         self._publishing: asyncio.Task[None] | None = None
 
     async def run(self) -> ExitCode:
-        """Live until a signal (0) or until the broker is lost for good (4). Raises `CannotStart`."""
+        """Run until a signal (exit code 0) or until the broker is lost for good (4). Raises `CannotStart`."""
         with signals(self._stop, self._on_hang_up):
             try:
                 code = await self._live()
             finally:
-                # A start that was given up has nothing to finish.
+                # A start that did not complete leaves nothing to finish.
                 await self._shut_down(Grace(self._settings.shutdown_grace if self._state is State.DRAINING else 0.0))
                 summarise(self._tallies, self._queue, self._sessions)
         return ExitCode.DEFECT if self._failed and code is ExitCode.CLEAN else code
 
     async def _live(self) -> ExitCode:
-        """Start, then wait for the end. The state is `DRAINING` afterwards where there is something to finish."""
+        """Start, then wait for the end. The state is `DRAINING` afterwards if there is work to finish."""
         self._telemetry = Telemetry(self._settings.telemetry, self._tallies, self._snapshot)
         if self._telemetry.scrape is not None:
             self._health.offer("/metrics", CONTENT_TYPE, self._telemetry.scrape)
@@ -114,7 +114,7 @@ class Service:
         return why(watched)
 
     async def _start(self, connection: Connection, telemetry: Telemetry) -> set[asyncio.Future[None]]:
-        """Model, capacity, broker, subscriptions. Returns what must not end."""
+        """Load the model, connect to NATS, subscribe. Returns the tasks whose end stops the daemon."""
         settings = self._settings
         self._queue = queue = await self._load()
         await connection.open()
@@ -135,19 +135,19 @@ class Service:
         return {self._publishing, *watched}
 
     async def _shut_down(self, grace: Grace) -> None:
-        """Undo the start, whatever of it was done, in this order."""
-        # 1. Answer 503 at /readyz, and exchange no model any more.
+        """Undo the start, or as much of it as was done, in this order."""
+        # 1. Answer 503 at /readyz, and stop swapping models.
         self._state = State.DRAINING
         if self._swap is not None:
             self._swap.give_up()
         if self._queue is not None:
             extra = {"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace}
             log.info("draining", extra=extra)
-        # 2. Take no more audio and no more requests.
+        # 2. Accept no more audio and no more requests.
         await self._step(self._mode.end_input(grace))
-        # 3. Decode what is queued. What there is no time for becomes gaps, or stays stored.
+        # 3. Decode the queued windows. Those that there is no time for become gaps, or stay stored.
         await self._step(self._mode.settle(grace))
-        # 4. Publish what was decided. What cannot be published is told to the log.
+        # 4. Publish the results. Log those that cannot be published.
         await self._step(self._publish_rest(grace))
         # 5. Leave NATS.
         await self._step(self._disconnect())
@@ -158,7 +158,7 @@ class Service:
         self._state = State.STOPPED
 
     async def _step(self, step: Awaitable[object]) -> None:
-        """Do one step. What fails in it keeps no other from its work."""
+        """Do one step. A failure is logged, and the next steps still run."""
         try:
             await step
         except Exception:
@@ -166,7 +166,7 @@ class Service:
             self._failed = True
 
     async def _publish_rest(self, grace: Grace) -> None:
-        """Publish what is left; with the broker away, wait a little, then tell the log instead."""
+        """Publish what is left. While NATS is away, wait a little, then log it instead."""
         if self._connection is None or self._publisher is None or self._publishing is None:
             return
         if not self._publishing.done() and not self._connection.lost.done():
@@ -207,12 +207,12 @@ class Service:
         )
 
     async def _load(self) -> JobQueue:
-        """Verify the model before native code sees it, load and measure it, derive the queue's capacity."""
+        """Verify the model before native code reads it, load and measure it, derive the queue's capacity."""
         settings = self._settings
         verified = store.verify(self._model_path, settings.model_sha256)
         window = settings.sessions.stream.window_secs
-        rtf = await self._worker.start(speech(window), settings.rtf)
-        scheduling.give_way()  # to the engine's thread, which is there by now and does not inherit it
+        rtf = await self._worker.start(reference_speech(window), settings.rtf)
+        scheduling.give_way()  # to the engine's thread, which runs by now and so does not inherit it
         derived = self._derived(rtf)
         queue = JobQueue(derived.jobs, self._worker.admission, self._worker.weigh)
         self._worker.serve(queue)
@@ -223,9 +223,9 @@ class Service:
         self._swap = ModelSwap(
             self._worker,
             queue,
-            Models(settings.whisper.path, settings.model_sha256, pulled()),
+            Models(settings.whisper.path, settings.model_sha256, pulled_models()),
             self._make_engine,
-            speech=partial(speech, window),
+            speech=partial(reference_speech, window),
             derive=self._derived,
         )
         return queue
@@ -234,7 +234,7 @@ class Service:
         return self._load_engine(dataclasses.replace(self._settings.whisper, path=path))
 
     def _derived(self, rtf: float) -> capacity.Capacity:
-        """The queue's capacity, as the settings give it or the promise allows."""
+        """Return the queue's capacity: from the settings, or as much as L_max allows."""
         settings = self._settings
         derived = capacity.derive(settings.max_latency, settings.sessions.stream.window_secs, rtf)
         return derived if settings.queue_capacity is None else capacity.given(settings.queue_capacity, derived)
@@ -243,7 +243,7 @@ class Service:
         if self._swap is not None:
             self._swap.reload()
         else:
-            log.warning("SIGHUP: there is no model yet that could be swapped")
+            log.warning("SIGHUP: no model is loaded yet, so none can be swapped")
 
     def _recordings(self, queue: JobQueue, telemetry: Telemetry, connection: Connection) -> RequestHandler:
         return RequestHandler(
@@ -268,7 +268,7 @@ class Service:
             max_latency=self._settings.max_latency,
         )
 
-    def _shown(self) -> PageState:
+    def _page_state(self) -> PageState:
         return PageState(
             state=self._not_alive() or self._not_ready() or str(self._state),
             version=__version__,
@@ -280,13 +280,13 @@ class Service:
         )
 
     def _not_alive(self) -> str | None:
-        """What is wrong with this process, as far as a restart could mend it: never NATS, never the collector."""
+        """Return what is wrong with this process, if a restart can mend it. NATS and the collector do not count."""
         if self._state is State.READY and not self._worker.alive:
             return "the Whisper thread is dead"
         return wedged(self._worker, self._settings.max_latency)
 
     def _not_ready(self) -> str | None:
-        """A standby is as ready as it can be: updates must not wait for it to work."""
+        """Return why the daemon is not ready. A standby counts as ready, so that rolling updates do not wait for it."""
         if self._state is State.STANDING_BY:
             return None
         if self._state is not State.READY:
@@ -294,6 +294,6 @@ class Service:
         return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
 
 
-def speech(seconds: float) -> NDArray[np.float32]:
-    """Real speech to measure with: decoding noise costs less than decoding words."""
+def reference_speech(seconds: float) -> NDArray[np.float32]:
+    """Return real speech, as samples at 16 kHz, to measure with: decoding noise costs less than decoding words."""
     return np.resize(read_16k(store.bundled("demo.flac")), round(seconds * SAMPLE_RATE))

@@ -1,4 +1,4 @@
-"""Where the daemon stands, for those who ask: metrics, probes, the status page, and the last line of its log."""
+"""Reads the daemon's figures for metrics, probes, the status page, and the last line of the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WEDGED_SECS = 60.0  # the least time after which a window in the engine counts as stuck: twice Whisper's longest window
+_WEDGED_SECS = 60.0  # a window counts as stuck in the engine after this at the earliest: twice Whisper's longest window
 
 
 def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
@@ -30,7 +30,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     lag: Lag | None,
     max_latency: float,
 ) -> Snapshot:
-    """Read every figure of this moment."""
+    """Read all figures at this moment."""
     ahead = lag or Lag(0, 0.0)
     return Snapshot(
         queue_depth=queue.depth if queue is not None else 0,
@@ -48,7 +48,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
 
 
 def summarise(tallies: Tallies, queue: JobQueue | None, sessions: Sessions) -> None:
-    """One line that says what this run did."""
+    """Log one line that says what this run did."""
     seconds = {str(fate): round(tallies.audio.total(fate) / SAMPLE_RATE, 3) for fate in tallies.audio.kinds()}
     log.info(
         "stopped",
@@ -62,8 +62,8 @@ def summarise(tallies: Tallies, queue: JobQueue | None, sessions: Sessions) -> N
 
 
 def wedged(worker: WhisperThread, max_latency: float) -> str | None:
-    """What is wrong with an engine that has been at one window for far too long."""
+    """Return the problem if the engine has been decoding one window for far too long."""
     since, limit = worker.busy_since, max(_WEDGED_SECS, 3 * max_latency)
     if since is not None and time.monotonic() - since > limit:
-        return f"the engine has been at one window for more than {limit:g} s"
+        return f"the engine has been decoding one window for more than {limit:g} s"
     return None

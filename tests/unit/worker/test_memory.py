@@ -67,10 +67,10 @@ LOAD = """
 import sys
 import psutil
 from pathlib import Path
-from transcriber.daemon.service import speech
+from transcriber.daemon.service import reference_speech
 from transcriber.worker.engine import WhisperOptions
 from transcriber.worker.engines.whispercpp import WhisperCppEngine
-samples, process, used = speech(30), psutil.Process(), []
+samples, process, used = reference_speech(30), psutil.Process(), []
 for _ in range(4):
     before = process.memory_info().rss
     engine = WhisperCppEngine(WhisperOptions(path=Path(sys.argv[1]), threads=1))
