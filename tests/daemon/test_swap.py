@@ -164,7 +164,7 @@ async def test_partials_and_status_are_of_the_new_model(
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ({"model": "/etc/passwd"}, "is not allowed: a name as in `transcriber models list`, or a file's name"),
+    ({"model": "/etc/passwd"}, "is not allowed: a name from `transcriber models list`, the name of a file"),
     ({"model": "../outside.bin"}, "is not allowed"),
     ({"model": "..\\outside.bin"}, "is not allowed"),
     ({"model": ".hidden.bin"}, "is not allowed"),

@@ -1,1 +1,1 @@
-"""NATS: the wire protocol, the connection, where audio comes from and where results go."""
+"""Talks to NATS: the connection, the sources of audio, the publisher, stored transcripts, and requests."""

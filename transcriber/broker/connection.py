@@ -1,4 +1,4 @@
-"""One connection to NATS: credentials, deadlines, and the news of losing it."""
+"""One connection to NATS: credentials, timeouts, and what to do when it breaks."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused connection costs it nothing
-_AGAIN_SECS = 0.05  # what a cancelled task needs to notice it, many times over
+_RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused attempt costs it little
+_AGAIN_SECS = 0.05  # many times what a cancelled task needs to notice it
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
-_CLOSE_SECS = 0.25  # nothing is left to wait for then
-_PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
-_EVER = 10**6  # seconds, where nats-py wants a number
-# What the server says when it knows us and does not want us: trying again changes nothing.
+_CLOSE_SECS = 0.25  # by then nothing is left to wait for
+_PING_SECS = 5  # after three unanswered pings the connection counts as broken: within the default L_max of 20 s
+_EVER = 10**6  # seconds: for ever, where nats-py needs a number
+# Parts of errors by which the server refuses us. Trying again would not help.
 _REFUSALS = ("permissions violation", "authorization violation", "authentication")
 _BETWEEN_SERVERS = re.compile(r",(?=[^,]*://|[^@]*$)")  # a comma, unless it may belong to a password
-_USER = re.compile(r"(?<=://).*@|^(?!.*://).*@")  # and the password, whatever characters it has
-# What a credentials file must hold; nats-py reads on for ever in search of the first.
+_USER = re.compile(r"(?<=://).*@|^(?!.*://).*@")  # and the password, with any characters
+# A credentials file must contain these. Without the first, nats-py would read for ever.
 _CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
-    """Where NATS is and who we are there. Empty strings mean not given. Timeouts in seconds."""
+    """The address of NATS and our credentials. An empty string means not given. Timeouts in seconds."""
 
-    url: str = field(default="nats://127.0.0.1:4222", repr=False)  # or several, with commas between them
+    url: str = field(default="nats://127.0.0.1:4222", repr=False)  # or several, separated by commas
     user: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -64,7 +64,7 @@ class BrokerOptions:
         return ",".join(_USER.sub("", server) for server in self.servers)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return the TLS context that these files make; None when none is given."""
+        """Return a TLS context made from the files; None when none is given."""
         if not (self.ca or self.cert):
             return None
         context = ssl.create_default_context(cafile=self.ca or None)
@@ -73,7 +73,7 @@ class BrokerOptions:
         return context
 
     def arguments(self) -> dict[str, Any]:
-        """Return what nats-py's `connect` wants for these credentials. Raises `BrokerError`."""
+        """Return the arguments of nats-py's `connect` for these credentials. Raises `BrokerError`."""
         given: dict[str, Any] = {"user": self.user, "password": self.password} if self.user else {}
         if self.token:
             given["token"] = self.token
@@ -81,16 +81,16 @@ class BrokerOptions:
             self._check("NATS_CREDS", self.creds, *_CREDS_PARTS)
             given["user_credentials"] = self.creds
         if self.nkey:
-            self._check("NATS_NKEY", self.nkey, "SU")  # how the seed of a user begins
+            self._check("NATS_NKEY", self.nkey, "SU")  # a user's seed begins like this
             given["nkeys_seed"] = self.nkey
         try:
             context = self.tls()
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is an OSError
             raise BrokerError(self.address, f"NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from error
         return given | ({"tls": context} if context else {})
 
     def _check(self, setting: str, path: str, *parts: str) -> None:
-        """Make sure that the file can be read and holds all `parts`. Raises `BrokerError`."""
+        """Check that the file can be read and contains all `parts`. Raises `BrokerError`."""
         try:
             text = Path(path).read_text("ascii", "replace")
         except OSError as error:
@@ -103,7 +103,7 @@ class BrokerOptions:
 class Connection:
     """A connection that reconnects by itself for `reconnect_timeout` seconds, then gives up for good.
 
-    `connected` tells whether messages can go out now; `lost` gets a `BrokerLost` when it is over.
+    `connected` is set while messages can be sent. `lost` gets a `BrokerLost` when the connection is given up.
     """
 
     def __init__(self, options: BrokerOptions, *, name: str = "transcriber") -> None:
@@ -115,12 +115,12 @@ class Connection:
         self.reconnects = 0
         self._name = name
         self._refusal: asyncio.Future[str] = loop.create_future()
-        self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the present connection breaks
+        self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the current connection breaks
         self._closing = False
         self._giving_up: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Connect within `connect_timeout` seconds. Raises `BrokerError` when that is too short or we are refused."""
+        """Connect within `connect_timeout` seconds. Raises `BrokerError` on a timeout or a refusal."""
         options = self.options
         connecting = asyncio.ensure_future(
             self.client.connect(
@@ -154,7 +154,7 @@ class Connection:
         raise BrokerError(options.address, reason)
 
     def _why_not(self, connecting: asyncio.Future[None]) -> str:
-        """Why there is no connection."""
+        """Return why there is no connection."""
         if self._refusal.done():
             return self._refusal.result()
         if connecting.done():
@@ -165,19 +165,19 @@ class Connection:
         return f"{reason} ({error or type(error).__name__})" if error is not None else reason
 
     async def subscribe(self, subject: str, callback: Callable[[Any], Any]) -> Subscription:
-        """Subscribe, and make sure that the server allows it. Raises `BrokerError`."""
+        """Subscribe, and check that the server allows it. Raises `BrokerError`."""
         subscription = await self.client.subscribe(subject, cb=callback)
         await self.confirm()
         return subscription
 
     async def hand_over(self, subject: str, take: Taker) -> Subscription:
-        """Subscribe as `MendedClient.hand_over` does; make sure that the server allows it. Raises `BrokerError`."""
+        """Subscribe as `MendedClient.hand_over` does, and check that the server allows it. Raises `BrokerError`."""
         subscription = await self.client.hand_over(subject, take)
         await self.confirm()
         return subscription
 
     async def confirm(self) -> None:
-        """Wait until the server has answered everything sent so far. Raises `BrokerError` on a refusal or silence."""
+        """Wait until the server has handled everything sent so far. Raises `BrokerError` on a refusal or a timeout."""
         try:
             await self.client.flush()
         except nats.errors.Error as error:
@@ -185,12 +185,12 @@ class Connection:
         self.check()
 
     def check(self) -> None:
-        """Raise `BrokerError` when the server has refused us something."""
+        """Raise `BrokerError` if the server has refused something."""
         if self._refusal.done():
             raise BrokerError(self.options.address, self._refusal.result())
 
     async def flushed(self) -> bool:
-        """Wait until the server has taken everything published so far; False when the connection broke before that."""
+        """Wait until the server has everything published so far. Return False when the connection broke before that."""
         interrupted = self._interrupted
         flushing = asyncio.ensure_future(self.client.flush(_EVER))
         try:
@@ -202,20 +202,20 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of headers and payload that the server takes in one message."""
+        """The most bytes of headers and payload that the server accepts in one message."""
         return self.client.max_payload
 
     @property
     def up(self) -> bool:
-        """Whether a message published at this moment goes out now; while away nats-py keeps it, however long."""
+        """Whether a message published now is sent now. While NATS is away, nats-py keeps it without a time limit."""
         return self.client.is_connected
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
-        """Hand one message to the connection. Raises nats-py's errors when that cannot be done now."""
+        """Send one message. Raises nats-py's errors when that is not possible now."""
         await self.client.publish(subject, payload, headers=headers)
 
     async def close(self) -> None:
-        """Flush what can be flushed, then close; never takes longer than a second."""
+        """Flush if possible, then close. Takes less than a second."""
         self._closing = True
         if self._giving_up is not None:
             self._giving_up.cancel()
@@ -232,7 +232,7 @@ class Connection:
             log.debug("NATS did not close cleanly: %s", error)
 
     async def _on_error(self, error: Exception) -> None:
-        # Runs inside the read loop, once per dropped message: nothing here may wait.
+        # This runs in the read loop, once per dropped message, so it must not wait.
         text = str(error) or type(error).__name__
         refused = isinstance(error, nats.errors.AuthorizationError) or any(r in text.lower() for r in _REFUSALS)
         if refused and not self._refusal.done():
@@ -266,4 +266,4 @@ class Connection:
     def _give_up(self) -> None:
         if not self.lost.done():
             self.lost.set_exception(BrokerLost(self.options.address, self.options.reconnect_timeout))
-            self.lost.exception()  # marks it as seen: whoever waits for it still gets it
+            self.lost.exception()  # marks it as retrieved; tasks that wait for it still get it

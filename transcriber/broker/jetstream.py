@@ -1,4 +1,4 @@
-"""Audio from JetStream: read in order from where the transcripts end, no faster than it is taken."""
+"""Reads audio from JetStream, in order, from where the transcripts end, and no faster than it is processed."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so that a round trip is little beside them
-_WAIT_SECS = 1.0  # for a message before asking again: also how soon a consumer that is gone is noticed
+_BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so a round trip costs little in comparison
+_WAIT_SECS = 1.0  # how long one pull waits for a message, and how soon a lost consumer is noticed
 _RETRY_SECS = 0.2
-_INACTIVE_SECS = 60.0  # after which the server forgets a consumer that does not last
+_INACTIVE_SECS = 60.0  # after which the server deletes a temporary consumer
 _OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 Arrival = Chunk | Skipped | Refused
 
 
 class DurableSource:
-    """Gives out what is stored for `subject` from `begin` on, in order, through `arrivals`.
+    """Yields the messages stored for `subject`, from `begin` on and in order, through `arrivals`.
 
-    `begin`: a sequence, or a moment. `done` holds, by stream, where the transcripts end: nothing before that is given
-    out again. Messages whose age is over `max_lag` seconds come as `Skipped`. `lasting`: the consumer stays when we are
-    gone, under the subject's name, so that autoscalers can read how far it is behind.
+    `begin` is a sequence number or a time. `done` holds, by stream, where the transcripts end; messages before that are
+    left out. Messages older than `max_lag` seconds are yielded as `Skipped`. With `lasting` the consumer is named after
+    the subject and stays when we are gone, so that autoscalers can read its lag.
     """
 
-    def __init__(  # noqa: PLR0913 - what to read, from where, and how it is to be understood
+    def __init__(  # noqa: PLR0913 - what to read, from where, and how to parse it
         self,
         connection: Connection,
         subject: str,
@@ -70,27 +70,27 @@ class DurableSource:
         self._done = dict(done)
         self._max_lag = max_lag
         self._subscription: JetStreamContext.PullSubscription | None = None
-        self._whole = False  # whether the subscription has given us everything so far
+        self._whole = False  # whether no message of the subscription was lost so far
         self._expected = 1
         self._reconnects = connection.reconnects
         self._ending = False
-        self._last: tuple[float, float] | None = None  # the newest message's time, and when we had it
+        self._last: tuple[float, float] | None = None  # the newest message's time, and when we got it
         self.lag = Lag(0, 0.0)
 
     @property
     def now(self) -> float:
-        """Time as the messages tell it, in seconds; once there are no more it goes on with our own clock."""
+        """Time by the messages, in seconds. Once all are read, it advances with our own clock."""
         if self._last is None:
             return time.time()
         stored, had = self._last
         return stored + (0.0 if self.lag.chunks else time.monotonic() - had)
 
     def end(self) -> None:
-        """Let `arrivals` end."""
+        """Make `arrivals` end."""
         self._ending = True
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
-        """Yield what is stored and what will be, until `end`. What is not asked for stays where it is."""
+        """Yield stored and future messages, until `end`. Messages that are not asked for stay in the stream."""
         while not self._ending:
             for message in await self._fetch():
                 if self._ending:
@@ -100,7 +100,7 @@ class DurableSource:
                 await asyncio.sleep(0)
 
     async def _fetch(self) -> list[Msg]:
-        """Return the next messages, none when none came in time. Raises `BrokerError` when there is no audio stream."""
+        """Return the next messages, or none after a timeout. Raises `BrokerError` when there is no audio stream."""
         await self._connection.connected.wait()
         try:
             if not self._whole or self._reconnects != self._connection.reconnects:
@@ -122,7 +122,7 @@ class DurableSource:
         return []
 
     async def _check(self) -> None:
-        """Begin again if the server has forgotten the consumer, as it does when it starts again."""
+        """Begin again if the server has lost the consumer, as after a restart."""
         assert self._subscription is not None  # noqa: S101 - called after a fetch
         try:
             await self._subscription.consumer_info()
@@ -130,7 +130,7 @@ class DurableSource:
             self._whole = False
 
     async def _begin(self) -> None:
-        """Make the consumer again, after the last message that we had."""
+        """Create the consumer again, starting after the last message that we got."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
@@ -146,7 +146,7 @@ class DurableSource:
             durable_name=name if self._lasting else None,
             inactive_threshold=None if self._lasting else _INACTIVE_SECS,
             filter_subject=self._subject,
-            ack_policy=AckPolicy.NONE,  # the transcripts say what is done
+            ack_policy=AckPolicy.NONE,  # the transcripts record what is done
             **start,
         )
         await self._jetstream.add_consumer(incoming.AUDIO_STREAM, config)
@@ -154,9 +154,9 @@ class DurableSource:
         self._whole, self._expected = True, 1
 
     def _take(self, message: Msg) -> Arrival | None:
-        """Make an arrival of a message; None when it was transcribed before, or when one before it is missing."""
+        """Turn a message into an arrival. None when it is transcribed already, or one before it is missing."""
         meta = message.metadata
-        if meta.sequence.consumer != self._expected:  # one was lost on its way: begin again after the last
+        if meta.sequence.consumer != self._expected:  # a message was lost on its way: begin again after the last one
             self._whole = False
         if not self._whole or meta.sequence.stream < self._next:
             return None
@@ -186,13 +186,13 @@ class DurableSource:
 
 
 def trim_to(chunk: Chunk, at: Cursor) -> Chunk:
-    """The chunk from this frame on."""
+    """Return the chunk without the frames before `at`."""
     offset = None if chunk.offset is None else chunk.offset + at.frame
     return replace(chunk, pcm=chunk.pcm[at.frame * chunk.format.frame_bytes :], offset=offset, cursor=at)
 
 
 async def newest(connection: Connection, subject: str, since: datetime | None) -> int:
-    """The sequence of the last message of a subject, 0 without one stored `since` then. Raises `BrokerError`."""
+    """Return the sequence of a subject's last message; 0 if none is stored `since` then. Raises `BrokerError`."""
     try:
         message = await connection.client.jetstream().get_last_msg(incoming.AUDIO_STREAM, subject)
     except nats.js.errors.NotFoundError as error:

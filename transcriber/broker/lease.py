@@ -1,4 +1,4 @@
-"""Which daemon works: a lease in a key-value bucket, renewed while it is held. The fence protects when this fails."""
+"""Decides which daemon works, by a lease in a key-value bucket. If the lease fails, the fence protects the data."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
-LEASE_SECS = 10.0  # after which one that is not renewed is free (P-25)
+LEASE_SECS = 10.0  # after which a lease that is not renewed is free (P-25)
 _RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
-_ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
-_FULL = 10023  # JSInsufficientResourcesErr: the server's store is
+_ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and its start, it takes over within 15 s
+_FULL = 10023  # JSInsufficientResourcesErr: the server's store is full
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 
 class Lease:
     """The right to work on a subject, for one holder at a time.
 
-    `holder` tells daemons apart. One that starts again under its old name goes on at once.
+    `holder` identifies a daemon. After a restart under the same name it has the lease at once.
     """
 
     def __init__(self, connection: Connection, subject: str, holder: str) -> None:
@@ -42,7 +42,7 @@ class Lease:
         self._revision = 0
 
     async def acquire(self) -> None:
-        """Wait until the lease is ours. Raises `BrokerError` when there is no bucket, or no JetStream to have one."""
+        """Wait until the lease is ours. Raises `BrokerError` when there is no bucket, or no JetStream."""
         standing_by = False
         give_up = time.monotonic() + self._connection.options.connect_timeout
         while True:
@@ -58,13 +58,13 @@ class Lease:
                 raise BrokerError(self._connection.options.address, reason) from error
             except _AWAY as error:
                 off = isinstance(error, nats.js.errors.ServiceUnavailableError) and error.err_code != _FULL
-                if off and time.monotonic() > give_up:  # not only while a cluster starts
+                if off and time.monotonic() > give_up:  # while a cluster starts, JetStream may be off for a moment
                     raise BrokerError(self._connection.options.address, NO_JETSTREAM) from error
                 log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
             await asyncio.sleep(_ASK_SECS)
 
     async def keep(self) -> None:
-        """Renew it, for ever. Raises `Fenced` when somebody else has it."""
+        """Renew the lease, for ever. Raises `Fenced` when another daemon has it."""
         while True:
             await asyncio.sleep(_RENEW_SECS)
             await self._connection.connected.wait()
@@ -75,7 +75,7 @@ class Lease:
                 log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
 
     async def release(self) -> None:
-        """Let the next one have it at once."""
+        """Give up the lease, so that another daemon can take it at once."""
         try:
             async with asyncio.timeout(_ASK_SECS):
                 if self._bucket is not None and self._revision:
@@ -84,7 +84,7 @@ class Lease:
             log.debug("the lease runs out by itself: %s", error)
 
     async def _take(self) -> bool:
-        """Take it if it is free, or has been ours already."""
+        """Take the lease if it is free or already ours. Return whether it is ours."""
         bucket = await self._opened()
         try:
             self._revision = await bucket.create(self._key, self._holder)
@@ -93,7 +93,7 @@ class Lease:
         return True
 
     async def _renew(self) -> bool:
-        """Renew what is still ours; a renewal whose acknowledgement was lost is ours, too."""
+        """Renew the lease if it is still ours, even if the last renewal's acknowledgement was lost."""
         bucket = await self._opened()
         try:
             self._revision = await bucket.update(self._key, self._holder, last=self._revision)

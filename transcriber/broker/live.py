@@ -1,4 +1,4 @@
-"""Audio from core NATS: the callback never waits; when we fall behind, our own buffer drops, with known bounds."""
+"""Reads audio from core NATS. The callback never waits; a full buffer drops audio and keeps its exact bounds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# 32 MiB are 350 s of 48 kHz s16 mono, which one core takes in within a second: a buffer for a stall of the event loop,
-# not for a shortage of CPU, and half of what the server itself holds back for a slow client.
+# 32 MiB are 350 s of 48 kHz s16 mono, which one core takes in within a second. The buffer is for a stall of the event
+# loop, not for a lack of CPU. It is half of what the server itself buffers for a slow client.
 BUFFER_BYTES = 32 * 1024 * 1024
-_BATCH = 32  # messages between two looks at the rest of the event loop: about 5 ms of work
+_BATCH = 32  # messages, about 5 ms of work; then other tasks of the event loop get their turn
 
 
 class Refused:
-    """A message that breaks the wire protocol; `stream` is None when not even that can be told."""
+    """A message that breaks the wire protocol; `stream` is None when its subject names none."""
 
     __slots__ = ("cursor", "rejection", "session", "stream")
 
@@ -40,19 +40,19 @@ class Refused:
         self.stream = stream
         self.session = session
         self.rejection = rejection
-        self.cursor = cursor  # where it is stored
+        self.cursor = cursor  # where the message is stored
 
 
 Arrival = Chunk | Skipped | Refused
-_Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, when it came
+_Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, time of arrival
 
 
 class LiveSource:
-    """Subscribes to `subject` and gives out what arrives, in order, through `arrivals`.
+    """Subscribes to `subject` and yields what arrives, in order, through `arrivals`.
 
-    Once the buffer is full, everything is given up until it is half empty, as one hole a stream. Chunk by chunk, as
-    room comes free, every stream would be riddled with holes, each of which costs more than the chunk would have, with
-    its event and its log line, so that the daemon would never catch up.
+    Once the buffer is full, all audio is dropped until it is half empty, as one hole per stream. Dropping single chunks
+    would leave many holes in every stream. Each hole costs an event and a log line, more than its chunk would have, so
+    the daemon would never catch up.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LiveSource:
         self._waiting: deque[_Message | _Hole | Refused] = deque()
         self._bytes = 0
         self._shedding = False  # from a full buffer until it is half empty
-        self._holes: dict[bytes, _Hole] = {}  # by subject: what is given up now, to be lengthened
+        self._holes: dict[bytes, _Hole] = {}  # by subject: the hole that grows at present
         self._news = asyncio.Event()
         self._ending = False
         self._subscription: Subscription | None = None
@@ -85,21 +85,21 @@ class LiveSource:
         self._subscription = await self._connection.hand_over(self._subject, self._receive)
 
     async def stop(self) -> None:
-        """Unsubscribe, and take what the server had sent until then; call `end` when that is done or takes too long."""
+        """Unsubscribe, and receive what the server has sent by then. Call `end` when that is done or takes too long."""
         if self._subscription is None:
             return
         if self._connection.up:
             await self._subscription.drain()  # type: ignore[no-untyped-call]
-        else:  # or it would be renewed with the connection, for messages that nobody takes any more
+        else:  # otherwise a reconnect would renew it, for messages that nobody takes any more
             await self._subscription.unsubscribe()
 
     def end(self) -> None:
-        """Let `arrivals` end after what is already here."""
+        """Make `arrivals` end after what has already arrived."""
         self._ending = True
         self._news.set()
 
     def rest(self) -> Iterator[Arrival]:
-        """What is still here, its audio given up: for when there is no time left to take it in."""
+        """Yield what has arrived with its audio dropped, when there is no time left to process it."""
         waiting, self._waiting = self._waiting, deque()
         self._holes.clear()
         for item in waiting:
@@ -114,7 +114,7 @@ class LiveSource:
             yield self._take()
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
-        """Yield what arrived until `end`. Lets the event loop breathe every few messages."""
+        """Yield what arrives, until `end`. Gives other tasks a turn every few messages."""
         taken = 0
         while True:
             while self._waiting:
@@ -157,7 +157,7 @@ class LiveSource:
         self._news.set()
 
     def _give_up(self, subject: bytes, block: bytes, payload: bytes) -> None:
-        """The audio goes, its bounds stay: the account must say which samples were given up."""
+        """Drop the audio but keep its bounds: the account must say which samples were dropped."""
         try:
             skipped = incoming.skipped(self._reader.read(subject, block, payload))
         except Rejection as rejection:
@@ -173,7 +173,7 @@ class LiveSource:
 
 @dataclass(slots=True)
 class _Hole:
-    """Audio of a subject that was given up, waiting to be told; it grows while it waits."""
+    """Dropped audio of a subject that is not reported yet; it grows while it waits."""
 
     subject: bytes
     skipped: Skipped

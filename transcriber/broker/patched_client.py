@@ -1,6 +1,6 @@
-"""nats-py's client, mended where it goes deaf or answers too early, and opened where it is slow.
+"""nats-py's client, with three bugs fixed and a fast path for audio.
 
-Its private methods: hence the pin in pyproject.
+It overrides private methods, so pyproject.toml pins nats-py's version.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     Taker = Callable[[bytes, bytes, bytes], None]  # subject, header block or nothing, payload
 
 _PING = b"PING\r\n"
-# For so long the socket may gather what comes: where messages come faster than that, waking up for each of them costs
-# more than reading it. A tenth of the 50 ms that a final may take besides its pause and its decoding.
+# For so long the socket may collect data. When messages come faster, waking up for each one costs more than reading it.
+# It is a tenth of the 50 ms that a final may take besides its pause and its decoding.
 _GATHER_SECS = 0.005
 
 
 class MendedClient(Client):
-    """nats-py, whose read loop ends for good, and in silence, at the first exception in it.
+    """nats-py's client without a fatal bug: its read loop ends for good, and silently, at the first exception in it.
 
-    Anybody can cause one: the server checks neither that a subject is UTF-8 nor what a header block holds. So does a
-    PONG for which nobody waits any more.
+    Any publisher can cause one, because the server checks neither that a subject is UTF-8 nor the content of headers.
+    A PONG that nobody waits for any more causes one too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Taker] = {}
-        self._taken = False  # whether something went to a taker since the last look
-        self._last_taken = 0.0  # when reading went on after that
+        self._taken = False  # whether a taker got a message since the last `gather`
+        self._last_taken = 0.0  # when reading went on after the last `gather`
         self._ps = _GatheringParser(self)
 
     async def hand_over(self, subject: str, take: Taker) -> Subscription:
-        """Subscribe; every message goes to `take`, which must neither wait nor raise, straight from the read loop.
+        """Subscribe; the read loop passes every message directly to `take`, which must neither wait nor raise.
 
-        nats-py would make an object of each, queue it and wake a task, which is an eighth of all that a live stream in
-        chunks of 20 ms costs; and what its queue does not hold it drops, without a word about which audio that was.
+        nats-py would make an object of each message, queue it and wake a task. That is an eighth of the whole cost of a
+        live stream in chunks of 20 ms. And when its queue is full, it drops messages without saying which audio.
         """
-        self._takers[self._sid + 1] = take  # before the first message can come
+        self._takers[self._sid + 1] = take  # before the first message can arrive
         return await self.subscribe(subject, cb=_never)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -60,7 +60,7 @@ class MendedClient(Client):
             take(bytes(subject), headers or b"", data)
 
     async def gather(self) -> None:
-        """Let audio gather in the socket if it comes in quick succession."""
+        """Let audio collect in the socket if it comes in quick succession."""
         if not self._taken:
             return
         self._taken = False
@@ -77,7 +77,7 @@ class MendedClient(Client):
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
             return await super()._process_headers(headers)
-        except Exception:  # noqa: BLE001 - whatever it is, it is the sender's doing and must reach only this message
+        except Exception:  # noqa: BLE001 - any error is the sender's fault and must affect only this message
             return {incoming.UNREADABLE: ""}
 
     def _build_message(
@@ -86,7 +86,7 @@ class MendedClient(Client):
         return super()._build_message(sid, _decodable(subject), _decodable(reply), data, headers)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """Queue the PING after what is queued already; nats-py writes it past that, so its answer confirms nothing."""
+        """Send the PING after what is queued already. nats-py sends it first, so the PONG would confirm nothing."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(_PING)
         await self._flush_pending()
@@ -98,21 +98,21 @@ class MendedClient(Client):
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        if self.is_connected:  # it has ended although nobody asked for it: better a new connection than a deaf one
+        if self.is_connected:  # it ended unasked: make a new connection, as this one receives nothing
             await self._process_op_err(nats.errors.ProtocolError())
 
 
 class _GatheringParser(Parser):
-    """nats-py's, which reads what has come and then lets more gather."""
+    """nats-py's parser, which parses what has arrived and then lets more data collect."""
 
     async def parse(self, data: bytes = b"") -> None:
         await super().parse(data)
-        if len(data) < DEFAULT_BUFFER_SIZE:  # else there is more already
+        if len(data) < DEFAULT_BUFFER_SIZE:  # otherwise more data is waiting already
             await self.nc.gather()
 
 
 async def _never(_message: object) -> None:
-    """What nats-py calls for a subscription whose messages never reach it."""
+    """A callback for nats-py that is never called: the messages go to a taker."""
 
 
 def _decodable(subject: bytes) -> bytes:

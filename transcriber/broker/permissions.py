@@ -1,4 +1,4 @@
-"""The least that each kind of client must be allowed, as NATS server configuration."""
+"""Lists the least permissions that each kind of client needs, as NATS server configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUCKET = f"KV_{incoming.LEASES}"
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects that one user may publish and subscribe to; `answers`: and to whoever asks it."""
+    """Subjects that one user may publish and subscribe to. With `answers` it may also reply to requests."""
 
     user: str
     publish: tuple[str, ...]
@@ -34,9 +34,9 @@ def _list(subjects: tuple[str, ...]) -> str:
 
 
 def of_subject(subject: str) -> list[Permissions]:
-    """For `audio.<stream>` or `audio.*`: daemon, producer, reader, who sets up the streams, and who swaps models.
+    """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup and operator.
 
-    What else nobody is given, nobody may: to swap models is the operator's alone.
+    A user may do only what is listed for it. So only the operator may swap models.
     """
     stream = subject.partition(".")[2]
     consumer = incoming.consumer_of(subject)

@@ -1,4 +1,4 @@
-"""What goes out, in order; while NATS is away it waits."""
+"""Publishes messages in order. While NATS is away, they wait."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECS = 0.1  # between a failed publish and the next look at the connection
+_RETRY_SECS = 0.1  # between a failed publish and the next attempt
 _UNDER_WAY = 256  # messages, and
-_UNDER_WAY_BYTES = 1024 * 1024  # bytes that may be under way unconfirmed: half of what nats-py takes before it blocks
+_UNDER_WAY_BYTES = 1024 * 1024  # bytes that may be sent and unconfirmed: half of what nats-py accepts before it blocks
 _STALLED_SECS = 1.0  # a working server confirms within milliseconds
 
 
 class Publisher:
-    """A bounded outbox in front of the connection.
+    """A bounded outbox for the connection.
 
-    An entry is a function that makes its messages at the moment of publishing, so that latencies are true and a result
-    that waited too long can still become a gap. A message counts as delivered when the server has confirmed it; one
-    that was under way when the connection broke may or may not have arrived, and is told to the log.
+    An entry is a function that makes its messages at the moment of publishing. So latencies are true, and a result that
+    waited too long can still become a gap. A message counts as delivered when the server has confirmed it. One that was
+    sent but not confirmed when the connection broke may or may not have arrived; it is logged.
     """
 
     def __init__(self, connection: Connection, limit: int) -> None:
         self._connection = connection
         self._limit = limit
         self._outbox: deque[Callable[[], Iterable[Message]]] = deque()
-        self._sending: deque[Message] = deque()  # of the entry that is under way
+        self._sending: deque[Message] = deque()  # the messages of the current entry
         self._unconfirmed: list[Message] = []
         self._unconfirmed_bytes = 0
         self._confirming_since: float | None = None
@@ -44,7 +44,7 @@ class Publisher:
         self._empty = asyncio.Event()
         self._empty.set()
         self.published = 0
-        self.refused = 0  # messages that did not fit into the outbox or into max_payload
+        self.refused = 0  # messages that were too many for the outbox or too large for max_payload
 
     @property
     def waiting(self) -> int:
@@ -52,12 +52,12 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        """Whether what is put now goes out now."""
+        """Whether an entry that is put now is published now."""
         since = self._confirming_since
         return self._connection.connected.is_set() and (since is None or time.monotonic() - since < _STALLED_SECS)
 
     def put(self, entry: Callable[[], Iterable[Message]], *, essential: bool = True) -> None:
-        """Queue one entry. One that is not essential is refused, and counted, when the outbox is full."""
+        """Queue one entry. When the outbox is full, an entry that is not essential is dropped and counted."""
         if not essential and len(self._outbox) >= self._limit:
             self.refused += 1
             log.error("outbox full: an event is not published", extra={"outbox": self._limit, "limited": True})
@@ -67,7 +67,7 @@ class Publisher:
         self._news.set()
 
     def put_ready(self, messages: list[Message], *, essential: bool = True) -> None:
-        """Queue messages that no moment of publishing changes."""
+        """Queue messages that do not depend on the moment of publishing."""
         self.put(lambda: messages, essential=essential)
 
     async def run(self) -> None:
@@ -93,7 +93,7 @@ class Publisher:
         await self._empty.wait()
 
     def undelivered(self) -> Iterable[Message]:
-        """After `run` was cancelled: take out the messages that did not go out or were not confirmed, in order."""
+        """Take out the messages that were not sent or not confirmed, in order. Call this after `run` was cancelled."""
         yield from self._unconfirmed
         self._unconfirmed = []
         yield from self._sending
@@ -102,9 +102,9 @@ class Publisher:
             yield from self._outbox.popleft()()
 
     async def _confirm(self) -> None:
-        """Wait until the server has what is under way. What it may not have got when it went away is told to the log.
+        """Wait until the server has confirmed what was sent. If the connection breaks, log what may be lost.
 
-        It is not sent again: that could be long after the promised latency, and a second time.
+        Those messages are not sent again: that could be long after L_max, and they could arrive twice.
         """
         self._confirming_since = time.monotonic()
         confirmed = await self._connection.flushed()
@@ -117,7 +117,7 @@ class Publisher:
         self._unconfirmed_bytes = 0
 
     async def _send(self, message: Message) -> None:
-        # Over the limit the server drops the connection for good, and nats-py does not count headers: we do.
+        # A message that is too large makes the server close the connection for good. nats-py does not count headers.
         if message.size > self._connection.max_payload:
             self.refused += 1
             extra = {"subject": message.subject, "bytes": message.size, "limited": True}

@@ -1,4 +1,4 @@
-"""Request/reply, registered with NATS's services API: recordings on `transcribe.<name>`, and control."""
+"""Answers requests through NATS's services API: recordings on `transcribe.<name>`, and control of the daemon."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ log = logging.getLogger(__name__)
 
 
 class Answerer(Protocol):
-    """Turns a recording into a transcript, or does what else a request asks for."""
+    """Answers one kind of request, for example by turning a recording into a transcript."""
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
-        """Check the request and start on it without waiting; the coroutine gives the answer.
+        """Check the request without waiting, and return a coroutine that makes the answer.
 
-        Raises `Rejection` whose reason is the services API's error code ("400", "503"); so may the coroutine.
+        Both may raise `Rejection`, whose reason is the services API's error code ("400", "503").
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What an operator may ask of this daemon, and on which subject."""
+    """The requests by which an operator controls this daemon, and their subject."""
 
     subject: str
     answerer: Answerer
 
 
 class RequestService:
-    """Answers requests side by side. What is refused at once counts as an error in `nats micro stats`.
+    """Answers requests concurrently. A request that is refused at once counts as an error in `nats micro stats`.
 
-    Control is a service of its own: the counts of `nats micro stats transcriber` are those of recordings.
+    Control is a service of its own, so that `nats micro stats transcriber` counts only recordings.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RequestService:
                 log.debug("the request service did not stop cleanly: %s", error)
 
     async def give_up(self) -> None:
-        """Answer what has no answer yet with an error, at once."""
+        """Answer every open request with an error, at once."""
         answering = set(self._answering)
         for task in answering:
             task.cancel()
@@ -97,7 +97,7 @@ class RequestService:
             await asyncio.wait(answering)
 
     async def _on_request(self, answerer: Answerer, name_of: Callable[[str], str], request: Request) -> None:
-        if not request._msg.reply:  # noqa: SLF001 - nats-py's Request does not tell, and fails when it answers
+        if not request._msg.reply:  # noqa: SLF001 - nats-py's Request has no public way to tell, and fails when it answers
             log.warning("a request without a reply subject", extra={"subject": request.subject, "limited": True})
             return
         try:
@@ -119,7 +119,7 @@ class RequestService:
             log.warning("a request could not be answered: %s", str(error) or type(error).__name__)
 
     async def _made(self, answer: Coroutine[Any, Any, Message]) -> Message:
-        """Make the answer. Raises `Rejection`, whatever goes wrong."""
+        """Make the answer. Raises `Rejection` on any failure."""
         try:
             message = await answer
         except asyncio.CancelledError:

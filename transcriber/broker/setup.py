@@ -1,4 +1,4 @@
-"""What durable mode needs on the server: made when it is not there, checked when it is."""
+"""Creates the streams and the bucket that durable mode needs on the server, or checks existing ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
 
 _ANSWER_SECS = 5.0  # creating a replicated stream takes the servers a moment
-# A record whose acknowledgement was lost is sent again at once; a chunk that a producer sends again after a reconnect
-# comes within NATS_RECONNECT_TIMEOUT_SECS.
+# A record whose acknowledgement was lost is sent again at once. A producer repeats a chunk after a reconnect, within
+# NATS_RECONNECT_TIMEOUT_SECS.
 _DUPLICATES_SECS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How long and how often audio and transcripts are kept. Seconds and bytes; 0 means without limit."""
+    """How long, and in how many replicas, audio and transcripts are kept. Seconds and bytes; 0 means no limit."""
 
     audio_age: float = 86_400.0
     audio_bytes: int = 0
@@ -35,10 +35,10 @@ class Storage:
 
 
 def streams(storage: Storage) -> list[StreamConfig]:
-    """The streams of durable mode.
+    """Return the streams of durable mode.
 
-    Both refuse what does not fit any more: a stream that made room by deleting would delete what nobody has read yet.
-    Only age deletes audio.
+    A full stream refuses new messages. If it deleted old ones instead, it could delete what nobody has read yet. Only
+    age deletes audio.
     """
 
     def stream(name: str, subjects: list[str], age: float, size: int) -> StreamConfig:
@@ -62,7 +62,7 @@ def streams(storage: Storage) -> list[StreamConfig]:
 
 
 async def set_up(connection: Connection, storage: Storage) -> list[str]:
-    """Make or check the streams and the bucket of leases; returns a line for each. Raises `BrokerError`."""
+    """Create or check the streams and the bucket of leases; return a line for each. Raises `BrokerError`."""
     jetstream = connection.client.jetstream(timeout=_ANSWER_SECS)
     try:
         done = [await _stream(connection, jetstream, wanted) for wanted in streams(storage)]
@@ -93,7 +93,7 @@ async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: S
 
 
 async def _consumers(connection: Connection, jetstream: JetStreamContext) -> list[str]:
-    """Check those that bear our names. Daemons make them again at each start, from where their transcripts end."""
+    """Check the consumers with our names. Daemons create them again at each start, from where their transcripts end."""
     lines = []
     for info in await jetstream.consumers_info(incoming.AUDIO_STREAM):
         if not info.name.startswith(incoming.consumer_of("audio.")):
@@ -124,5 +124,5 @@ async def _leases(connection: Connection, jetstream: JetStreamContext, storage: 
     return f"{incoming.LEASES}: is there"
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting may be
+def _shown(value: Any) -> str:  # noqa: ANN401 - a setting of any type
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))

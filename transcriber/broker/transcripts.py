@@ -1,4 +1,4 @@
-"""The stored transcripts: where each stream stands, and records written behind a fence, each exactly once."""
+"""Reads where each stream's transcript ends, and stores records exactly once, protected by a fence."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
-FENCE_BYTES = 256  # that these two headers add at most: their names, a sequence and a stream's subject
-_WRONG_LAST = {10071, 10164}  # JSStreamWrongLastSequenceErr: somebody, perhaps we ourselves, has written before
+FENCE_BYTES = 256  # the most that these two headers add: their names, a sequence and a stream's subject
+_WRONG_LAST = {10071, 10164}  # JSStreamWrongLastSequenceErr: another writer, or we ourselves, has written before
 _ANSWER_SECS = 2.0  # a working server answers within milliseconds
 _RETRY_SECS = 0.5
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
@@ -38,14 +38,14 @@ _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where work goes on: each stream's checkpoint, and the first message of the audio stream that is not settled."""
+    """Where work resumes: each stream's checkpoint, and the first unsettled message of the audio stream."""
 
     checkpoints: Mapping[str, Checkpoint]
     begin: int
 
 
 class Transcripts:
-    """Reads and writes the transcript stream. One writer a stream at a time: a second one is `Fenced`."""
+    """Reads and writes the transcript stream. A stream has one writer at a time; a second one is `Fenced`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -82,13 +82,13 @@ class Transcripts:
         return ResumePoint(checkpoints, begin)
 
     async def _begin(self, stream: str, checkpoint: Checkpoint | None) -> int:
-        """The first message of a stream that is not settled, or what follows its last one."""
+        """Return a stream's first unsettled message, or `sys.maxsize` when all are settled."""
         newest = await self._jetstream.get_last_msg(incoming.AUDIO_STREAM, f"{incoming.AUDIO}.{stream}")
         first = checkpoint.cursor.seq if checkpoint is not None else 1
         return first if first <= (newest.seq or 0) else sys.maxsize
 
     async def store(self, stream: str, message: Message) -> None:
-        """Write the stream's next record; wait as long as it takes. Raises `Fenced` when somebody else has written."""
+        """Store the stream's next record, retrying for ever. Raises `Fenced` when another daemon has written."""
         headers = {
             **message.headers,
             _EXPECTED: str(self._last.get(stream, 0)),
@@ -112,12 +112,12 @@ class Transcripts:
             else:
                 self._last[stream] = max(
                     self._last.get(stream, 0), stored.seq
-                )  # lower: stored before, by an earlier run
+                )  # lower if an earlier run has stored it
                 return
             await asyncio.sleep(_RETRY_SECS)
 
     async def _was_ours(self, stream: str, message: Message) -> None:
-        """After a refusal: our own record is there when only its acknowledgement was lost. Raises `Fenced`."""
+        """Check after a refusal that our record was stored, and only the answer was lost. Raises `Fenced`."""
         while True:
             await self._connection.connected.wait()
             try:

@@ -1,4 +1,4 @@
-"""Where a daemon's audio comes from, and how it begins and ends: live from NATS, or stored in JetStream."""
+"""The two modes of a daemon: live audio from NATS, or stored audio from JetStream. Each has its own start and stop."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from transcriber.settings import Settings
     from transcriber.worker.thread import WhisperThread
 
-_UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; a server that does not answer gets no more
-_ANSWER_SECS = 0.25  # to send refusals that are ready
+_UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; do not wait longer for a server that does not answer
+_ANSWER_SECS = 0.25  # time to send the refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What a mode works with once NATS is there and the model is loaded."""
+    """What a mode works with, once NATS is connected and the model is loaded."""
 
     connection: Connection
     parts: Parts
@@ -45,7 +45,7 @@ class Running:
 
 
 class Mode(Protocol):
-    """One way to get audio. `end_input` and `settle` may come at any moment after `start` was called."""
+    """One way to get audio. `end_input` and `settle` may be called at any time after `start` was called."""
 
     @property
     def longest_wait(self) -> float:
@@ -54,11 +54,11 @@ class Mode(Protocol):
 
     @property
     def lag(self) -> Lag | None:
-        """How far stored audio is ahead of us; None where nothing is stored."""
+        """How far stored audio is ahead of the daemon; None for live audio."""
         ...
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:
-        """Take audio and requests. Returns what must not end; tells `enter` of a state on the way."""
+        """Begin to take audio and requests. Returns tasks whose end stops the daemon. `enter` gets new states."""
         ...
 
     async def end_input(self, grace: Grace) -> None:
@@ -66,12 +66,12 @@ class Mode(Protocol):
         ...
 
     async def settle(self, grace: Grace) -> None:
-        """Let the worker finish what is queued, and decide about what it has no time for."""
+        """Let the worker finish the queue, and settle the windows that it has no time for."""
         ...
 
 
 class LiveMode:
-    """Audio as it is published; what there is no time for becomes a gap."""
+    """Live audio. Windows that there is no time for become gaps."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -89,7 +89,7 @@ class LiveMode:
     def lag(self) -> Lag | None:
         return None
 
-    async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - there is nothing to tell
+    async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - live mode has no state of its own
         self._running, self._pipeline = running, LivePipeline(running.parts)
         source = LiveSource(running.connection, self._settings.subject, self._settings.input)
         self._keeping_time = asyncio.create_task(self._pipeline.keep_time(self._settings.status_interval, source))
@@ -100,7 +100,7 @@ class LiveMode:
         return {self._keeping_time, self._ingesting}
 
     async def end_input(self, grace: Grace) -> None:
-        """Take no more audio, decode what is here, and make last windows of what is buffered."""
+        """Take no more audio, process what has arrived, and turn buffered audio into last windows."""
         if self._running is None:
             return
         if self._pipeline is not None and self._source is not None and self._ingesting is not None:
@@ -114,7 +114,7 @@ class LiveMode:
         self._running.parts.queue.close()
 
     async def settle(self, grace: Grace) -> None:
-        """Let the worker finish what is queued within the grace period; what is left becomes gaps."""
+        """Let the worker finish the queue within the grace period. Windows that are left become gaps."""
         if self._keeping_time is not None:
             self._keeping_time.cancel()
         if self._running is None or self._pipeline is None:
@@ -125,7 +125,7 @@ class LiveMode:
 
 
 class DurableMode:
-    """Stored audio, from where the transcripts end; what there is no time for is left to the next start."""
+    """Stored audio, from where the transcripts end. The next start does what there is no time for."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -171,7 +171,7 @@ class DurableMode:
         return {self._keeping_lease, self._keeping_time, self._ingesting, self._pipeline.failed}
 
     async def end_input(self, grace: Grace) -> None:
-        """Take no more audio; what is open or not queued yet stays for the next start."""
+        """Take no more audio. Open windows, and windows that are not queued yet, are left to the next start."""
         if self._running is None:
             return
         if self._ingesting is not None:
@@ -180,7 +180,7 @@ class DurableMode:
         self._running.parts.queue.close()
 
     async def settle(self, grace: Grace) -> None:
-        """Let the worker finish what is queued, and store it, within the grace period; give the lease back."""
+        """Let the worker finish the queue and store the results within the grace period; release the lease."""
         if self._keeping_time is not None:
             self._keeping_time.cancel()
         if self._running is not None and self._pipeline is not None:
@@ -195,11 +195,11 @@ class DurableMode:
             await self._lease.release()
 
     def _name(self) -> str:
-        """Who we are, the same after a restart: nobody else on this host has our port."""
+        """Return a name that is unique, and the same after a restart: no other process on this host has our port."""
         port = self._settings.health.port
         return f"{socket.gethostname()}:{port}" if port else uuid4().hex
 
 
 def mode_for(settings: Settings) -> Mode:
-    """The mode that the settings ask for."""
+    """Return the mode that the settings choose."""
     return DurableMode(settings) if settings.durable else LiveMode(settings)

@@ -1,4 +1,4 @@
-"""How the daemon ends: exit codes, signals, and waiting no longer than that."""
+"""How the daemon ends: exit codes, signals, and waiting with a time limit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from transcriber.domain.errors import BrokerLost, Fenced
 
 log = logging.getLogger(__name__)
 
-_MOMENT_SECS = 0.01  # for what needs only its turn
+_MOMENT_SECS = 0.01  # for tasks that only need a turn of the event loop
 _STDIN = 0
 
 
 class ExitCode(IntEnum):
-    """What the process ends with. A second signal ends it at once, with 128 + the signal's number, as shells do."""
+    """The daemon's exit codes. A second signal ends it at once, with 128 + the signal's number, as shells do."""
 
     CLEAN = 0
     DEFECT = 1
@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 
 def why(ended: set[asyncio.Future[None]]) -> ExitCode:
-    """Why the daemon stops: a signal, the broker, or an error of its own."""
+    """Log why the daemon stops, and return the exit code: after a signal, a lost broker, or an error."""
     for task in ended:
         if task.done() and (error := task.exception()) is not None:
             if isinstance(error, BrokerLost | Fenced):
@@ -43,7 +43,7 @@ def why(ended: set[asyncio.Future[None]]) -> ExitCode:
 
 
 async def within(seconds: float, awaitable: Awaitable[object]) -> None:
-    """Wait for it, but no longer than that: what does not heed its cancellation must not hold up the exit."""
+    """Wait for it, then cancel it. A task that ignores its cancellation must not delay the exit."""
     task = asyncio.ensure_future(awaitable)
     await asyncio.wait({task}, timeout=max(_MOMENT_SECS, seconds))
     if not task.done():
@@ -57,8 +57,8 @@ async def within(seconds: float, awaitable: Awaitable[object]) -> None:
 def signals(stop: asyncio.Event, hang_up: Callable[[], object] = lambda: None) -> Iterator[None]:
     """The first SIGTERM or SIGINT sets `stop`; the second ends the process at once.
 
-    SIGHUP calls `hang_up`, as daemons take it; but when it says that the terminal is closed in whose foreground the
-    process runs, it stops like the others.
+    SIGHUP calls `hang_up`, as is usual for daemons. But if the process runs in the foreground of a terminal, and that
+    has closed, SIGHUP stops the process like the others.
     """
     loop = asyncio.get_running_loop()
     interactive = _in_foreground() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # not under nohup
@@ -88,8 +88,8 @@ def signals(stop: asyncio.Event, hang_up: Callable[[], object] = lambda: None) -
 
 
 def _in_foreground() -> bool:
-    """Whether somebody sits in front of this process."""
+    """Whether this process runs in the foreground of a terminal."""
     try:
         return os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) == os.getpgrp()
-    except OSError:  # a terminal, but not ours
+    except OSError:  # a terminal, but not of this process
         return False

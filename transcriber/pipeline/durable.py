@@ -1,4 +1,4 @@
-"""The way of stored audio: as the live one, but nothing is dropped for want of room, and every fate is stored."""
+"""Takes stored audio to stored results. Unlike live audio, nothing is dropped when the queue is full."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from transcriber.domain.records import Record
     from transcriber.domain.timeline import Checkpoint
 
-_UNSTORED = 1000  # of a stream's outputs may wait before no more audio is taken: minutes of speech
+_UNSTORED = 1000  # outputs of a stream that may wait before no more audio is read: minutes of speech
 
 
 class _Lane:
-    """One stream's records and the task that stores them, while there are any."""
+    """One stream's records, and the task that stores them while there are any."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
@@ -44,9 +44,9 @@ class _Lane:
 
 
 class DurablePipeline:
-    """Feeds sessions no faster than the queue has room, and stores what comes back, stream by stream, in order.
+    """Feeds sessions only while the queue has room, and stores each stream's results in order.
 
-    `failed` gets the error that ends the work: `Fenced`, when somebody else writes.
+    `failed` gets the error that ends the work, for example `Fenced` when another daemon writes.
     """
 
     def __init__(self, parts: Parts, transcripts: Transcripts, at: Mapping[str, Checkpoint]) -> None:
@@ -56,16 +56,16 @@ class DurablePipeline:
         self._transcripts = transcripts
         self._at = dict(at)
         self._lanes: dict[str, _Lane] = {}
-        self._backlog: deque[Window] = deque()  # windows for which the queue had no room
+        self._backlog: deque[Window] = deque()  # windows that the queue had no room for
         self._changed = asyncio.Event()
-        self._crowded = False  # the newest output's stream has more records waiting than may be
+        self._crowded = False  # the newest output's stream has too many records waiting to be stored
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         now = time.time()
         for checkpoint in at.values():
             parts.sessions.resume(checkpoint, now)
 
     async def ingest(self, source: Source) -> None:
-        """Take what is stored, one message at a time, and wait while there is no room for its windows."""
+        """Read stored messages one at a time, and wait while there is no room for their windows."""
         async for arrival in source.arrivals():
             self.receive(arrival, source.now)
             while self._backlog or self._crowded:
@@ -74,7 +74,7 @@ class DurablePipeline:
                 self._submit()
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one message in whatever state it was stored."""
+        """Take one stored message: a chunk, a skipped chunk, or a malformed message."""
         self._receiver.receive(arrival, now)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
@@ -82,12 +82,12 @@ class DurablePipeline:
         await shared.keep_time(self._parts, self._receiver, self._in_work, source, status_interval)
 
     async def stored(self) -> None:
-        """Wait until everything that is decided, and follows nothing undecided, is stored."""
+        """Wait until every decided result is stored, except those that follow an undecided one."""
         while busy := [lane.storing for lane in self._lanes.values() if lane.storing is not None and not lane.idle]:
             await asyncio.wait(busy)
 
     def stop_storing(self) -> None:
-        """Leave what is not stored yet to the next start."""
+        """Stop storing; the next start makes the remaining records again."""
         for lane in self._lanes.values():
             if lane.storing is not None:
                 lane.storing.cancel()
@@ -106,7 +106,7 @@ class DurablePipeline:
         self._submit()
 
     def _submit(self) -> None:
-        """Queue what there is room for."""
+        """Queue windows while there is room."""
         queue = self._parts.queue
         while self._backlog and queue.depth < queue.capacity:
             window = self._backlog[0]
@@ -118,8 +118,8 @@ class DurablePipeline:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         window, span = outcome.window, self._in_work.pop(outcome.window)
-        assert span is not None  # noqa: S101 - nothing is given up here
-        if outcome.reason is GapReason.QUEUE_FULL:  # a request's recording took its place: it waits, nothing is dropped
+        assert span is not None  # noqa: S101 - durable mode gives up no window
+        if outcome.reason is GapReason.QUEUE_FULL:  # a request's recording took its place: put it back
             span.end(GapReason.QUEUE_FULL, failed=True)
             self._backlog.append(window)
             self._changed.set()
@@ -138,7 +138,7 @@ class DurablePipeline:
         return self._lanes[stream]
 
     def _store(self, stream: str) -> None:
-        """Make sure that what the stream has ready is being stored."""
+        """Start storing the stream's records if one is ready."""
         lane = self._lane(stream)
         if lane.idle and lane.records.next() is not None and not self.failed.done():
             lane.storing = asyncio.create_task(self._write(stream, lane.records))
@@ -152,12 +152,12 @@ class DurablePipeline:
                 self._settle(record)
                 self._crowded = False
                 self._changed.set()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon and not this stream alone
+        except Exception as error:  # noqa: BLE001 - any error ends the daemon, not only this stream
             if not self.failed.done():
                 self.failed.set_exception(error)
 
     def _settle(self, record: Record) -> None:
-        """Enter into the account what is stored; the session's end may follow."""
+        """Enter a stored record into the account; the session's end may follow."""
         window, sessions = record.window, self._parts.sessions
         if window is None:
             return
