@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count, islice
 from typing import Any
 
-from transcriber.broker.live import Arrival, LiveSource, Refused
+from transcriber.broker.live import Arrival, LiveSource, MalformedMessage
 from transcriber.domain.chunks import Chunk, ChunkEvent, Skipped
 from transcriber.protocol import incoming
 
@@ -59,8 +59,8 @@ async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:
     first, odd, second, nameless = await taken(live)
     assert isinstance(first, Chunk)
     assert isinstance(second, Chunk)
-    assert isinstance(odd, Refused)
-    assert isinstance(nameless, Refused)
+    assert isinstance(odd, MalformedMessage)
+    assert isinstance(nameless, MalformedMessage)
     assert (first.pcm, second.pcm) == (b"ab", b"cd")
     assert (odd.stream, odd.session, odd.rejection.reason) == ("s1", "x", "partial_frame")
     assert (nameless.stream, nameless.rejection.reason) == (None, "stream")
@@ -77,7 +77,7 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
     assert isinstance(kept, Chunk)
     assert isinstance(given_up, Skipped)
     assert (given_up.chunk.offset, given_up.frames, given_up.chunks, given_up.chunk.pcm) == (50, 100, 2, b"")
-    assert isinstance(odd, Refused)
+    assert isinstance(odd, MalformedMessage)
     assert isinstance(last, Skipped)
     assert (last.frames, last.chunk.event) == (1, ChunkEvent.END)
     connection.deliver(*message(bytes(100)))
@@ -133,7 +133,7 @@ async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:
     connection.deliver(*message(b"abc"))
     chunk, odd = live.rest()
     assert isinstance(chunk, Skipped)
-    assert isinstance(odd, Refused)
+    assert isinstance(odd, MalformedMessage)
     assert (chunk.chunk.offset, chunk.frames) == (7, 50)
     assert await taken(live) == []
 

@@ -16,7 +16,7 @@ import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from transcriber.broker.lease import NO_JETSTREAM
-from transcriber.broker.live import Refused
+from transcriber.broker.live import MalformedMessage
 from transcriber.domain.chunks import Chunk, Cursor, Skipped
 from transcriber.domain.errors import BrokerError, Rejection
 from transcriber.domain.events import Lag
@@ -38,7 +38,7 @@ _RETRY_SECS = 0.2
 _INACTIVE_SECS = 60.0  # after which the server deletes a temporary consumer
 _OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
-Arrival = Chunk | Skipped | Refused
+Arrival = Chunk | Skipped | MalformedMessage
 
 
 class DurableSource:
@@ -182,7 +182,7 @@ class DurableSource:
             return Skipped(trim_to(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:
             known = stream if incoming.is_stream(stream) else None
-            return Refused(known, incoming.session_of(headers), rejection, at)
+            return MalformedMessage(known, incoming.session_of(headers), rejection, at)
 
 
 def trim_to(chunk: Chunk, at: Cursor) -> Chunk:

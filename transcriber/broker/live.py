@@ -29,7 +29,7 @@ BUFFER_BYTES = 32 * 1024 * 1024
 _BATCH = 32  # messages, about 5 ms of work; then other tasks of the event loop get their turn
 
 
-class Refused:
+class MalformedMessage:
     """A message that breaks the wire protocol; `stream` is None when its subject names none."""
 
     __slots__ = ("cursor", "rejection", "session", "stream")
@@ -43,7 +43,7 @@ class Refused:
         self.cursor = cursor  # where the message is stored
 
 
-Arrival = Chunk | Skipped | Refused
+Arrival = Chunk | Skipped | MalformedMessage
 _Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, time of arrival
 
 
@@ -62,7 +62,7 @@ class LiveSource:
         self._subject = subject
         self._reader = incoming.Reader(options)
         self._limit = buffer_bytes
-        self._waiting: deque[_Message | _Hole | Refused] = deque()
+        self._waiting: deque[_Message | _Hole | MalformedMessage] = deque()
         self._bytes = 0
         self._shedding = False  # from a full buffer until it is half empty
         self._holes: dict[bytes, _Hole] = {}  # by subject: the hole that grows at present
@@ -129,7 +129,7 @@ class LiveSource:
 
     def _take(self) -> Arrival:
         item = self._waiting.popleft()
-        if isinstance(item, Refused):
+        if isinstance(item, MalformedMessage):
             return item
         if isinstance(item, _Hole):
             if self._holes.get(item.subject) is item:
@@ -140,7 +140,7 @@ class LiveSource:
         try:
             return self._reader.read(subject, block, payload, arrived)
         except Rejection as rejection:
-            return _refused(subject, block, rejection)
+            return _malformed(subject, block, rejection)
 
     def _receive(self, subject: bytes, block: bytes, payload: bytes) -> None:
         if self._shedding and 2 * self._bytes <= self._limit:
@@ -161,7 +161,7 @@ class LiveSource:
         try:
             skipped = incoming.skipped(self._reader.read(subject, block, payload))
         except Rejection as rejection:
-            self._waiting.append(_refused(subject, block, rejection))
+            self._waiting.append(_malformed(subject, block, rejection))
             return
         hole = self._holes.get(subject)
         if hole is not None and (longer := hole.skipped.and_then(skipped)) is not None:
@@ -179,7 +179,7 @@ class _Hole:
     skipped: Skipped
 
 
-def _refused(subject: bytes, block: bytes, rejection: Rejection) -> Refused:
+def _malformed(subject: bytes, block: bytes, rejection: Rejection) -> MalformedMessage:
     stream = incoming.subject_of(subject).partition(".")[2]
     session = incoming.session_of(incoming.fields(block)) if block else None
-    return Refused(stream if incoming.is_stream(stream) else None, session, rejection)
+    return MalformedMessage(stream if incoming.is_stream(stream) else None, session, rejection)

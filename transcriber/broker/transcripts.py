@@ -64,20 +64,20 @@ class Transcripts:
             raise BrokerError(self._connection.options.address, str(error) or type(error).__name__) from error
 
     async def _resume_point(self, subject: str) -> ResumePoint:
-        asked = subject.partition(".")[2]
+        names = subject.partition(".")[2]
         audio = await self._jetstream.stream_info(incoming.AUDIO_STREAM, subjects_filter=subject)
-        stored = await self._jetstream.stream_info(incoming.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
-        heard = {name.split(".")[1] for name in audio.state.subjects or ()}
-        told = {name.split(".")[1] for name in stored.state.subjects or ()}
+        stored = await self._jetstream.stream_info(incoming.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{names}.*")
+        with_audio = {name.split(".")[1] for name in audio.state.subjects or ()}
+        with_records = {name.split(".")[1] for name in stored.state.subjects or ()}
         checkpoints: dict[str, Checkpoint] = {}
         begin = (audio.state.last_seq or 0) + 1
-        for stream in heard | told:
+        for stream in with_audio | with_records:
             last = await self._read_last(stream)
             self._last[stream] = last.seq or 0 if last is not None else 0
             checkpoint = None if last is None else decode_checkpoint(last.data or b"")
             if checkpoint is not None:
                 checkpoints[stream] = checkpoint
-            if stream in heard:
+            if stream in with_audio:
                 begin = min(begin, await self._begin(stream, checkpoint))
         return ResumePoint(checkpoints, begin)
 
@@ -110,9 +110,7 @@ class Transcripts:
             except _AWAY as error:
                 log.warning("a record will be stored again: %s", str(error) or type(error).__name__)
             else:
-                self._last[stream] = max(
-                    self._last.get(stream, 0), stored.seq
-                )  # lower if an earlier run has stored it
+                self._last[stream] = max(self._last.get(stream, 0), stored.seq)  # lower if an earlier run has stored it
                 return
             await asyncio.sleep(_RETRY_SECS)
 

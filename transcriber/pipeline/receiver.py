@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from transcriber.broker.live import Refused
+from transcriber.broker.live import MalformedMessage
 from transcriber.domain.chunks import Chunk, Cursor, Skipped
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
@@ -59,7 +59,7 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
-            case Refused():
+            case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)
 
