@@ -44,5 +44,6 @@ def moment(text: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no moment: 2026-11-21T09:30 or 2026-11-21T09:30+01:00") from None
+        example = "2026-11-21T09:30 or 2026-11-21T09:30+01:00"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date and time such as {example}") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -205,7 +205,7 @@ def _models_dir() -> Path:
     try:
         return store.models_dir()
     except RuntimeError:  # the user has no home directory, as in a container
-        raise SettingError("HOME", "", "there is no home directory to keep models in; say where with --dir") from None
+        raise SettingError("HOME", "", "there is no home directory to keep models in; name one with --dir") from None
 
 
 def note(text: str) -> None:

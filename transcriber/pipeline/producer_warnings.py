@@ -55,4 +55,6 @@ class ProducerWarnings:
         while sessions:
             origin = sessions.pop(0)
             extra = {"stream": origin.stream, "session": origin.session}
-            log.warning("channels in opposite phase: the louder one is heard alone", extra={**extra, "limited": True})
+            log.warning(
+                "channels in opposite phase: only the louder one is transcribed", extra={**extra, "limited": True}
+            )

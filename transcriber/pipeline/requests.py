@@ -152,7 +152,7 @@ class RequestHandler:
         while not self._queue.try_put(Job(window=window, deliver=deliver)):
             if self._queue.closed or time.monotonic() >= deadline:
                 return verdicts.gap(
-                    window, GapReason.QUEUE_FULL, f"of {self._queue.capacity} jobs, no room for a request"
+                    window, GapReason.QUEUE_FULL, f"no room for a request in the queue of {self._queue.capacity} jobs"
                 )
             await asyncio.sleep(_RETRY_SECS)
         self._tallies.jobs_enqueued.add(window.origin.stream)

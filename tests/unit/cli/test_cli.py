@@ -156,7 +156,7 @@ def test_a_user_without_a_home_can_run_everything_but_keep_models(homeless, caps
     """Only `models` needs a place, and says how to give one."""
     assert exits(["--version"], capsys)[0] == 0
     assert main.main(["models", "list"]) == 2
-    assert "say where with --dir" in capsys.readouterr().err
+    assert "name one with --dir" in capsys.readouterr().err
     assert main.main(["models", "list", "--dir", "/nowhere"]) == 0
 
 
