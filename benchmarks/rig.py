@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transcriber import settings
 from transcriber.broker.connection import Connection
 from transcriber.cli.programs import (
+    LogLine,
     Program,
-    Record,
     environment,
     find_server,
     run_daemon,
@@ -92,18 +92,18 @@ class Log:
     """What the daemon logs; what it drops is counted from its events."""
 
     def __init__(self) -> None:
-        self._records: list[Record] = []
+        self._records: list[LogLine] = []
         self._told: set[str] = set()
         self._news = asyncio.Event()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: LogLine) -> None:
         self._records.append(record)
         self._news.set()
         if record["level"] in {"error", "critical"} and record["message"] not in self._told:
             self._told.add(record["message"])  # once: a server that goes away is told for every message under way
             sys.stderr.write(f"daemon: {record['message']}\n")
 
-    async def take(self, message: str) -> Record:
+    async def take(self, message: str) -> LogLine:
         """Wait for the next line with this message, and take it out."""
         while True:
             for record in self._records:

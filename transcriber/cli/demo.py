@@ -16,7 +16,7 @@ from uuid import uuid4
 from transcriber import settings
 from transcriber.broker.connection import BrokerOptions, Connection
 from transcriber.cli.demo_choice import Choice, choose
-from transcriber.cli.programs import Record, environment, find_server, run_daemon, run_server, unless_ended
+from transcriber.cli.programs import LogLine, environment, find_server, run_daemon, run_server, unless_ended
 from transcriber.cli.spoken import matching, words
 from transcriber.cli.subtitles import Formatter, Style, account
 from transcriber.client.listener import Listener
@@ -65,7 +65,7 @@ async def run(prepared: Prepared, *, serve: bool) -> None:
         _say(f"NATS server     {url}")
         ports: list[int] = []
 
-        def on_record(record: Record) -> None:
+        def on_record(record: LogLine) -> None:
             if "health_port" in record:
                 ports.append(record["health_port"])
             _on_record(record)
@@ -85,7 +85,7 @@ async def run(prepared: Prepared, *, serve: bool) -> None:
             await unless_ended(asyncio.Event().wait(), server, daemon)
 
 
-def _on_record(record: Record) -> None:
+def _on_record(record: LogLine) -> None:
     """Pass on the daemon's warnings. Its note on the bundled model is shown as part of the demo, not as a warning."""
     if record["message"] == store.BUNDLED_NOTE:
         _say(f"model           {record['message']}")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from transcriber.domain.errors import CannotStart
 
 T = TypeVar("T")
-Record = dict[str, Any]  # one line of the daemon's log
+LogLine = dict[str, Any]  # one line of the daemon's log
 
 _START_SECS = 120.0  # server and daemon take two seconds; a large model on a busy machine takes a minute
 _STOP_SECS = 30.0  # the daemon's own grace period and a little more
@@ -66,7 +66,7 @@ def _read_ports(folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def run_daemon(
-    environ: Mapping[str, str], module: str = "transcriber", on_record: Callable[[Record], object] | None = None
+    environ: Mapping[str, str], module: str = "transcriber", on_record: Callable[[LogLine], object] | None = None
 ) -> AsyncIterator[tuple[str, Program]]:
     """Run `python -m <module> run` and wait until it is ready; yield its model and capacity.
 
@@ -77,7 +77,7 @@ async def run_daemon(
 
     def on_line(line: str) -> None:
         nonlocal model
-        record = _record(line)
+        record = _parse_line(line)
         if record["message"].startswith("model ready"):
             model = f"{record['model']}, {record['message'].partition(': ')[2]}"
         elif record["message"] == "ready" and not ready.done():
@@ -93,7 +93,7 @@ async def run_daemon(
         yield await unless_ended(until_ready(ready, program), program), program
 
 
-def _record(line: str) -> Record:
+def _parse_line(line: str) -> LogLine:
     """Parse one line of the daemon's log. Any other output, as from native code or an exporter, counts as a warning."""
     with contextlib.suppress(ValueError):
         record = json.loads(line)
