@@ -8,7 +8,7 @@ import pytest
 from benchmarks_run import bench, check_frame
 
 
-def test_engine_compares_plain_ways_with_the_daemons_on_two_recordings(tmp_path: Path) -> None:
+def test_engine_compares_plain_decoding_with_the_daemons(tmp_path: Path) -> None:
     """CPU and words of each way, and ratios that are quotients of these figures."""
     found, out = bench(tmp_path, "engine", "--seconds", "4", "--threads", "1")
     check_frame(found, "engine")
@@ -95,7 +95,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fairness_plays_the_ordinary_streams_with_and_without_a_flood(tmp_path: Path) -> None:
+def test_fairness_plays_streams_with_and_without_a_flood(tmp_path: Path) -> None:
     """Every utterance of theirs has its text both times, and the flood was one."""
     found, _ = bench(tmp_path, "fairness", "--seconds", "14", "--streams", "2", "--flood", "10", "--threads", "1")
     check_frame(found, "fairness")
@@ -137,7 +137,7 @@ def test_bad_options_are_refused_by_their_name(
 
 
 @pytest.mark.slow
-def test_recovery_tells_what_was_late_once_others_took_the_cpu(tmp_path: Path) -> None:
+def test_recovery_reports_windows_late_after_others_took_cpu(tmp_path: Path) -> None:
     """Whatever the machine does: no final is later than L_max, and what was late is a gap."""
     found, _ = bench(tmp_path, "recovery", "--seconds", "10", "--hogs", "2", "--threads", "1")
     check_frame(found, "recovery")

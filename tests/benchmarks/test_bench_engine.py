@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Path:
     return program
 
 
-def test_all_ways_decode_the_same_speech(folder: Path, server: Path, tmp_path: Path) -> None:
+def test_every_way_decodes_the_same_speech(folder: Path, server: Path, tmp_path: Path) -> None:
     """Each recording as it is, and followed by as much silence; errors are counted in what the server says too."""
     arguments = ("--speech", str(folder), "--seconds", "2.5", "--threads", "1", "--whisper-server", str(server))
     found, out = bench(tmp_path, "engine", *arguments)
@@ -67,9 +67,7 @@ def test_all_ways_decode_the_same_speech(folder: Path, server: Path, tmp_path: P
     ],
     ids=["no speech", "no model", "no program", "no server"],
 )
-def test_what_was_asked_for_and_is_not_there_is_refused(
-    tmp_path: Path, arguments: tuple[str, ...], complaint: str
-) -> None:
+def test_missing_speech_model_or_server_is_refused(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
     """Nothing is measured, and the message says what is missing."""
     _, err = bench(tmp_path, "engine", *arguments, code=3)
     assert complaint in err

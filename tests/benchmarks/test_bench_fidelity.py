@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_daemon_is_compared_with_whole_recordings(folder: Path, tmp_path: Path) -> None:
+def test_fidelity_compares_the_daemon_with_whole_recordings(folder: Path, tmp_path: Path) -> None:
     """Every recording is heard both ways; the model knows English only, and what it makes of it has few errors."""
     found, out = bench(tmp_path, "fidelity", "--speech", str(folder), "--threads", "1")
     check_frame(found, "fidelity")
@@ -75,7 +75,7 @@ def said(folder: Path, kind: str) -> list[str]:
     return [word for row in rows for word in scorer.words(row["text"], "en")]
 
 
-def test_a_quick_look_takes_some_kinds_some_files_and_one_way(folder: Path, tmp_path: Path) -> None:
+def test_quick_look_takes_some_kinds_some_files_and_one_way(folder: Path, tmp_path: Path) -> None:
     """--kinds, --most and --no-whole leave the rest out."""
     arguments = ("--kinds", "spont,nonspeech", "--most", "1", "--no-whole", "--threads", "1")
     found, out = bench(tmp_path, "fidelity", "--speech", str(folder), *arguments)
@@ -85,7 +85,7 @@ def test_a_quick_look_takes_some_kinds_some_files_and_one_way(folder: Path, tmp_
     assert "WER whole" not in out
 
 
-def test_kinds_that_there_are_not_and_other_languages_alone_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_unknown_kinds_and_foreign_languages_alone_are_refused(folder: Path, tmp_path: Path) -> None:
     """The message says what there is."""
     arguments = ("fidelity", "--speech", str(folder), "--threads", "1", "--kinds")
     _, err = bench(tmp_path, *arguments, "clean,loud", code=3)
@@ -174,7 +174,7 @@ def test_runaway_text_shows_in_the_fastest_rate(folder: Path) -> None:
     assert found["wer"]["daemon"] > 5
 
 
-def test_without_the_group_a_sentence_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dependency_group_is_an_error_with_its_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And names what is missing."""
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
     with pytest.raises(CannotStart, match=r"need whisper_normalizer.*: pip install --group bench brings it"):

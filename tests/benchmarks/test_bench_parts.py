@@ -37,7 +37,7 @@ def test_half_of_the_half_silent_material_is_silence() -> None:
     assert spoken / material.seconds == pytest.approx(0.5, abs=0.01)
 
 
-def test_material_holds_what_it_says(demo_speech: Speech) -> None:
+def test_material_has_its_utterances_where_it_says(demo_speech: Speech) -> None:
     """Utterances stand where they are said to: as loud as in the recording, and the pauses as quiet."""
     for material in (speech.half_silent(8), speech.speech_alone(40)):
         assert material.words.startswith(demo_speech.rows[0]["words"])
@@ -75,7 +75,7 @@ def test_material_at_another_rate_is_as_long_and_as_loud() -> None:
     assert np.std(low.cut(first.start, first.end)) == pytest.approx(np.std(source.cut(first.start, first.end)), rel=0.1)
 
 
-def test_a_plan_knows_what_is_said_where() -> None:
+def test_plan_knows_which_utterance_is_where() -> None:
     """Utterances that a stream begins or ends in the middle of are not counted; the cycle repeats."""
     plan = Plan(prefix="p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0)
     assert Plan.parse(str(plan)) == plan
@@ -193,7 +193,7 @@ def test_a_chart_draws_loads_without_values_as_holes(tmp_path: Path) -> None:
         assert name in text
 
 
-def test_figures_are_told_plainly() -> None:
+def test_report_aligns_figures_and_shows_missing_ones() -> None:
     """Names to the left, figures to the right; percentiles of nothing are none."""
     assert table(("load", "n"), [("1", "10"), ("100", "5")]) == "load   n\n1     10\n100    5"
     assert percentiles([], 50) == {"p50": None, "n": 0}

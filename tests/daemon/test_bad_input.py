@@ -80,7 +80,7 @@ def utterance(heldout: Speech) -> Speech:
     return heldout.cut(4, 5)
 
 
-async def test_every_bad_chunk_is_rejected_once_and_the_next_good_one_is_transcribed(
+async def test_bad_chunk_is_rejected_once_and_the_next_is_transcribed(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """Whatever is wrong with a chunk, one event says what and what is allowed, and nothing else changes."""
@@ -106,7 +106,7 @@ async def test_every_bad_chunk_is_rejected_once_and_the_next_good_one_is_transcr
         check_good(client, f"good-{number}", utterance)
 
 
-async def test_files_and_misspelt_headers_are_told_and_make_no_text(
+async def test_files_make_no_text_and_misspelt_headers_are_logged(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """Nothing is invented from a file's bytes. Header names count in any case; an unknown one is named in the log."""
@@ -157,7 +157,7 @@ def check_good(client: Client, stream: str, speech: Speech) -> None:
     assert client.text(stream) == speech.words
 
 
-async def test_floats_that_are_no_audio_are_repaired_and_counted(
+async def test_floats_beyond_reason_are_repaired_and_counted(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """NaN, infinities and 1e38 do not reject a chunk: they are made finite, and the metric says how many there were."""
@@ -194,7 +194,7 @@ async def test_a_chunk_may_be_as_large_as_the_server_takes(
     assert not client.of("rejected")
 
 
-async def test_a_subject_that_names_no_stream_is_logged_and_counted_but_never_answered(
+async def test_subject_without_a_stream_is_logged_and_not_answered(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """Wildcards, unicode, 65 characters and bytes that are no UTF-8: a log line and a metric each, and no message."""
@@ -219,9 +219,7 @@ async def test_a_subject_that_names_no_stream_is_logged_and_counted_but_never_an
     check_good(client, "s1", utterance)
 
 
-async def test_a_header_block_that_is_no_header_block_is_rejected(
-    nats_server: NatsServer, client: Client, utterance: Speech
-) -> None:
+async def test_malformed_header_block_is_rejected(nats_server: NatsServer, client: Client, utterance: Speech) -> None:
     """Bytes that nobody can read as headers reject that message; nats-py alone would never hear another one."""
     blocks = [b"\xff\xfe\x00\x01", b"NATS/1.0", b"NATS/1.0 \xff\xff\xff\r\n\r\n", b"NATS/1.0 503 \xff\xff\r\n\r\n"]
     twice = b"NATS/1.0\r\nAudio-Channels: 9\r\n\xe4\xf6: x\r\nno colon\r\n: y\r\nAudio-Channels: 1\r\n\r\n"
@@ -259,9 +257,7 @@ def model_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
 @pytest.mark.parametrize(
     "name", ["truncated", "headless", "noise", "empty", "header", "missing", "folder", "wrong sha256"]
 )
-async def test_a_model_that_is_not_one_ends_the_start_with_3_before_native_code_sees_it(
-    tmp_path: Path, name: str
-) -> None:
+async def test_invalid_model_file_ends_the_start_with_exit_code_3(tmp_path: Path, name: str) -> None:
     """Within 10 s, in one sentence that names the file; nothing is printed by whisper.cpp, and nothing crashes."""
     path, digest, says = model_files(tmp_path)[name]
     environ = {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": digest}

@@ -30,7 +30,7 @@ async def refused(url: str, *words: str, limit: float = 10, **environ: str) -> D
     return daemon
 
 
-async def test_a_server_that_is_not_there_is_given_up_after_the_deadline() -> None:
+async def test_absent_server_is_given_up_after_the_deadline() -> None:
     """NATS_CONNECT_TIMEOUT_SECS bounds the attempts; the last line names the address, the setting and the cause."""
     url = f"nats://bob:{SECRET}@127.0.0.1:1"
     words = ("127.0.0.1:1", "NATS_CONNECT_TIMEOUT_SECS=1", "Connect call failed")
@@ -38,7 +38,7 @@ async def test_a_server_that_is_not_there_is_given_up_after_the_deadline() -> No
     assert [r for r in daemon.records if r["message"].startswith("NATS: ")]
 
 
-async def test_a_server_that_never_greets_is_given_up_after_the_deadline(nats_server: NatsServer) -> None:
+async def test_silent_server_is_given_up_after_the_deadline(nats_server: NatsServer) -> None:
     """A connection that is made and then nothing: the same deadline holds."""
     nats_server.freeze()
     await refused(nats_server.url, "NATS_CONNECT_TIMEOUT_SECS=1", NATS_CONNECT_TIMEOUT_SECS="1")
@@ -69,16 +69,14 @@ async def test_a_wrong_password_or_token_ends_the_start_at_once(
         ('subscribe: {deny: "transcribe.>"}', ("permissions violation", "subscription", "transcribe.*")),
     ],
 )
-async def test_a_subject_that_may_not_be_heard_ends_the_start(
-    tmp_path: Path, forbidden: str, words: tuple[str, ...]
-) -> None:
+async def test_forbidden_subscription_ends_the_start(tmp_path: Path, forbidden: str, words: tuple[str, ...]) -> None:
     """nats-py would keep a dead subscription; the daemon asks the server and says which subject it was."""
     config = f"authorization {{ users: [{{ user: bob, password: {SECRET}, permissions: {{ {forbidden} }} }}] }}"
     with NatsServer(tmp_path, config=config) as server:
         await refused(server.url, *words, NATS_USER="bob", NATS_PASSWORD=SECRET)
 
 
-async def test_a_subject_that_may_not_be_published_to_is_an_error_in_the_log(tmp_path: Path, heldout: Speech) -> None:
+async def test_forbidden_publish_is_an_error_in_the_log(tmp_path: Path, heldout: Speech) -> None:
     """The server tells only afterwards: the daemon works on, and every such line names the subject."""
     deny = 'permissions: { publish: {deny: "transcript.*.final"} }'
     config = f"authorization {{ users: [{{user: bob, password: {SECRET}, {deny}}}, {{user: eve, password: x}}] }}"
@@ -121,7 +119,7 @@ async def survived(nats_server: NatsServer, client: Client, speech: Speech, seco
     assert (first["text"], last["text"]) == (speech.rows[0]["words"], speech.rows[-1]["words"])
 
 
-async def test_a_server_that_comes_back_finds_the_stream_going_on(
+async def test_session_goes_on_when_the_server_comes_back(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """A while without NATS: one session, and what was lost is gap(lost_upstream), sample for sample."""
@@ -129,7 +127,7 @@ async def test_a_server_that_comes_back_finds_the_stream_going_on(
 
 
 @pytest.mark.slow
-async def test_ten_seconds_without_a_server_are_survived(
+async def test_session_survives_ten_seconds_without_a_server(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """The same for ten seconds of a stream in real time."""
@@ -153,7 +151,7 @@ async def decoded_while_away(
     return ended, daemon
 
 
-async def test_results_made_while_nats_was_away_are_published_when_it_is_back(
+async def test_results_made_while_nats_is_away_are_published_later(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """Within the promised latency a result waits for NATS, and its latency says so."""
@@ -178,7 +176,7 @@ async def test_results_that_waited_too_long_become_gaps(
 
 
 @pytest.mark.parametrize("away", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
-async def test_a_server_that_is_gone_for_good_ends_the_daemon_with_4(
+async def test_server_gone_for_good_ends_the_daemon_with_exit_code_4(
     nats_server: NatsServer, client: Client, heldout: Speech, away: str
 ) -> None:
     """NATS_RECONNECT_TIMEOUT_SECS after the loss: exit 4, the reason, and what could not be published in the log."""

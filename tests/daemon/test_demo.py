@@ -287,14 +287,14 @@ def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatc
     assert capsys.readouterr() == ("", "transcriber: nats-server was not ready within 0.2 s\n")
 
 
-def test_lines_that_are_no_log_are_passed_on_as_warnings() -> None:
+def test_demo_passes_on_lines_outside_the_log_as_warnings() -> None:
     """What native code or an exporter prints among the daemon's log reaches the user and breaks nothing."""
     assert programs._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
     for line in ("ggml: out of memory", "{", "[]", '{"name": "transcriber.rtf"}'):
         assert programs._record(line) == {"level": "warning", "message": line}
 
 
-def test_the_server_beside_python_is_taken_before_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_demo_prefers_the_server_installed_next_to_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The one that was installed with us is the one that was tested with us."""
     ours, other = tmp_path / "venv", tmp_path / "bin"
     for folder in (ours, other):

@@ -55,7 +55,7 @@ def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
     assert len(choice.spoken) == 52
 
 
-def test_a_file_of_the_users_is_taken_with_the_recording_for_any_words(tmp_path: Path) -> None:
+def test_users_model_file_gets_the_recording_for_any_words(tmp_path: Path) -> None:
     """`--model PATH`: whatever it is called, even like a known model; a sum meant for another one is not its sum."""
     path = tmp_path / "mine.bin"
     path.write_bytes(BODY)
@@ -94,7 +94,7 @@ def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
     ],
     ids=["missing", "text", "empty", "channels", "rate"],
 )
-def test_a_bad_recording_is_told_before_a_model_is_looked_for(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_bad_recording_is_refused_before_the_model_is_sought(tmp_path: Path, content: bytes, reason: str) -> None:
     """One sentence with the file and what is wrong."""
     path = tmp_path / "own.wav"
     if content is not None:
@@ -104,7 +104,7 @@ def test_a_bad_recording_is_told_before_a_model_is_looked_for(tmp_path: Path, co
     assert str(caught.value) == f"{path}: {reason}"
 
 
-def test_a_bad_model_is_told(tmp_path: Path) -> None:
+def test_bad_model_is_an_error_that_names_it(tmp_path: Path) -> None:
     """A name that nobody knows, a file that is not there, and one that is no model."""
     with pytest.raises(ModelError, match="neither a file nor a known name; known are dispatch-mini, tiny, "):
         chosen("tinny.en")
@@ -136,7 +136,7 @@ def fallen_back(lines: list[str]) -> str:
     return lines[-1].removeprefix("no tiny.en: ").removesuffix("; the bundled model takes its place")
 
 
-def test_a_home_that_cannot_be_written_is_a_reason_to_fall_back(home: Path) -> None:
+def test_unwritable_home_falls_back_to_the_bundled_model(home: Path) -> None:
     """A file in the place of a folder, which not even root can write into; asked for by name, it is an error."""
     home.touch()
     choice, lines = chosen()
@@ -148,13 +148,13 @@ def test_a_home_that_cannot_be_written_is_a_reason_to_fall_back(home: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
-def test_a_home_that_may_not_be_looked_into_is_a_reason_to_fall_back(home: Path) -> None:
+def test_unreadable_home_falls_back_to_the_bundled_model(home: Path) -> None:
     """Another user's, say."""
     home.mkdir(mode=0)
     assert "permission denied" in fallen_back(chosen()[1]).lower()
 
 
-def test_no_home_at_all_is_a_reason_to_fall_back(homeless: None) -> None:
+def test_missing_home_falls_back_to_the_bundled_model(homeless: None) -> None:
     assert fallen_back(chosen()[1]) == "there is no home directory to keep models in"
     with pytest.raises(SettingError, match="--model takes a file"):
         chosen("tiny.en")
@@ -267,7 +267,7 @@ async def test_ctrl_c_in_a_download_is_quiet_and_leaves_what_came(host: Any, hom
     assert [path.name for path in models.iterdir()] == ["ggml-stand-in.bin.part"]
 
 
-async def test_a_model_that_is_asked_for_must_be_had(home: Path) -> None:
+async def test_requested_model_is_never_replaced_by_another(home: Path) -> None:
     """`--model base.en` without a network is an error, not another model."""
     nobody = dict.fromkeys(("HTTPS_PROXY", "PIP_INDEX_URL"), "http://127.0.0.1:9") | {"PIP_NO_INDEX": "1"}
     async with Command("demo", "--model", "base.en", HOME=str(home), **nobody) as command:

@@ -71,7 +71,7 @@ async def test_probes_and_audio_go_on_without_descriptors(
     assert daemon.stderr == ""
 
 
-async def test_idle_connections_do_not_hold_up_the_probes_then(
+async def test_idle_connections_do_not_hold_up_the_probes(
     nats_server: NatsServer, client: Client, demo_speech: Speech
 ) -> None:
     """Not even while hundreds of clients say nothing, and no other descriptor is free."""

@@ -66,7 +66,7 @@ async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, 
     assert records[0]["type"] == "started"
 
 
-async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsServer, heldout: Speech) -> None:
+async def test_daemon_stops_at_a_record_of_another_writer(server: NatsServer, heldout: Speech) -> None:
     """Whatever the lease says: the fence keeps two from writing one transcript. Exit code 5."""
     await set_up_streams(server.url)
     async with Daemon(server.url, **durable()) as daemon:
@@ -80,7 +80,7 @@ async def test_a_daemon_that_finds_another_writer_s_record_stops(server: NatsSer
     assert any("transcript.s1.*" in record["message"] for record in daemon.records)
 
 
-async def test_nothing_is_pulled_that_the_queue_has_no_room_for(server: NatsServer, heldout: Speech) -> None:
+async def test_daemon_pulls_only_what_the_queue_has_room_for(server: NatsServer, heldout: Speech) -> None:
     """The rest stays where it is, and how much that is shows in `status`, in the metrics and at the consumer."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
@@ -142,7 +142,7 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
     assert parts.tallies.jobs_dropped.grand_total() == 0
 
 
-async def test_audio_that_is_too_old_is_skipped_where_that_is_asked_for(server: NatsServer, heldout: Speech) -> None:
+async def test_audio_older_than_durable_max_lag_is_skipped(server: NatsServer, heldout: Speech) -> None:
     """DURABLE_MAX_LAG_SECS: a gap with its bounds, and the words that came in time."""
     await set_up_streams(server.url)
     old, new = heldout.cut(0, 3), heldout.cut(3, 6)
@@ -185,7 +185,7 @@ async def test_time_without_a_daemon_ends_no_session(server: NatsServer, heldout
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
 
 
-async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsServer, heldout: Speech) -> None:
+async def test_window_on_which_the_engine_fails_becomes_a_gap(server: NatsServer, heldout: Speech) -> None:
     """The only drop that is left: its cause is the window itself."""
     await set_up_streams(server.url)
     await publish(server.url, heldout.cut(0, 6))
@@ -195,7 +195,7 @@ async def test_an_engine_that_fails_on_a_window_makes_a_gap_of_it(server: NatsSe
     assert covered(records).lost == 0
 
 
-async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> None:
+async def test_setup_refuses_a_stream_with_other_settings(server: NatsServer) -> None:
     """And says what differs. Run again with what is there, it changes nothing."""
     await set_up_streams(server.url)
     connection = Connection(BrokerOptions(url=server.url))
@@ -206,7 +206,7 @@ async def test_setup_refuses_a_stream_that_is_another(server: NatsServer) -> Non
     await connection.close()
 
 
-async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> None:
+async def test_setup_refuses_a_consumer_with_other_settings(server: NatsServer) -> None:
     """One of our names that somebody else has taken; the daemon's own is known for what it is."""
     await set_up_streams(server.url)
     connection = Connection(BrokerOptions(url=server.url))
@@ -228,13 +228,13 @@ async def test_setup_refuses_a_consumer_that_is_another(server: NatsServer) -> N
     await connection.close()
 
 
-async def test_without_the_streams_the_daemon_says_what_makes_them(server: NatsServer) -> None:
+async def test_missing_streams_end_the_start_and_name_the_command(server: NatsServer) -> None:
     async with Daemon(server.url, wait=False, **durable()) as daemon:
         assert await daemon.ended() == ExitCode.CANNOT_START
     assert "transcriber setup" in daemon.records[-1]["message"]
 
 
-async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServer, heldout: Speech) -> None:
+async def test_replay_transcribes_stored_audio_to_another_subject(server: NatsServer, heldout: Speech) -> None:
     """`replay` prints and publishes to another subject; the transcript stays as it is."""
     speech = heldout.cut(0, 4)
     await set_up_streams(server.url)
@@ -261,7 +261,7 @@ async def test_stored_audio_can_be_transcribed_again_elsewhere(server: NatsServe
     assert await transcript(server.url) == []
 
 
-async def test_replay_tells_what_durable_mode_told(server: NatsServer, heldout: Speech) -> None:
+async def test_replay_gives_the_same_results_as_durable_mode(server: NatsServer, heldout: Speech) -> None:
     """The same audio both ways: sessions that time out, windows that need a second pass, a chunk that is bad.
 
     Only names and speed differ; silence is stored for its checkpoint alone.

@@ -21,9 +21,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
         yield running
 
 
-async def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_nothing(
-    server: NatsServer, heldout: Speech
-) -> None:
+async def test_daemon_killed_four_times_loses_and_doubles_nothing(server: NatsServer, heldout: Speech) -> None:
     """kill -9 in mid-speech, four times; each start goes on where the transcripts end."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
@@ -40,7 +38,7 @@ async def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_nothing
     assert jiwer.wer(speech.words, found.text) <= 0.15  # windows may be cut elsewhere after a restart
 
 
-async def test_a_server_that_is_killed_comes_back_with_all_it_had(server: NatsServer, heldout: Speech) -> None:
+async def test_killed_server_comes_back_with_all_it_had(server: NatsServer, heldout: Speech) -> None:
     """kill -9 of the server, twice; the daemon goes on by itself."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
@@ -75,7 +73,7 @@ async def test_sigterm_leaves_the_open_window_to_the_next_start(server: NatsServ
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
 
 
-async def test_of_two_daemons_one_works_and_the_other_takes_over(server: NatsServer, heldout: Speech) -> None:
+async def test_standby_takes_over_when_the_working_daemon_dies(server: NatsServer, heldout: Speech) -> None:
     """The standby is there within 15 s of the death of the first."""
     speech = heldout.cut(0, 8)
     await set_up_streams(server.url)
@@ -93,9 +91,7 @@ async def test_of_two_daemons_one_works_and_the_other_takes_over(server: NatsSer
     assert (found.received, found.lost, found.doubled) == (everything(speech), 0, 0)
 
 
-async def test_a_dead_whisper_thread_is_told_and_its_window_decoded_by_the_next_daemon(
-    server: NatsServer, heldout: Speech
-) -> None:
+async def test_window_of_a_dead_whisper_thread_goes_to_the_next_daemon(server: NatsServer, heldout: Speech) -> None:
     """/livez fails, so that the process is replaced; the window on which the thread died is no gap."""
     speech = heldout.cut(0, 6)
     await set_up_streams(server.url)

@@ -54,9 +54,7 @@ def shape(body: dict[str, object]) -> tuple[object, ...]:
     return body["type"], *(body.get(name) for name in fields)
 
 
-async def test_restarts_and_two_producers_are_told_alike_by_whoever_was_there(
-    server: NatsServer, heldout: Speech
-) -> None:
+async def test_restarts_are_decided_alike_by_every_daemon_and_replay(server: NatsServer, heldout: Speech) -> None:
     """Audio and the messages' own time decide, not when the daemon came (P-15, P-28)."""
     await set_up_streams(server.url)
     one, two = heldout.cut(4, 5), heldout.cut(21, 22)

@@ -8,7 +8,7 @@ from harness import STUB, Client, Daemon, NatsServer
 SEEDS = [*range(12)]
 
 
-async def test_whatever_comes_over_the_wire_every_account_is_right(nats_server: NatsServer, client: Client) -> None:
+async def test_accounts_stay_right_whatever_a_few_producers_send(nats_server: NatsServer, client: Client) -> None:
     """No crash, no error in the log, and what every session received is what became of it."""
     async with Daemon(nats_server.url, script=STUB, STREAM_TIMEOUT_SECS="0.5") as daemon:
         for seed in SEEDS:

@@ -44,9 +44,7 @@ def bounds(body: dict[str, Any]) -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("daemon")
-async def test_flush_closes_the_window_end_the_session_and_a_second_end_nothing(
-    client: Client, first: Speech, second: Speech
-) -> None:
+async def test_flush_closes_the_window_and_end_the_session_once(client: Client, first: Speech, second: Speech) -> None:
     """Events act once, with or without audio, and what comes for an ended session opens `<session>.2`."""
     await send(client, first, audio_session="run")
     await client.send(audio_session="run", audio_event="flush")
@@ -88,7 +86,7 @@ async def test_no_session_id_is_given_out_twice(client: Client, first: Speech) -
         assert [b["text"] for b in client.of("final") if b["session"] == ended["session"]] == [first.words]
 
 
-async def test_a_quiet_stream_loses_its_window_first_and_its_session_later(
+async def test_quiet_stream_loses_its_window_and_later_its_session(
     nats_server: NatsServer, client: Client, first: Speech, second: Speech
 ) -> None:
     """STREAM_TIMEOUT_SECS gives out what is buffered and keeps the session; SESSION_TIMEOUT_SECS ends it, once."""
@@ -127,9 +125,7 @@ async def test_offsets_place_audio_on_the_timeline(client: Client, first: Speech
 
 
 @pytest.mark.usefixtures("daemon")
-async def test_a_hole_where_chunks_were_rejected_is_undecodable_and_any_other_is_lost(
-    client: Client, first: Speech
-) -> None:
+async def test_hole_is_undecodable_if_chunks_were_rejected_else_lost(client: Client, first: Speech) -> None:
     """The gap's reason tells the producer's own mistake from a loss on the way."""
     here = {"audio_session": "run"}
     broken = await send(client, first, 0, **here)
@@ -236,7 +232,7 @@ async def test_a_format_change_in_mid_session_flushes_and_goes_on(
         assert texts == [first.words, second.words]
 
 
-async def test_a_stream_above_max_streams_is_rejected_until_another_one_ends(
+async def test_stream_above_max_streams_is_rejected_until_one_ends(
     nats_server: NatsServer, client: Client, first: Speech
 ) -> None:
     """MAX_STREAMS=1: the second stream gets a rejection that names the setting, and is heard once there is room."""

@@ -26,7 +26,7 @@ def run() -> Run:
     return recorded_run()
 
 
-def test_a_collector_receives_every_metric_of_wire_and_no_other(run: Run) -> None:
+def test_collector_receives_every_promised_metric_and_no_other(run: Run) -> None:
     """All promised names arrive, and nothing under our name that is not promised."""
     assert run.collector.metrics.keys() >= PROMISED.keys()
     assert {n for n in run.collector.metrics if n.startswith("transcriber.")} <= PROMISED.keys() | OURS.keys()
@@ -63,7 +63,7 @@ def test_counters_never_fall(run: Run) -> None:
         before = now
 
 
-def test_what_is_counted_is_what_was_published(run: Run) -> None:
+def test_counters_match_what_was_published(run: Run) -> None:
     """Chunks and jobs in the metrics are those that went in, and the finals and gaps that came out."""
     value, client = run.collector.value, run.client
     received = {s: value("transcriber.chunks.received", stream=s) for s in ("traced", "quiet", "bad", "invalid")}
@@ -178,7 +178,7 @@ def test_gauges_show_the_snapshot_of_the_moment() -> None:
     assert bench.read("transcriber.nats.connected")[0].value == 0
 
 
-def test_busy_is_the_engines_share_of_the_time_between_two_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_is_the_engines_share_since_the_last_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """3 s of engine in 10 s are 0.3; the share never leaves [0, 1], also when one long job is counted at its end."""
     now = 100.0
     monkeypatch.setattr("transcriber.telemetry.metrics.time", SimpleNamespace(monotonic=lambda: now))

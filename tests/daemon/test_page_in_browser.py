@@ -69,7 +69,7 @@ def speak(shown: SimpleNamespace, text: str, stream: str = "s1") -> None:
     )
 
 
-async def test_the_words_of_real_speech_appear(
+async def test_page_shows_the_words_of_real_speech(
     browser: Browser, client: Client, daemon: Daemon, demo_speech: Speech
 ) -> None:
     """From a chunk on NATS to a line in the browser, without a reload and without a complaint."""
@@ -87,7 +87,7 @@ async def test_the_words_of_real_speech_appear(
     assert browser.complaints == []
 
 
-async def test_foreign_text_is_text(browser: Browser, shown: SimpleNamespace) -> None:
+async def test_page_shows_markup_in_foreign_text_as_text(browser: Browser, shown: SimpleNamespace) -> None:
     """Markup in a text, a stream's name, a reason or the model's name is shown and does nothing."""
     speak(shown, NASTY, stream=NASTY)
     shown.page.add(Suppressed(origin=Origin("s1", "x"), start=0, end=SECOND, reason=NASTY, text=NASTY))
@@ -116,7 +116,7 @@ async def test_the_browser_refuses_markup_from_a_script(browser: Browser, shown:
     assert await browser.value(attempt) == "TypeError"
 
 
-async def test_figures_stand_where_they_belong(browser: Browser, shown: SimpleNamespace) -> None:
+async def test_page_shows_figures_where_they_belong(browser: Browser, shown: SimpleNamespace) -> None:
     """Queue against capacity, latency against the promise, seconds by fate, positions as a clock shows them."""
     speak(shown, "train four")
     shown.tallies.audio.add("s1", GapReason.QUEUE_FULL, SECOND // 2)
@@ -139,7 +139,9 @@ async def test_figures_stand_where_they_belong(browser: Browser, shown: SimpleNa
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (320, "dark"), (1200, "dark")])
-async def test_nothing_sticks_out_sideways(browser: Browser, shown: SimpleNamespace, width: int, scheme: str) -> None:
+async def test_page_is_no_wider_than_the_screen(
+    browser: Browser, shown: SimpleNamespace, width: int, scheme: str
+) -> None:
     """A long name, a long word, and many streams: the page is as wide as the screen, and dark where that is wished."""
     speak(shown, "x" * 300)
     for number in range(30):
@@ -151,7 +153,7 @@ async def test_nothing_sticks_out_sideways(browser: Browser, shown: SimpleNamesp
     assert ink == ("rgb(230, 233, 239)" if scheme == "dark" else "rgb(27, 31, 39)")
 
 
-async def test_a_daemon_that_is_gone_is_told(browser: Browser, shown: SimpleNamespace) -> None:
+async def test_page_says_when_the_daemon_is_gone(browser: Browser, shown: SimpleNamespace) -> None:
     """The last figures stay, marked as old, until it is back."""
     speak(shown, "train four")
     await browser.open(shown.url)

@@ -143,7 +143,7 @@ BAD: list[tuple[bytes, dict[str, str], str]] = [
 ]
 
 
-async def test_what_cannot_be_transcribed_is_refused_with_400_and_a_useful_text(
+async def test_bad_request_is_refused_with_400_and_a_useful_text(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """Each mistake is named with what is allowed, and the next good recording is transcribed."""
@@ -237,7 +237,7 @@ async def test_the_services_api_answers(client: Client, daemon: Daemon, heldout:
         await client.nats.request("$SRV.PING.transcriber", timeout=5)
 
 
-async def test_a_request_without_a_reply_subject_is_logged_and_costs_nothing(client: Client, daemon: Daemon) -> None:
+async def test_request_without_a_reply_subject_is_only_logged(client: Client, daemon: Daemon) -> None:
     """Nobody waits for an answer, so nothing is transcribed."""
     await client.nats.publish("transcribe.call", bytes(32_000))
     record = await daemon.logged("a request without a reply subject")
@@ -246,7 +246,7 @@ async def test_a_request_without_a_reply_subject_is_logged_and_costs_nothing(cli
     assert daemon.stderr == ""
 
 
-async def test_a_result_for_a_request_that_was_given_up_is_dropped_quietly(heldout: Speech) -> None:
+async def test_result_of_an_abandoned_request_is_dropped_quietly(heldout: Speech) -> None:
     """The engine may finish after nobody waits any more: no exception in the event loop, and the span has an end."""
     queue, observer = JobQueue(1), Mock()
     recordings = RequestHandler(

@@ -75,7 +75,9 @@ async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
     assert grown < 8e6
 
 
-async def test_a_flood_costs_who_floods(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
+async def test_flood_costs_only_the_stream_that_floods(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
     """Beside it a stream at twice real time loses nothing and waits a turn; what is pushed out is settled once."""
     pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
     modest = s16(heldout.cut(0, 4).samples)

@@ -62,7 +62,7 @@ def test_prometheus_loads_the_rules_next_to_it():
     assert read(CONFIG)["rule_files"] == ["alerts.yaml"]
 
 
-def test_prometheus_scrapes_the_collector_and_believes_its_labels(objects, jobs):
+def test_prometheus_scrapes_the_collector_and_keeps_its_labels(objects, jobs):
     """The target is the Service's metrics port; job and instance stay those of the daemon."""
     job = jobs["otel-collector"]
     ports = {port["name"]: port["port"] for port in objects["Service"]["spec"]["ports"]}
@@ -84,7 +84,7 @@ def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
     assert str(port["port"]) == environment(daemon)["HEALTH_PORT"]
 
 
-def test_a_daemon_answers_when_it_is_told_so_by_the_example(daemon):
+def test_daemon_offers_metrics_by_the_variable_of_the_example(daemon):
     """The variable that the example's comment names makes a daemon of these manifests offer its metrics."""
     (variable,) = re.findall(r"Set (OTEL_\w+=\w+)", (K8S / "examples/scraped-daemons.yaml").read_text())
     name, _, value = variable.partition("=")
@@ -92,7 +92,7 @@ def test_a_daemon_answers_when_it_is_told_so_by_the_example(daemon):
     assert settings.load(environment(daemon) | {name: value}).telemetry.metrics_exporter == "prometheus"
 
 
-def test_both_ways_give_the_same_job(jobs, daemon):
+def test_pushed_and_scraped_daemons_have_the_same_job(jobs, daemon):
     """A rule that selects job="transcriber" sees pushed and scraped daemons alike."""
     assert environment(daemon)["OTEL_SERVICE_NAME"] in jobs
     assert jobs["transcriber"].get("honor_labels") is None

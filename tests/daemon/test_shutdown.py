@@ -90,7 +90,7 @@ def check_summary(daemon: Daemon, ended: dict[str, Any], windows: int) -> None:
 
 
 @pytest.mark.parametrize("daemons", [6, pytest.param(30, marks=pytest.mark.slow)])
-async def test_at_any_moment_everything_is_settled_and_told(
+async def test_sigterm_at_any_moment_settles_and_reports_everything(
     nats_server: NatsServer, client: Client, heldout: Speech, daemons: int
 ) -> None:
     """Daemons in turn, stopped at random in mid-speech, with the model and with an engine that lags behind."""
@@ -137,7 +137,7 @@ async def test_draining_is_visible_and_a_second_signal_ends_it_at_once(
         assert time.monotonic() - begin < 1
 
 
-async def test_what_does_not_fit_into_the_grace_period_becomes_gaps(
+async def test_windows_past_the_grace_period_become_gaps(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """A queue longer than the grace period: what is done in time is final, the rest gap(shutdown), and exit 0."""
@@ -155,7 +155,7 @@ async def test_what_does_not_fit_into_the_grace_period_becomes_gaps(
     assert not [r for r in daemon.records if r["message"].startswith("not published")]
 
 
-async def test_without_any_grace_all_that_was_received_is_told_as_gaps(
+async def test_zero_grace_turns_all_undecoded_audio_into_gaps(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """SHUTDOWN_GRACE_SECS=0 in mid-burst: no time to decode, but the account is whole, and every session ends."""
@@ -169,7 +169,7 @@ async def test_without_any_grace_all_that_was_received_is_told_as_gaps(
     assert ended["gap"].keys() <= {"shutdown", "lag", "queue_full"}
 
 
-async def test_what_there_was_no_time_to_take_in_is_taken_without_its_audio(nats_server: NatsServer) -> None:
+async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: NatsServer) -> None:
     """Chunks that are still in the source's buffer when the time is over reach the account before sessions end."""
     mode = LiveMode(settings.load({"NATS_URL": nats_server.url}))
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
@@ -213,7 +213,7 @@ async def test_a_collector_that_is_away_costs_two_seconds_at_most(
 
 
 @pytest.mark.parametrize("away", ["killed", "frozen"])
-async def test_with_nats_away_the_results_are_in_the_log(
+async def test_results_are_in_the_log_when_nats_is_away(
     nats_server: NatsServer, client: Client, heldout: Speech, away: str
 ) -> None:
     """A server that is dead or deaf at SIGTERM: exit 0 in time, and what nobody could hear is in the log, whole."""
@@ -232,7 +232,7 @@ async def test_with_nats_away_the_results_are_in_the_log(
 
 
 @pytest.mark.parametrize("away", ["killed", "frozen"])
-async def test_everything_at_once_ends_within_the_grace_period_and_three_seconds(
+async def test_exit_is_in_time_with_engine_nats_and_collector_stuck(
     nats_server: NatsServer, client: Client, heldout: Speech, away: str
 ) -> None:
     """The collector swallows everything, the broker is gone, and the engine never comes back from its window."""
@@ -251,7 +251,7 @@ async def test_everything_at_once_ends_within_the_grace_period_and_three_seconds
     assert ended["gap"].keys() == {"shutdown"}
 
 
-async def test_a_server_that_comes_back_while_draining_gets_the_results(
+async def test_results_reach_a_server_that_returns_while_draining(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """NATS restarts during the grace period: what waited is published after all, and nothing is left for the log."""

@@ -35,7 +35,7 @@ def check_sum(row: dict[str, Any]) -> None:
     assert told == pytest.approx(row["received"], abs=1e-6)
 
 
-async def test_the_page_shows_the_words_and_what_became_of_every_second(
+async def test_page_shows_the_words_and_the_fate_of_every_second(
     client: Client, daemon: Daemon, demo_speech: Speech
 ) -> None:
     """While it is spoken and when it is over, the fates add up; afterwards the words are those of the recording."""
@@ -66,7 +66,7 @@ async def test_the_page_shows_the_words_and_what_became_of_every_second(
     assert view["queue"]["depth"] == 0 < view["queue"]["capacity"]
 
 
-async def test_what_is_dropped_is_shown_with_its_reason(
+async def test_page_shows_dropped_audio_with_its_reason(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
     """A queue that is too short, and a chunk that breaks the protocol: lines, seconds and counts."""
@@ -103,7 +103,7 @@ async def test_durable_mode_feeds_the_page_too(tmp_path: Path, heldout: Speech) 
     assert view["latency"]["limit"] is None
 
 
-async def test_off_means_off(nats_server: NatsServer, client: Client) -> None:
+async def test_status_page_off_leaves_only_the_probes(nats_server: NatsServer, client: Client) -> None:
     """With STATUS_PAGE=off the health port knows nothing but its probes."""
     async with Daemon(nats_server.url, STATUS_PAGE="off", **QUICK) as daemon:
         assert [await daemon.probe(path) for path in ("/", "/events", "/livez", "/readyz")] == [404, 404, 200, 200]
@@ -121,7 +121,7 @@ async def test_the_daemon_stops_without_waiting_for_viewers(nats_server: NatsSer
     assert daemon.stderr == ""
 
 
-async def test_a_standby_says_so(tmp_path: Path) -> None:
+async def test_page_says_when_the_daemon_is_a_standby(tmp_path: Path) -> None:
     """It is ready to take over, and does not look as if it worked."""
     with jetstream_server(tmp_path) as server:
         await set_up_streams(server.url)

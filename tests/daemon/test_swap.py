@@ -101,7 +101,7 @@ async def transcribed(client: Client, speech: Speech) -> dict[str, Any]:
     return answer
 
 
-async def test_sighup_amid_speech_loses_nothing_and_results_name_their_model(
+async def test_sighup_amid_speech_swaps_the_model_and_loses_nothing(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
     """A link moves to another file while somebody speaks: the account adds up without a gap, and no word is missing."""
@@ -184,7 +184,7 @@ REFUSED: list[tuple[Any, str]] = [
 ]
 
 
-async def test_what_may_not_or_cannot_be_loaded_is_refused_and_the_model_goes_on(
+async def test_unloadable_model_is_refused_and_the_old_one_goes_on(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
     """A path, a name that nobody has put there, another sha256, a file that is torn or something else."""
@@ -244,7 +244,7 @@ def write_huge(path: Path) -> int:
     return path.stat().st_size
 
 
-async def test_a_model_that_memory_has_no_room_for_is_refused_with_both_figures(
+async def test_model_larger_than_memory_is_refused_with_both_figures(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
     """Before anything of it is read into memory."""
@@ -258,7 +258,7 @@ async def test_a_model_that_memory_has_no_room_for_is_refused_with_both_figures(
     assert (await transcribed(client, heldout.cut(0, 1)))["model"] == "ggml-one"
 
 
-async def test_the_limit_of_a_container_counts() -> None:
+async def test_memory_limit_of_the_container_counts() -> None:
     """The same with a reading of 50 MB: what is needed and what there is, and the worker has its engine still."""
     worker = WhisperThread(lambda: WhisperCppEngine(WhisperOptions(path=BUNDLED, threads=1)), 20)
     await worker.start(reference_speech(1.0), rtf=0.1)
@@ -349,7 +349,7 @@ async def test_swapping_loses_nothing_of_stored_audio(tmp_path: Path, folder: Pa
     assert list(dict.fromkeys(models)) == ["ggml-one", "ggml-two", "ggml-dispatch-mini"]
 
 
-async def test_the_memory_of_the_model_before_is_free_again(
+async def test_memory_of_the_previous_model_is_freed(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
     """A bigger model comes and goes, four times: neither its weights nor the other's gather.
@@ -368,7 +368,7 @@ async def test_the_memory_of_the_model_before_is_free_again(
     assert (await transcribed(client, heldout.cut(0, 1)))["text"] == heldout.cut(0, 1).words
 
 
-async def test_nobody_is_asked_on_another_daemons_subject(nats_server: NatsServer, client: Client) -> None:
+async def test_swap_request_needs_the_subject_of_the_daemons_stream(nats_server: NatsServer, client: Client) -> None:
     """Each daemon is asked by the stream that it transcribes."""
     async with Daemon(nats_server.url, **QUICK, AUDIO_SUBJECT="audio.desk"):
         assert (await ask(client, subject="transcriber.control.model.desk"))[0] is None
@@ -376,7 +376,7 @@ async def test_nobody_is_asked_on_another_daemons_subject(nats_server: NatsServe
             await ask(client)
 
 
-def test_a_name_is_looked_up_beside_the_model_first(tmp_path: Path) -> None:
+def test_name_is_looked_up_next_to_the_model_first(tmp_path: Path) -> None:
     """Then where models are pulled to."""
     beside, store = tmp_path / "beside", tmp_path / "store"
     for place in (beside, store):
@@ -391,7 +391,7 @@ def test_a_name_is_looked_up_beside_the_model_first(tmp_path: Path) -> None:
         Models(beside / "ggml-x.bin").find("small")
 
 
-def test_a_link_stands_for_its_file_unless_that_is_called_like_a_checksum(tmp_path: Path) -> None:
+def test_link_stands_for_its_file_unless_named_like_a_checksum(tmp_path: Path) -> None:
     """So that results name what was loaded, and a store by content does not take the name away."""
     (tmp_path / "ggml-v2.bin").touch()
     (tmp_path / "ef24b8").touch()

@@ -128,7 +128,7 @@ async def test_each_signal_may_have_its_own_endpoint_and_protocol(start: Start, 
     ],
     ids=["all", "metrics", "traces"],
 )
-async def test_what_is_switched_off_is_not_sent(
+async def test_disabled_signals_are_not_sent(
     start: Start, collector: Collector, environ: dict[str, str], metrics: int, spans: int
 ) -> None:
     """OTEL_SDK_DISABLED silences both signals, an exporter of `none` its own; the rest is delivered."""
@@ -166,7 +166,7 @@ def test_the_console_exporter_writes_one_json_object_a_line() -> None:
         "OTEL_BSP_MAX_QUEUE_SIZE=0",
     ],
 )
-def test_a_setting_that_the_sdk_refuses_stops_the_start_with_a_sentence(start: Start, variable: str) -> None:
+def test_otel_setting_that_the_sdk_refuses_stops_the_start(start: Start, variable: str) -> None:
     """A bad OTEL_* value is told as such, and not as a traceback from within the SDK."""
     name, _, value = variable.partition("=")
     with pytest.raises(CannotStart, match=r"OTEL_\* setting: ."):

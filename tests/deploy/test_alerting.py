@@ -81,7 +81,7 @@ def test_every_alert_has_its_fault_and_the_runbook_tells_which() -> None:
     assert sorted(told) == sorted(due)
 
 
-def test_a_minute_becomes_a_second_and_thresholds_stay() -> None:
+def test_rules_sped_up_keep_thresholds_and_shorten_minutes() -> None:
     rule = {"expr": "rate(x_5m[5m]) > 5 + y[30m] offset 1m", "for": "10m", "annotations": {"summary": "over 5m"}}
     assert sped_up({"groups": [{"rules": [rule | {"for": "2m"}]}]}, 3)["groups"][0]["rules"][0]["for"] == "6s"
     assert sped_up({"groups": [{"rules": [rule]}]})["groups"][0]["rules"] == [

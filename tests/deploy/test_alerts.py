@@ -79,7 +79,7 @@ def test_alerts_fire_and_do_not_fire(case: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["vector(0) > 1", "vector(1)"], ids=["never", "always"])
-def test_a_rule_that_always_or_never_fires_would_be_noticed(tmp_path: Path, answer: str) -> None:
+def test_rule_cases_notice_an_alert_that_always_or_never_fires(tmp_path: Path, answer: str) -> None:
     """So each alert is tested both ways: in a copy whose rules all give the same answer, a case fails for every one."""
     broken = yaml.safe_load(ALERTS.read_text())
     for rule in (rule for group in broken["groups"] for rule in group["rules"]):
@@ -154,7 +154,7 @@ def test_links_inside_the_runbook_lead_somewhere() -> None:
         assert (K8S / target).exists(), target
 
 
-def test_the_operators_rule_is_what_the_runbooks_command_makes_of_the_plain_file(tmp_path: Path) -> None:
+def test_operator_rule_is_what_the_runbook_command_makes(tmp_path: Path) -> None:
     """One source: the command changes nothing, and the groups are the same."""
     said = yaml.safe_load(RULE.read_text())
     assert (said["apiVersion"], said["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")

@@ -66,7 +66,7 @@ def test_the_file_fits_the_specification(compose):
 
 
 @pytest.mark.parametrize("key", ["image", "healthcheck", "depends_on", "cap_drop", "volumes", "ports"])
-def test_the_schema_bites(services, compose, key):
+def test_schema_check_finds_a_misspelt_key(services, compose, key):
     """A misspelt key of a service would be found."""
     services["prometheus"][f"{key}x"] = services["prometheus"].pop(key)
     with pytest.raises(jsonschema.ValidationError):
@@ -83,7 +83,7 @@ def test_docker_compose_reads_it():
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_service_waits_for_exists_and_can_be_waited_for(services):
+def test_services_wait_only_for_what_can_be_waited_for(services):
     """Nobody waits for the health of a service that has no check; volumes are declared."""
     for service in services.values():
         for name, wait in service.get("depends_on", {}).items():
@@ -92,7 +92,7 @@ def test_what_a_service_waits_for_exists_and_can_be_waited_for(services):
     assert named == set(read(COMPOSE)["volumes"])
 
 
-def test_every_service_but_the_collector_is_asked_how_it_is(services):
+def test_every_service_but_the_collector_has_a_health_check(services):
     """The collector's image has nothing to ask with; everything else has a health check of its own port."""
     assert {name for name, service in services.items() if "healthcheck" not in service} == {"otel-collector"}
 
@@ -100,7 +100,7 @@ def test_every_service_but_the_collector_is_asked_how_it_is(services):
 # Closed
 
 
-def test_everything_is_published_on_loopback_alone(services):
+def test_ports_are_published_on_loopback_only(services):
     """Nothing asks for a password, so nobody else may reach it; no two services want the same port."""
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert {port.split(":")[0] for port in published} == {"127.0.0.1"}
@@ -117,7 +117,7 @@ def test_every_container_is_confined(services):
             assert mount["bind"] == {"create_host_path": False}
 
 
-def test_nobody_has_a_password(services):
+def test_grafana_has_no_account_and_no_password(services):
     """Grafana shows to anonymous viewers what is there; it has no account, so no default password can be tried."""
     assert not re.search("passw|secret|token", "\n".join(map(str, services.values())), re.IGNORECASE)
     ini = configparser.ConfigParser()
@@ -207,7 +207,7 @@ def test_the_daemon_may_finish_its_queue(daemon):
     assert daemon["stop_grace_period"] == f"{math.ceil(grace + FLUSH_SECS) + KUBELET_SECS}s"
 
 
-def test_the_daemon_has_an_instance_and_is_seen_as_often_as_prometheus_looks(daemon):
+def test_daemon_exports_its_instance_once_per_scrape(daemon):
     """Its series carry an instance, and are exported once per scrape."""
     environ = daemon["environment"]
     assert "service.instance.id=" in environ["OTEL_RESOURCE_ATTRIBUTES"]

@@ -42,7 +42,7 @@ def metrics_in(text: str) -> set[str]:
     return set(re.findall(r"\b(?:transcriber|process)_\w+", text))
 
 
-def test_what_is_committed_is_what_the_script_writes(tmp_path: Path) -> None:
+def test_committed_dashboards_are_what_the_script_writes(tmp_path: Path) -> None:
     """Nobody edited the JSON by hand, and nobody forgot to run the script."""
     subprocess.run([sys.executable, ROOT / "tools" / "dashboards" / "dashboards.py", tmp_path], check=True)
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -50,7 +50,7 @@ def test_what_is_committed_is_what_the_script_writes(tmp_path: Path) -> None:
 
 
 @each_panel
-def test_a_panel_asks_for_metrics_that_are_exported_and_explains_itself(board: str, panel: dict[str, Any]) -> None:
+def test_panel_asks_for_exported_metrics_and_explains_itself(board: str, panel: dict[str, Any]) -> None:
     """No typing error in a name, one sentence on good and bad, a unit, and the source that the reader chose."""
     for target in panel["targets"]:
         assert metrics_in(target["expr"])
@@ -76,7 +76,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
     return all(one[at] < other[at] + other[size] and other[at] < one[at] + one[size] for at, size in ("xw", "yh"))
 
 
-def test_everything_that_is_exported_is_on_a_board() -> None:
+def test_every_exported_metric_is_on_a_board() -> None:
     shown = {name.removesuffix("_bucket") for name in metrics_in(json.dumps(BOARDS))}
     assert shown == {scraped_name(name) for name in PROMISED | OURS}
 
@@ -184,7 +184,7 @@ def test_every_query_of_a_panel_has_an_answer(played: Played, board: str, panel:
 
 
 @needs_prometheus
-def test_a_reader_may_choose_every_daemon_and_every_stream(played: Played) -> None:
+def test_variables_offer_every_daemon_and_every_stream(played: Played) -> None:
     """The variables find what there is, and one that depends on another takes it over."""
     fleet, stream = played.choices("fleet"), played.choices("stream")
     assert fleet["job"] == ["transcriber"]

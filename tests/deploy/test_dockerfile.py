@@ -123,7 +123,7 @@ def test_the_base_image_is_slim_tagged_and_new_enough():
     assert version in SpecifierSet(PROJECT["project"]["requires-python"])
 
 
-def test_nothing_can_be_compiled(build):
+def test_build_stage_has_no_compiler(build):
     """The first stage has no compiler either: it installs no system package, and wheels but for what is pure Python."""
     text = "\n".join(it.text for it in build)
     assert not re.search(r"\b(apt|apt-get|gcc|g\+\+|clang|cmake|build-essential|curl|wget)\b", text)
@@ -131,7 +131,7 @@ def test_nothing_can_be_compiled(build):
     assert re.findall(r"--no-binary (\S+)", text) == ["nkeys"]
 
 
-def test_dependencies_are_locked_by_hash_and_the_project_brings_none(build):
+def test_dependencies_are_hash_locked_and_the_project_adds_none(build):
     """What is installed from an index has its hash in the lock file; the project itself comes from its own wheel."""
     installs = [part for it in build for part in it.text.split("&&") if it.word == "RUN" and " install " in part]
     locked, project = installs
@@ -141,7 +141,7 @@ def test_dependencies_are_locked_by_hash_and_the_project_brings_none(build):
     assert "--no-index" in project
 
 
-def test_pip_leaves_no_cache_and_is_not_in_the_virtual_environment(build):
+def test_pip_leaves_no_cache_and_stays_out_of_the_environment(build):
     """Every pip runs without a cache, and the environment that is copied on has no pip."""
     pips = [part for it in build if it.word == "RUN" for part in it.text.split("&&") if re.match(r"\s*pip ", part)]
     assert len(pips) == 3
@@ -149,7 +149,7 @@ def test_pip_leaves_no_cache_and_is_not_in_the_virtual_environment(build):
     assert "python -m venv --without-pip /opt/transcriber" in [it.text for it in build if it.word == "RUN"]
 
 
-def test_the_user_is_a_number_and_the_one_that_kubernetes_expects(last):
+def test_user_is_the_numeric_one_that_kubernetes_expects(last):
     """The process is not root, provably by number, and is the user that the manifests name."""
     user, group = only(last, "USER").split(":")
     manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text())
@@ -167,7 +167,7 @@ def test_the_daemon_is_process_one_and_gets_the_signals(last):
     assert environment(last)["PATH"].startswith("/opt/transcriber/bin:")
 
 
-def test_the_root_may_be_read_only(last):
+def test_image_works_with_a_read_only_root(last):
     """Python writes no bytecode and the home directory is the scratch volume of the manifests."""
     assert environment(last)["PYTHONDONTWRITEBYTECODE"] == "1"
     assert environment(last)["HOME"] == "/tmp"
@@ -201,7 +201,7 @@ def test_every_source_of_a_copy_is_there_and_not_ignored(build):
         assert in_context(source.removeprefix("./")), source
 
 
-def test_what_the_wheel_is_made_of_is_in_the_context(build):
+def test_context_holds_what_the_wheel_is_made_of(build):
     """The bundled model and all else that hatchling reads are sent to the builder and copied into the stage."""
     target = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = [*target["force-include"], *target["packages"], PROJECT["project"]["readme"], "pyproject.toml"]
@@ -225,7 +225,7 @@ def test_the_context_is_small():
     ("path", "inside"),
     [("transcriber/__pycache__/cli.pyc", False), ("transcriber/audio/pcm.py", True), ("transcriber.egg-info", False)],
 )
-def test_the_reading_of_dockerignore(path, inside):
+def test_dockerignore_reader_follows_dockers_rules(path, inside):
     """The reader of .dockerignore above takes folders, exceptions and double stars as Docker does."""
     assert in_context(path) == inside
 
@@ -233,7 +233,7 @@ def test_the_reading_of_dockerignore(path, inside):
 # The lock file
 
 
-def test_the_lock_file_is_complete_and_holds_nothing_but_the_program(build):
+def test_lock_file_holds_every_dependency_and_no_tool(build):
     """Every dependency is in the lock file with a hash, and no tool of development is."""
     assert "requirements.lock" in copied(build)
     text = re.sub(r"\\\n", " ", (ROOT / "requirements.lock").read_text())
@@ -255,7 +255,7 @@ def name_of(requirement):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="the image is a Linux image")
-def test_the_image_would_work(tmp_path, build, last):
+def test_build_stage_gives_an_environment_that_works(tmp_path, build, last):
     """The first stage, carried out here step by step, gives an environment that runs the command and writes nothing.
 
     Its shared libraries need nothing that a slim image lacks, so the last stage needs no apt-get.

@@ -85,7 +85,7 @@ def test_an_overlay_renders_one_object_of_each_kind(objects, stream):
     assert set(names.values()) == {f"transcriber-{stream}"}
 
 
-def test_what_kustomize_refuses_fails(overlays, tmp_path):
+def test_rendering_fails_with_the_words_of_kustomize(overlays, tmp_path):
     """A misspelt field is an error with kustomize's own words, not a manifest that was never checked."""
     copied = shutil.copytree(overlays.parent, tmp_path / "k8s") / "overlays/radio-1"
     with (copied / "kustomization.yaml").open("a") as file:
@@ -101,7 +101,7 @@ def test_every_object_fits_the_kubernetes_schema(objects, version):
         assert version.startswith(kubernetes_validate.validate(thing, version, strict=True))
 
 
-def test_the_schema_check_bites(objects):
+def test_schema_check_finds_a_misspelt_field(objects):
     """A misspelt field would be found: the check above is strict."""
     broken = copy.deepcopy(objects["Deployment"])
     broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 30
@@ -132,7 +132,7 @@ def test_an_overlay_listens_to_the_stream_it_is_named_after(objects, stream):
     assert {thing["metadata"]["labels"][INSTANCE] for thing in objects.values()} == {stream}
 
 
-def test_everything_carries_the_recommended_labels(objects):
+def test_every_object_carries_the_recommended_labels(objects):
     """All objects and the pods can be found by name, instance, component and part-of."""
     wanted = {f"app.kubernetes.io/{word}" for word in ("name", "instance", "component", "part-of")}
     for labelled in (*objects.values(), objects["Deployment"]["spec"]["template"]):
@@ -160,7 +160,7 @@ def test_a_changed_setting_rolls_the_pods(overlays, tmp_path):
     assert before["Deployment"]["spec"]["selector"] == after["Deployment"]["spec"]["selector"]
 
 
-def test_one_daemon_per_stream(objects):
+def test_deployment_runs_one_daemon_per_stream(objects):
     """There is one pod, and an update stops it before it starts the next."""
     spec = objects["Deployment"]["spec"]
     assert spec["replicas"] == 1

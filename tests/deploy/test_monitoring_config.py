@@ -78,7 +78,7 @@ def test_the_collectors_configuration_fits_the_schema(collector):
         ("pipelines", "pipeline"),
     ],
 )
-def test_the_schema_bites(collector, field, wrong):
+def test_collector_schema_check_finds_a_misspelt_field(collector, field, wrong):
     """A misspelt field is refused: each of these would stop the collector at its start, or be ignored."""
     broken = misspelt(collector, field, wrong)
     assert broken != collector
@@ -205,7 +205,7 @@ def test_the_collector_is_confined_as_the_daemon_is(objects, pod, container, dae
     assert re.fullmatch(r"otel/opentelemetry-collector:\d+\.\d+\.\d+", container["image"])
 
 
-def test_the_schema_check_of_kubernetes_bites(objects):
+def test_kubernetes_schema_check_finds_a_misspelt_field(objects):
     """A misspelt field would be found in a Service too."""
     broken = copy.deepcopy(objects["Service"])
     broken["spec"]["selectors"] = {}

@@ -162,7 +162,7 @@ def test_the_dockerfile_has_nothing_that_hadolint_objects_to():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint has no wheel for Windows")
-def test_hadolint_bites(tmp_path):
+def test_hadolint_finds_an_image_without_a_tag(tmp_path):
     """An image without a tag would be found."""
     text = (ROOT / "Dockerfile").read_text().replace("FROM ${PYTHON_IMAGE} AS build", "FROM python AS build")
     (tmp_path / "Dockerfile").write_text(text)

@@ -25,7 +25,7 @@ def recognizer() -> Recognizer:
     return Recognizer(MODEL, THREADS)
 
 
-def test_it_is_small() -> None:
+def test_model_file_is_small() -> None:
     """One model file, at most 25 MB, and at most 8 MB in a wheel, which is compressed."""
     assert list(MODELS.rglob("*.bin")) == [MODEL]
     assert MODEL.stat().st_size <= 25e6
@@ -33,7 +33,7 @@ def test_it_is_small() -> None:
 
 
 @pytest.mark.slow
-def test_words_by_voice(recognizer: Recognizer) -> None:
+def test_word_errors_stay_within_the_promise_by_voice(recognizer: Recognizer) -> None:
     """At most 3 % word errors in voices heard in training; 12 % in voices and accents never heard."""
     rates = evaluate.by_voice(recognizer)
     assert rates["voices heard in training"].wer <= 0.03
@@ -48,7 +48,7 @@ def test_fitting_the_context_costs_half_a_point_at_most(recognizer: Recognizer) 
 
 
 @pytest.mark.slow
-def test_words_in_noise(recognizer: Recognizer) -> None:
+def test_word_errors_stay_within_the_promise_in_noise(recognizer: Recognizer) -> None:
     """At most 6 % word errors when the noise is 15 dB below the speech."""
     (rate,) = evaluate.by_noise(recognizer, 15).values()
     assert rate.wer <= 0.06
@@ -77,13 +77,13 @@ def test_no_text_where_nobody_speaks(recognizer: Recognizer, longest: int, most:
     assert len(evaluate.without_speech(recognizer, longest)) <= most
 
 
-def test_word_times() -> None:
+def test_word_times_are_close_to_the_truth() -> None:
     """Nine words in ten are found, and begin within 0.3 s of the truth."""
     errors, words = evaluate.word_times(MODEL)
     assert sum(abs(e) <= evaluate.LATEST for e in errors) >= 0.9 * words
 
 
-def test_nothing_that_is_tested_was_trained_on() -> None:
+def test_training_leaves_out_every_tested_sentence() -> None:
     """Synthesis for training leaves out every sentence of every recording in the repository."""
     forbidden = sentences.held_out()
     drawn = iter([min(forbidden).split(), ["alpha"]])

@@ -68,7 +68,7 @@ def test_synthesis_knows_when_words_begin(corpus: Path) -> None:
     assert {row[3][0] for row in json.loads((corpus / "words.json").read_text())} == {0}
 
 
-def test_training_that_is_killed_and_resumed_gives_the_same_weights(corpus: Path, unbroken: Path) -> None:
+def test_training_resumed_after_a_kill_gives_the_same_weights(corpus: Path, unbroken: Path) -> None:
     """Killed after its first save, it goes on from there; every weight equals that of the unbroken run."""
     with subprocess.Popen(train(corpus, "resumed.pt"), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("step 2,")
@@ -94,7 +94,7 @@ def test_both_exports_hold_what_was_trained(unbroken: Path, tmp_path: Path) -> N
             np.testing.assert_allclose(tensor, trained[f"model.{name}"], atol=2e-3, err_msg=name)
 
 
-def test_openai_s_package_hears_the_same_words_in_the_bundled_model(tmp_path: Path) -> None:
+def test_openai_package_hears_the_same_words_in_the_model(tmp_path: Path) -> None:
     """The bundled file, read back into a checkpoint, gives their package the words that whisper.cpp hears."""
     checkpoint = tmp_path / "dispatch-mini.pt"
     subprocess.run(script("export.py", ROOT / "models" / "ggml-dispatch-mini.bin", checkpoint), check=True)

@@ -39,7 +39,7 @@ def spoken(row: dict[str, Any], samples: np.ndarray) -> np.ndarray:
     return samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)]
 
 
-def test_it_is_a_minute_of_several_voices_in_a_small_file(samples: np.ndarray) -> None:
+def test_recording_is_a_minute_of_voices_in_a_small_file(samples: np.ndarray) -> None:
     """Long enough to see the text keep up, small enough for the wheel."""
     assert 60 < len(samples) / 16_000 < 90
     assert FLAC.stat().st_size < 2_500_000
@@ -82,7 +82,7 @@ def test_the_rows_are_the_sentences_of_the_recipe(recipe: ModuleType) -> None:
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
-def test_the_recipe_makes_it_again(recipe: ModuleType, samples: np.ndarray) -> None:
+def test_recipe_makes_the_same_recording_again(recipe: ModuleType, samples: np.ndarray) -> None:
     """The same sentences at the same times, and the same sound but for how a processor rounds."""
     again, rows = recipe.recording()
     assert rows == ROWS
@@ -90,7 +90,7 @@ def test_the_recipe_makes_it_again(recipe: ModuleType, samples: np.ndarray) -> N
 
 
 @pytest.mark.real
-def test_an_official_model_understands_it(samples: np.ndarray) -> None:
+def test_official_model_understands_the_recording(samples: np.ndarray) -> None:
     """Tiny.en, the smallest, hears at least 95 % of the words as they were said."""
     from pywhispercpp.model import Model
 

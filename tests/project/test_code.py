@@ -1,4 +1,4 @@
-"""The tools agree with the code: style, types, and who may import whom."""
+"""What the code must keep everywhere: style, types, import contracts, spelling, sizes, and the names of tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sources() -> Iterator[Path]:
     ids=" ".join,
 )
 def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
-    """Linter, formatter, strict type checker and import contracts and spelling are all content."""
+    """Linter, formatter, strict type checker, import contracts and spelling find no fault."""
     done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -53,3 +53,20 @@ def test_functions_stay_small() -> None:
         and (length := (node.end_lineno or 0) - node.lineno + 1) > 40
     }
     assert long == {}
+
+
+def test_names_of_tests_are_short_and_say_their_subject() -> None:
+    """At most 60 characters, and no "who" or "what" in place of a subject."""
+    tests = [
+        (path, node.name)
+        for path in ROOT.glob("tests/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    assert tests
+    bad = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, name in tests
+        if len(name) > 60 or name.startswith(("test_who_", "test_whoever_", "test_what_"))
+    ]
+    assert bad == []

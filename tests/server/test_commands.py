@@ -37,7 +37,7 @@ def test_models_list_names_every_model_and_where_it_is(tmp_path: Path, capsys: p
     assert lines[1] == ["tiny", "78", "MB", "-"]
 
 
-async def test_models_pull_without_a_network_says_where_to_put_the_file(tmp_path: Path) -> None:
+async def test_models_pull_offline_says_where_to_put_the_file(tmp_path: Path) -> None:
     """Exit 3, the address, the place, the next command; on a terminal no empty bar in front of it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -133,7 +133,7 @@ async def test_capacity_with_given_figures_says_so() -> None:
     ]
 
 
-async def test_capacity_is_left_by_ctrl_c_while_native_code_runs() -> None:
+async def test_capacity_ends_at_ctrl_c_while_native_code_runs() -> None:
     """Exit 130 without a crash: the interpreter is not torn down under the Whisper thread."""
     async with Command("capacity", WHISPER_AUDIO_CTX="full", WHISPER_THREADS="1") as command:
         await command.printed("measuring")

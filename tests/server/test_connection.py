@@ -54,7 +54,7 @@ PUBLIC = nkeys.from_seed(bytearray(SEED)).public_key.decode()
         ("a:1,b:2", "a:1,b:2"),
     ],
 )
-def test_an_address_never_shows_who_we_are(url: str, address: str) -> None:
+def test_shown_address_holds_no_credentials(url: str, address: str) -> None:
     """User, password and token are left out, however the URL is written."""
     assert BrokerOptions(url=url).address == address
     options = BrokerOptions(url=url, user="u", password="s3cret", token="t0ken")
@@ -104,7 +104,7 @@ async def test_tls_with_a_private_authority_and_a_client_certificate(tmp_path: P
             await opened(BrokerOptions(url=server.url, connect_timeout=0.3))
 
 
-async def test_an_nkey_is_who_we_are(tmp_path: Path) -> None:
+async def test_nkey_answers_the_challenge_of_the_server(tmp_path: Path) -> None:
     """The seed in NATS_NKEY answers the server's challenge."""
     seed = tmp_path / "seed"
     seed.write_bytes(SEED + b"\n")
@@ -132,7 +132,7 @@ class Ear:
         self.messages.put_nowait(message)
 
 
-async def test_a_message_that_cannot_be_decoded_does_not_end_the_hearing(
+async def test_undecodable_message_does_not_end_the_subscription(
     nats_server: NatsServer, connection: Connection
 ) -> None:
     """An undecodable subject arrives with replacements, an undecodable header block as `UNREADABLE`."""
@@ -146,7 +146,9 @@ async def test_a_message_that_cannot_be_decoded_does_not_end_the_hearing(
     assert connection.reconnects == 0
 
 
-async def test_messages_can_be_had_straight_from_the_read_loop(nats_server: NatsServer, connection: Connection) -> None:
+async def test_direct_subscription_delivers_every_byte_in_order(
+    nats_server: NatsServer, connection: Connection
+) -> None:
     """In order, every byte as it came, whatever it is; nothing is heard any more afterwards."""
     heard: list[tuple[bytes, bytes, bytes]] = []
     subscription = await connection.hand_over("audio.*", lambda *message: heard.append(message))
@@ -190,7 +192,7 @@ async def test_audio_in_quick_succession_gathers_in_the_socket(
     assert heard == [b"%d" % number for number in range(100)]
 
 
-async def test_what_is_heard_directly_is_heard_again_after_a_reconnect(
+async def test_direct_subscription_is_renewed_after_a_reconnect(
     nats_server: NatsServer, connection: Connection
 ) -> None:
     """The subscription is renewed with the connection."""
@@ -227,7 +229,7 @@ async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
     assert (await ear.messages.get()).subject == "audio.s2"
 
 
-async def test_an_answer_that_comes_too_late_does_no_harm(nats_server: NatsServer, connection: Connection) -> None:
+async def test_late_pong_does_not_end_the_read_loop(nats_server: NatsServer, connection: Connection) -> None:
     """A frozen server's PONG for a flush that was given up must not end the read loop: nats-py alone would go deaf."""
     ear = Ear()
     await connection.subscribe("audio.*", ear.__call__)
@@ -241,7 +243,9 @@ async def test_an_answer_that_comes_too_late_does_no_harm(nats_server: NatsServe
     assert connection.reconnects == 0
 
 
-async def test_a_server_that_dies_before_it_confirms_is_told(nats_server: NatsServer, connection: Connection) -> None:
+async def test_flush_is_false_when_the_server_dies_before_it_confirms(
+    nats_server: NatsServer, connection: Connection
+) -> None:
     """`flushed` is false when the connection breaks under it, and at once while there is none."""
     assert await connection.flushed()
     nats_server.freeze()
@@ -254,7 +258,7 @@ async def test_a_server_that_dies_before_it_confirms_is_told(nats_server: NatsSe
         await connection.lost
 
 
-async def test_a_server_that_comes_back_is_found(nats_server: NatsServer, connection: Connection) -> None:
+async def test_connection_finds_a_server_that_comes_back(nats_server: NatsServer, connection: Connection) -> None:
     """After a restart on the same port messages flow again, and the loss of the broker is off the table."""
     connection.options = BrokerOptions(url=nats_server.url)
     ear = Ear()

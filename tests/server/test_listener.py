@@ -52,7 +52,7 @@ async def heard(listener: Listener, count: int) -> list[dict[str, Any]]:
         return [await anext(source) for _ in range(count)]
 
 
-async def test_results_and_events_are_heard_in_the_order_in_which_they_were_published(nats_server: NatsServer) -> None:
+async def test_listener_hears_results_and_events_in_published_order(nats_server: NatsServer) -> None:
     """Finals, partials and events of all streams; `ended` never overtakes the last words, and status is left out."""
     sent = [
         ("transcript.s1.event", message("started")),
@@ -67,14 +67,14 @@ async def test_results_and_events_are_heard_in_the_order_in_which_they_were_publ
         assert await heard(listener, 100) == [body for _, body in sent if body["type"] != "status"]
 
 
-async def test_one_stream_is_heard_alone(nats_server: NatsServer) -> None:
+async def test_listener_of_one_stream_hears_no_other(nats_server: NatsServer) -> None:
     """Who asks for s1 does not hear s2, nor a stream whose name only begins so."""
     async with listening(nats_server.url, "s1") as (listener, _):
         await publish(nats_server.url, *((f"transcript.{s}.event", message("started", s)) for s in ("s2", "s11", "s1")))
         assert await heard(listener, 1) == [message("started", "s1")]
 
 
-async def test_what_is_not_of_this_protocol_is_skipped(
+async def test_listener_skips_what_is_not_of_this_protocol(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Anybody may publish on these subjects: text, bytes, other JSON, another version: a warning each."""
@@ -89,7 +89,7 @@ async def test_what_is_not_of_this_protocol_is_skipped(
     ] * len(others)
 
 
-async def test_a_restart_of_the_server_is_survived(nats_server: NatsServer) -> None:
+async def test_listener_survives_a_restart_of_the_server(nats_server: NatsServer) -> None:
     """The subscription is there again without anybody asking, and what is published then is heard."""
     async with listening(nats_server.url) as (listener, connection):
         await publish(nats_server.url, ("transcript.s1.event", message("started")))
@@ -103,7 +103,7 @@ async def test_a_restart_of_the_server_is_survived(nats_server: NatsServer) -> N
         assert await heard(listener, 1) == [message("ended")]
 
 
-async def test_a_server_that_is_gone_for_good_ends_the_listening(nats_server: NatsServer) -> None:
+async def test_listener_ends_when_the_server_is_gone_for_good(nats_server: NatsServer) -> None:
     """What has arrived is given out first; then `BrokerLost`, not a wait for ever."""
     async with listening(nats_server.url, reconnect_timeout=0.1) as (listener, _):
         await publish(nats_server.url, ("transcript.s1.event", message("started")))

@@ -51,7 +51,7 @@ def message(payload: bytes = b"", subject: str = "audio.s1", **headers: str) -> 
     return subject.encode(), block.encode(), payload
 
 
-async def test_what_arrives_is_given_out_in_order_and_ends_when_told() -> None:
+async def test_arrivals_are_given_out_in_order_until_the_end() -> None:
     """Chunks and refusals keep their order; after `end` the rest is still given out."""
     live, connection = await source()
     for arrival in (message(b"ab"), message(b"abc", audio_session="x"), message(b"cd"), message(b"", "audio.ä")):
@@ -85,7 +85,7 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
     assert isinstance(again, Chunk)
 
 
-async def test_a_full_buffer_makes_one_hole_a_stream_and_none_before_it_is_half_empty() -> None:
+async def test_full_buffer_makes_one_hole_a_stream_until_half_empty() -> None:
     """Not every second chunk of every stream, as room comes free: that would cost more than the audio itself."""
     live, connection = await source(buffer_bytes=1000)
     arrivals = live.arrivals()
@@ -126,7 +126,7 @@ async def test_an_event_without_audio_is_not_given_up() -> None:
     assert (hole.frames, flush.event, another.frames) == (100, ChunkEvent.FLUSH, 50)
 
 
-async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:
+async def test_rest_gives_out_untaken_chunks_with_their_bounds() -> None:
     """`rest` gives out everything that nobody took, without its audio, once."""
     live, connection = await source()
     connection.deliver(*message(bytes(100), audio_offset="7"))
@@ -138,7 +138,7 @@ async def test_what_is_left_when_time_is_up_keeps_its_bounds() -> None:
     assert await taken(live) == []
 
 
-async def test_stopping_drains_while_connected_and_forgets_the_subscription_while_not() -> None:
+async def test_stop_drains_while_connected_and_otherwise_unsubscribes() -> None:
     """Away from NATS a subscription that is kept would come back with the connection, and fill a buffer unread."""
     live, connection = await source()
     await live.stop()

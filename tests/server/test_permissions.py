@@ -30,7 +30,7 @@ def as_user(server: NatsServer, user: str) -> str:
     return f"nats://{user}:{user}@127.0.0.1:{server.port}"
 
 
-async def test_everything_works_with_the_printed_permissions(guarded: NatsServer, heldout: Speech) -> None:
+async def test_printed_permissions_allow_all_that_is_needed(guarded: NatsServer, heldout: Speech) -> None:
     speech = heldout.cut(0, 3)
     await set_up_streams(as_user(guarded, "setup"))
     credentials = {"NATS_USER": "daemon", "NATS_PASSWORD": "daemon", "AUDIO_SUBJECT": "audio.s1"}
@@ -79,7 +79,7 @@ async def test_everything_works_with_the_printed_permissions(guarded: NatsServer
         ("operator", "transcriber.control.model.other"),
     ],
 )
-async def test_everything_else_is_refused(guarded: NatsServer, user: str, subject: str) -> None:
+async def test_printed_permissions_refuse_everything_else(guarded: NatsServer, user: str, subject: str) -> None:
     refused = asyncio.Event()
 
     async def on_error(error: Exception) -> None:

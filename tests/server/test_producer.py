@@ -100,7 +100,7 @@ async def test_sending_at_full_speed_can_be_stopped_at_any_time(nats_server: Nat
             await asyncio.wait_for(sending, PATIENCE)
 
 
-async def test_nothing_is_sent_into_the_void_while_the_server_is_away(nats_server: NatsServer) -> None:
+async def test_producer_keeps_its_chunk_while_the_server_is_away(nats_server: NatsServer) -> None:
     """It holds on to the next chunk until the server is back, and then sends it and the rest."""
     begun, gate, handed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -127,7 +127,7 @@ async def test_nothing_is_sent_into_the_void_while_the_server_is_away(nats_serve
         assert first.headers["Audio-Offset"] == "0"
 
 
-async def test_the_end_is_sent_again_when_the_connection_breaks_under_it(nats_server: NatsServer) -> None:
+async def test_end_is_sent_again_when_the_connection_breaks(nats_server: NatsServer) -> None:
     """A server that goes away before it has taken the `end` gets it when it is back: no session stays open."""
     async with audio(nats_server.url) as arrived, producing(nats_server.url) as (producer, connection):
         await producer.send([PIECE])
@@ -166,7 +166,7 @@ async def test_a_forbidden_stream_is_told_at_the_first_chunk(tmp_path: Path) -> 
     assert producer.seconds == 256 / 8000
 
 
-async def test_a_chunk_larger_than_the_server_takes_is_refused_before_it_breaks_the_connection(
+async def test_oversized_chunk_is_refused_and_the_connection_goes_on(
     nats_server: NatsServer,
 ) -> None:
     """Headers count too; the sentence has both sizes, and the connection goes on."""
@@ -239,7 +239,7 @@ async def test_a_pipe_never_holds_more_than_its_bound(ends: tuple[int, int]) -> 
     assert got == body
 
 
-async def test_a_descriptor_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -> None:
+async def test_unreadable_descriptor_is_an_error_with_its_name(tmp_path: Path) -> None:
     """A directory as standard input, say."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:

@@ -126,7 +126,7 @@ async def test_publish_keeps_its_connection_while_a_recorder_is_silent(tmp_path:
     assert sent.startswith("transcriber: sent 0.30 s of audio to audio.mic, session ")
 
 
-async def test_publish_sends_a_wav_from_a_pipe_while_it_is_being_recorded(nats_server: NatsServer) -> None:
+async def test_publish_sends_a_wav_from_a_pipe_as_it_is_recorded(nats_server: NatsServer) -> None:
     """`arecord | transcriber publish -` writes WAV: the head gives the format, and no sample waits for the end."""
     pcm = noise(0.3, channels=2).tobytes()
     head = recording(noise(0, channels=2))[:40] + struct.pack("<I", 0x7FFFFFFF)
@@ -236,7 +236,7 @@ async def test_publish_and_listen_go_on_after_a_restart_of_the_server(nats_serve
     assert [json.loads(line) for line in listen.out] == [event("ended")]
 
 
-async def test_publish_and_listen_give_up_a_server_that_is_gone_for_good(nats_server: NatsServer) -> None:
+async def test_publish_and_listen_give_up_a_server_gone_for_good(nats_server: NatsServer) -> None:
     """Exit 4 and a sentence with the setting that decided, from both."""
     environ = {"NATS_URL": nats_server.url, "NATS_RECONNECT_TIMEOUT_SECS": "0.2"}
     async with Command("listen", **environ) as listen, Command("publish", "-", **environ) as publish:
@@ -256,7 +256,7 @@ async def test_publish_and_listen_give_up_a_server_that_is_gone_for_good(nats_se
     assert publish.err[-2].endswith("; NATS is away, so without its end")
 
 
-async def test_no_server_is_one_clear_error(tmp_path: Path) -> None:
+async def test_missing_server_is_one_clear_error(tmp_path: Path) -> None:
     """Exit 3, the address, the setting that decided and the system's reason; the retries are not listed one by one."""
     path = tmp_path / "talk.wav"
     path.write_bytes(recording(noise(0.1)))

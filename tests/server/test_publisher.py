@@ -70,7 +70,7 @@ async def publisher(connection: FakeConnection) -> AsyncIterator[Publisher]:
         await running
 
 
-async def test_messages_go_out_in_order_and_count_when_they_are_confirmed(
+async def test_messages_go_out_in_order_and_count_once_confirmed(
     connection: FakeConnection, publisher: Publisher
 ) -> None:
     """`emptied` comes with the server's confirmation and not before."""
@@ -116,7 +116,7 @@ async def test_a_failed_publish_is_tried_again(
     assert caplog.text.count("publish will be tried again") == 2
 
 
-async def test_what_the_server_did_not_confirm_is_told_to_the_log_and_not_sent_twice(
+async def test_unconfirmed_messages_are_logged_and_not_sent_twice(
     connection: FakeConnection, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When the connection breaks nobody knows what arrived: the log has the bodies, the count leaves them out."""
@@ -128,7 +128,7 @@ async def test_what_the_server_did_not_confirm_is_told_to_the_log_and_not_sent_t
     assert [(r.subject, r.body) for r in lost] == [("a", "{}"), ("b", "{}")]  # type: ignore[attr-defined]
 
 
-async def test_no_more_than_a_batch_is_under_way(connection: FakeConnection, publisher: Publisher) -> None:
+async def test_outbox_leaves_at_most_one_batch_unconfirmed(connection: FakeConnection, publisher: Publisher) -> None:
     """A server that does not answer holds the outbox up, so that what waits can still become a gap."""
     for number in range(300):
         publisher.put(entry(str(number)))
@@ -165,7 +165,7 @@ async def test_a_message_over_the_limit_is_not_sent(
     assert (publisher.refused, "too large" in caplog.text) == (1, True)
 
 
-async def test_what_did_not_go_out_can_be_taken_out_in_order(connection: FakeConnection) -> None:
+async def test_unsent_messages_can_be_taken_out_in_order(connection: FakeConnection) -> None:
     """After the end: the unconfirmed, the rest of the entry under way, then the outbox, each once."""
     publisher = Publisher(connection, 10)  # type: ignore[arg-type]
     running = asyncio.create_task(publisher.run())

@@ -16,7 +16,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "0"))  # the first of them: the seconds s
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 300)]
 
 
-async def test_whatever_comes_over_the_wire_every_account_is_right(nats_server: NatsServer, client: Client) -> None:
+async def test_accounts_stay_right_whatever_producers_send_for_an_hour(nats_server: NatsServer, client: Client) -> None:
     """One seed after the other, all through one daemon; a failure names its seed."""
     seed, until, told = SEED, time.monotonic() + SECONDS, Counter[str]()
     async with Daemon(nats_server.url, script=STUB, STREAM_TIMEOUT_SECS="0.5", MAX_STREAMS="10000") as daemon:

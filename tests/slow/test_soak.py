@@ -35,7 +35,7 @@ async def watched(bench: Rig, plan: Plan) -> tuple[Played, list[int], list[int]]
     return played, memory, files
 
 
-async def test_twenty_minutes_at_80_percent_leave_memory_and_files_as_they_were() -> None:
+async def test_memory_and_files_do_not_grow_in_twenty_minutes() -> None:
     """The line through resident memory rises by no more than memory strays around it; every window has its text."""
     environ = environ_for(None, WHISPER_THREADS="1")
     cost = await calibrate.cost(load(environ))

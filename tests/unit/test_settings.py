@@ -152,7 +152,7 @@ def test_a_bad_url_is_refused_without_its_password() -> None:
     assert "hidden" not in str(error.value)
 
 
-def test_a_variable_that_is_only_like_a_setting_is_told_with_the_one_that_was_meant() -> None:
+def test_misspelt_variable_is_found_with_the_setting_meant() -> None:
     """Nothing of what a container has in its environment anyway, and nothing that the OpenTelemetry SDK may read."""
     meant = {"WHISPER_MODEL": "WHISPER_MODEL_PATH", "AUDIO_RATE": "AUDIO_SAMPLE_RATE", "LOGLEVEL": "LOG_LEVEL"}
     usual = ("LANG", "HOSTNAME", "GPG_KEY", "PYTHON_VERSION", "SSL_CERT_FILE", "OMP_NUM_THREADS", "NATS_SERVICE_HOST")

@@ -17,7 +17,7 @@ async def test_a_call_runs_on_a_daemon_thread_of_its_own() -> None:
     assert thread is not threading.current_thread()
 
 
-async def test_what_the_call_raises_is_raised_where_it_is_awaited() -> None:
+async def test_exception_of_the_call_is_raised_where_it_is_awaited() -> None:
     def fails() -> None:
         raise ValueError("odd")
 

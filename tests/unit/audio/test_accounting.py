@@ -255,7 +255,7 @@ def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, in
     st.sampled_from([-1.0, 0.0, 1.0]),
     st.sampled_from([(0.0, 0.0), (0.01, 0.0), (0.0, 0.014), (0.01, 0.014)]),
 )
-def test_any_split_gives_the_same_windows_over_dc_and_hum_and_in_opposite_phase(
+def test_windows_over_hum_or_in_opposite_phase_ignore_the_split(
     audio_format: AudioFormat, cuts: list[int], gain: float, under: tuple[float, float]
 ) -> None:
     """What is left out of the detector's power, and which channel is heard, follow positions and not chunks."""

@@ -105,7 +105,7 @@ CROWDED = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40))
-def test_no_frame_goes_away_without_a_word(steps: list[tuple]) -> None:
+def test_every_frame_is_received_trimmed_or_refused(steps: list[tuple]) -> None:
     """Over restarts, repeats and three producers that share a stream, two of them under one id."""
     crowd = Crowd()
     for name, *arguments in steps:
@@ -122,7 +122,7 @@ def test_no_frame_goes_away_without_a_word(steps: list[tuple]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40), st.integers(0, 1000))
-def test_what_is_told_depends_on_audio_and_time_alone(steps: list[tuple], start: int) -> None:
+def test_outputs_depend_on_audio_and_message_time_alone(steps: list[tuple], start: int) -> None:
     """A replay of the same messages gives the same sessions, whenever it is and whatever they are called."""
     crowds = Crowd(), Crowd()
     crowds[1].now = float(start)

@@ -101,14 +101,14 @@ def test_a_wav_head_in_every_chunk_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("data", "says"), [(wav("PCM_24"), "WAV of another encoding"), (wav()[:30], "a part of a WAV head")]
 )
-def test_a_wav_file_that_cannot_go_out_as_it_is_is_refused(data: bytes, says: str) -> None:
+def test_wav_file_of_another_encoding_is_refused(data: bytes, says: str) -> None:
     """With what it is; the rest of it as well."""
     sessions = make()
     assert says in (feed(sessions, data) or "")
     assert says in (feed(sessions, noise(1)) or "")
 
 
-def test_a_chunk_that_is_no_whole_frame_of_what_the_head_declared_is_refused() -> None:
+def test_partial_frame_of_the_declared_format_is_refused() -> None:
     """Three samples are no frame of two channels."""
     sessions = make()
     feed(sessions, wav())

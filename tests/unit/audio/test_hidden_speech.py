@@ -48,7 +48,7 @@ async def test_speech_over_dc_and_hum_is_heard_as_without(
         assert ended[stream]["transcribed"] == pytest.approx(ended["clean"]["transcribed"], rel=0.05)
 
 
-async def test_channels_in_opposite_phase_are_transcribed_counted_and_told_once_a_session(
+async def test_opposite_phase_is_transcribed_counted_and_logged_once(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """A plug with one wire crossed costs no word; the log says so once for each session, the metric in samples."""
@@ -79,7 +79,7 @@ async def test_channels_in_opposite_phase_are_transcribed_counted_and_told_once_
     assert [stream for stream, _ in told[2:]] == ["call"]
 
 
-async def test_a_language_is_taken_in_any_spelling_and_an_unknown_one_told_once(
+async def test_language_is_taken_in_any_spelling_or_logged_once(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
     """The engine gets Whisper's code. What is no language rejects nothing: one line a stream says what is allowed."""

@@ -39,7 +39,7 @@ def test_channels_are_averaged_frame_by_frame(channels: int, frames: int) -> Non
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 44_100, 48_000, 192_000])
 @pytest.mark.parametrize("gain", [-1.0, -0.7, -1.4])
-def test_speech_in_opposite_phase_is_taken_from_the_louder_channel(heldout: Speech, rate: int, gain: float) -> None:
+def test_opposite_phase_speech_comes_from_the_louder_channel(heldout: Speech, rate: int, gain: float) -> None:
     """The mean would be silent, or 14 dB too quiet."""
     one = heldout.cut(0, 3).samples
     out, unmixed = mixed(np.stack([one, one * gain], axis=1), rate=rate)
@@ -49,7 +49,7 @@ def test_speech_in_opposite_phase_is_taken_from_the_louder_channel(heldout: Spee
 
 
 @pytest.mark.parametrize("dc", [0.01, 0.1])
-def test_dc_and_hum_in_phase_do_not_hide_that_speech_is_not(heldout: Speech, dc: float) -> None:
+def test_opposite_phase_speech_is_found_over_dc_and_hum(heldout: Speech, dc: float) -> None:
     one = heldout.cut(0, 3).samples * 0.1
     under = dc + 0.014 * np.sin(2 * np.pi * 50 * np.arange(len(one)) / RATE)
     out, _ = mixed(np.stack([under + one, under - one], axis=1))
@@ -77,7 +77,7 @@ def test_other_sound_is_averaged(sound: np.ndarray) -> None:
     assert unmixed == 0
 
 
-def test_it_goes_back_to_the_mean_only_when_little_is_lost() -> None:
+def test_mixing_returns_to_the_mean_only_when_little_is_lost() -> None:
     """Between 3 and 10 dB of loss what was decided before stands, in both directions."""
     one, other = noise(10 * BLOCK), np.random.default_rng(8).standard_normal((10 * BLOCK, 1)) * 10 ** (-30 / 20)
     between = np.concatenate([one, -0.75 * one + 0.66 * other], axis=1)  # correlated to -0.75
@@ -87,7 +87,7 @@ def test_it_goes_back_to_the_mean_only_when_little_is_lost() -> None:
     assert mixed(np.concatenate([opposite, between, equal, between]))[1] == 20 * BLOCK
 
 
-def test_the_channel_that_is_taken_stays_until_another_is_far_louder() -> None:
+def test_chosen_channel_stays_until_another_is_far_louder() -> None:
     """Two channels about as loud do not take turns, which would click."""
     one = noise(4 * BLOCK)
     sound = np.concatenate([one * [1, -0.9], one * [0.9, -1], one * [0.4, -1], one * [0.4, -1]])

@@ -44,7 +44,7 @@ def test_g711_codes_have_the_values_of_the_standard(encoding: Encoding, code: in
     assert samples[0] * 32768 == value
 
 
-def test_floats_beyond_reason_are_made_finite_clipped_and_counted() -> None:
+def test_extreme_floats_are_made_finite_clipped_and_counted() -> None:
     """NaN, infinities and 1e38 neither survive nor spoil their neighbours."""
     values = np.array([0.5, np.nan, np.inf, -np.inf, 1e38, -1.5, -0.5], "<f4")
     samples, repaired = decode(values.tobytes(), mono(Encoding.F32LE))

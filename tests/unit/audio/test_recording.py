@@ -100,7 +100,7 @@ def test_a_recording_is_brought_to_16k_mono(tmp_path):
         ("pcm.raw", b"\0" * 1000, "raw PCM can only be read from standard input"),
     ],
 )
-def test_what_is_no_recording_is_named_with_its_reason(tmp_path, name, content, reason):
+def test_unreadable_file_is_named_with_its_reason(tmp_path, name, content, reason):
     """The sentence has the path once and says what is wrong with it."""
     path = tmp_path / name
     if content is not None:
@@ -151,7 +151,7 @@ def test_a_wav_head_is_read_from_any_beginning_that_holds_it(data):
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0x80000000 - 176_400, 0xFFFFFFFF])
-def test_a_recorder_that_cannot_know_the_size_yet_is_not_believed(size):
+def test_wav_size_from_a_running_recorder_is_not_believed(size):
     """arecord, sox and ffmpeg write such sizes into a pipe: the samples go on until the end of the input."""
     data = wav(FMT) + b"data" + struct.pack("<I", size)
     assert wav_head(data) == WavHead(STEREO, len(data), None)
@@ -169,7 +169,7 @@ def test_a_recorder_that_cannot_know_the_size_yet_is_not_believed(size):
     ],
     ids=["24 bits", "8 bits", "no format", "short format", "frame of another size", "no WAV"],
 )
-def test_samples_that_cannot_go_out_as_they_are_have_no_format(data):
+def test_wav_head_of_another_encoding_has_no_format(data):
     """The caller then reads the whole file and lets libsndfile decode it, or refuse it."""
     head = wav_head(data)
     assert head is not None

@@ -38,7 +38,7 @@ def test_a_producer_that_restarts_its_offsets_is_heard(pause: float) -> None:
     assert not sessions.trimmed
 
 
-def test_a_recording_that_is_sent_again_after_a_pause_is_heard_again() -> None:
+def test_recording_sent_again_after_a_pause_is_heard_again() -> None:
     """Its bytes are the same; offset 0 after a second without audio says that it is not a repeat of the network's."""
     sessions = make()
     assert received(utterances(sessions, 0, 5, 10, same=True) + sessions.end_all()) == [64_000] * 3
@@ -57,7 +57,7 @@ def test_a_restart_is_heard_though_its_first_chunk_was_lost() -> None:
     assert kinds(sessions.receive(chunk("a", 17_600, noise(8)), 4.5))[1] == ("Started", "generated-1")
 
 
-def test_a_restart_is_heard_by_who_came_late_too() -> None:
+def test_restart_is_heard_by_a_daemon_that_came_late() -> None:
     """Before the session's start there was nothing that could be sent again."""
     sessions = make()
     for second in range(5, 9):
@@ -65,7 +65,7 @@ def test_a_restart_is_heard_by_who_came_late_too() -> None:
     assert kinds(sessions.receive(chunk("a", 0, noise(1)), 9)) == [("Ended", "a"), ("Started", "generated-1")]
 
 
-def test_offsets_that_are_always_zero_open_no_session_a_chunk() -> None:
+def test_constant_zero_offsets_do_not_open_a_session_per_chunk() -> None:
     """A producer that forgets to count is told so with each chunk, and its first one is all that is heard."""
     sessions = make()
     refused = 0
@@ -78,7 +78,7 @@ def test_offsets_that_are_always_zero_open_no_session_a_chunk() -> None:
     assert received(sessions.end_all()) == [1600]
 
 
-def test_what_was_sent_twice_is_trimmed_counted_and_named_once() -> None:
+def test_repeated_audio_is_trimmed_counted_and_named_once() -> None:
     """Whatever the chunks' bounds are, and though a part of it is new."""
     ids, tallies = itertools.count(), Tallies()
     sessions = Sessions(SessionOptions(), lambda: str(next(ids)), tallies)
@@ -92,7 +92,7 @@ def test_what_was_sent_twice_is_trimmed_counted_and_named_once() -> None:
     assert received(sessions.end_all()) == [32_000]
 
 
-def test_a_start_far_behind_the_head_is_a_producer_that_began_again() -> None:
+def test_start_far_behind_the_head_is_a_restarted_producer() -> None:
     """More than 10 s back opens a generated session; up to 10 s is an overlap, trimmed where nothing else was heard."""
     sessions = make()
     sessions.receive(chunk("a", 9 * 16_000), 0)
@@ -122,7 +122,7 @@ def both(sessions: Sessions, first: str, second: str, *, began: float = 2.0, unt
     return told
 
 
-def test_of_two_producers_with_sessions_of_their_own_the_newer_one_is_heard() -> None:
+def test_newer_of_two_producers_with_own_sessions_is_heard() -> None:
     """Every chunk of the older one is rejected with an event, and none of them opens a session (P-16)."""
     sessions = make()
     assert both(sessions, "old", "new") == {"Started": 2, "superseded": 79}
@@ -130,7 +130,7 @@ def test_of_two_producers_with_sessions_of_their_own_the_newer_one_is_heard() ->
 
 
 @pytest.mark.parametrize("began", [2.0, 30.0])
-def test_of_two_producers_with_the_same_session_the_newer_one_is_heard(began: float) -> None:
+def test_newer_of_two_producers_in_one_session_is_heard(began: float) -> None:
     """Their offsets tell them apart; the older one's are no jump ahead of the newer one's."""
     sessions = make()
     told = both(sessions, "same", "same", began=began, until=began + 8)
@@ -138,13 +138,13 @@ def test_of_two_producers_with_the_same_session_the_newer_one_is_heard(began: fl
     assert sessions._tallies.audio.total("received") == round(began * 16_000) + 1600 + 128_000
 
 
-def test_two_producers_that_begin_at_once_with_the_same_session_are_told() -> None:
+def test_one_of_two_simultaneous_producers_is_contradicted() -> None:
     """Which of them is the newer one cannot be said: one is heard, the other one is contradicted."""
     sessions = make()
     assert both(sessions, "same", "same", began=0.0) == {"Started": 1, "overlap": 100}
 
 
-def test_an_older_producer_is_heard_once_either_has_fallen_silent() -> None:
+def test_older_producer_is_heard_once_either_falls_silent() -> None:
     """The newer one for STREAM_TIMEOUT_SECS, or the older one, which is then the newer; or the newer one has ended."""
     for wait, end in ((5.0, None), (0.0, ChunkEvent.END)):
         sessions = make(stream_timeout=5)
@@ -161,7 +161,7 @@ def test_an_older_producer_is_heard_once_either_has_fallen_silent() -> None:
     assert kinds(sessions.receive(chunk("old"), 5)) == [("Ended", "new"), ("Started", "old.2")]
 
 
-def test_another_daemon_knows_which_producers_were_superseded() -> None:
+def test_superseded_producers_are_known_to_another_daemon() -> None:
     """From the checkpoint, so that a restart lets no older one take the stream back, and no name is given out twice."""
     sessions = make(stream_timeout=5)
     sessions.receive(chunk("old"), 100)
@@ -175,7 +175,7 @@ def test_another_daemon_knows_which_producers_were_superseded() -> None:
 
 
 @pytest.mark.parametrize("away", [None, 0.5, 400.0])
-def test_a_restart_is_told_by_the_messages_own_time_whoever_had_them(away: float | None) -> None:
+def test_restart_is_decided_by_message_time_in_every_daemon(away: float | None) -> None:
     """Another daemon that goes on from a checkpoint decides as one that was there all the time (P-25)."""
     sessions = make()
     sessions.receive(chunk("a", 0, noise(1)), 100)
@@ -188,7 +188,7 @@ def test_a_restart_is_told_by_the_messages_own_time_whoever_had_them(away: float
     assert kinds(sessions.tick_stream("s", 1000)) == [("Ended", "generated-1")]
 
 
-def test_a_session_that_timed_out_in_the_store_ends_whoever_had_its_beginning() -> None:
+def test_session_that_timed_out_in_the_store_ends_in_any_daemon() -> None:
     """A daemon that was away for its silence ends it before the next chunk, as one does that was there."""
     sessions = make(session_timeout=300)
     sessions.resume(checkpoint(), now=5000.0)

@@ -66,7 +66,7 @@ def check_tiling(spans: list[Span], samples: np.ndarray) -> None:
     st.integers(16_000, 90_000),
     st.integers(END_OF_SPEECH, 60),
 )
-def test_spans_tile_the_audio_and_windows_do_not_depend_on_the_split(  # noqa: PLR0913, PLR0917 - one for each thing that is drawn
+def test_spans_tile_the_audio_however_it_is_split(  # noqa: PLR0913, PLR0917 - one for each thing that is drawn
     pattern: str, extra: int, cuts: list[int], mode: Segmentation, longest: int, pause: int
 ) -> None:
     """Every sample is in exactly one span with its own value, no window is too long, any split gives the same ones."""
@@ -79,7 +79,7 @@ def test_spans_tile_the_audio_and_windows_do_not_depend_on_the_split(  # noqa: P
     assert speech(split) == speech(whole)
 
 
-def test_a_window_opens_before_the_first_voiced_frame_and_closes_after_the_last() -> None:
+def test_window_surrounds_its_speech_with_pre_and_post_roll() -> None:
     """Pre-roll and post-roll surround the speech, and silence tiles the rest."""
     spans = segment(drawn("." * 40 + "#" * 20 + "." * 40), [])
     first, last = 1000 + 40 * FRAME, 1000 + 60 * FRAME
@@ -87,7 +87,7 @@ def test_a_window_opens_before_the_first_voiced_frame_and_closes_after_the_last(
 
 
 @pytest.mark.parametrize(("words", "pause", "windows"), [(20, 30, 1), (20, 33, 2), (260, 18, 2), (260, 15, 1)])
-def test_a_window_of_few_words_may_wait_longer_for_more(words: int, pause: int, windows: int) -> None:
+def test_short_window_waits_longer_for_more_speech(words: int, pause: int, windows: int) -> None:
     """The pause that closes it falls from the longest one, here of a second, to the usual one at 8 s."""
     pattern = "." * 40 + "#" * words + "." * pause + "#" * 20 + "." * 60
     assert len(speech(segment(drawn(pattern), [], longest=16 * 30 * FRAME, pause=33))) == windows
@@ -98,7 +98,7 @@ def test_a_click_opens_no_window() -> None:
     assert speech(segment(drawn("." * 40 + "##" + "." * 40 + "##" + "." * 40), [])) == []
 
 
-def test_a_pause_shorter_than_the_end_of_speech_does_not_end_the_window() -> None:
+def test_short_pause_does_not_end_the_window() -> None:
     """Speakers breathe: only END_OF_SPEECH frames of silence close a window."""
     short, long = "." * (END_OF_SPEECH - 1), "." * END_OF_SPEECH
     assert len(speech(segment(drawn("#" * 20 + short + "#" * 20), []))) == 1
@@ -112,7 +112,7 @@ def test_pre_roll_stops_at_the_previous_window() -> None:
     assert start == end
 
 
-def test_a_full_window_is_cut_at_the_quietest_spot_of_its_last_third() -> None:
+def test_full_window_is_cut_at_the_quietest_spot_near_its_end() -> None:
     """Twelve seconds without a pause are cut where the signal dips, not where the window happens to be full."""
     samples = np.full(12 * 16_000, 0.5, np.float32)
     dips = [int(4.2 * 16_000), int(8.3 * 16_000)]
@@ -124,7 +124,7 @@ def test_a_full_window_is_cut_at_the_quietest_spot_of_its_last_third() -> None:
     assert all(dip < border < dip + 1280 for dip, border in zip(dips, borders, strict=True))
 
 
-def test_fixed_windows_are_cut_to_the_sample_and_silent_ones_are_not_windows() -> None:
+def test_fixed_windows_are_cut_to_the_sample_and_skip_silence() -> None:
     """`fixed` cuts every max_samples whatever is said, and asks the detector afterwards."""
     samples = drawn("#" * 100 + "." * 150 + "#" * 100)
     spans = segment(samples, [], mode=Segmentation.FIXED, longest=32_000)
@@ -159,7 +159,7 @@ def test_real_speech_lies_inside_windows_and_the_pauses_outside(heldout: Speech,
 
 @given(st.text("#.", max_size=200), st.integers(1, 40))
 @settings(deadline=None)
-def test_a_look_at_an_open_window_shows_it_so_far_and_decides_nothing(pattern: str, step: int) -> None:
+def test_look_at_an_open_window_decides_nothing(pattern: str, step: int) -> None:
     """What is seen is the beginning of the window that is given out later, whether anybody looked or not."""
     samples = drawn(pattern)
     looked_at = Segmenter(Segmentation.UTTERANCE, 80_000, ScriptedDetector(), 1000)
@@ -182,9 +182,7 @@ def test_a_look_at_an_open_window_shows_it_so_far_and_decides_nothing(pattern: s
 
 @given(st.text("#.", max_size=200), st.sampled_from(Segmentation), st.integers(20_000, 80_000))
 @settings(deadline=None)
-def test_who_pushes_as_seldom_as_patience_allows_misses_no_window(
-    pattern: str, mode: Segmentation, longest: int
-) -> None:
+def test_pushes_as_rare_as_patience_allows_delay_no_window(pattern: str, mode: Segmentation, longest: int) -> None:
     """A window is given out by the very push that brings the frame which decides it, not by a later one."""
     samples = drawn(pattern)
 

@@ -24,7 +24,7 @@ def test_chunks_without_a_session_share_a_generated_one() -> None:
     assert ended(sessions.end_all()).account.received == 32_000
 
 
-def test_a_new_session_id_ends_the_old_session_and_starts_a_new_timeline() -> None:
+def test_new_session_id_ends_the_old_session() -> None:
     """The new session's account begins at zero."""
     sessions = make()
     sessions.receive(chunk("a"), 0)
@@ -56,7 +56,7 @@ def test_later_chunks_of_an_ended_session_open_a_numbered_one() -> None:
 
 
 @pytest.mark.parametrize("event", list(ChunkEvent))
-def test_a_bare_event_for_a_session_that_is_not_open_does_nothing(event: ChunkEvent) -> None:
+def test_bare_event_for_a_closed_session_does_nothing(event: ChunkEvent) -> None:
     """A repeated `end`, or a keepalive after it, opens no empty session and leaves another one alone."""
     sessions = make()
     assert sessions.receive(chunk("a", pcm=b"", event=event), 0) == []
@@ -80,7 +80,7 @@ def test_an_end_whose_offset_is_ahead_reports_the_lost_tail() -> None:
     assert ended(outputs).account.gap == {GapReason.LOST_UPSTREAM: 32_000}
 
 
-def test_the_stream_timeout_closes_the_window_and_the_session_timeout_ends_the_session() -> None:
+def test_stream_timeout_flushes_and_session_timeout_ends() -> None:
     """Five seconds of nothing settle what is buffered; five minutes end the session."""
     sessions = make(stream_timeout=5, session_timeout=300)
     sessions.receive(chunk("a"), 0)
@@ -94,7 +94,7 @@ def test_the_stream_timeout_closes_the_window_and_the_session_timeout_ends_the_s
     assert kinds(sessions.tick(300)) == [("Ended", "a")]
 
 
-def test_a_keepalive_puts_the_sessions_end_off_and_not_the_windows() -> None:
+def test_keepalive_delays_the_end_of_the_session_only() -> None:
     """The last words are told although the producer goes on saying that it is alive (P-16)."""
     sessions = make(stream_timeout=5, session_timeout=8)
     sessions.receive(chunk("a"), 0)
@@ -105,7 +105,7 @@ def test_a_keepalive_puts_the_sessions_end_off_and_not_the_windows() -> None:
     assert kinds(sessions.tick(20)) == [("Ended", "a")]
 
 
-def test_audio_that_was_there_holds_no_window_open() -> None:
+def test_repeated_audio_holds_no_window_open() -> None:
     """A producer that sends its last chunk over and over is as quiet as one that sends keepalives."""
     sessions = make(stream_timeout=5)
     sessions.receive(chunk("a", 16_000, noise(1)), 0)
@@ -142,7 +142,7 @@ def test_an_empty_message_may_give_its_offset_at_another_rate() -> None:
     assert ended(outputs).account.gap == {GapReason.LOST_UPSTREAM: 16_000}
 
 
-def test_a_jump_of_more_than_an_hour_is_rejected_and_changes_nothing() -> None:
+def test_jump_of_more_than_an_hour_is_rejected() -> None:
     """One broken offset must not become an hour of gap; exactly an hour is believed."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
@@ -162,7 +162,7 @@ def test_the_timeline_starts_at_the_first_accepted_offset() -> None:
     assert (account.received, account.gap) == (16_000, {})
 
 
-def test_a_hole_is_undecodable_where_chunks_were_rejected_and_lost_upstream_elsewhere() -> None:
+def test_hole_is_undecodable_if_chunks_were_rejected_else_lost() -> None:
     """The reason follows what was seen between the two chunks around the hole."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
@@ -220,7 +220,7 @@ def test_memory_of_ended_sessions_is_bounded() -> None:
     assert not sessions._by_id
 
 
-def test_a_session_whose_channels_cancel_each_other_is_named_once() -> None:
+def test_session_with_opposite_channels_is_named_once() -> None:
     """However often they do; the samples are counted each time, and the next session is named again."""
     stereo = AudioFormat(Encoding.S16LE, 16_000, 2)
     one = np.random.default_rng(1).integers(-9000, 9000, 16_000)

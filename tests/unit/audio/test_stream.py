@@ -30,7 +30,7 @@ def stream_of(speech: Speech, *, chunk_secs: float = 0.1, **fields: str) -> list
     return [piece for chunk in chunks for piece in audio.push(chunk)] + audio.flush()
 
 
-def test_a_window_is_linked_to_exactly_the_chunks_that_it_overlaps(heldout: Speech) -> None:
+def test_window_is_linked_to_exactly_the_chunks_it_overlaps(heldout: Speech) -> None:
     """Each window carries the trace of every chunk in it, in order, and of no other."""
     windows = [p for p in stream_of(heldout.cut(0, 6)) if isinstance(p, Window)]
     assert len(windows) >= 5
@@ -79,7 +79,7 @@ def test_speech_lies_at_the_same_time_whatever_the_rate(heldout: Speech, rate: i
         assert abs(a.end - b.end) <= 960
 
 
-def test_a_hole_closes_the_window_and_neither_side_reaches_into_it(heldout: Speech) -> None:
+def test_hole_closes_the_window_and_no_window_reaches_into_it(heldout: Speech) -> None:
     """Speech before the hole is one window, speech after it another, and between them lies the gap, to the sample."""
     pcm = s16(heldout.cut(0, 1).samples)
     first = Chunk("s", FORMAT, pcm[:32_000], "x", 100)
@@ -112,7 +112,7 @@ def test_repeated_audio_is_heard_once(heldout: Speech) -> None:
         np.testing.assert_array_equal(a.samples, b.samples)
 
 
-def test_what_the_resampler_holds_back_is_pending_and_then_settled() -> None:
+def test_resampler_remainder_is_pending_until_the_flush() -> None:
     """At every moment head - settled is what is buffered; a flush brings it to zero."""
     chunk = Chunk("s", AudioFormat(Encoding.S16LE, 48_000, 1), bytes(2 * 4801), "x", 0)
     audio = AudioStream(Origin("s", "x"), StreamOptions(), chunk)

@@ -13,7 +13,7 @@ from transcriber.worker import capacity
     ("max_latency", "window", "rtf", "jobs"),
     [(20, 5, 0.5, 8), (20, 5, 0.3, 13), (20, 5, 1.0, 4), (20, 5, 5.0, 1), (1, 30, 2.0, 1), (20, 5, 1e-9, 10_000)],
 )
-def test_capacity_is_the_floor_of_the_budget_over_a_jobs_cost_and_at_least_one(
+def test_capacity_is_the_budget_over_a_jobs_cost_at_least_one(
     max_latency: float, window: float, rtf: float, jobs: int
 ) -> None:
     """floor(L_max / (D x RTF)), never less than one job, never an absurd number."""

@@ -152,7 +152,7 @@ def test_a_bad_setting_is_told_before_anything_is_done(monkeypatch, capsys, argu
     )
 
 
-def test_a_user_without_a_home_can_run_everything_but_keep_models(homeless, capsys):
+def test_user_without_a_home_can_do_all_but_keep_models(homeless, capsys):
     """Only `models` needs a place, and says how to give one."""
     assert exits(["--version"], capsys)[0] == 0
     assert main.main(["models", "list"]) == 2
@@ -230,7 +230,7 @@ def test_a_second_signal_ends_the_clean_up_and_more_are_ignored(handlers):
     assert steps == ["cleaned up"]
 
 
-def test_signals_that_interrupt_the_handling_of_each_other_end_the_command(handlers, monkeypatch):
+def test_nested_signals_end_the_command(handlers, monkeypatch):
     """On a busy machine five come before the first is dealt with: each handler begins within the one before."""
     left = iter(range(4))
     monkeypatch.setattr(
@@ -260,7 +260,7 @@ def test_a_cancellation_that_is_swallowed_comes_again(handlers):
     assert interrupts.interruptible(work()) == 130
 
 
-def test_work_that_ends_by_itself_leaves_the_handlers_as_they_were(handlers):
+def test_finished_work_leaves_the_handlers_as_they_were(handlers):
     """And what it raises comes out as it is."""
 
     async def fine() -> None:

@@ -50,7 +50,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_sighup_means_look_again_and_a_closed_terminal_means_stop() -> None:
+def test_closed_terminal_stops_the_daemon_and_a_plain_sighup_not() -> None:
     """Both come as the same signal; which it is, the terminal tells."""
     process, master = run_at_terminal()
     with process:
@@ -61,7 +61,7 @@ def test_sighup_means_look_again_and_a_closed_terminal_means_stop() -> None:
         assert line(process) == "stopped"
 
 
-def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+def test_closed_terminal_stops_nothing_under_nohup() -> None:
     """Who starts it so wants it to stay."""
     process, master = run_at_terminal("nohup")
     with process:

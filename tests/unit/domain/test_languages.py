@@ -90,7 +90,7 @@ def test_a_spelling_is_brought_to_the_code_of_whisper(text: str, code: str) -> N
         "de" + "-x" * 99,
     ],
 )
-def test_what_names_no_language_is_none(text: str) -> None:
+def test_unknown_name_is_no_language(text: str) -> None:
     assert languages.code(text) is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Tally
 
 
-def test_the_first_streams_keep_their_names_and_later_ones_share_one() -> None:
+def test_first_streams_keep_their_names_and_later_share_one() -> None:
     """Names are given out in the order of arrival, for good: a stream never changes its series."""
     tally = Tally()
     named = [f"s{n}" for n in range(NAMED_STREAMS)]
@@ -38,7 +38,7 @@ def test_totals_are_by_key_over_all_streams() -> None:
     assert tally.grand_total() == 9
 
 
-def test_what_the_exporter_reads_does_not_change_under_it() -> None:
+def test_exported_copy_does_not_change_while_counting_goes_on() -> None:
     """`by_stream` is a copy: counting goes on while the exporter works through it."""
     tally = Tally()
     tally.add("a")

@@ -60,7 +60,7 @@ def overview(tallies: Tallies) -> Overview:
     return Overview(tallies)
 
 
-def test_at_the_start_there_is_nothing_to_show_and_nothing_fails(overview: Overview) -> None:
+def test_overview_is_empty_at_the_start_and_does_not_fail(overview: Overview) -> None:
     """No division by nothing: latencies and the worker's share are not known yet."""
     seen = view(overview)
     assert seen["latency"] == {
@@ -74,7 +74,7 @@ def test_at_the_start_there_is_nothing_to_show_and_nothing_fails(overview: Overv
     assert seen["audio"] == {"received": 0, "transcribed": 0, "silent": 0, "gap": {}, "pending": 0}
 
 
-def test_what_was_told_is_shown_newest_first_with_its_bounds_in_seconds(overview: Overview) -> None:
+def test_lines_are_newest_first_with_bounds_in_seconds(overview: Overview) -> None:
     """A final with its latency, suppressed text and a gap with their reasons."""
     overview.add(transcript("train four", SECOND), at=100.0)
     overview.add(

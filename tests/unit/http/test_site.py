@@ -120,7 +120,7 @@ async def test_every_request_gets_its_status(server: HealthServer, method: str, 
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/events"])
-async def test_a_name_that_a_stranger_may_own_gets_nothing(
+async def test_page_is_refused_under_a_strangers_host_name(
     server: HealthServer, path: str, host: str, status: str
 ) -> None:
     """A web page that points its own name at this machine reads no transcripts."""
@@ -148,7 +148,7 @@ async def test_a_viewer_may_stay_longer_than_a_request_may_take(
         assert [(await viewer.view())["state"] for _ in range(10)] == ["ready"] * 10
 
 
-async def test_the_probes_answer_beside_a_full_house(server: HealthServer) -> None:
+async def test_probes_answer_when_every_viewers_place_is_taken(server: HealthServer) -> None:
     """Sixteen viewers and one too many change nothing for the kubelet."""
     looking = [Viewer(server.port) for _ in range(17)]
     for viewer in looking:

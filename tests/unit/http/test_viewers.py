@@ -77,7 +77,7 @@ async def test_one_message_is_made_for_all(stand: Stand, monkeypatch: pytest.Mon
         assert stand.reads <= 2
 
 
-async def test_while_nobody_looks_nothing_is_read(stand: Stand) -> None:
+async def test_figures_are_not_read_while_nobody_looks(stand: Stand) -> None:
     """It ends with the last viewer and begins again with the next."""
     assert stand.reads == 0
     async with Viewer(stand.port) as viewer:
@@ -90,7 +90,7 @@ async def test_while_nobody_looks_nothing_is_read(stand: Stand) -> None:
         assert await viewer.data() in {b"%d x" % reads, b"%d x" % (reads + 1)}
 
 
-async def test_one_viewer_too_many_is_told_so(stand: Stand) -> None:
+async def test_viewer_above_the_limit_gets_503(stand: Stand) -> None:
     """503, and when to come back; there is room again when somebody has gone."""
     async with contextlib.AsyncExitStack() as stack:
         looking = [await stack.enter_async_context(Viewer(stand.port)) for _ in range(MOST)]
@@ -106,7 +106,7 @@ async def test_one_viewer_too_many_is_told_so(stand: Stand) -> None:
             assert welcome.status == "HTTP/1.1 200 OK"
 
 
-async def test_a_viewer_that_takes_nothing_is_dropped_and_holds_one_message_at_most(
+async def test_stalled_viewer_is_dropped_and_holds_one_message_at_most(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old figures are of no use: none is queued behind the one that is on its way. The others see no difference."""
@@ -128,7 +128,7 @@ async def test_a_viewer_that_takes_nothing_is_dropped_and_holds_one_message_at_m
             await viewer.data()
 
 
-async def test_who_comes_back_in_time_stays(stand: Stand) -> None:
+async def test_viewer_that_catches_up_in_time_stays(stand: Stand) -> None:
     """A viewer that was away for less than the limit goes on with the newest figures, the ones between left out."""
     stand.body = b"x" * 50_000
     async with Viewer(stand.port) as dozing, Viewer(stand.port) as viewer, asyncio.timeout(20):
@@ -142,7 +142,7 @@ async def test_who_comes_back_in_time_stays(stand: Stand) -> None:
         assert len(stand.viewers) == 2
 
 
-async def test_closing_waits_for_nobody(stand: Stand) -> None:
+async def test_closing_waits_for_no_viewer(stand: Stand) -> None:
     """Every viewer is cut off at once."""
     async with Viewer(stand.port) as viewer:
         await viewer.data()
@@ -151,7 +151,7 @@ async def test_closing_waits_for_nobody(stand: Stand) -> None:
         assert viewer.reader.at_eof() or viewer.reader.exception() is not None
 
 
-async def test_a_page_that_fails_is_no_more_than_that(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_the_figures_ends_up_in_the_log(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     """An error while the figures are read ends up in the log, not in the daemon; the viewers are let go."""
 
     def fail() -> bytes:

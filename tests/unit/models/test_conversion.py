@@ -35,7 +35,7 @@ def complaint(folder: Path, data: bytes, vocabulary: str = VOCABULARY) -> str:
     return caught.value.reason
 
 
-def test_converted_file_is_a_whole_model_with_the_dimensions_of_the_weights(tmp_path):
+def test_converted_file_is_a_whole_model_of_the_same_dimensions(tmp_path):
     """whisper.cpp could take it; filters and tokens are those of the bundled model, which ends one token earlier."""
     path = converted(tmp_path, whispers.model_bin(WEIGHTS))
     expected = ModelHeader(
@@ -154,7 +154,7 @@ def test_multilingual_vocabulary_may_have_an_empty_token(tmp_path):
         ({"encoder/conv1/weight": np.zeros((WIDTH, 128, 3), np.float16)}, "has 128 mel bands, must have 80"),
     ],
 )
-def test_what_is_no_float16_whisper_is_refused(tmp_path, change, sentence):
+def test_anything_but_a_float16_whisper_is_refused(tmp_path, change, sentence):
     """The sentence names the variable and what it must be."""
     variables = {name: data for name, data in (WEIGHTS | change).items() if data is not None}
     assert complaint(tmp_path, whispers.model_bin(variables)).endswith(sentence)

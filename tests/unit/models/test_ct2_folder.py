@@ -63,7 +63,7 @@ def test_a_damaged_folder_is_refused_with_what_is_wrong(case: str, bundled_folde
     assert reason in caught.value.reason
 
 
-def test_what_is_no_folder_is_told_apart(tmp_path: Path) -> None:
+def test_file_and_missing_path_are_told_apart_from_a_folder(tmp_path: Path) -> None:
     """A file is not a folder, and what is not there is neither."""
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="is not a folder"):

@@ -314,7 +314,7 @@ def test_other_format_is_named_by_its_first_bytes(tmp_path):
     assert complaint(path) == "is not a ggml Whisper file: it starts with b'GGUF' instead of b'lmgg'"
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_missing_and_special_files_are_refused(tmp_path):
     """Missing, a directory, below a file, a pipe that nobody writes to: each is said, and none hangs."""
     assert complaint(tmp_path / "none.bin") == "no such file"
     assert complaint(tmp_path) == "is a directory, not a file"

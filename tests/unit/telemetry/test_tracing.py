@@ -64,7 +64,7 @@ def test_every_window_has_one_span_and_a_dropped_one_says_why(run: Run) -> None:
     assert {s.trace_id.hex() for s in windows(run)} == {CONTEXTS[0][0], CONTEXTS[2][0]}
 
 
-def test_a_windows_span_holds_ingest_queue_decode_and_publish_one_behind_the_other(run: Run) -> None:
+def test_window_span_holds_ingest_queue_decode_and_publish(run: Run) -> None:
     """They fill it from its begin to its end, and take the time that the final tells."""
     body = run.client.of("final")[0]
     span = span_of(run, body["start"])
@@ -193,7 +193,7 @@ def test_the_span_of_a_failed_window_is_an_error_with_its_reason() -> None:
     assert (found.attributes["transcriber.start"], found.attributes["transcriber.end"]) == (1.0, 3.0)
 
 
-def test_without_an_exporter_the_producers_trace_passes_through() -> None:
+def test_trace_of_the_producer_passes_through_without_exporter() -> None:
     """Tracing switched off: the result still names the producer's context, and invents none where there is none."""
     tracing = Tracing(NoOpTracerProvider().get_tracer("test"))
     span = tracing.start(window(SAMPLED))

@@ -20,7 +20,7 @@ def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
     assert pace.rtf == pytest.approx(0.1)
 
 
-def test_a_lasting_change_shows_within_ten_windows_and_an_outlier_fades() -> None:
+def test_pace_follows_a_lasting_change_and_forgets_an_outlier() -> None:
     """Nine tenths of a threefold slowdown in ten windows; a window of ten times the usual cost is history by then."""
     slower = odd = EngineSpeed(1.0, 10.0, 5.0)
     odd = odd.after(10.0, 10.0, 5.0)
@@ -31,7 +31,7 @@ def test_a_lasting_change_shows_within_ten_windows_and_an_outlier_fades() -> Non
     assert 1.0 < odd.expected(10.0) < 1.3
 
 
-def test_the_margin_covers_chance_in_single_jobs_and_in_their_sum() -> None:
+def test_margin_covers_chance_in_single_jobs_and_in_sums() -> None:
     """Sums of 1 to 100 jobs stay below `at_most` nearly always, and it is not far above them."""
     rand, pace = random.Random(5), EngineSpeed(1.0, 1.0, 1.0)
     held = tried = 0
@@ -45,7 +45,7 @@ def test_the_margin_covers_chance_in_single_jobs_and_in_their_sum() -> None:
     assert pace.at_most(100) < 100 * 1.6
 
 
-def test_what_has_been_promised_begins_with_less_to_spare_than_it_was_accepted_with() -> None:
+def test_promised_job_may_begin_with_a_smaller_margin() -> None:
     """At its turn only the window itself is left to foresee: one mean deviation, where three were asked for."""
     admission = AdmissionControl(10.0, EngineSpeed(1.0, 1.0, 1.0, deviation=0.5))
     assert not admission.in_time(7.6, 1.0)
@@ -54,7 +54,7 @@ def test_what_has_been_promised_begins_with_less_to_spare_than_it_was_accepted_w
     assert admission.late(8.6, 1.0)
 
 
-def test_without_noise_there_is_no_margin() -> None:
+def test_margin_is_zero_without_noise() -> None:
     """What always takes the same is promised to the second."""
     pace = EngineSpeed(0.5, 2.0, 1.0)
     for _ in range(50):
@@ -62,7 +62,7 @@ def test_without_noise_there_is_no_margin() -> None:
     assert pace.at_most(20.0) == pytest.approx(pace.expected(20.0)) == pytest.approx(5.0)
 
 
-def test_a_job_is_in_time_until_its_wait_and_its_work_fill_the_promise() -> None:
+def test_job_is_in_time_until_wait_and_work_fill_the_promise() -> None:
     """L_max bounds waiting and processing together."""
     admission = AdmissionControl(10.0, EngineSpeed(1.0, 1.0, 1.0))
     assert admission.in_time(0.0, 10.0)
@@ -72,7 +72,7 @@ def test_a_job_is_in_time_until_its_wait_and_its_work_fill_the_promise() -> None
     assert admission.late(9.1, 1.0)
 
 
-def test_when_no_job_can_be_in_time_it_is_tried_as_long_as_its_own_time_is_not_over() -> None:
+def test_hopeless_job_is_tried_until_its_own_time_is_over() -> None:
     """A job that nobody can finish in time still tells how slow the engine is."""
     admission = AdmissionControl(2.0, EngineSpeed(5.0, 1.0, 1.0))
     assert not admission.in_time(0.0, 1.0)

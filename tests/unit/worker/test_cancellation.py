@@ -7,7 +7,7 @@ from contextlib import suppress
 from transcriber.worker.cancellation import Stop
 
 
-def test_a_request_is_told_to_whoever_listens_and_stays() -> None:
+def test_request_reaches_its_listener_and_stays() -> None:
     """Nothing is told before; the answer changes once."""
     stop, told = Stop(), list[bool]()
     with stop.told(lambda: told.append(stop())):
@@ -16,7 +16,7 @@ def test_a_request_is_told_to_whoever_listens_and_stays() -> None:
     assert (stop(), told) == (True, [True])
 
 
-def test_a_request_from_before_is_told_at_once() -> None:
+def test_earlier_request_reaches_a_new_listener_at_once() -> None:
     """A pass that begins late is stopped all the same."""
     stop, told = Stop(), list[bool]()
     stop.ask()
@@ -24,7 +24,7 @@ def test_a_request_from_before_is_told_at_once() -> None:
         assert told == [True]
 
 
-def test_nobody_is_told_behind_the_end() -> None:
+def test_listener_hears_nothing_after_the_pass() -> None:
     """The pass is over, whatever ended it."""
     stop, told = Stop(), list[bool]()
     with suppress(ZeroDivisionError), stop.told(lambda: told.append(stop())):

@@ -66,7 +66,7 @@ def test_only_the_bundled_model_is_fitted_tightly() -> None:
     assert fit_for(replace(tiny, n_mels=128)) is Fit.FULL
 
 
-def test_models_of_thirty_seconds_get_longer_windows_while_the_promise_allows() -> None:
+def test_windows_of_30_s_models_grow_with_the_promise() -> None:
     """A window may be as long as its text may take, 15 s at most; the bundled model keeps its five."""
     assert cutting_for(Fit.TIGHT, 20.0) == (5.0, 0.48)
     assert [cutting_for(Fit.ROOMY, latency).window for latency in (2.0, 10.0, 20.0)] == [5.0, 10.0, 15.0]

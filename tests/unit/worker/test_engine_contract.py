@@ -99,7 +99,7 @@ def test_a_window_shorter_than_a_frame_is_decoded(engine: Engine, length: int) -
         assert segment.end <= length
 
 
-def test_what_can_be_stopped_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:
+def test_stoppable_pass_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:
     """The bindings' parameters and the callbacks that hold them would otherwise be there for ever."""
     stop = Stop()
     engine.transcribe(utterance(heldout, 2), None, stop)

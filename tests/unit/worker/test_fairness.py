@@ -53,7 +53,7 @@ def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2, max_size=6))
-def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(sizes: list[list[int]]) -> None:
+def test_waiting_streams_get_equal_work_whatever_the_job_sizes(sizes: list[list[int]]) -> None:
     """While two streams both wait, the work that they were given differs by less than three of the largest job."""
     turns = FairQueue()
     left = {f"s{i}": deque(works) for i, works in enumerate(sizes)}
@@ -69,7 +69,7 @@ def test_streams_that_wait_get_the_same_work_whatever_the_size_of_their_jobs(siz
             assert max(given_out[s] for s in left) - min(given_out[s] for s in left) < 3 * largest
 
 
-def test_a_second_job_does_not_come_before_those_that_waited_already() -> None:
+def test_second_job_does_not_overtake_those_already_waiting() -> None:
     """Small enough for its stream's turn, it would make them late that were promised their time without it."""
     turns = FairQueue()
     put(turns, "large", 4)  # a turn has room for so much from now on
@@ -110,7 +110,7 @@ def served_until(turns: FairQueue, wanted: Job) -> float:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.integers(0, 5), st.integers(1, 9))
-def test_what_is_served_before_a_job_is_foreseen(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
+def test_forecast_is_close_to_the_work_served_first(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
     """Off by less than a quantum and a job for each other stream, and never more than all that waits."""
     turns = FairQueue()
     for number, size in waiting:
@@ -124,7 +124,7 @@ def test_what_is_served_before_a_job_is_foreseen(waiting: list[tuple[int, int]],
     assert abs(served - foreseen) <= others * 2 * largest
 
 
-def test_a_stream_with_the_most_is_not_foreseen_to_wait_for_more_than_there_is() -> None:
+def test_forecast_never_exceeds_the_work_that_waits() -> None:
     """Exact where it matters: for the newest job of the fullest stream, everything comes first."""
     turns = FairQueue()
     for stream, jobs in (("a", 9), ("b", 3), ("c", 1)):
@@ -135,7 +135,7 @@ def test_a_stream_with_the_most_is_not_foreseen_to_wait_for_more_than_there_is()
     assert turns.served_first("new", 2) == 2 + 4 + 4 + 2
 
 
-def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to_come() -> None:
+def test_forecast_counts_newcomers_that_overtake_a_deep_stream() -> None:
     """Forty others bring one job a round: the tenth job of a stream is ten rounds away, not one."""
     turns, order = FairQueue(), random.Random(1)
     others = [f"s{n}" for n in range(40)]
@@ -161,7 +161,7 @@ def test_who_needs_several_turns_is_foreseen_to_be_overtaken_by_what_is_still_to
     assert served > 5 * present
 
 
-def test_what_exceeds_a_turn_by_a_little_is_foreseen_to_wait_for_a_whole_round() -> None:
+def test_forecast_adds_a_round_for_work_just_over_a_turn() -> None:
     """Forty others bring the next job as soon as one is served; a turn has room for 4, and 3 and 2 are too much."""
     turns = FairQueue()
     for n in range(40):

@@ -82,7 +82,7 @@ def test_a_sign_off_over_music_is_held_back() -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("Thank you.", 1.5), ("Right.", 9.0)])
-def test_what_another_pass_may_prove_wrong_is_decoded_again(text: str, seconds: float) -> None:
+def test_sign_off_and_scant_text_are_decoded_again(text: str, seconds: float) -> None:
     """A sign-off, and next to nothing for much voice; once is enough."""
     said = decoded(segment(text))
     assert hallucinations.doubtful(said, window(seconds))
@@ -92,7 +92,7 @@ def test_what_another_pass_may_prove_wrong_is_decoded_again(text: str, seconds: 
     )
 
 
-def test_what_several_passes_are_hardly_sure_of_is_held_back() -> None:
+def test_text_unsure_in_several_passes_is_held_back() -> None:
     """One pass alone may mumble; when the next one is no surer, the words are not worth having."""
     mumbled = decoded(segment("i just", 0.15))
     assert hallucinations.very_unsure(mumbled)
@@ -143,7 +143,7 @@ def test_names_of_sounds_are_held_back(text: str) -> None:
     assert not hallucinations.doubtful(named, window())
 
 
-def test_words_beside_the_name_of_a_sound_stay() -> None:
+def test_words_next_to_the_name_of_a_sound_stay() -> None:
     """Text and words lose the sound alone."""
     outcome = hallucinations.review(window(), decoded(segment("(door slams) who is there [music playing]")), "m")
     assert outcome.text == "who is there"
@@ -151,7 +151,7 @@ def test_words_beside_the_name_of_a_sound_stay() -> None:
     assert [h.segment.text for h in outcome.held_back] == ["(door slams)", "[music playing]"]
 
 
-def test_a_segment_without_time_that_says_the_same_as_the_one_before_goes() -> None:
+def test_segment_without_time_that_repeats_the_last_is_dropped() -> None:
     """A loop's tail: equal neighbours of zero length."""
     said, again = segment("a thin stripe", start=0, end=9000), segment("a thin stripe", start=9000, end=9000)
     outcome = hallucinations.review(window(), decoded(said, again), "m")

@@ -66,7 +66,7 @@ def test_an_idle_worker_is_taken_over_at_once() -> None:
     assert queue.capacity == 3
 
 
-def test_what_waits_is_finished_by_the_engine_that_it_was_promised_at() -> None:
+def test_waiting_jobs_are_finished_by_the_engine_they_came_to() -> None:
     """Two jobs from before, one that came meanwhile: the change is between the second and the third."""
     clock = Clock()
     queue = JobQueue(5, clock=clock)
@@ -103,7 +103,7 @@ def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
     assert found == [1, 2, 3]
 
 
-def test_what_comes_meanwhile_must_be_in_time_at_both_speeds() -> None:
+def test_new_jobs_must_be_in_time_at_both_speeds() -> None:
     """0.1 s a window now, 1 s a window then, 3 s allowed: what is here costs little, what comes costs more."""
     clock = Clock()
     queue = JobQueue(100, AdmissionControl(3.0, EngineSpeed(0.1, 16_000.0, 1.0)), clock=clock)
@@ -143,7 +143,7 @@ def test_a_closed_queue_keeps_its_engine() -> None:
     assert not queue.announce(PendingHandover(1, EngineSpeed(), float, lambda: None))
 
 
-def test_streams_keep_their_order_when_work_is_counted_anew() -> None:
+def test_streams_keep_their_order_when_work_is_counted_again() -> None:
     """Five windows that came while one from before was running; each weighs twice as much for the other engine."""
     queue = JobQueue(10, clock=Clock())
     queue.try_put(job(9, -1.0))
@@ -161,7 +161,7 @@ def test_streams_keep_their_order_when_work_is_counted_anew() -> None:
     assert found == ["a", "b", "a", "b", "a"]
 
 
-async def test_the_next_window_is_decoded_by_the_other_engine_and_the_one_before_is_closed() -> None:
+async def test_new_engine_takes_the_next_window_and_the_old_is_closed() -> None:
     """While it is loaded, windows go on being decoded; its measured pace is the promise from then on."""
     one, other, done = Other(0.0), Other(0.02), Collector()
     one.model = "one"
@@ -237,7 +237,7 @@ async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
     queue.close()
 
 
-async def test_giving_up_while_the_queue_is_finished_leaves_the_old_engine_at_work() -> None:
+async def test_giving_up_before_the_change_keeps_the_old_engine() -> None:
     """The other one is ready and waits for a window from before: it never takes over."""
     one, other, done = Other(0.0, math.inf, 0.0), Other(0.0), Collector()
     one.model = "one"

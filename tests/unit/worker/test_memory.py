@@ -31,7 +31,7 @@ def meminfo(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_containers_limit_counts_without_the_files_that_it_has_read(tmp_path: Path, meminfo: Path) -> None:
+def test_container_limit_leaves_out_files_that_were_read(tmp_path: Path, meminfo: Path) -> None:
     """cgroup v2: 1 GB allowed, 900 MB used, 400 MB of which are a file's that nobody reads any more."""
     stat = "anon 500000000\nfile 400000000\ninactive_file 400000000\nactive_file 0\n"
     cgroup = written(tmp_path, memory_DOT_max="1000000000\n", memory_DOT_current="900000000\n", memory_DOT_stat=stat)
@@ -49,7 +49,7 @@ def test_the_older_cgroups_are_read_too(tmp_path: Path, meminfo: Path) -> None:
     assert memory.available(cgroup, meminfo) == 0
 
 
-def test_without_a_limit_the_hosts_memory_counts(tmp_path: Path, meminfo: Path) -> None:
+def test_memory_of_the_host_counts_without_a_limit(tmp_path: Path, meminfo: Path) -> None:
     """No cgroup, "max", or a limit that is more than the host has."""
     assert memory.available(tmp_path / "none", meminfo) == HOST
     cgroup = written(tmp_path / "max", memory_DOT_max="max\n", memory_DOT_current="5\n", memory_DOT_stat="")
@@ -58,7 +58,7 @@ def test_without_a_limit_the_hosts_memory_counts(tmp_path: Path, meminfo: Path) 
     assert memory.available(cgroup, meminfo) == HOST
 
 
-def test_where_nothing_can_be_read_nothing_is_known(tmp_path: Path) -> None:
+def test_available_memory_is_unknown_without_its_files(tmp_path: Path) -> None:
     """Another operating system."""
     assert memory.available(tmp_path, tmp_path / "none") is None
 
@@ -82,7 +82,7 @@ print(*used)
 """
 
 
-def test_the_need_is_not_less_than_what_is_used_and_closing_gives_it_back() -> None:
+def test_need_covers_the_memory_used_and_closing_frees_it() -> None:
     """Really loaded and run at full context, and really free again, time after time."""
     path = store.bundled_model_path()
     need = memory.needed(check_model_file(path), path.stat().st_size)

@@ -7,7 +7,7 @@ import threading
 from transcriber.worker.one_thread import one_thread
 
 
-async def test_every_call_comes_from_one_thread_which_is_gone_at_the_end() -> None:
+async def test_calls_share_one_thread_that_is_gone_at_the_end() -> None:
     """`asyncio.to_thread` takes another one whenever the last one has not gone idle yet."""
     with one_thread() as call:
         callers = {await call(threading.current_thread) for _ in range(200)}

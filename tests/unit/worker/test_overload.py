@@ -147,7 +147,7 @@ def test_below_capacity_nothing_is_lost(streams: int) -> None:
 
 @pytest.mark.parametrize("load", [1.2, 2.0, 5.0])
 @pytest.mark.parametrize("streams", [1, 10, 300])
-def test_in_lasting_overload_the_engine_is_always_busy_and_never_late(streams: int, load: float) -> None:
+def test_engine_is_always_busy_and_never_late_in_overload(streams: int, load: float) -> None:
     """What is decoded is in time, the engine works all the time, and hardly any of it is for nothing."""
     worker = Worker()
     worker.run(speech(even(load, streams)), 300)
@@ -171,7 +171,7 @@ def test_overload_does_not_swing(streams: int, load: float) -> None:
 
 
 @pytest.mark.parametrize("streams", [1, 10, 300])
-def test_an_engine_that_becomes_three_times_slower_is_late_for_ten_seconds_at_most(streams: int) -> None:
+def test_slowed_engine_is_late_for_ten_seconds_at_most(streams: int) -> None:
     """The estimate catches up, and what is accepted then is done in time; of the rest little is decoded in vain."""
     worker = Worker(slowness=lambda now: 3.0 if now >= 100 else 1.0)
     worker.run(speech(even(2.0, streams)), 300)
@@ -182,7 +182,7 @@ def test_an_engine_that_becomes_three_times_slower_is_late_for_ten_seconds_at_mo
     assert worker.count("late") < 5
 
 
-def test_what_cannot_be_in_time_any_more_is_told_when_that_is_known() -> None:
+def test_hopeless_windows_are_dropped_once_that_is_known() -> None:
     """Not when its stream's turn comes: a gap is no later than a window that is in the engine at that moment."""
     worker = Worker(slowness=lambda now: 10.0 if now >= 100 else 1.0)
     worker.run(speech(even(2.0, 10)), 300)
@@ -216,7 +216,7 @@ def test_an_engine_that_becomes_faster_is_used_again() -> None:
     assert worker.count("refused", "pushed_out", "dropped", "late", since=100 + L_MAX) == 0
 
 
-def test_while_no_window_can_be_in_time_one_at_a_time_is_tried() -> None:
+def test_far_too_slow_engine_is_tried_with_one_window_at_a_time() -> None:
     """An engine that is far too slow for a while is found out to be well again."""
     worker = Worker(slowness=lambda now: 200.0 if 50 <= now < 150 else 1.0)
     worker.run(speech(even(0.5, 10)), 400)
@@ -226,7 +226,7 @@ def test_while_no_window_can_be_in_time_one_at_a_time_is_tried() -> None:
 
 
 @pytest.mark.parametrize("flood", [2.0, 20.0])
-def test_a_flooding_stream_loses_its_own_windows_and_nobody_elses(flood: float) -> None:
+def test_flooding_stream_loses_only_its_own_windows(flood: float) -> None:
     """Forty modest streams beside a flood: all of theirs is done, soon; the flood gets what they leave."""
     worker = Worker()
     worker.run(speech({"flood": flood, **{f"modest{n}": 0.5 / 40 for n in range(40)}}), 300)

@@ -99,7 +99,7 @@ def test_a_waiting_consumer_is_woken_by_a_put_and_by_a_close() -> None:
     assert taken[1] is None
 
 
-def test_in_a_full_queue_a_flooding_stream_gives_up_its_newest_job() -> None:
+def test_full_queue_evicts_the_newest_job_of_a_flooding_stream() -> None:
     """A stream that holds less gets its share; what is pushed out is told at once, exactly once, and why."""
     told: list[Outcome] = []
     queue = JobQueue(4, clock=lambda: 7.0)
@@ -154,7 +154,7 @@ def test_the_running_job_counts_as_held_by_its_stream() -> None:
     assert sequences(queue) == [2]
 
 
-def test_a_job_that_would_be_late_is_refused_and_one_that_would_not_is_taken() -> None:
+def test_job_is_refused_exactly_when_it_would_be_late() -> None:
     """Seconds, not places: windows of 1 s each against a promise of 3.5 s, the running one's rest included."""
     now = [0.0]
     queue = JobQueue(100, AdmissionControl(3.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
@@ -190,7 +190,7 @@ def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
     assert queue.try_put(job(1))
 
 
-def test_the_expected_wait_is_what_is_left_of_the_running_job_and_what_is_served_first() -> None:
+def test_expected_wait_is_the_running_rest_and_work_served_first() -> None:
     """Status tells what the next window of the stream would wait for."""
     now = [0.0]
     queue = JobQueue(100, AdmissionControl(60.0, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
@@ -244,7 +244,7 @@ def test_partials_have_no_place_in_the_capacity() -> None:
     assert queue.depth == 1
 
 
-def test_a_newer_partial_takes_the_older_ones_turn_and_streams_take_turns() -> None:
+def test_newer_partial_takes_the_turn_of_the_older_one() -> None:
     """One look a stream; who asks most often is not served most often."""
     queue = JobQueue(1)
     for n, stream in enumerate("abaaca"):
@@ -295,7 +295,7 @@ def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
     assert taken[0].window.sequence == 5
 
 
-def test_what_gives_way_is_asked_to_end_when_a_window_comes() -> None:
+def test_interruptible_work_is_asked_to_end_when_a_window_comes() -> None:
     """At once when one waits or runs already; not by a look at an open window, not when it has ended before."""
     queue = JobQueue(3)
     with queue.giving_way() as earlier:

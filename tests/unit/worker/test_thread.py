@@ -21,7 +21,7 @@ from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
 
-async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop() -> None:
+async def test_jobs_run_in_order_on_one_thread_and_end_on_the_loop() -> None:
     """First in, first out; the engine never sees a second thread; outcomes arrive on the event loop's thread."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine)
@@ -37,7 +37,7 @@ async def test_jobs_are_decoded_in_order_on_one_thread_and_delivered_on_the_loop
         await thread.finished.wait()
 
 
-async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_given_back_once_no_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the last of three jobs that waited together; a fourth comes too soon after that."""
     given_back: list[int] = []
     once = threading.Event()
@@ -62,7 +62,7 @@ async def test_memory_is_given_back_when_nobody_waits_and_not_after_every_job(mo
     assert given_back == [3]
 
 
-async def test_a_failing_window_becomes_an_engine_error_and_the_next_one_is_decoded() -> None:
+async def test_failing_window_does_not_stop_the_next_one() -> None:
     """One bad window costs one window; its text says what happened."""
     engine, done = Scripted(0.0, EngineError("whisper_full returned -6"), MemoryError("out of it"), 0.0), Collector()
     _, queue = await started(engine)
@@ -106,7 +106,7 @@ async def test_a_job_that_would_be_late_is_not_decoded() -> None:
     queue.close()
 
 
-async def test_when_no_job_can_be_in_time_one_is_still_tried() -> None:
+async def test_hopeless_job_is_tried_when_none_can_be_in_time() -> None:
     """A spell of slowness must not stop the measurement that tells when it is over."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine, max_latency=0.5)
@@ -141,7 +141,7 @@ async def test_a_given_rtf_is_taken_and_the_engine_still_warmed_up() -> None:
     queue.close()
 
 
-async def test_a_load_that_fails_is_reported_to_who_started_it() -> None:
+async def test_failed_load_is_reported_to_its_caller() -> None:
     """The cause of a failed start arrives as itself; anything unforeseen as an EngineError."""
 
     def fails() -> Scripted:
@@ -190,7 +190,7 @@ async def test_a_start_that_was_cancelled_is_not_reported_to_anybody() -> None:
     assert errors == []
 
 
-async def test_a_window_that_would_hold_the_thread_is_stopped_at_its_deadline() -> None:
+async def test_stuck_window_is_stopped_at_its_deadline() -> None:
     """After L_max nobody may have its text: it becomes a gap, its time is known, and the next one is decoded."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine, max_latency=0.2)
@@ -204,7 +204,7 @@ async def test_a_window_that_would_hold_the_thread_is_stopped_at_its_deadline() 
     queue.close()
 
 
-async def test_a_partial_is_decoded_when_the_thread_is_idle_and_counts_in_a_pace_of_its_own() -> None:
+async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
     """Its outcome is delivered like any other; what windows take is not told by it."""
     engine, done = Scripted(0.0, 0.05), Collector()
     thread, queue = await started(engine)
@@ -300,7 +300,7 @@ async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None
 
 
 @pytest.mark.parametrize(("rtf", "passes"), [(0.1, 2), (1.2, 1)])
-async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_time(rtf: float, passes: int) -> None:
+async def test_second_pass_needs_waiting_windows_to_stay_in_time(rtf: float, passes: int) -> None:
     """The second pass takes two units of work; those that wait were promised theirs."""
     engine, done = Scripted(0.0), Collector()
     engine.confidences[0] = 0.2
@@ -314,7 +314,7 @@ async def test_a_window_is_decoded_again_while_others_wait_only_if_they_stay_in_
     queue.close()
 
 
-async def test_second_passes_are_part_of_what_a_window_is_expected_to_take() -> None:
+async def test_second_passes_count_in_the_expected_pace() -> None:
     """Windows that wait are weighed with one pass each: the pace has to know that some need two."""
     engine, done = Scripted(0.0, 0.02), Collector()
     engine.confidences = [0.2, 0.9, 0.9]

@@ -51,7 +51,7 @@ def text(engine: WhisperCppEngine, samples: np.ndarray) -> str:
         (300, True, False),
     ],
 )
-def test_flash_attention_is_used_only_at_contexts_that_it_gets_right(
+def test_flash_attention_is_used_only_at_contexts_it_gets_right(
     audio_ctx: int | Fit | None, use_gpu: bool, flash: bool
 ) -> None:
     """It pads keys to a multiple of 256 and attends to the padding."""
@@ -86,7 +86,7 @@ def _asked_before() -> Stop:
 
 
 @pytest.mark.parametrize("make", [_asked_before, _AskedWithin])
-def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
+def test_stopped_pass_does_not_change_the_next_one(
     engine: WhisperCppEngine, heldout: Speech, make: Callable[[], Stop]
 ) -> None:
     """Before it begins, or while it runs; the next pass gives what it always gave."""
@@ -98,9 +98,7 @@ def test_a_pass_that_is_told_to_stop_stops_and_leaves_nothing_behind(
     assert engine.transcribe(samples, None) == first
 
 
-def test_the_question_whether_to_stop_takes_the_gil_only_when_the_answer_is_yes(
-    engine: WhisperCppEngine, heldout: Speech
-) -> None:
+def test_stop_check_takes_the_gil_only_when_asked_to_stop(engine: WhisperCppEngine, heldout: Speech) -> None:
     """Beside a busy event loop a thread that wants the GIL waits: a pass that nobody stops does not ask for it."""
 
     class Counting(Stop):
@@ -133,7 +131,7 @@ def test_the_work_of_a_later_attempt_is_never_guessed_too_low() -> None:
     assert full.work(samples, attempt=2) == full.work(samples)
 
 
-def test_a_pass_that_says_more_than_there_is_time_for_is_ended(heldout: Speech) -> None:
+def test_pass_with_more_tokens_than_time_is_ended(heldout: Speech) -> None:
     """Eight tokens a second and eight more: five seconds of speech given as half a second have many too many."""
     samples = heldout.cut(1, 3).samples[: 8 * 16_000]
     whole = load().transcribe(samples, None)
