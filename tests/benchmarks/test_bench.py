@@ -1,4 +1,4 @@
-"""Every benchmark for a moment on the bundled model; its figures must make sense, not be fast."""
+"""Each benchmark runs for a moment on the bundled model. Its figures must make sense, not be fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks_run import bench, check_frame
 
 
 def test_engine_compares_plain_decoding_with_the_daemons(tmp_path: Path) -> None:
-    """CPU and words of each way, and ratios that are quotients of these figures."""
+    """Each way has its CPU time and word errors. The ratios are quotients of these figures."""
     found, out = bench(tmp_path, "engine", "--seconds", "4", "--threads", "1")
     check_frame(found, "engine")
     for name, recording in found["figures"]["recordings"].items():
@@ -28,7 +28,7 @@ def test_engine_compares_plain_decoding_with_the_daemons(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_engine_with_random_weights_says_so_and_knows_no_words(tmp_path: Path) -> None:
-    """Nobody takes its figures for a real model's, and there is no error rate."""
+    """Nobody can take its figures for those of a real model, and there is no error rate."""
     found, out = bench(tmp_path, "engine", "--random-weights", "tiny", "--seconds", "1", "--threads", "1")
     assert "note: the model has random weights in the size of tiny" in out
     assert found["settings"]["model"] == "random-weights-tiny"
@@ -37,7 +37,7 @@ def test_engine_with_random_weights_says_so_and_knows_no_words(tmp_path: Path) -
 
 
 def test_ingest_measures_daemon_and_floor_on_the_same_messages(tmp_path: Path) -> None:
-    """Every message counted, none lost, and the ratio that of the two figures."""
+    """Every message is counted and none is lost. The ratio is that of the two figures."""
     found, out = bench(tmp_path, "ingest", "--seconds", "2", "--streams", "5", "--chunk-ms", "100", "40")
     check_frame(found, "ingest")
     assert [f["chunk_ms"] for f in found["figures"]["loads"]] == [100, 40]
@@ -96,7 +96,7 @@ def test_overload_accounts_for_every_window(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fairness_plays_streams_with_and_without_a_flood(tmp_path: Path) -> None:
-    """Every utterance of theirs has its text both times, and the flood was one."""
+    """Every utterance of the ordinary streams has its text both times, and the flood was one."""
     found, _ = bench(tmp_path, "fairness", "--seconds", "14", "--streams", "2", "--flood", "10", "--threads", "1")
     check_frame(found, "fairness")
     alone, crowded, flood = found["figures"]["loads"]
@@ -108,7 +108,7 @@ def test_fairness_plays_streams_with_and_without_a_flood(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_durable_compares_a_backlog_with_live_audio(tmp_path: Path) -> None:
-    """The same audio both ways, and ratios that are quotients of the figures."""
+    """The same audio takes both ways. The ratios are quotients of the figures."""
     found, _ = bench(tmp_path, "durable", "--seconds", "20", "--threads", "1")
     check_frame(found, "durable")
     live, stored = found["figures"]["live"], found["figures"]["durable"]
@@ -138,7 +138,7 @@ def test_bad_options_are_refused_by_their_name(
 
 @pytest.mark.slow
 def test_recovery_reports_windows_late_after_others_took_cpu(tmp_path: Path) -> None:
-    """Whatever the machine does: no final is later than L_max, and what was late is a gap."""
+    """No final is later than L_max, whatever the machine does. What was late is a gap."""
     found, _ = bench(tmp_path, "recovery", "--seconds", "10", "--hogs", "2", "--threads", "1")
     check_frame(found, "recovery")
     assert found["settings"]["hogs"] == 2

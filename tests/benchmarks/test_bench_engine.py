@@ -1,4 +1,4 @@
-"""`benchmarks engine` on somebody's own speech, and beside other programs."""
+"""`benchmarks engine` on the user's own speech, and in comparison with other programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server(tmp_path: Path) -> Path:
 
 
 def test_every_way_decodes_the_same_speech(folder: Path, server: Path, tmp_path: Path) -> None:
-    """Each recording as it is, and followed by as much silence; errors are counted in what the server says too."""
+    """Each recording is decoded as it is and followed by as much silence. The server's errors are counted too."""
     arguments = ("--speech", str(folder), "--seconds", "2.5", "--threads", "1", "--whisper-server", str(server))
     found, out = bench(tmp_path, "engine", *arguments)
     check_frame(found, "engine")

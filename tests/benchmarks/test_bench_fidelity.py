@@ -23,7 +23,7 @@ ROW["channels"] = 1
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Utterances of the bundled recording at two rates, in stereo, in "another language"; and silence."""
+    """Utterances of the bundled recording at two rates, in stereo, in "another language", and silence."""
     material = speech.recording()
     rows: list[dict[str, Any]] = []
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_fidelity_compares_the_daemon_with_whole_recordings(folder: Path, tmp_path: Path) -> None:
-    """Every recording is heard both ways; the model knows English only, and what it makes of it has few errors."""
+    """Every recording is decoded both ways. The model knows English only, and makes few errors in it."""
     found, out = bench(tmp_path, "fidelity", "--speech", str(folder), "--threads", "1")
     check_frame(found, "fidelity")
     assert set(found["figures"]["kinds"]) == {"clean", "spont", "nonspeech"}
@@ -76,7 +76,7 @@ def said(folder: Path, kind: str) -> list[str]:
 
 
 def test_quick_look_takes_some_kinds_some_files_and_one_way(folder: Path, tmp_path: Path) -> None:
-    """--kinds, --most and --no-whole leave the rest out."""
+    """`--kinds`, `--most` and `--no-whole` leave the rest out."""
     arguments = ("--kinds", "spont,nonspeech", "--most", "1", "--no-whole", "--threads", "1")
     found, out = bench(tmp_path, "fidelity", "--speech", str(folder), *arguments)
     assert [(r["file"], r["whole"]) for r in found["figures"]["recordings"]] == [("2.flac", None), ("4.flac", None)]
@@ -86,7 +86,7 @@ def test_quick_look_takes_some_kinds_some_files_and_one_way(folder: Path, tmp_pa
 
 
 def test_unknown_kinds_and_foreign_languages_alone_are_refused(folder: Path, tmp_path: Path) -> None:
-    """The message says what there is."""
+    """The message names the kinds that exist, or says what the model lacks."""
     arguments = ("fidelity", "--speech", str(folder), "--threads", "1", "--kinds")
     _, err = bench(tmp_path, *arguments, "clean,loud", code=3)
     assert "--kinds loud: there is no such kind; there are clean, lang-de, nonspeech, spont" in err
@@ -118,7 +118,7 @@ def test_unknown_kinds_and_foreign_languages_alone_are_refused(folder: Path, tmp
     ],
 )
 def test_a_bad_manifest_is_refused_by_file_row_and_key(tmp_path: Path, text: object, complaint: str) -> None:
-    """One clear sentence."""
+    """The error is one clear sentence."""
     soundfile.write(tmp_path / "a.flac", np.zeros(16_000), 16_000)
     if text is not None:
         (tmp_path / "manifest.json").write_text(text if isinstance(text, str) else json.dumps(text))
@@ -137,7 +137,7 @@ def test_a_row_without_a_language_is_english(tmp_path: Path) -> None:
 
 
 def test_english_speech_comes_from_all_kinds_in_turn(folder: Path) -> None:
-    """The first of each kind, then the second, until there is enough; nothing that says nothing."""
+    """The first file of each kind comes, then the second, until there is enough. Files without words are left out."""
     rows = manifest.read(folder)
     assert [row.path.name for row in manifest.english_speech(rows, 1000)] == ["0.flac", "2.flac", "1.flac", "3.flac"]
     assert [row.path.name for row in manifest.english_speech(rows, 0.1)] == ["0.flac"]
@@ -156,12 +156,12 @@ def test_english_speech_comes_from_all_kinds_in_turn(folder: Path) -> None:
     ],
 )
 def test_errors_are_counted_after_normalisation(said: str, heard: str, language: str, errors: Errors) -> None:
-    """Numbers, spelling, punctuation and brackets cost nothing in English; letters count where there are no spaces."""
+    """Numbers, spelling, punctuation and brackets cost nothing in English. Without spaces, letters count."""
     assert Scorer().errors(said, heard, language) == errors
 
 
 def test_runaway_text_shows_in_the_fastest_rate(folder: Path) -> None:
-    """Words a second of window, per recording and over a kind; and gaps are added up."""
+    """The rate is in words per second of window, for a recording and for a kind. Gaps are added up."""
     scorer, (row, *_) = Scorer(), manifest.read(folder)
     final = {"type": "final", "sequence": 1, "start": 0.0, "end": 2.0, "text": "no " * 100}
     held = {"type": "suppressed", "text": "thank you"}
@@ -175,7 +175,7 @@ def test_runaway_text_shows_in_the_fastest_rate(folder: Path) -> None:
 
 
 def test_missing_dependency_group_is_an_error_with_its_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And names what is missing."""
+    """The error names the missing package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
     with pytest.raises(CannotStart, match=r"need whisper_normalizer.*: pip install --group bench brings it"):
         Scorer()

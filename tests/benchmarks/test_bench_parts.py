@@ -30,7 +30,7 @@ from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
 
 def test_half_of_the_half_silent_material_is_silence() -> None:
-    """Its utterances, with the margin that is kept around them, are as long as its pauses."""
+    """Its utterances, with the margin around them, are as long as its pauses."""
     material = speech.half_silent(20)
     spoken = sum(u.end - u.start + 0.2 for u in material.utterances)
     assert material.seconds >= 20
@@ -38,7 +38,7 @@ def test_half_of_the_half_silent_material_is_silence() -> None:
 
 
 def test_material_has_its_utterances_where_it_says(demo_speech: Speech) -> None:
-    """Utterances stand where they are said to: as loud as in the recording, and the pauses as quiet."""
+    """The utterances are as loud as in the recording, and the pauses as quiet."""
     for material in (speech.half_silent(8), speech.speech_alone(40)):
         assert material.words.startswith(demo_speech.rows[0]["words"])
         for u, row in zip(material.utterances, demo_speech.rows * 2, strict=False):
@@ -50,13 +50,13 @@ def test_material_has_its_utterances_where_it_says(demo_speech: Speech) -> None:
 
 
 def test_windows_are_the_daemons_own(demo_speech: Speech) -> None:
-    """One for each utterance of the recording."""
+    """There is one window for each utterance of the recording."""
     windows = speech.windows(speech.recording(), StreamOptions())
     assert len(windows) == len(demo_speech.rows)
 
 
 def test_lengthened_material_adds_background_only() -> None:
-    """The end is as quiet as the pauses; nothing is cut off."""
+    """The end is as quiet as the pauses, and nothing is cut off."""
     source = speech.recording()
     longer = speech.lengthened(source, source.seconds + 5)
     assert longer.seconds == pytest.approx(source.seconds + 5)
@@ -65,7 +65,7 @@ def test_lengthened_material_adds_background_only() -> None:
 
 
 def test_material_at_another_rate_is_as_long_and_as_loud() -> None:
-    """What is said where does not change; at its own rate nothing does."""
+    """Utterances stay where they are. At its own rate the material does not change."""
     source = speech.recording()
     assert speech.resampled(source, source.rate) is source
     low = speech.resampled(source, 16_000)
@@ -76,7 +76,7 @@ def test_material_at_another_rate_is_as_long_and_as_loud() -> None:
 
 
 def test_plan_knows_which_utterance_is_where() -> None:
-    """Utterances that a stream begins or ends in the middle of are not counted; the cycle repeats."""
+    """An utterance in which a stream begins or ends does not count. The cycle repeats."""
     plan = Plan(prefix="p", streams=2, seconds=25.0, chunk_ms=100, cycle=10.0)
     assert Plan.parse(str(plan)) == plan
     said = speech.Utterance(2.0, 4.0, "x")
@@ -93,7 +93,7 @@ def test_plan_knows_which_utterance_is_where() -> None:
 
 @pytest.mark.parametrize("nap", [0.001, 0.02])
 async def test_no_chunk_goes_out_before_it_was_recorded(nats_server: NatsServer, nap: float) -> None:
-    """What comes due while the generator pauses goes out late: early, it would make text look sooner than it is."""
+    """Chunks that fall due in a pause of the generator go out late. Early ones would make text look too fast."""
     connection = Connection(settings.load({"NATS_URL": nats_server.url}).broker, name="test")
     await connection.open()
     late = await publish(
@@ -108,7 +108,7 @@ async def test_no_chunk_goes_out_before_it_was_recorded(nats_server: NatsServer,
 @pytest.mark.parametrize("load", [0.05, 0.3, 1.0, 5.0])
 @pytest.mark.parametrize("seconds", [0.4, 8.0, 100.0])
 def test_streams_make_the_load_exactly(load: float, seconds: float) -> None:
-    """Whole streams, each at least the recording long: what they ask of the engine is the load to the last digit."""
+    """Streams are whole and as long as the recording at least. Their work is the load to the last digit."""
     cost = Cost(seconds, windows=8, recorded=31.0)
     streams, cycle = cost.streams(load)
     assert streams * seconds / cycle == pytest.approx(load)
@@ -116,7 +116,7 @@ def test_streams_make_the_load_exactly(load: float, seconds: float) -> None:
 
 
 def test_latencies_count_from_what_was_recorded() -> None:
-    """From an utterance's end to the final that covers it, from its start to the first partial of its window."""
+    """From an utterance's end to its final, and from its start to the first partial of its window."""
     plan = Plan(prefix="bench", streams=1, seconds=8.0, chunk_ms=100, cycle=speech.recording().seconds)
     played = Played(plan, begin=100.0)
     first, second = speech.recording().utterances[:2]
@@ -133,7 +133,7 @@ def test_latencies_count_from_what_was_recorded() -> None:
 
 
 def test_windows_that_only_the_end_closes_are_not_counted() -> None:
-    """They end all at once, as no independent producers would."""
+    """They all end at once, unlike those of independent producers."""
     played = Played(Plan(prefix="bench", streams=1, seconds=10.0, chunk_ms=100, cycle=31.0))
     played.messages = [(0.0, {"type": "gap", "end": end, "reason": "queue_full"}) for end in (3.0, 9.0, 9.5, 10.0)]
     assert played.dropped() == {"queue_full": 2}
@@ -150,7 +150,7 @@ def test_the_word_error_rate_is_the_usual_one(heard: str) -> None:
 
 
 def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> None:
-    """Complete, as large as the published file without its one token more, and it says eleven tokens and stops."""
+    """The file is complete and one token smaller than the published one. It says eleven tokens and stops."""
     path = tmp_path / "tiny.bin"
     weights.write_random(path, "tiny")
     header = check_model_file(path)
@@ -163,7 +163,7 @@ def test_random_weights_make_a_model_of_the_official_size(tmp_path: Path) -> Non
 
 
 def test_cpu_time_is_what_the_system_counts() -> None:
-    """To the 20 ms that the second reading may be off."""
+    """The two readings may differ by 20 ms."""
     me = psutil.Process()
     begin = time.process_time()
     while time.process_time() < begin + 0.05:
@@ -173,14 +173,14 @@ def test_cpu_time_is_what_the_system_counts() -> None:
 
 
 def test_a_missing_matplotlib_names_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is measured."""
+    """The error comes before anything is measured."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(CannotStart, match=r"pip install --group bench"):
         chart.check()
 
 
 def test_a_chart_draws_loads_without_values_as_holes(tmp_path: Path) -> None:
-    """A load at which nothing arrived leaves no point, and its drops are still shown."""
+    """A load at which nothing arrived has no point, and its drops are still shown."""
     pytest.importorskip("matplotlib")
     loads = [
         {"load": load, "offered": 10, "dropped": {"queue_full": drops}, "goodput": 0.9, "lateness": late}
@@ -194,14 +194,14 @@ def test_a_chart_draws_loads_without_values_as_holes(tmp_path: Path) -> None:
 
 
 def test_report_aligns_figures_and_shows_missing_ones() -> None:
-    """Names to the left, figures to the right; percentiles of nothing are none."""
+    """Names are on the left, figures on the right. Percentiles of nothing are shown as missing."""
     assert table(("load", "n"), [("1", "10"), ("100", "5")]) == "load   n\n1     10\n100    5"
     assert percentiles([], 50) == {"p50": None, "n": 0}
     assert percentiles([1.0, 3.0], 50, 100) == {"p50": 2.0, "p100": 3.0, "n": 2}
 
 
 def test_the_users_server_keeps_the_users_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --url NATS settings reach the children; without it nothing leads them away from our own server."""
+    """With `--url`, NATS settings reach the child processes. Without it they are not passed to our own server."""
     monkeypatch.setenv("NATS_USER", "me")
     monkeypatch.setenv("NATS_URL", "nats://elsewhere")
     ours, theirs = environ_for(None), environ_for("nats://there", WHISPER_THREADS="3")

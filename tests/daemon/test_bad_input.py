@@ -1,4 +1,4 @@
-"""What a producer can get wrong: each mistake gets its event, and the next good chunk is transcribed."""
+"""Mistakes of producers: each gets its event, and the next good chunk is transcribed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def utterance(heldout: Speech) -> Speech:
 async def test_bad_chunk_is_rejected_once_and_the_next_is_transcribed(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """Whatever is wrong with a chunk, one event says what and what is allowed, and nothing else changes."""
+    """One event says what is wrong with a chunk and what is allowed. Nothing else changes."""
     pcm = s16(utterance.samples)
     async with Daemon(nats_server.url, AUDIO_MAX_CHUNK_BYTES=str(LIMIT), **QUICK) as daemon:
         for number, bad in enumerate(BAD.values()):
@@ -109,7 +109,7 @@ async def test_bad_chunk_is_rejected_once_and_the_next_is_transcribed(
 async def test_files_make_no_text_and_misspelt_headers_are_logged(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """Nothing is invented from a file's bytes. Header names count in any case; an unknown one is named in the log."""
+    """The bytes of a file become no text. Header names count in any case, and the log names unknown ones."""
     pcm = s16(utterance.samples)
     async with Daemon(nats_server.url, **QUICK) as daemon:
         for name, data in FILES.items():
@@ -160,7 +160,7 @@ def check_good(client: Client, stream: str, speech: Speech) -> None:
 async def test_floats_beyond_reason_are_repaired_and_counted(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """NaN, infinities and 1e38 do not reject a chunk: they are made finite, and the metric says how many there were."""
+    """NaN, infinities and 1e38 reject no chunk. They are made finite, and a metric counts them."""
     samples = utterance.samples.copy()
     samples[:5] = [np.nan, np.inf, -np.inf, 1e38, -1.5]
     async with Collector() as collector, exporting(nats_server, collector) as daemon:
@@ -175,7 +175,7 @@ async def test_floats_beyond_reason_are_repaired_and_counted(
 async def test_a_chunk_may_be_as_large_as_the_server_takes(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """Payloads of max_payload less one byte and of max_payload come through; one more, and the server hangs up."""
+    """Payloads of max_payload, and of one byte less, come through. One byte more, and the server hangs up."""
     largest = client.nats.max_payload
     assert largest == 1_048_576  # and so is AUDIO_MAX_CHUNK_BYTES
     async with Daemon(nats_server.url, AUDIO_ENCODING="pcm_mulaw", AUDIO_SAMPLE_RATE="192000", **QUICK) as daemon:
@@ -197,7 +197,7 @@ async def test_a_chunk_may_be_as_large_as_the_server_takes(
 async def test_subject_without_a_stream_is_logged_and_not_answered(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """Wildcards, unicode, 65 characters and bytes that are no UTF-8: a log line and a metric each, and no message."""
+    """Wildcards, unicode, 65 characters and bytes that are no UTF-8 each get a log line and a count, and no message."""
     names = ["*", ">", "a*b", "straße", "x" * 65, "a/b", "a:b"]
     async with Collector() as collector, exporting(nats_server, collector) as daemon:
         for name in names:
@@ -220,7 +220,7 @@ async def test_subject_without_a_stream_is_logged_and_not_answered(
 
 
 async def test_malformed_header_block_is_rejected(nats_server: NatsServer, client: Client, utterance: Speech) -> None:
-    """Bytes that nobody can read as headers reject that message; nats-py alone would never hear another one."""
+    """Bytes that nobody can read as headers reject that message. nats-py alone would never hear another one."""
     blocks = [b"\xff\xfe\x00\x01", b"NATS/1.0", b"NATS/1.0 \xff\xff\xff\r\n\r\n", b"NATS/1.0 503 \xff\xff\r\n\r\n"]
     twice = b"NATS/1.0\r\nAudio-Channels: 9\r\n\xe4\xf6: x\r\nno colon\r\n: y\r\nAudio-Channels: 1\r\n\r\n"
     async with Daemon(nats_server.url, **QUICK) as daemon:
@@ -258,7 +258,7 @@ def model_files(folder: Path) -> dict[str, tuple[Path, str, str]]:
     "name", ["truncated", "headless", "noise", "empty", "header", "missing", "folder", "wrong sha256"]
 )
 async def test_invalid_model_file_ends_the_start_with_exit_code_3(tmp_path: Path, name: str) -> None:
-    """Within 10 s, in one sentence that names the file; nothing is printed by whisper.cpp, and nothing crashes."""
+    """The end comes within 10 s, in one sentence that names the file, before native code sees it."""
     path, digest, says = model_files(tmp_path)[name]
     environ = {"WHISPER_MODEL_PATH": str(path), "WHISPER_MODEL_SHA256": digest}
     async with Daemon("nats://127.0.0.1:1", wait=False, **environ) as daemon:

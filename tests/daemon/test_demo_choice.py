@@ -1,4 +1,4 @@
-"""Which model and which recording the demonstration takes, and what it says about it."""
+"""Which model and which recording the demo takes, and what it says about that."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def chosen(model: str | None = None, path: str | None = None, **environ: str) ->
 
 
 def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
-    """`--model dispatch-mini`: no download, and 52 words to compare."""
+    """`--model dispatch-mini` needs no download, and has 52 words to compare."""
     choice, lines = chosen("dispatch-mini")
     assert lines == []
     assert choice.environ == {"WHISPER_MODEL_PATH": str(store.bundled_model_path())}
@@ -56,7 +56,7 @@ def test_the_bundled_model_gets_the_recording_of_its_words() -> None:
 
 
 def test_users_model_file_gets_the_recording_for_any_words(tmp_path: Path) -> None:
-    """`--model PATH`: whatever it is called, even like a known model; a sum meant for another one is not its sum."""
+    """`--model PATH` may be called like a known model. The checksum meant for another file does not apply."""
     path = tmp_path / "mine.bin"
     path.write_bytes(BODY)
     choice, lines = chosen(str(path), WHISPER_MODEL_PATH="/elsewhere.bin", WHISPER_MODEL_SHA256="0" * 64, LANG="C")
@@ -67,7 +67,7 @@ def test_users_model_file_gets_the_recording_for_any_words(tmp_path: Path) -> No
 
 
 def test_the_model_of_the_environment_is_respected_and_named() -> None:
-    """`WHISPER_MODEL_PATH`, with its sum; one that is not there is left for the daemon to complain about."""
+    """`WHISPER_MODEL_PATH` counts, with its checksum. If the file is missing, the daemon says so."""
     environ = {"WHISPER_MODEL_PATH": "/elsewhere.bin", "WHISPER_MODEL_SHA256": "0" * 64}
     choice, lines = chosen(**environ)
     assert (choice.environ, lines) == (environ, ["/elsewhere.bin, from WHISPER_MODEL_PATH"])
@@ -77,7 +77,7 @@ def test_the_model_of_the_environment_is_respected_and_named() -> None:
 
 
 def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
-    """`--recording FILE`; ours has them wherever it is given."""
+    """That holds for `--recording FILE`. Our recording has its words wherever it lies."""
     choice, _ = chosen("dispatch-mini", str(own))
     assert (choice.recording, choice.spoken) == (own, None)
     assert len(chosen("dispatch-mini", str(store.bundled("talk.flac")))[0].spoken) > 150
@@ -95,7 +95,7 @@ def test_a_recording_of_the_users_has_no_words_to_compare(own: Path) -> None:
     ids=["missing", "text", "empty", "channels", "rate"],
 )
 def test_bad_recording_is_refused_before_the_model_is_sought(tmp_path: Path, content: bytes, reason: str) -> None:
-    """One sentence with the file and what is wrong."""
+    """The error is one sentence with the file and what is wrong."""
     path = tmp_path / "own.wav"
     if content is not None:
         path.write_bytes(content)
@@ -105,7 +105,7 @@ def test_bad_recording_is_refused_before_the_model_is_sought(tmp_path: Path, con
 
 
 def test_bad_model_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """A name that nobody knows, a file that is not there, and one that is no model."""
+    """An unknown name, a missing file, and a file that is no model."""
     with pytest.raises(ModelError, match="neither a file nor a known name; known are dispatch-mini, tiny, "):
         chosen("tinny.en")
     with pytest.raises(ModelError, match=r"^model /nowhere/tiny\.bin: no such file$"):
@@ -116,7 +116,7 @@ def test_bad_model_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_errors_reach_the_user_as_one_line_and_an_exit_code(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """2 for the recording, 3 for the model, as everywhere."""
+    """The code is 2 for the recording and 3 for the model, as everywhere."""
     before = signal.getsignal(signal.SIGINT)
     try:
         assert main(["demo", "--recording", "/nowhere.wav"]) == 2
@@ -130,14 +130,14 @@ def test_errors_reach_the_user_as_one_line_and_an_exit_code(own: Path, capsys: p
 
 
 def fallen_back(lines: list[str]) -> str:
-    """The reason why there is no tiny.en."""
+    """The reason why tiny.en is not used."""
     assert lines[-1].startswith("no tiny.en: ")
     assert lines[-1].endswith("; the bundled model takes its place")
     return lines[-1].removeprefix("no tiny.en: ").removesuffix("; the bundled model takes its place")
 
 
 def test_unwritable_home_falls_back_to_the_bundled_model(home: Path) -> None:
-    """A file in the place of a folder, which not even root can write into; asked for by name, it is an error."""
+    """A file lies in the folder's place, so that not even root can write. If tiny.en was named, it is an error."""
     home.touch()
     choice, lines = chosen()
     assert fallen_back(lines).lower() == "cannot be written: not a directory"
@@ -149,7 +149,7 @@ def test_unwritable_home_falls_back_to_the_bundled_model(home: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
 def test_unreadable_home_falls_back_to_the_bundled_model(home: Path) -> None:
-    """Another user's, say."""
+    """It may be another user's home."""
     home.mkdir(mode=0)
     assert "permission denied" in fallen_back(chosen()[1]).lower()
 
@@ -213,7 +213,7 @@ def stand_in(host: Any, home: Path) -> dict[str, Any]:
 
 
 async def test_tiny_en_is_pulled_with_a_bar_and_used(host: Any, home: Path, own: Path) -> None:
-    """On a terminal: what is got and where to, how far it is, then the daemon with it; the second time it is there."""
+    """A terminal shows the model, its place and the progress. The second time the model is there."""
     host.released.set()
     model = home / ".cache" / "transcriber" / "models" / "ggml-stand-in.bin"
     code, shown = await on_terminal("--recording", str(own), **stand_in(host, home))
@@ -241,7 +241,7 @@ async def test_demo_converts_the_model_for_ctranslate2(host: Any, home: Path, ow
 
 
 async def test_a_recording_of_the_users_ends_with_the_account(host: Any, home: Path, own: Path) -> None:
-    """Noise of half a second: no words are counted, nothing is lost."""
+    """Half a second of noise: no words are counted, and nothing is lost."""
     host.released.set()
     async with Command("--recording", str(own), **stand_in(host, home)) as command:
         assert await command.ended() == 0
@@ -252,7 +252,7 @@ async def test_a_recording_of_the_users_ends_with_the_account(host: Any, home: P
 
 
 async def test_ctrl_c_in_a_download_is_quiet_and_leaves_what_came(host: Any, home: Path) -> None:
-    """Exit 130 at once, no traceback, nothing but the part, with which the next start goes on."""
+    """Exit 130 at once, without a traceback. The part stays, and the next start goes on with it."""
     host.held = True
     models = home / ".cache" / "transcriber" / "models"
     async with Command(**stand_in(host, home)) as command:
@@ -286,7 +286,7 @@ sys.exit(main.main(["demo"]))
 
 @pytest.mark.real
 async def test_an_official_tiny_en_in_its_place_hears_real_words(home: Path) -> None:
-    """No download, the recording three times as fast as by default, and nearly every word, with nothing lost."""
+    """Without a download and at three times the default speed, nearly every word comes and nothing is lost."""
     models = home / ".cache" / "transcriber" / "models"
     models.mkdir(parents=True)
     (models / "ggml-tiny.en.bin").symlink_to(real.model("tiny.en").absolute())

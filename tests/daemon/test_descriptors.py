@@ -57,7 +57,7 @@ def complaints(daemon: Daemon) -> int:
 async def test_probes_and_audio_go_on_without_descriptors(
     nats_server: NatsServer, client: Client, demo_speech: Speech
 ) -> None:
-    """Whoever used them up: a kubelet's new connections are answered, and one line says what is wrong."""
+    """A kubelet's new connections are answered, and one line says what is wrong."""
     async with Daemon(nats_server.url, **QUICK) as daemon:
         before = len(daemon.records)
         use_up(daemon.process.pid)
@@ -74,7 +74,7 @@ async def test_probes_and_audio_go_on_without_descriptors(
 async def test_idle_connections_do_not_hold_up_the_probes(
     nats_server: NatsServer, client: Client, demo_speech: Speech
 ) -> None:
-    """Not even while hundreds of clients say nothing, and no other descriptor is free."""
+    """Hundreds of clients say nothing, and no other descriptor is free."""
     async with Daemon(nats_server.url, **QUICK) as daemon:
         port = (await daemon.logged("starting"))["health_port"]
         use_up(daemon.process.pid)
@@ -104,7 +104,7 @@ async def test_idle_connections_leave_descriptors_to_the_others(
 
 
 async def test_the_reserve_is_not_given_to_viewers(nats_server: NatsServer) -> None:
-    """They would hold it for as long as they look. When there are descriptors again, they are welcome."""
+    """A viewer would hold it for as long as it looks. Once descriptors are free, viewers are welcome."""
     async with Daemon(nats_server.url, **QUICK) as daemon, contextlib.AsyncExitStack() as stack:
         port = (await daemon.logged("starting"))["health_port"]
         use_up(daemon.process.pid)

@@ -1,4 +1,4 @@
-"""Durable mode with real processes: nothing that JetStream has acknowledged is lost, and nothing is written twice."""
+"""Durable mode with real processes: no audio that JetStream acknowledged is lost, and no result is written twice."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, heldout: Speech) -> None:
-    """Audio that was stored before the daemon started, too."""
+    """That includes audio stored before the daemon started."""
     speech = heldout.cut(0, 6)
     await set_up_streams(server.url)
     await publish(server.url, speech)
@@ -67,7 +67,7 @@ async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, 
 
 
 async def test_daemon_stops_at_a_record_of_another_writer(server: NatsServer, heldout: Speech) -> None:
-    """Whatever the lease says: the fence keeps two from writing one transcript. Exit code 5."""
+    """Whatever the lease says, the fence keeps two daemons from writing one transcript. The exit code is 5."""
     await set_up_streams(server.url)
     async with Daemon(server.url, **durable()) as daemon:
         await publish(server.url, heldout.cut(0, 1), end=False)
@@ -81,7 +81,7 @@ async def test_daemon_stops_at_a_record_of_another_writer(server: NatsServer, he
 
 
 async def test_daemon_pulls_only_what_the_queue_has_room_for(server: NatsServer, heldout: Speech) -> None:
-    """The rest stays where it is, and how much that is shows in `status`, in the metrics and at the consumer."""
+    """The rest stays in the store. `status`, the metrics and the consumer show how much that is."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
     await publish(server.url, speech)
@@ -108,7 +108,7 @@ async def test_daemon_pulls_only_what_the_queue_has_room_for(server: NatsServer,
 
 
 async def test_a_request_pushes_no_stored_window_out() -> None:
-    """In a full queue the window of a request takes the place of a stored one, which waits for another."""
+    """In a full queue a request's window takes the place of a stored one, which waits for another place."""
     queue = JobQueue(2)
     span = SimpleNamespace(ids={}, traceparent=None, end=lambda *_, **__: None)  # stand-ins: no telemetry, no server
     parts = Parts(
@@ -143,7 +143,7 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
 
 
 async def test_audio_older_than_durable_max_lag_is_skipped(server: NatsServer, heldout: Speech) -> None:
-    """DURABLE_MAX_LAG_SECS: a gap with its bounds, and the words that came in time."""
+    """Old audio becomes a gap with its bounds. The words that came in time are transcribed."""
     await set_up_streams(server.url)
     old, new = heldout.cut(0, 3), heldout.cut(3, 6)
     await publish(server.url, old, "old")
@@ -157,7 +157,7 @@ async def test_audio_older_than_durable_max_lag_is_skipped(server: NatsServer, h
 
 
 async def test_sessions_time_out_by_the_messages_own_time(server: NatsServer, heldout: Speech) -> None:
-    """Not by the clock of a daemon that comes later and reads faster: two seconds of silence between are two."""
+    """A daemon that comes later reads faster than real time. Two seconds of silence between messages still are two."""
     before, after = heldout.cut(0, 2), heldout.cut(2, 4)
     await set_up_streams(server.url)
     await publish(server.url, before, session=None, end=False)
@@ -171,7 +171,7 @@ async def test_sessions_time_out_by_the_messages_own_time(server: NatsServer, he
 
 
 async def test_time_without_a_daemon_ends_no_session(server: NatsServer, heldout: Speech) -> None:
-    """Chunks that were stored one behind the other belong together, however late the second half is read."""
+    """Chunks stored one after the other belong together, however late the second half is read."""
     speech = heldout.cut(0, 4)
     await set_up_streams(server.url)
     settings = durable(SESSION_TIMEOUT_SECS="1.5")
@@ -186,7 +186,7 @@ async def test_time_without_a_daemon_ends_no_session(server: NatsServer, heldout
 
 
 async def test_window_on_which_the_engine_fails_becomes_a_gap(server: NatsServer, heldout: Speech) -> None:
-    """The only drop that is left: its cause is the window itself."""
+    """No other drop is left in durable mode: the cause is the window itself."""
     await set_up_streams(server.url)
     await publish(server.url, heldout.cut(0, 6))
     async with Daemon(server.url, script=STUB, **durable(STUB_FAIL_EVERY="3", PARTIAL_INTERVAL_SECS="0")):
@@ -196,7 +196,7 @@ async def test_window_on_which_the_engine_fails_becomes_a_gap(server: NatsServer
 
 
 async def test_setup_refuses_a_stream_with_other_settings(server: NatsServer) -> None:
-    """And says what differs. Run again with what is there, it changes nothing."""
+    """The error says what differs. With the settings that are there, setup changes nothing."""
     await set_up_streams(server.url)
     connection = Connection(BrokerOptions(url=server.url))
     await connection.open()
@@ -207,12 +207,12 @@ async def test_setup_refuses_a_stream_with_other_settings(server: NatsServer) ->
 
 
 async def test_setup_refuses_a_consumer_with_other_settings(server: NatsServer) -> None:
-    """One of our names that somebody else has taken; the daemon's own is known for what it is."""
+    """Somebody else has taken one of our names. The daemon's own consumer is accepted."""
     await set_up_streams(server.url)
     connection = Connection(BrokerOptions(url=server.url))
     await connection.open()
     async with Daemon(server.url, **durable(AUDIO_SUBJECT="audio.s1")) as daemon:
-        async with asyncio.timeout(PATIENCE):  # the daemon makes it behind "ready"
+        async with asyncio.timeout(PATIENCE):  # the daemon makes it after "ready"
             while "transcriber-s1: is there" not in await set_up(connection, Storage()):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.05)
         assert await daemon.stop() == ExitCode.CLEAN
@@ -235,7 +235,7 @@ async def test_missing_streams_end_the_start_and_name_the_command(server: NatsSe
 
 
 async def test_replay_transcribes_stored_audio_to_another_subject(server: NatsServer, heldout: Speech) -> None:
-    """`replay` prints and publishes to another subject; the transcript stays as it is."""
+    """`replay` prints and publishes the results. The transcript stays as it is."""
     speech = heldout.cut(0, 4)
     await set_up_streams(server.url)
     await publish(server.url, speech)
@@ -286,7 +286,7 @@ async def test_replay_gives_the_same_results_as_durable_mode(server: NatsServer,
     assert {body["type"] for body in told} == {"started", "final", "rejected", "ended"}
     assert len(replayed) == len(told)
     for one, other in zip(replayed, told, strict=True):
-        compared = one.keys() - {"session", "latency", "rtf"}  # a stored record has its checkpoint beside them
+        compared = one.keys() - {"session", "latency", "rtf"}  # a stored record has its checkpoint too
         assert {key: one[key] for key in compared} == {key: other[key] for key in compared}
 
 
@@ -295,7 +295,7 @@ async def _append(heard: list[Msg], message: Msg) -> None:
 
 
 async def test_a_server_without_jetstream_is_named_as_such(nats_server: NatsServer) -> None:
-    """By the daemon, after NATS_CONNECT_TIMEOUT_SECS in which a cluster may have come up, and by `setup`."""
+    """By `setup`, and by the daemon after NATS_CONNECT_TIMEOUT_SECS, in which a cluster may have come up."""
     async with Daemon(nats_server.url, wait=False, **durable(NATS_CONNECT_TIMEOUT_SECS="1")) as daemon:
         assert await daemon.ended() == ExitCode.CANNOT_START
     assert "nats-server -js" in daemon.records[-1]["message"]

@@ -1,4 +1,4 @@
-"""Durable mode through crashes: of the daemon, of its Whisper thread, of the server. A long version: test_chaos.py."""
+"""Durable mode through crashes of the daemon, its Whisper thread and the server. test_chaos.py runs for longer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 async def test_daemon_killed_four_times_loses_and_doubles_nothing(server: NatsServer, heldout: Speech) -> None:
-    """kill -9 in mid-speech, four times; each start goes on where the transcripts end."""
+    """Each kill -9 comes in mid-speech. Each start goes on where the transcripts end."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
     settings = durable()
@@ -39,7 +39,7 @@ async def test_daemon_killed_four_times_loses_and_doubles_nothing(server: NatsSe
 
 
 async def test_killed_server_comes_back_with_all_it_had(server: NatsServer, heldout: Speech) -> None:
-    """kill -9 of the server, twice; the daemon goes on by itself."""
+    """The server is killed twice with kill -9. The daemon goes on by itself."""
     speech = heldout.cut(0, 12)
     await set_up_streams(server.url)
     async with Daemon(server.url, **durable()) as daemon:
@@ -57,7 +57,7 @@ async def test_killed_server_comes_back_with_all_it_had(server: NatsServer, held
 
 
 async def test_sigterm_leaves_the_open_window_to_the_next_start(server: NatsServer, heldout: Speech) -> None:
-    """No gap(shutdown) and no end: the session goes on, to the sample."""
+    """There is no gap(shutdown) and no end: the session goes on, to the sample."""
     speech = heldout.cut(0, 4)
     await set_up_streams(server.url)
     settings = durable()
@@ -74,7 +74,7 @@ async def test_sigterm_leaves_the_open_window_to_the_next_start(server: NatsServ
 
 
 async def test_standby_takes_over_when_the_working_daemon_dies(server: NatsServer, heldout: Speech) -> None:
-    """The standby is there within 15 s of the death of the first."""
+    """The standby works within 15 s of the death of the first daemon."""
     speech = heldout.cut(0, 8)
     await set_up_streams(server.url)
     async with Daemon(server.url, **durable()) as first, Daemon(server.url, wait=False, **durable()) as second:
@@ -92,7 +92,7 @@ async def test_standby_takes_over_when_the_working_daemon_dies(server: NatsServe
 
 
 async def test_window_of_a_dead_whisper_thread_goes_to_the_next_daemon(server: NatsServer, heldout: Speech) -> None:
-    """/livez fails, so that the process is replaced; the window on which the thread died is no gap."""
+    """/livez fails, so that the process is replaced. The window on which the thread died is no gap."""
     speech = heldout.cut(0, 6)
     await set_up_streams(server.url)
     await publish(server.url, speech)

@@ -1,4 +1,4 @@
-"""Producers that begin again, in durable mode: every daemon, and a replay, decides alike."""
+"""Restarted producers in durable mode: every daemon decides alike, and so does a replay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 async def store(url: str, session: str, speech: Speech, event: str | None = None, frames: int | None = None) -> None:
-    """Store the recording, or its first frames, in chunks of 100 ms from offset 0; the last one carries the event."""
+    """Store the recording, or its first frames, in chunks of 100 ms from offset 0. The last one carries the event."""
     headers = {"Audio-Sample-Rate": str(speech.rate), "Audio-Session": session}
     pcm, size = s16(speech.samples[:frames]), speech.rate // 10
     async with connected(url) as client:
@@ -49,13 +49,13 @@ async def replayed(url: str) -> list[tuple[object, ...]]:
 
 
 def shape(body: dict[str, object]) -> tuple[object, ...]:
-    """What is the same whoever tells it: not the name of a session, and no checkpoint."""
+    """The parts of a record that every daemon writes alike: no session name and no checkpoint."""
     fields = ("start", "text", "reason", *(("received", "silent") if body["type"] == "ended" else ()))
     return body["type"], *(body.get(name) for name in fields)
 
 
 async def test_restarts_are_decided_alike_by_every_daemon_and_replay(server: NatsServer, heldout: Speech) -> None:
-    """Audio and the messages' own time decide, not when the daemon came (P-15, P-28)."""
+    """Audio and message times decide, not when the daemon came (P-15, P-28)."""
     await set_up_streams(server.url)
     one, two = heldout.cut(4, 5), heldout.cut(21, 22)
     async with Daemon(server.url, **durable(STREAM_TIMEOUT_SECS="1")) as daemon:

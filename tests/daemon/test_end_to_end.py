@@ -1,4 +1,4 @@
-"""The real command, the real server, the real model: recorded speech becomes text."""
+"""The real command, the real server and the real model turn recorded speech into text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon makes of streamed speech against the model on each utterance: 804 or 1,508 words in four formats."""
+"""Streamed speech through the daemon, compared with the model on each utterance, in four formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def mulaw(samples: Samples) -> bytes:
-    """G.711 mu-law by nearest value: what a telephone sends."""
+    """G.711 mu-law by nearest value, as a telephone sends it."""
     values = pcm.decode(bytes(range(256)), pcm.AudioFormat(Encoding.MULAW, 8000, 1))[0]
     order = np.argsort(values)
     middles = (values[order][1:] + values[order][:-1]) / 2
@@ -64,7 +64,7 @@ FORMATS = (
 
 
 async def publish(client: Client, how: Format, speech: Speech, session: str) -> None:
-    """Send the whole recording in chunks of random size, a sample to half a second, as fast as it goes."""
+    """Send the whole recording as fast as it goes, in chunks of random size up to half a second."""
     random = np.random.default_rng(how.rate)
     payload, position = how.encode(speech.samples), 0
     while position < len(payload):
@@ -94,7 +94,7 @@ def inside(speech: Speech, finals: list[dict[str, Any]]) -> tuple[float, float]:
 async def test_streaming_costs_no_words(
     nats_server: NatsServer, client: Client, heldout: Speech, more_heldout: Speech, recordings: int
 ) -> None:
-    """Word error rate of the joined finals at most 1 point above the model alone; 99 % of speech inside windows."""
+    """The joined finals have at most 1 point more word errors than the model alone. Windows hold 99 % of the speech."""
     engine = WhisperCppEngine(WhisperOptions(path=store.bundled_model_path(), threads=1))
     sets = dict([("heldout", heldout), ("heldout2", more_heldout)][:recordings])
     said = " ".join(speech.words for speech in sets.values())

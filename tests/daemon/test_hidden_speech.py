@@ -1,4 +1,4 @@
-"""Audio that used to hide its speech from the daemon, and hints in people's own spelling: real server, real daemon."""
+"""Audio that once hid its speech, and language hints in people's own spelling, through a real daemon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def send(client: Client, pcm: bytes, stream: str, session: str = "x", step
 async def test_speech_over_dc_and_hum_is_heard_as_without(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """Quiet speech over 1 % of DC and hum that is louder than its pauses: as much of it is transcribed."""
+    """Under quiet speech lie 1 % of DC, and hum louder than the pauses. As much of it is transcribed as without."""
     quiet = heldout.cut(0, 8).samples * 0.1
     time = np.arange(len(quiet)) / 16_000
     hum = 0.014 * np.sin(2 * np.pi * 50 * time)
@@ -51,7 +51,7 @@ async def test_speech_over_dc_and_hum_is_heard_as_without(
 async def test_opposite_phase_is_transcribed_counted_and_logged_once(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """A plug with one wire crossed costs no word; the log says so once for each session, the metric in samples."""
+    """A plug with one wire crossed costs no word. The log says so once a session, the metric in samples."""
     crossed = s16(np.stack([utterance.samples, -utterance.samples], axis=1))
     equal = s16(np.stack([utterance.samples, utterance.samples], axis=1))
     async with (
@@ -82,7 +82,10 @@ async def test_opposite_phase_is_transcribed_counted_and_logged_once(
 async def test_language_is_taken_in_any_spelling_or_logged_once(
     nats_server: NatsServer, client: Client, utterance: Speech
 ) -> None:
-    """The engine gets Whisper's code. What is no language rejects nothing: one line a stream says what is allowed."""
+    """The engine gets Whisper's code.
+
+    An unknown language rejects nothing, and one line a stream says what is allowed.
+    """
     pcm = s16(utterance.samples)
     spelled = {"a": "de-DE", "b": "JPN", "c": "klingon", "d": "jv"}
     async with Daemon(nats_server.url, script=STUB, WHISPER_LANGUAGE="pt_BR", **QUICK) as daemon:

@@ -31,7 +31,7 @@ async def daemon(nats_server: NatsServer, client: Client) -> Any:
 
 
 async def send(client: Client, speech: Speech, offset: int | None = None, **headers: str | int) -> int:
-    """Publish speech in chunks of 100 ms, from `offset` on when that is given. Returns the offset behind it."""
+    """Publish speech in chunks of 100 ms, from `offset` if it is given. Returns the offset after it."""
     pcm = s16(speech.samples)
     for start in range(0, len(pcm), 3200):
         where = {} if offset is None else {"audio_offset": offset + start // 2}
@@ -45,7 +45,7 @@ def bounds(body: dict[str, Any]) -> tuple[int, int]:
 
 @pytest.mark.usefixtures("daemon")
 async def test_flush_closes_the_window_and_end_the_session_once(client: Client, first: Speech, second: Speech) -> None:
-    """Events act once, with or without audio, and what comes for an ended session opens `<session>.2`."""
+    """Events act once, with or without audio. Chunks for an ended session open `<session>.2`."""
     await send(client, first, audio_session="run")
     await client.send(audio_session="run", audio_event="flush")
     assert (await client.until_type("final"))["text"] == first.words
@@ -72,7 +72,7 @@ async def test_flush_closes_the_window_and_end_the_session_once(client: Client, 
 
 @pytest.mark.usefixtures("daemon")
 async def test_no_session_id_is_given_out_twice(client: Client, first: Speech) -> None:
-    """A producer that calls its session what the daemon had called another one, in every order, mixes up nothing."""
+    """A producer may choose a name that the daemon gave out before. In no order are two sessions mixed up."""
     await client.send(s16(first.samples), audio_event="end")
     generated = (await client.until_type("started"))["session"]
     for session in ("run", "run", "run.2", "run", "a.2", "a", "a", generated, generated):
@@ -89,7 +89,7 @@ async def test_no_session_id_is_given_out_twice(client: Client, first: Speech) -
 async def test_quiet_stream_loses_its_window_and_later_its_session(
     nats_server: NatsServer, client: Client, first: Speech, second: Speech
 ) -> None:
-    """STREAM_TIMEOUT_SECS gives out what is buffered and keeps the session; SESSION_TIMEOUT_SECS ends it, once."""
+    """STREAM_TIMEOUT_SECS closes the window and keeps the session. SESSION_TIMEOUT_SECS ends it, once."""
     timeouts = {"STREAM_TIMEOUT_SECS": "0.2", "SESSION_TIMEOUT_SECS": "2.5", "AUDIO_SAMPLE_RATE": "16000"}
     async with Daemon(nats_server.url, **timeouts, **QUICK) as daemon:
         offset = await send(client, first, 0, audio_session="run")
@@ -105,7 +105,7 @@ async def test_quiet_stream_loses_its_window_and_later_its_session(
 
 @pytest.mark.usefixtures("daemon")
 async def test_offsets_place_audio_on_the_timeline(client: Client, first: Speech, second: Speech) -> None:
-    """Chunks that come twice or overlap count once; a second that never came is a gap with exactly its bounds."""
+    """Repeated and overlapping chunks count once. A second that never came is a gap with exactly its bounds."""
     await send(client, first, 0, audio_session="run")
     tail = first.samples[-1600:]
     await client.send(s16(tail), audio_session="run", audio_offset=len(first.samples) - 1600)
@@ -145,7 +145,7 @@ async def test_hole_is_undecodable_if_chunks_were_rejected_else_lost(client: Cli
 async def test_a_start_more_than_ten_seconds_behind_opens_a_session(
     client: Client, first: Speech, second: Speech
 ) -> None:
-    """Ten seconds behind the head, in a hole, is an overlap; a sample more is a restart. Offsets may be huge."""
+    """Ten seconds before the head, in a hole, is an overlap. One sample more is a restart. Offsets may be huge."""
     origin = 10**15 - 36 * SAMPLES  # an offset has at most 15 digits
     await send(client, first, origin, audio_session="run")
     head = origin + 12 * SAMPLES
@@ -166,7 +166,7 @@ async def test_a_start_more_than_ten_seconds_behind_opens_a_session(
 
 @pytest.mark.usefixtures("daemon")
 async def test_a_producer_that_begins_again_is_heard_each_time(client: Client, first: Speech, second: Speech) -> None:
-    """Three utterances from offset 0 in one session, with no pause between them: three sessions, and every word."""
+    """Three utterances from offset 0 in one session, without a pause, make three sessions with every word."""
     for speech in (first, second, first):
         await send(client, speech, 0, audio_session="run")
     await client.send(audio_session="run", audio_event="end")
@@ -178,7 +178,7 @@ async def test_a_producer_that_begins_again_is_heard_each_time(client: Client, f
 
 
 async def test_keepalives_hold_no_words_back(nats_server: NatsServer, client: Client, first: Speech) -> None:
-    """The last words come although the producer says all the time that it is alive."""
+    """The last words come although the producer goes on sending keepalives."""
     shape = {"audio_session": "run", "audio_sample_rate": SAMPLES}
     spoken = s16(first.samples)[: -SAMPLES // 2]  # no pause at its end that would close the window
     async with Daemon(nats_server.url, **QUICK | {"STREAM_TIMEOUT_SECS": "1"}) as daemon:
@@ -196,7 +196,10 @@ async def test_keepalives_hold_no_words_back(nats_server: NatsServer, client: Cl
 
 @pytest.mark.usefixtures("daemon")
 async def test_a_jump_of_more_than_an_hour_is_rejected(client: Client, first: Speech, second: Speech) -> None:
-    """3600 s ahead is a hole like any other; a sample more is rejected, and the stream goes on where it was."""
+    """A jump of 3600 s leaves a hole like any other.
+
+    One sample more is rejected, and the stream goes on where it was.
+    """
     head = await send(client, first, 0, audio_session="run")
     await client.send(s16(first.samples), audio_session="run", audio_offset=head + 3600 * SAMPLES + 1)
     rejected = await client.until_type("rejected")
@@ -235,7 +238,7 @@ async def test_a_format_change_in_mid_session_flushes_and_goes_on(
 async def test_stream_above_max_streams_is_rejected_until_one_ends(
     nats_server: NatsServer, client: Client, first: Speech
 ) -> None:
-    """MAX_STREAMS=1: the second stream gets a rejection that names the setting, and is heard once there is room."""
+    """The rejection names MAX_STREAMS. The stream is heard once there is room."""
     async with Daemon(nats_server.url, MAX_STREAMS="1", AUDIO_SAMPLE_RATE="16000", **QUICK) as daemon:
         await send(client, first, audio_session="run")
         await client.send(s16(first.samples), subject="audio.s2")

@@ -72,7 +72,7 @@ def speak(shown: SimpleNamespace, text: str, stream: str = "s1") -> None:
 async def test_page_shows_the_words_of_real_speech(
     browser: Browser, client: Client, daemon: Daemon, demo_speech: Speech
 ) -> None:
-    """From a chunk on NATS to a line in the browser, without a reload and without a complaint."""
+    """A chunk on NATS becomes a line in the browser, without a reload and without a complaint."""
     port = (await daemon.logged("starting"))["health_port"]
     await browser.open(f"http://127.0.0.1:{port}/")
     await browser.until("document.getElementById('state').textContent === 'ready'")
@@ -109,7 +109,7 @@ async def test_page_shows_markup_in_foreign_text_as_text(browser: Browser, shown
 
 
 async def test_the_browser_refuses_markup_from_a_script(browser: Browser, shown: SimpleNamespace) -> None:
-    """Even a later mistake in the script could not make markup of text."""
+    """A later mistake in the script could not make markup of text either."""
     await browser.open(shown.url)
     await browser.until("document.querySelector('#figures b')")
     attempt = "(() => { try { document.body.innerHTML = '<b>x</b>'; return 'done'; } catch (e) { return e.name; } })()"
@@ -142,7 +142,7 @@ async def test_page_shows_figures_where_they_belong(browser: Browser, shown: Sim
 async def test_page_is_no_wider_than_the_screen(
     browser: Browser, shown: SimpleNamespace, width: int, scheme: str
 ) -> None:
-    """A long name, a long word, and many streams: the page is as wide as the screen, and dark where that is wished."""
+    """A long name, a long word and many streams fit. The page is dark where that is wished."""
     speak(shown, "x" * 300)
     for number in range(30):
         speak(shown, "train four", stream=f"{number}-" + "s" * 60)
@@ -154,7 +154,7 @@ async def test_page_is_no_wider_than_the_screen(
 
 
 async def test_page_says_when_the_daemon_is_gone(browser: Browser, shown: SimpleNamespace) -> None:
-    """The last figures stay, marked as old, until it is back."""
+    """The last figures stay, marked as old, until the daemon is back."""
     speak(shown, "train four")
     await browser.open(shown.url)
     await browser.until("document.querySelector('#lines p')")

@@ -24,14 +24,14 @@ async def speak(client: Client, speech: Speech, *, stream: str = "s1", pace: flo
 
 @pytest.fixture
 def longest(heldout: Speech) -> Speech:
-    """The utterance with most time to speak in, that still fits a window."""
+    """The utterance with most time to speak in that still fits a window."""
     lengths = [row["end"] - row["start"] if row["end"] - row["start"] < 4.3 else 0 for row in heldout.rows]
     first = lengths.index(max(lengths))
     return heldout.cut(first, first + 1)
 
 
 async def test_partials_come_while_somebody_speaks(nats_server: NatsServer, client: Client, longest: Speech) -> None:
-    """About one look a second, all of them before the final, of the window that becomes it; stable words stay."""
+    """About one a second comes for the open window, all before its final. Stable words stay."""
     async with Daemon(nats_server.url, AUDIO_SAMPLE_RATE=str(RATE), **QUICK) as daemon:
         await speak(client, longest)
         await client.until_type("ended")
@@ -54,7 +54,7 @@ async def test_partials_come_while_somebody_speaks(nats_server: NatsServer, clie
 
 
 async def test_partials_can_be_switched_off(nats_server: NatsServer, client: Client, longest: Speech) -> None:
-    """PARTIAL_INTERVAL_SECS=0."""
+    """PARTIAL_INTERVAL_SECS=0 does that."""
     off = {"PARTIAL_INTERVAL_SECS": "0", "AUDIO_SAMPLE_RATE": str(RATE)}
     async with Daemon(nats_server.url, **off, **QUICK) as daemon:
         await speak(client, longest, pace=4)
@@ -65,7 +65,7 @@ async def test_partials_can_be_switched_off(nats_server: NatsServer, client: Cli
 
 
 async def test_busy_worker_makes_no_partials(nats_server: NatsServer, client: Client, longest: Speech) -> None:
-    """While finals wait, nobody looks at open windows."""
+    """While finals wait, open windows are not decoded."""
     slow = {"STUB_SECS": "0.5", "STUB_WARM_SECS": "0.01", "WHISPER_RTF": "0.1", "AUDIO_SAMPLE_RATE": str(RATE)}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
         for n in range(16):  # 8 s of work, while the quiet stream speaks for 4

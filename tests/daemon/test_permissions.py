@@ -1,4 +1,4 @@
-"""The permissions that `transcriber setup` prints, in a real server: everything works with them, nothing else does."""
+"""The permissions that `transcriber setup` prints, in a real server: they allow all that is needed and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole recordings on request: answered in NATS's own way, through the same queue, beside every stream's account."""
+"""Whole recordings on request: NATS's own request and reply, the same queue, and no stream's account touched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOW = QUICK | {"STUB_WARM_SECS": "0"}
 
 
 class Answer(NamedTuple):
-    """What came back: the services API's error, or a body."""
+    """An error of the services API, or a body."""
 
     code: str | None
     error: str | None
@@ -70,7 +70,7 @@ def speech(heldout: Speech) -> Speech:
 async def test_a_recording_in_any_form_is_answered_with_its_words(
     client: Client, daemon: Daemon, speech: Speech
 ) -> None:
-    """Raw PCM with headers, WAV, FLAC and OGG: one `final` each over the whole recording, and no event."""
+    """Raw PCM with headers, WAV, FLAC and OGG each give one `final` over the whole recording, and no event."""
     forms: list[tuple[bytes, dict[str, str] | None]] = [
         (s16(speech.samples), RAW | {"Audio-Session": "\0", "Audio-Offset": "x", "Audio-Event": "end"}),
         (speech.samples.astype("<f4").tobytes(), RAW | {"Audio-Encoding": "pcm_f32le"}),
@@ -100,7 +100,7 @@ async def test_a_recording_in_any_form_is_answered_with_its_words(
 
 
 async def test_mp3_is_heard(client: Client, daemon: Daemon, speech: Speech) -> None:
-    """Its coder adds some silence at both ends; the words are the same."""
+    """The coder adds silence at both ends. The words are the same."""
     assert (await ask(client, recording(speech, format="MP3"))).body["text"] == speech.words
     assert await daemon.stop() == 0
 
@@ -177,7 +177,7 @@ async def test_silence_is_an_empty_text(client: Client) -> None:
 
 
 async def test_a_full_queue_is_503(nats_server: NatsServer, client: Client, speech: Speech) -> None:
-    """Five at once into a queue for one: one is transcribed, four are told to come back, later ones find room."""
+    """Five requests come at once into a queue for one. One is transcribed, four get 503, and later ones find room."""
     async with Daemon(
         nats_server.url, script=STUB, STUB_SECS="0.3", TRANSCRIPTION_QUEUE_CAPACITY="1", **SLOW
     ) as daemon:
@@ -191,7 +191,7 @@ async def test_a_full_queue_is_503(nats_server: NatsServer, client: Client, spee
 
 
 async def test_an_engine_failure_is_500(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
-    """One failing window fails its request with the engine's own words, and not the next one."""
+    """One failing window fails its request with the engine's own words. The next request is served."""
     payload = s16(heldout.cut(4, 5).samples)
     async with Daemon(nats_server.url, script=STUB, STUB_FAIL_EVERY="2", **QUICK) as daemon:
         failed = await ask(client, payload, headers=RAW)
@@ -204,7 +204,7 @@ async def test_an_engine_failure_is_500(nats_server: NatsServer, client: Client,
 async def test_a_request_that_cannot_be_finished_at_shutdown_is_503(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """A window stuck in the engine: whoever asked is told, and does not wait for a timeout of its own."""
+    """A window is stuck in the engine. The client is told and does not wait for its own timeout."""
     stuck = SLOW | {"STUB_SECS": "3600", "SHUTDOWN_GRACE_SECS": "0.5", "LOG_LEVEL": "DEBUG"}
     async with Daemon(nats_server.url, script=STUB, **stuck) as daemon:
         asking = asyncio.create_task(ask(client, s16(heldout.cut(4, 5).samples), headers=RAW))
@@ -220,7 +220,7 @@ async def test_a_request_that_cannot_be_finished_at_shutdown_is_503(
 
 
 async def test_the_services_api_answers(client: Client, daemon: Daemon, heldout: Speech) -> None:
-    """PING, INFO and STATS by name tell who we are, what we take and how that went."""
+    """PING, INFO and STATS tell the service's name, its input and its counts."""
     await ask(client, s16(heldout.cut(4, 5).samples), headers=RAW)
     await ask(client, b"")
     answers = {}
@@ -247,7 +247,7 @@ async def test_request_without_a_reply_subject_is_only_logged(client: Client, da
 
 
 async def test_result_of_an_abandoned_request_is_dropped_quietly(heldout: Speech) -> None:
-    """The engine may finish after nobody waits any more: no exception in the event loop, and the span has an end."""
+    """The engine finishes when nobody waits any more. The event loop sees no exception, and the span has an end."""
     queue, observer = JobQueue(1), Mock()
     recordings = RequestHandler(
         queue,

@@ -1,4 +1,4 @@
-"""Twenty times real time against a slow engine: audio is dropped visibly, never served late, and memory stays flat."""
+"""Twenty times real time against a slow engine: drops are visible, no text is late, and memory stays flat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_bounds(messages: list[dict[str, Any]]) -> None:
 async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
     nats_server: NatsServer, client: Client, heldout: Speech, seconds: float
 ) -> None:
-    """Gaps add up to the missing audio to the sample, text is within L_max, the daemon stays responsive and small."""
+    """Gaps add up to the missing audio, text comes within L_max, and the daemon stays responsive and small."""
     pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
     memory: list[int] = []
     answers: list[float] = []
@@ -78,7 +78,7 @@ async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
 async def test_flood_costs_only_the_stream_that_floods(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """Beside it a stream at twice real time loses nothing and waits a turn; what is pushed out is settled once."""
+    """A stream at twice real time next to it loses nothing and waits a turn. Evicted windows are settled once."""
     pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
     modest = s16(heldout.cut(0, 4).samples)
     limits = {"STUB_SECS": "0.3", "TRANSCRIPTION_MAX_LATENCY_SECS": str(MAX_LATENCY)}
@@ -107,7 +107,7 @@ async def test_flood_costs_only_the_stream_that_floods(
 
 
 async def test_a_failing_engine_costs_single_windows(nats_server: NatsServer, client: Client, heldout: Speech) -> None:
-    """Every third window fails: exactly those become gaps with engine_error, the thread goes on."""
+    """Every third window fails. Exactly those become gaps with engine_error, and the thread goes on."""
     part = heldout.cut(0, 12)
     every_third = {"STUB_FAIL_EVERY": "3", "PARTIAL_INTERVAL_SECS": "0", "WHISPER_RTF": "0.1"}
     async with Daemon(nats_server.url, script=STUB, **every_third) as daemon:

@@ -1,4 +1,4 @@
-"""SIGTERM: at any moment, with anything away, the daemon settles what it has and exits in time."""
+"""SIGTERM at any moment, with anything away: the daemon settles what it has and exits in time."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def check_summary(daemon: Daemon, ended: dict[str, Any], windows: int) -> None:
 async def test_sigterm_at_any_moment_settles_and_reports_everything(
     nats_server: NatsServer, client: Client, heldout: Speech, daemons: int
 ) -> None:
-    """Daemons in turn, stopped at random in mid-speech, with the model and with an engine that lags behind."""
+    """Daemons are stopped at random in mid-speech, with the model and with an engine that cannot keep up."""
     moments = random.Random(daemons)
     times: list[float] = []
     depths: list[int] = []
@@ -116,13 +116,13 @@ async def test_sigterm_at_any_moment_settles_and_reports_everything(
     logging.getLogger(__name__).info("longest exit of %d: %.2f s", len(times), max(times))
     assert reasons <= {"queue_full", "deadline"}
     assert max(depths[::2]) > 0  # windows in the model
-    assert max(depths[1::2]) > 1  # and waiting behind a slow engine
+    assert max(depths[1::2]) > 1  # and waiting for a slow engine
 
 
 async def test_draining_is_visible_and_a_second_signal_ends_it_at_once(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """/readyz says 503 from the first SIGTERM on while /livez says 200; the second one exits with 128 + 15."""
+    """From the first SIGTERM /readyz says 503 and /livez 200. The second one ends the process with 128 + 15."""
     async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="3600") as daemon:
         assert await daemon.probe("/readyz") == 200
         async with speaking(client, heldout, "s1") as sent:
@@ -140,7 +140,10 @@ async def test_draining_is_visible_and_a_second_signal_ends_it_at_once(
 async def test_windows_past_the_grace_period_become_gaps(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """A queue longer than the grace period: what is done in time is final, the rest gap(shutdown), and exit 0."""
+    """The queue is longer than the grace period.
+
+    Windows in time become finals, the rest gap(shutdown), and exit is 0.
+    """
     slow = RATE | QUICK | {"STUB_SECS": "0.4", "SHUTDOWN_GRACE_SECS": "1"}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
         async with speaking(client, heldout, "s1", pause=0) as sent:
@@ -158,7 +161,7 @@ async def test_windows_past_the_grace_period_become_gaps(
 async def test_zero_grace_turns_all_undecoded_audio_into_gaps(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """SHUTDOWN_GRACE_SECS=0 in mid-burst: no time to decode, but the account is whole, and every session ends."""
+    """SHUTDOWN_GRACE_SECS=0 in mid-burst leaves no time to decode. The account is whole, and every session ends."""
     async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="0") as daemon:
         async with speaking(client, heldout, "s1", pause=0) as sent:
             await published(client, sent, 1000)
@@ -170,7 +173,7 @@ async def test_zero_grace_turns_all_undecoded_audio_into_gaps(
 
 
 async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: NatsServer) -> None:
-    """Chunks that are still in the source's buffer when the time is over reach the account before sessions end."""
+    """Chunks still in the source's buffer when time is up reach the account before sessions end."""
     mode = LiveMode(settings.load({"NATS_URL": nats_server.url}))
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
     source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(LivePipeline)
@@ -187,7 +190,7 @@ async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: 
 async def test_a_window_stuck_in_the_engine_does_not_hold_up_the_exit(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """An engine that never comes back: its window becomes gap(shutdown), the session ends, the process too."""
+    """The engine never comes back. Its window becomes gap(shutdown), the session ends, and so does the process."""
     async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="1") as daemon:
         async with speaking(client, heldout, "s1") as sent:
             await published(client, sent, 100)
@@ -202,7 +205,7 @@ async def test_a_window_stuck_in_the_engine_does_not_hold_up_the_exit(
 async def test_a_collector_that_is_away_costs_two_seconds_at_most(
     nats_server: NatsServer, client: Client, heldout: Speech, listening: bool
 ) -> None:
-    """Connections to the collector that are refused, or never answered: everything is published, exit 0 in time."""
+    """The collector refuses connections or never answers. Everything is published, and exit 0 comes in time."""
     with nobody(listening=listening) as endpoint:
         environ = RATE | QUICK | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "SHUTDOWN_GRACE_SECS": "2"}
         async with Daemon(nats_server.url, **environ) as daemon, speaking(client, heldout, "s1") as sent:
@@ -216,7 +219,7 @@ async def test_a_collector_that_is_away_costs_two_seconds_at_most(
 async def test_results_are_in_the_log_when_nats_is_away(
     nats_server: NatsServer, client: Client, heldout: Speech, away: str
 ) -> None:
-    """A server that is dead or deaf at SIGTERM: exit 0 in time, and what nobody could hear is in the log, whole."""
+    """The server is dead or deaf at SIGTERM. Exit 0 comes in time, and the log has all that was not published."""
     slow = RATE | QUICK | {"STUB_SECS": "0.2", "SHUTDOWN_GRACE_SECS": "3", "STATUS_INTERVAL_SECS": "600"}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
         async with speaking(client, heldout, "s1") as sent:
@@ -254,7 +257,7 @@ async def test_exit_is_in_time_with_engine_nats_and_collector_stuck(
 async def test_results_reach_a_server_that_returns_while_draining(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """NATS restarts during the grace period: what waited is published after all, and nothing is left for the log."""
+    """NATS restarts in the grace period. Waiting results are published after all, and none is left for the log."""
     slow = RATE | QUICK | {"STUB_SECS": "0.1", "STATUS_INTERVAL_SECS": "600"}
     async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
         async with speaking(client, heldout, "s1") as sent:
@@ -290,7 +293,7 @@ main(["run"])
 
 @pytest.mark.parametrize("phase", ["loading", "measuring", "resolving", "connecting", "greeting"])
 async def test_a_start_can_be_interrupted(nats_server: NatsServer, tmp_path: Path, phase: str) -> None:
-    """SIGTERM while the model loads, or while NATS is away, deaf or not even an address, ends the process with 0."""
+    """SIGTERM ends the process with 0 while the model loads, and while NATS is away, deaf or not even an address."""
     environ = {"STUB_SECS": "3600" if phase == "measuring" else "0", "WHISPER_RTF": "0.05"}
     script = {"loading": None, "resolving": tmp_path / "resolving.py"}.get(phase, STUB)
     (tmp_path / "resolving.py").write_text(SLOW_RESOLVER)

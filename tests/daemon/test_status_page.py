@@ -1,4 +1,4 @@
-"""The status page of the real daemon: what it shows of real audio, in both modes, and how it is switched off."""
+"""The status page of the real daemon: real audio in both modes, and how the page is switched off."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_sum(row: dict[str, Any]) -> None:
 async def test_page_shows_the_words_and_the_fate_of_every_second(
     client: Client, daemon: Daemon, demo_speech: Speech
 ) -> None:
-    """While it is spoken and when it is over, the fates add up; afterwards the words are those of the recording."""
+    """The fates add up during the speech and after it. Then the words are those of the recording."""
     pcm = s16(demo_speech.samples)
     async with Viewer(await health_port(daemon)) as viewer:
         for start in range(0, len(pcm), 9600):
@@ -69,7 +69,7 @@ async def test_page_shows_the_words_and_the_fate_of_every_second(
 async def test_page_shows_dropped_audio_with_its_reason(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """A queue that is too short, and a chunk that breaks the protocol: lines, seconds and counts."""
+    """The queue is too short, and a chunk breaks the protocol: lines, seconds and counts say so."""
     slow = {"STUB_SECS": "1", "STUB_WARM_SECS": "0", "TRANSCRIPTION_QUEUE_CAPACITY": "1"}
     async with Daemon(nats_server.url, script=STUB, **QUICK | slow) as daemon:
         await client.send(
@@ -88,7 +88,7 @@ async def test_page_shows_dropped_audio_with_its_reason(
 
 
 async def test_durable_mode_feeds_the_page_too(tmp_path: Path, heldout: Speech) -> None:
-    """The same lines and sums, and how far behind the daemon is instead of a promise."""
+    """The lines and sums are the same. The daemon's lag stands in place of a promise."""
     speech = heldout.cut(0, 4)
     with jetstream_server(tmp_path) as server:
         await set_up_streams(server.url)
@@ -104,14 +104,14 @@ async def test_durable_mode_feeds_the_page_too(tmp_path: Path, heldout: Speech) 
 
 
 async def test_status_page_off_leaves_only_the_probes(nats_server: NatsServer, client: Client) -> None:
-    """With STATUS_PAGE=off the health port knows nothing but its probes."""
+    """With STATUS_PAGE=off the health port answers its probes only."""
     async with Daemon(nats_server.url, STATUS_PAGE="off", **QUICK) as daemon:
         assert [await daemon.probe(path) for path in ("/", "/events", "/livez", "/readyz")] == [404, 404, 200, 200]
         assert await daemon.stop() == 0
 
 
 async def test_the_daemon_stops_without_waiting_for_viewers(nats_server: NatsServer, client: Client) -> None:
-    """They see it drain and are cut off with it."""
+    """Viewers see it drain, and their connections end with it."""
     async with Daemon(nats_server.url, **QUICK) as daemon, Viewer(await health_port(daemon)) as viewer:
         assert (await viewer.view())["state"] == "ready"
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Another model in a running daemon: no window is lost, results name the model that made them, refusals say why."""
+"""Another model in a running daemon: no window is lost, results name their model, refusals say why."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def daemon(nats_server: NatsServer, client: Client, folder: Path) -> Async
 
 
 def relink(folder: Path, name: str) -> None:
-    """As an update would: at no moment is there no model."""
+    """Replace the link as an update would: at no moment is there no model."""
     (folder / "next.bin").symlink_to(name)
     (folder / "next.bin").replace(folder / "current.bin")
 
@@ -104,7 +104,7 @@ async def transcribed(client: Client, speech: Speech) -> dict[str, Any]:
 async def test_sighup_amid_speech_swaps_the_model_and_loses_nothing(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """A link moves to another file while somebody speaks: the account adds up without a gap, and no word is missing."""
+    """A link moves to another file while somebody speaks. The account has no gap, and results name their model."""
     speech = heldout.cut(0, 16)
     half, whole = chunks(speech) // 2, chunks(speech)
     await speak(client, speech, range(half))
@@ -130,7 +130,7 @@ async def test_sighup_amid_speech_swaps_the_model_and_loses_nothing(
 async def test_a_request_names_the_model_and_is_told_what_has_changed(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """By the name of a file beside the configured one, or as in `models list`; without a name it is read again."""
+    """The name is a file next to the configured one, or one of `models list`. Without a name the file is read again."""
     assert (await transcribed(client, heldout.cut(0, 2)))["model"] == "ggml-one"
     code, answer = await ask(client, {"model": "ggml-two.bin", "sha256": SHA256})
     assert code is None
@@ -150,7 +150,7 @@ async def test_a_request_names_the_model_and_is_told_what_has_changed(
 async def test_partials_and_status_are_of_the_new_model(
     nats_server: NatsServer, client: Client, folder: Path, heldout: Speech
 ) -> None:
-    """A window that was open when the model changed is looked at by the new one; status tells the new capacity."""
+    """A window was open when the model changed: the new model makes its partials. Status has the new capacity."""
     speech = heldout.cut(0, 8)
     settings = {"WHISPER_MODEL_PATH": str(folder / "ggml-one.bin"), "PARTIAL_INTERVAL_SECS": "0.3"}
     async with Daemon(nats_server.url, **QUICK, **settings, STATUS_INTERVAL_SECS="0.2") as daemon:
@@ -187,7 +187,7 @@ REFUSED: list[tuple[Any, str]] = [
 async def test_unloadable_model_is_refused_and_the_old_one_goes_on(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """A path, a name that nobody has put there, another sha256, a file that is torn or something else."""
+    """A path, an unknown name, another sha256, a torn file, and a file that is no model."""
     (folder.parent / "outside.bin").write_bytes(BUNDLED.read_bytes())
     (folder / "ggml-one.txt").write_bytes(BUNDLED.read_bytes())
     (folder / ".hidden.bin").write_bytes(BUNDLED.read_bytes())
@@ -207,7 +207,7 @@ async def test_unloadable_model_is_refused_and_the_old_one_goes_on(
 async def test_a_broken_file_on_sighup_is_logged_and_the_model_goes_on(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """As after a copy that was cut off. When it is whole, the next SIGHUP takes it."""
+    """The file is as after a copy that was cut off. Once it is whole, the next SIGHUP takes it."""
     (folder / "ggml-two.bin").write_bytes(BUNDLED.read_bytes()[:-1])
     relink(folder, "ggml-two.bin")
     hang_up(daemon)
@@ -247,7 +247,7 @@ def write_huge(path: Path) -> int:
 async def test_model_larger_than_memory_is_refused_with_both_figures(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:
-    """Before anything of it is read into memory."""
+    """The refusal comes before any of it is read into memory."""
     size = write_huge(folder / "huge.bin")
     if size < psutil.virtual_memory().total:
         pytest.skip("this machine has memory for it")
@@ -259,7 +259,7 @@ async def test_model_larger_than_memory_is_refused_with_both_figures(
 
 
 async def test_memory_limit_of_the_container_counts() -> None:
-    """The same with a reading of 50 MB: what is needed and what there is, and the worker has its engine still."""
+    """With a reading of 50 MB, the error has both figures, and the worker still has its engine."""
     worker = WhisperThread(lambda: WhisperCppEngine(WhisperOptions(path=BUNDLED, threads=1)), 20)
     await worker.start(reference_speech(1.0), rtf=0.1)
     worker.serve(queue := JobQueue(1))
@@ -281,7 +281,7 @@ async def test_memory_limit_of_the_container_counts() -> None:
 
 
 async def test_one_swap_at_a_time(client: Client, daemon: Daemon) -> None:
-    """Of two that are asked for at once one is refused; later there is room again."""
+    """Of two requests at once one is refused. Later there is room again."""
     answers = await asyncio.gather(*(ask(client, {"model": f"ggml-{name}.bin"}) for name in ("two", "one")))
     assert sorted(code or "" for code, _ in answers) == ["", "409"]
     assert ("409", "another swap is under way") in answers
@@ -289,7 +289,7 @@ async def test_one_swap_at_a_time(client: Client, daemon: Daemon) -> None:
 
 
 async def test_a_pinned_sha256_allows_no_other_file(nats_server: NatsServer, client: Client, folder: Path) -> None:
-    """WHISPER_MODEL_SHA256 means every model, not the first one alone."""
+    """WHISPER_MODEL_SHA256 holds for every model, not for the first one alone."""
     other = bytearray(BUNDLED.read_bytes())
     other[-1] ^= 1
     (folder / "ggml-two.bin").write_bytes(other)
@@ -303,7 +303,7 @@ async def test_a_pinned_sha256_allows_no_other_file(nats_server: NatsServer, cli
 
 
 async def test_a_shutdown_leaves_a_swap_undone(nats_server: NatsServer, client: Client, folder: Path) -> None:
-    """Who asked is told, and the exit waits for nothing."""
+    """The client is told, and the exit waits for nothing."""
     slow = {"WHISPER_MODEL_PATH": str(folder / "ggml-one.bin"), "STUB_SECS": "0.01"}
     async with Daemon(nats_server.url, script=STUB, **QUICK, **slow, STUB_SLOW="ggml-two") as daemon:
         asking = asyncio.create_task(ask(client, {"model": "ggml-two.bin"}))
@@ -326,7 +326,7 @@ async def test_sighup_during_the_start_ends_nothing(nats_server: NatsServer) -> 
 
 
 async def test_swapping_loses_nothing_of_stored_audio(tmp_path: Path, folder: Path, heldout: Speech) -> None:
-    """Durable mode: SIGHUP and a request while a backlog is worked off, and a standby that swaps too."""
+    """In durable mode, SIGHUP and a request come while a backlog is worked off. A standby swaps too."""
     speech = heldout.cut(0, 16)
     settings = durable(WHISPER_MODEL_PATH=str(folder / "current.bin"), TRANSCRIPTION_QUEUE_CAPACITY="2")
     with jetstream_server(tmp_path) as server:
@@ -369,7 +369,7 @@ async def test_memory_of_the_previous_model_is_freed(
 
 
 async def test_swap_request_needs_the_subject_of_the_daemons_stream(nats_server: NatsServer, client: Client) -> None:
-    """Each daemon is asked by the stream that it transcribes."""
+    """Each daemon listens on the subject of the stream that it transcribes."""
     async with Daemon(nats_server.url, **QUICK, AUDIO_SUBJECT="audio.desk"):
         assert (await ask(client, subject="transcriber.control.model.desk"))[0] is None
         with pytest.raises(nats.errors.NoRespondersError):
@@ -377,7 +377,7 @@ async def test_swap_request_needs_the_subject_of_the_daemons_stream(nats_server:
 
 
 def test_name_is_looked_up_next_to_the_model_first(tmp_path: Path) -> None:
-    """Then where models are pulled to."""
+    """After that it is looked up in the place of pulled models."""
     beside, store = tmp_path / "beside", tmp_path / "store"
     for place in (beside, store):
         place.mkdir()
@@ -392,7 +392,7 @@ def test_name_is_looked_up_next_to_the_model_first(tmp_path: Path) -> None:
 
 
 def test_link_stands_for_its_file_unless_named_like_a_checksum(tmp_path: Path) -> None:
-    """So that results name what was loaded, and a store by content does not take the name away."""
+    """Results name the file that was loaded. In a store by content the link's own name is kept."""
     (tmp_path / "ggml-v2.bin").touch()
     (tmp_path / "ef24b8").touch()
     for name, target in (("current.bin", "ggml-v2.bin"), ("ggml-base.bin", "ef24b8")):

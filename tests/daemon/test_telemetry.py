@@ -1,4 +1,4 @@
-"""Which exporter is chosen and what it says of us; and what the daemon does when its collector is away."""
+"""Which exporter is chosen, how it names us, and what the daemon does when its collector is away."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def trace_one_window(telemetry: Telemetry) -> None:
 
 
 async def test_the_last_figures_are_flushed_at_shutdown(start: Start, collector: Collector) -> None:
-    """Long before the first interval is over, shutdown hands over the metrics and the open batch of spans."""
+    """Shutdown hands over the metrics and the open batch of spans, long before the first interval is over."""
     telemetry = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint)
     trace_one_window(telemetry)
     assert await telemetry.shutdown()
@@ -83,7 +83,10 @@ async def test_the_last_figures_are_flushed_at_shutdown(start: Start, collector:
 async def test_the_resource_is_what_the_standard_variables_say(
     start: Start, collector: Collector, environ: dict[str, str], expected: dict[str, str]
 ) -> None:
-    """Name and attributes come from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES; the name is `transcriber` else."""
+    """Name and attributes come from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
+
+    The default name is `transcriber`.
+    """
     telemetry = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **environ)
     trace_one_window(telemetry)
     assert await telemetry.shutdown()
@@ -131,7 +134,7 @@ async def test_each_signal_may_have_its_own_endpoint_and_protocol(start: Start, 
 async def test_disabled_signals_are_not_sent(
     start: Start, collector: Collector, environ: dict[str, str], metrics: int, spans: int
 ) -> None:
-    """OTEL_SDK_DISABLED silences both signals, an exporter of `none` its own; the rest is delivered."""
+    """OTEL_SDK_DISABLED silences both signals, an exporter of `none` its own. The rest is delivered."""
     telemetry = start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **environ)
     trace_one_window(telemetry)
     assert await telemetry.shutdown()
@@ -167,7 +170,7 @@ def test_the_console_exporter_writes_one_json_object_a_line() -> None:
     ],
 )
 def test_otel_setting_that_the_sdk_refuses_stops_the_start(start: Start, variable: str) -> None:
-    """A bad OTEL_* value is told as such, and not as a traceback from within the SDK."""
+    """A bad OTEL_* value is one sentence, not a traceback from within the SDK."""
     name, _, value = variable.partition("=")
     with pytest.raises(CannotStart, match=r"OTEL_\* setting: ."):
         start(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4317", **{name: value})
@@ -191,7 +194,7 @@ async def transcribe_and_stop(client: Client, daemon: Daemon, speech: Speech) ->
 async def test_a_collector_that_refuses_connections_costs_nothing(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """Nothing listens: text comes as ever, SIGTERM ends in time, and the log has each complaint once."""
+    """Text comes as ever, SIGTERM ends the daemon in time, and the log has each complaint once."""
     quick = {"OTEL_METRIC_EXPORT_INTERVAL": "50", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     with nobody(listening=False) as endpoint:
         async with Daemon(nats_server.url, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **CALM, **quick) as daemon:
@@ -205,7 +208,7 @@ async def test_a_collector_that_refuses_connections_costs_nothing(
 async def test_a_collector_that_never_answers_costs_nothing(
     nats_server: NatsServer, client: Client, heldout: Speech
 ) -> None:
-    """A black hole, and an exporter told to wait a minute for it: the deadline at the end is ours all the same."""
+    """The exporter is told to wait a minute for it. Our own deadline at the end still holds."""
     patient = {"OTEL_METRIC_EXPORT_INTERVAL": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
     with nobody(listening=True) as endpoint:
         async with Daemon(nats_server.url, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **CALM, **patient) as daemon:

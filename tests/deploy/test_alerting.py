@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes real daemons: each alert fires for a real fault, and none fires on a calm run."""
+"""A real Prometheus scrapes real daemons. Each alert fires for a real fault, and none in a calm run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table() -> Iterator[list[tuple[str, str, float]]]:
 
 
 async def test_an_overload_raises_the_alarm(site: Site) -> None:
-    """Saturation and drops, and nothing that is not so: at twenty times real time against a slow engine."""
+    """At twenty times real time against a slow engine, saturation and drops fire, and no other alert."""
     await overload(site)
     await site.prometheus.until_firing("TranscriberSaturated", "TranscriberDropping", patience=PATIENCE)
     assert await site.prometheus.fired() == {"TranscriberSaturated", "TranscriberDropping"}
@@ -50,7 +50,7 @@ async def test_an_overload_raises_the_alarm(site: Site) -> None:
 
 @pytest.mark.parametrize("seconds", [12, pytest.param(90, marks=pytest.mark.slow)])
 async def test_a_calm_run_raises_no_alarm(site: Site, seconds: float) -> None:
-    """The real model on speech in real time, longer than any alert waits: none fires, and it really was measured."""
+    """The real model works in real time, longer than any alert waits. It is measured, and no alert fires."""
     server = site.server()
     client = await site.client(server.url)
     await site.daemon(server.url, **QUICK, **RATE)
@@ -66,7 +66,7 @@ async def test_a_calm_run_raises_no_alarm(site: Site, seconds: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.make.__name__)
 async def test_a_fault_raises_its_alarm(site: Site, table: list[tuple[str, str, float]], fault: Fault) -> None:
-    """Made to last, it makes its own alerts fire, and no other but those that follow from it."""
+    """A lasting fault makes its own alerts fire, and no others but those that follow from it."""
     await fault.make(site)
     after = await site.prometheus.until_firing(*fault.due, patience=PATIENCE)
     table += [(alert, fault.words, after[alert]) for alert in fault.due]

@@ -1,4 +1,4 @@
-"""The alert rules in k8s/monitoring: each fires and does not fire as it should, and has its section in the runbook."""
+"""The alert rules in k8s/monitoring: each fires when it should, and has its section in the runbook."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_alerts_fire_and_do_not_fire(case: Path) -> None:
 
 @pytest.mark.parametrize("answer", ["vector(0) > 1", "vector(1)"], ids=["never", "always"])
 def test_rule_cases_notice_an_alert_that_always_or_never_fires(tmp_path: Path, answer: str) -> None:
-    """So each alert is tested both ways: in a copy whose rules all give the same answer, a case fails for every one."""
+    """In a copy whose rules all give the same answer, a case fails for every alert. So each is tested both ways."""
     broken = yaml.safe_load(ALERTS.read_text())
     for rule in (rule for group in broken["groups"] for rule in group["rules"]):
         rule["expr"] = answer
@@ -102,7 +102,7 @@ def test_a_rule_asks_only_for_what_the_daemon_exports(alert: str) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_the_made_up_series_are_those_of_the_daemon(case: Path) -> None:
-    """An alert that fires on a series which nobody exports would prove nothing."""
+    """An alert on a series that nobody exports would prove nothing."""
     for test in yaml.safe_load(case.read_text())["tests"]:
         for series in test["input_series"]:
             check_names(series["series"])
@@ -155,7 +155,7 @@ def test_links_inside_the_runbook_lead_somewhere() -> None:
 
 
 def test_operator_rule_is_what_the_runbook_command_makes(tmp_path: Path) -> None:
-    """One source: the command changes nothing, and the groups are the same."""
+    """There is one source: the command changes nothing, and the groups are the same."""
     said = yaml.safe_load(RULE.read_text())
     assert (said["apiVersion"], said["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
     assert said["spec"] == yaml.safe_load(ALERTS.read_text())

@@ -1,4 +1,4 @@
-"""k8s/compose.yaml, the stack on one machine: well formed, closed to the network, made of files that are checked."""
+"""k8s/compose.yaml, the stack on one machine: well formed, closed to the network, made of tested files."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_the_file_fits_the_specification(compose):
 
 @pytest.mark.parametrize("key", ["image", "healthcheck", "depends_on", "cap_drop", "volumes", "ports"])
 def test_schema_check_finds_a_misspelt_key(services, compose, key):
-    """A misspelt key of a service would be found."""
+    """The key is one of a service."""
     services["prometheus"][f"{key}x"] = services["prometheus"].pop(key)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(compose, SCHEMA, jsonschema.Draft202012Validator)
 
 
 def test_docker_compose_reads_it():
-    """Compose itself accepts the file, where it is installed."""
+    """Compose itself accepts the file. Skipped where it is not installed."""
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode:
         pytest.skip("docker compose is not installed")
@@ -84,7 +84,7 @@ def test_docker_compose_reads_it():
 
 
 def test_services_wait_only_for_what_can_be_waited_for(services):
-    """Nobody waits for the health of a service that has no check; volumes are declared."""
+    """No service waits for the health of one without a check. Volumes are declared."""
     for service in services.values():
         for name, wait in service.get("depends_on", {}).items():
             assert "healthcheck" in services[name] or wait["condition"] == "service_started"
@@ -93,7 +93,7 @@ def test_services_wait_only_for_what_can_be_waited_for(services):
 
 
 def test_every_service_but_the_collector_has_a_health_check(services):
-    """The collector's image has nothing to ask with; everything else has a health check of its own port."""
+    """The check asks the service's own port. The collector's image has no program that could ask."""
     assert {name for name, service in services.items() if "healthcheck" not in service} == {"otel-collector"}
 
 
@@ -101,14 +101,14 @@ def test_every_service_but_the_collector_has_a_health_check(services):
 
 
 def test_ports_are_published_on_loopback_only(services):
-    """Nothing asks for a password, so nobody else may reach it; no two services want the same port."""
+    """No service asks for a password, so nobody else may reach it. No two services want the same port."""
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert {port.split(":")[0] for port in published} == {"127.0.0.1"}
     assert len({port.split(":")[1] for port in published}) == len(published)
 
 
 def test_every_container_is_confined(services):
-    """No capability, no new privilege; files come in read-only, and a missing one is an error, not an empty folder."""
+    """No capability and no new privilege. Files are read-only, and a missing one is an error, not an empty folder."""
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -118,7 +118,7 @@ def test_every_container_is_confined(services):
 
 
 def test_grafana_has_no_account_and_no_password(services):
-    """Grafana shows to anonymous viewers what is there; it has no account, so no default password can be tried."""
+    """Anonymous viewers see what is there. Without an account no default password can be tried."""
     assert not re.search("passw|secret|token", "\n".join(map(str, services.values())), re.IGNORECASE)
     ini = configparser.ConfigParser()
     ini.read(K8S / "monitoring/grafana/grafana.ini")
@@ -129,7 +129,7 @@ def test_grafana_has_no_account_and_no_password(services):
 
 
 def test_images_are_pinned(services):
-    """Each image has a full version: of this project, of what the manifests run, of what the tests run."""
+    """Each image has a full version: this project's, the manifests', or that of the tests."""
     versions = {name: service["image"].rpartition(":")[2] for name, service in services.items()}
     assert all(re.fullmatch(r"v?\d+\.\d+\.\d+(-alpine)?", version) for version in versions.values())
     assert versions["transcriber"] == PROJECT["version"]
@@ -143,13 +143,13 @@ def test_images_are_pinned(services):
 
 
 def test_every_mounted_file_is_there(services):
-    """What a container is given exists in this repository."""
+    """Every file that a container mounts exists in this repository."""
     missing = {path.name for path in files(services) if not path.exists()}
     assert missing == set()
 
 
 def test_the_monitoring_is_that_of_the_cluster(services):
-    """The collector and Prometheus read the very files of k8s/monitoring, and are told where they lie."""
+    """The collector and Prometheus read the very files of k8s/monitoring, at the place that they are told."""
     (config,) = mounts(services["otel-collector"], "bind").values()
     assert config["source"] == "./monitoring/collector.yaml"
     assert services["otel-collector"]["command"] == [f"--config={config['target']}"]
@@ -202,13 +202,13 @@ def test_the_daemon_accepts_its_environment(daemon):
 
 
 def test_the_daemon_may_finish_its_queue(daemon):
-    """Docker kills no daemon that is still within what it promised."""
+    """Docker does not kill a daemon within the time that it promised."""
     grace = settings.load(daemon["environment"]).shutdown_grace
     assert daemon["stop_grace_period"] == f"{math.ceil(grace + FLUSH_SECS) + KUBELET_SECS}s"
 
 
 def test_daemon_exports_its_instance_once_per_scrape(daemon):
-    """Its series carry an instance, and are exported once per scrape."""
+    """Its series carry an instance, and are exported as often as Prometheus scrapes."""
     environ = daemon["environment"]
     assert "service.instance.id=" in environ["OTEL_RESOURCE_ATTRIBUTES"]
     interval = read(K8S / "monitoring/prometheus.yaml")["global"]["scrape_interval"]
@@ -217,7 +217,7 @@ def test_daemon_exports_its_instance_once_per_scrape(daemon):
 
 @pytest.mark.parametrize(("problem", "exit_code"), [(None, 0), ("draining", 1)])
 async def test_the_daemons_health_check_tells_ready_from_not(daemon, problem, exit_code):
-    """The very command, asked of the daemon's own health server: 0 when it is ready, 1 when it is not."""
+    """The very command asks the daemon's own health server: 0 when it is ready, 1 when it is not."""
     server = HealthServer(HealthOptions("127.0.0.1", 0), {"/readyz": lambda: problem})
     await server.start()
     published = daemon["ports"][0].rpartition(":")[2]
@@ -233,7 +233,7 @@ async def test_the_daemons_health_check_tells_ready_from_not(daemon, problem, ex
 
 
 def test_nats_takes_its_arguments_and_answers_its_health_check(services, tmp_path):
-    """A real server started with the same arguments has JetStream in the mounted folder, and is healthy."""
+    """A real server started with the same arguments stores JetStream in the mounted folder, and is healthy."""
     (volume,) = mounts(services["nats"], "volume")
     published = services["nats"]["healthcheck"]["test"][-1].rpartition("/")[0]
     port = free_port()

@@ -1,4 +1,4 @@
-"""The dashboards in k8s/monitoring: generated, whole, and every panel shows what real daemons did."""
+"""The dashboards in k8s/monitoring: generated, complete, and every panel shows what real daemons did."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_committed_dashboards_are_what_the_script_writes(tmp_path: Path) -> None
 
 @each_panel
 def test_panel_asks_for_exported_metrics_and_explains_itself(board: str, panel: dict[str, Any]) -> None:
-    """No typing error in a name, one sentence on good and bad, a unit, and the source that the reader chose."""
+    """Its metrics exist. It has one sentence on good and bad, a unit, and the chosen data source."""
     for target in panel["targets"]:
         assert metrics_in(target["expr"])
         assert metrics_in(target["expr"]) <= EXPORTED
@@ -83,14 +83,14 @@ def test_every_exported_metric_is_on_a_board() -> None:
 
 @dataclass(frozen=True)
 class Played:
-    """What Prometheus has seen of a live daemon, and of a durable one that was killed once."""
+    """A Prometheus that has seen a live daemon, and a durable one that was killed once."""
 
     prometheus: Prometheus
     start: float
     end: float
 
     def choices(self, board: str) -> dict[str, list[str]]:
-        """What a reader of the board may choose from, by the variables' own queries."""
+        """The values that a reader may choose from, by the variables' own queries."""
         found: dict[str, list[str]] = {}
         for variable in BOARDS[board]["templating"]["list"]:
             if variable["type"] == "query":
@@ -177,7 +177,7 @@ async def speak(client: Client, heldout: Speech) -> None:
 @needs_prometheus
 @each_panel
 def test_every_query_of_a_panel_has_an_answer(played: Played, board: str, panel: dict[str, Any]) -> None:
-    """A quantile of a moment in which no window was published is no number; somewhere in the run there is one."""
+    """A quantile is no number while no window was published. Somewhere in the run there is one."""
     for target in panel["targets"]:
         values = played.ask(board, target)
         assert [value for value in values if not math.isnan(value)], target["expr"]
@@ -185,7 +185,7 @@ def test_every_query_of_a_panel_has_an_answer(played: Played, board: str, panel:
 
 @needs_prometheus
 def test_variables_offer_every_daemon_and_every_stream(played: Played) -> None:
-    """The variables find what there is, and one that depends on another takes it over."""
+    """A variable that depends on another one takes its choice over."""
     fleet, stream = played.choices("fleet"), played.choices("stream")
     assert fleet["job"] == ["transcriber"]
     assert len(fleet["instance"]) == 2
@@ -194,7 +194,7 @@ def test_variables_offer_every_daemon_and_every_stream(played: Played) -> None:
 
 @needs_prometheus
 def test_the_boards_tell_what_happened(played: Played) -> None:
-    """Too many windows came at once, one daemon was killed, stored audio had to wait, and the account is even."""
+    """Too many windows came at once, one daemon was killed, stored audio had to wait, and the account adds up."""
     drawn = played.drawn
     assert max(drawn("stream", "Windows dropped by reason", "{{reason}}")) > 0
     assert max(drawn("stream", "Gaps by reason")) > 0

@@ -1,4 +1,4 @@
-"""The Dockerfile: read and checked as text, and its build stage carried out for real without a container engine."""
+"""The Dockerfile, checked as text. Its build stage is carried out for real, without a container engine."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_base_image_is_slim_tagged_and_new_enough():
 
 
 def test_build_stage_has_no_compiler(build):
-    """The first stage has no compiler either: it installs no system package, and wheels but for what is pure Python."""
+    """It installs no system package. It takes wheels only, but for packages of pure Python."""
     text = "\n".join(it.text for it in build)
     assert not re.search(r"\b(apt|apt-get|gcc|g\+\+|clang|cmake|build-essential|curl|wget)\b", text)
     assert "--only-binary :all:" in text
@@ -132,7 +132,7 @@ def test_build_stage_has_no_compiler(build):
 
 
 def test_dependencies_are_hash_locked_and_the_project_adds_none(build):
-    """What is installed from an index has its hash in the lock file; the project itself comes from its own wheel."""
+    """Every package from an index has its hash in the lock file. The project comes from its own wheel."""
     installs = [part for it in build for part in it.text.split("&&") if it.word == "RUN" and " install " in part]
     locked, project = installs
     assert "--require-hashes" in locked
@@ -150,7 +150,7 @@ def test_pip_leaves_no_cache_and_stays_out_of_the_environment(build):
 
 
 def test_user_is_the_numeric_one_that_kubernetes_expects(last):
-    """The process is not root, provably by number, and is the user that the manifests name."""
+    """The process is provably not root, and runs as the user that the manifests name."""
     user, group = only(last, "USER").split(":")
     manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text())
     security = manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"]
@@ -195,14 +195,14 @@ def test_the_labels_tell_what_it_is(last):
 
 
 def test_every_source_of_a_copy_is_there_and_not_ignored(build):
-    """What the Dockerfile copies exists and passes .dockerignore."""
+    """Every file that the Dockerfile copies exists and passes .dockerignore."""
     for source in copied(build):
         assert (ROOT / source).exists(), source
         assert in_context(source.removeprefix("./")), source
 
 
 def test_context_holds_what_the_wheel_is_made_of(build):
-    """The bundled model and all else that hatchling reads are sent to the builder and copied into the stage."""
+    """The builder gets the bundled model and all else that hatchling reads, and copies it into the stage."""
     target = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = [*target["force-include"], *target["packages"], PROJECT["project"]["readme"], "pyproject.toml"]
     for path in [*needed, *PROJECT["project"]["license-files"]]:
@@ -211,7 +211,7 @@ def test_context_holds_what_the_wheel_is_made_of(build):
 
 
 def test_the_context_is_small():
-    """History, tests, environments and bytecode stay out; the model is most of what is sent."""
+    """History, tests, environments and bytecode stay out. Most of what is sent is the model."""
     kept = list(context())
     assert "models/ggml-dispatch-mini.bin" in kept
     assert {name.split("/")[0] for name in kept} <= set(copied(stages()[1]))

@@ -1,4 +1,4 @@
-"""The manifests in k8s/: valid, safe, consistent with the daemon's settings, and one tiny overlay per stream."""
+"""The manifests in k8s/: valid, safe, in step with the daemon's settings, and one tiny overlay per stream."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_an_overlay_renders_one_object_of_each_kind(objects, stream):
 
 
 def test_rendering_fails_with_the_words_of_kustomize(overlays, tmp_path):
-    """A misspelt field is an error with kustomize's own words, not a manifest that was never checked."""
+    """A misspelt field gives kustomize's own error, not an unchecked manifest."""
     copied = shutil.copytree(overlays.parent, tmp_path / "k8s") / "overlays/radio-1"
     with (copied / "kustomization.yaml").open("a") as file:
         file.write("nameSufix: x\n")
@@ -96,13 +96,13 @@ def test_rendering_fails_with_the_words_of_kustomize(overlays, tmp_path):
 
 @pytest.mark.parametrize("version", [kubernetes_validate.utils.all_versions()[i] for i in (0, -1)])
 def test_every_object_fits_the_kubernetes_schema(objects, version):
-    """Every object is valid, with no field unknown, for the oldest and the newest Kubernetes with a schema at hand."""
+    """No field is unknown to the oldest and the newest Kubernetes with a schema at hand."""
     for thing in objects.values():
         assert version.startswith(kubernetes_validate.validate(thing, version, strict=True))
 
 
 def test_schema_check_finds_a_misspelt_field(objects):
-    """A misspelt field would be found: the check above is strict."""
+    """The check above is strict."""
     broken = copy.deepcopy(objects["Deployment"])
     broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 30
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -114,7 +114,7 @@ def test_schema_check_finds_a_misspelt_field(objects):
 
 @pytest.mark.parametrize("stream", [*sorted({*STREAMS} - {DURABLE}), ADDED])
 def test_an_overlay_changes_only_the_name(overlays, stream):
-    """Without its name, its instance label and the stream that follows from it, an overlay is the base."""
+    """Without its name, its instance label and its stream, an overlay is the base."""
 
     def anonymous(objects):
         text = json.dumps(sorted(objects, key=lambda thing: thing["kind"]), sort_keys=True)
@@ -168,7 +168,7 @@ def test_deployment_runs_one_daemon_per_stream(objects):
 
 
 def test_the_disruption_budget_lets_a_node_drain(objects):
-    """The only replica may be evicted, otherwise no node that runs one could ever be drained."""
+    """The only replica may be evicted. Otherwise its node could never be drained."""
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
     assert "minAvailable" not in objects["PodDisruptionBudget"]["spec"]
 
@@ -177,7 +177,7 @@ def test_the_disruption_budget_lets_a_node_drain(objects):
 
 
 def test_every_variable_is_a_setting_of_the_daemon(objects, container):
-    """No variable is misspelt: the daemon reads each, except those that only other variables refer to."""
+    """The daemon reads each variable, except those that only other variables refer to."""
     inner = set(re.findall(r"\$\((\w+)\)", json.dumps(container["env"])))
     names = {name for name in environment(objects) if not name.startswith("OTEL_")}
     assert names - inner <= settings.names()
@@ -185,20 +185,20 @@ def test_every_variable_is_a_setting_of_the_daemon(objects, container):
 
 
 def test_the_daemon_accepts_its_environment(objects, stream):
-    """The daemon can read every value, and takes from them the stream and the grace that the manifests mean."""
+    """The daemon reads every value. Stream and grace period are those that the manifests mean."""
     found = settings.load(environment(objects))
     assert found.subject == f"audio.{stream}"
     assert found.shutdown_grace == float(objects["ConfigMap"]["data"]["SHUTDOWN_GRACE_SECS"])
 
 
 def test_a_base_applied_by_mistake_is_refused(overlays):
-    """Without an overlay there is no stream, and the daemon says so in place of listening to nothing."""
+    """Without an overlay there is no stream. The daemon says so and does not listen to nothing."""
     with pytest.raises(SettingError, match="AUDIO_SUBJECT"):
         settings.load(environment(by_kind(render(overlays.parent / "base"))))
 
 
 def test_the_readme_names_only_settings_that_exist():
-    """k8s/README.md and the comments in the manifests speak of no variable that the daemon does not read."""
+    """k8s/README.md and the comments in the manifests name only variables that the daemon reads."""
     texts = [path.read_text() for path in K8S.rglob("*") if path.suffix in {".md", ".yaml"}]
     named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", "\n".join(texts)))
     others = {"POD_NAME", "PYTHON_IMAGE"}  # one that only other variables refer to, and an argument of the Dockerfile
@@ -213,18 +213,18 @@ def test_the_cpu_is_the_thread_count(objects, container):
 
 
 def test_requests_equal_limits(container):
-    """The pod is in QoS class Guaranteed: neither its CPU nor its memory is at the mercy of its neighbours."""
+    """The pod is in QoS class Guaranteed: no neighbour can take its CPU or memory."""
     assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
 def test_the_grace_period_follows_from_the_settings(objects, pod):
-    """The kubelet kills no daemon that is still within what it promised."""
+    """The kubelet does not kill a daemon within the time that it promised."""
     grace = float(environment(objects)["SHUTDOWN_GRACE_SECS"])
     assert pod["terminationGracePeriodSeconds"] == math.ceil(grace + FLUSH_SECS) + KUBELET_SECS
 
 
 def test_start_up_may_take_longer_than_connecting(objects, container):
-    """A daemon that cannot reach NATS ends with its own exit code before the startup probe would kill it."""
+    """A daemon that cannot reach NATS ends with its own exit code before the startup probe kills it."""
     probe = container["startupProbe"]
     allowed = probe["periodSeconds"] * probe["failureThreshold"]
     assert allowed >= float(environment(objects)["NATS_CONNECT_TIMEOUT_SECS"]) + 60
@@ -247,7 +247,7 @@ def test_telemetry_says_which_pod_it_is_from(objects):
 
 
 def test_credentials_are_optional_and_not_in_the_manifests(objects, container):
-    """NATS credentials come from a secret that need not exist and that all streams share."""
+    """NATS credentials come from a secret that all streams share and that need not exist."""
     assert {"secretRef": {"name": "transcriber-nats", "optional": True}} in container["envFrom"]
     secret = {"NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "NATS_CREDS", "NATS_NKEY"}
     assert not secret & set(environment(objects))
@@ -257,7 +257,7 @@ def test_credentials_are_optional_and_not_in_the_manifests(objects, container):
 
 
 def test_the_container_is_confined(pod, container):
-    """The pod meets the `restricted` Pod Security Standard, with a read-only root and no token on top."""
+    """The pod meets the `restricted` Pod Security Standard, and has a read-only root and no token."""
     assert container["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": 10001,
@@ -295,7 +295,7 @@ def test_the_pod_reaches_only_nats_the_collector_and_dns(objects):
 
 
 def test_the_configured_addresses_pass_the_network_policy(objects):
-    """Where the settings send the daemon, the NetworkPolicy lets it go."""
+    """The NetworkPolicy allows every address in the settings."""
     variables = environment(objects)
     for name in ("NATS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         assert (urlsplit(variables[name]).port, "TCP") in egress_ports(objects), name
@@ -306,13 +306,13 @@ def test_the_configured_addresses_pass_the_network_policy(objects):
 
 @pytest.mark.parametrize("stream", [*STREAMS, ADDED])
 def test_the_base_runs_the_bundled_model(objects, pod):
-    """Out of the box no volume has to exist: without a path the daemon takes the model inside the package."""
+    """No volume is needed: without a path the daemon takes the model inside the package."""
     assert "WHISPER_MODEL_PATH" not in environment(objects)
     assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
 
 
 def test_the_component_mounts_a_model_and_points_to_it(overlays):
-    """With the component the model comes from a read-only volume, and there is more memory for it."""
+    """The model comes from a read-only volume, and there is more memory for it."""
     small, big = (by_kind(render(overlays / name)) for name in ("radio-1", BIG))
     (container,) = big["Deployment"]["spec"]["template"]["spec"]["containers"]
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "models")
@@ -328,7 +328,7 @@ def test_the_component_mounts_a_model_and_points_to_it(overlays):
 
 
 def test_the_durable_overlay_changes_only_the_source(overlays):
-    """Stored audio in place of live audio; the daemon accepts it, and everything else is as in any overlay."""
+    """Stored audio takes the place of live audio. The daemon accepts it, and the rest is as in any overlay."""
     live, stored = (by_kind(render(overlays / name)) for name in ("radio-1", DURABLE))
     assert settings.load(environment(stored)).durable
     assert not settings.load(environment(live)).durable
@@ -336,7 +336,7 @@ def test_the_durable_overlay_changes_only_the_source(overlays):
 
 
 def test_the_scaled_example_fits_the_durable_overlay(overlays):
-    """KEDA finds the deployment, and the consumer whose lag it reads is the one that the daemon makes."""
+    """KEDA finds the deployment, and reads the lag of the consumer that the daemon makes."""
     scaled = yaml.safe_load((K8S / "examples" / f"scaled-{DURABLE}.yaml").read_text())
     objects = by_kind(render(overlays / DURABLE))
     assert scaled["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]

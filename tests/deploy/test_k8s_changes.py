@@ -1,4 +1,4 @@
-"""A setting that is changed in k8s/ arrives in the daemons that it is meant for, and nowhere else."""
+"""A setting changed in k8s/ reaches the daemons that it is meant for, and no others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_setting_of_the_base_reaches_every_daemon(site, rendered, line, new, a
 
 
 def test_a_setting_of_an_overlay_reaches_its_own_daemon_alone(site, rendered):
-    """A stream may differ in one setting; the others stay as they were, to the hash of their ConfigMap."""
+    """One stream differs in one setting. The others stay as they were, to the hash of their ConfigMap."""
     before = rendered()
     path = site / "overlays/radio-1/kustomization.yaml"
     addition = """\

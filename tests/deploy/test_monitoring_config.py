@@ -1,4 +1,4 @@
-"""The collector in k8s/monitoring: its configuration is well formed and wired up, and its manifests agree with it."""
+"""The collector in k8s/monitoring: its configuration is well formed, and its manifests agree with it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def misspelt(config, wanted, wrong):
 
 
 def wiring_faults(config):
-    """What a pipeline or the service names without a definition, and what is defined without being named."""
+    """Components that are named and not defined, and those that are defined and not named."""
     pipelines = config["service"]["pipelines"].values()
     for kind in ("receivers", "processors", "exporters", "extensions"):
         users = [config["service"]] if kind == "extensions" else pipelines
@@ -61,7 +61,7 @@ def wiring_faults(config):
 
 
 def test_the_collectors_configuration_fits_the_schema(collector):
-    """No field is misspelt, of the wrong kind, or missing where the collector has no usable default."""
+    """No field is misspelt or of the wrong kind. None is missing where the collector has no usable default."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(collector, SCHEMA, jsonschema.Draft202012Validator)
 
@@ -79,7 +79,7 @@ def test_the_collectors_configuration_fits_the_schema(collector):
     ],
 )
 def test_collector_schema_check_finds_a_misspelt_field(collector, field, wrong):
-    """A misspelt field is refused: each of these would stop the collector at its start, or be ignored."""
+    """Each of these would stop the collector at its start, or be ignored."""
     broken = misspelt(collector, field, wrong)
     assert broken != collector
     with pytest.raises(jsonschema.ValidationError):
@@ -87,7 +87,7 @@ def test_collector_schema_check_finds_a_misspelt_field(collector, field, wrong):
 
 
 def test_every_component_is_defined_and_used(collector):
-    """The pipelines name nothing that is missing, and nothing is configured that takes no part."""
+    """The pipelines name no missing component, and every configured one takes part."""
     assert list(wiring_faults(collector)) == []
 
 
@@ -103,7 +103,7 @@ def test_a_component_that_is_missing_or_idle_is_found(collector):
 
 
 def test_memory_is_limited_first_and_batches_are_made_last(collector):
-    """In every pipeline what cannot be held is refused before any work, and what goes out goes out together."""
+    """In every pipeline excess data is refused before any work, and data goes out in batches."""
     for pipeline in collector["service"]["pipelines"].values():
         assert pipeline["processors"][0] == "memory_limiter"
         assert pipeline["processors"][-1] == "batch"
@@ -121,7 +121,7 @@ def test_metric_names_reach_prometheus_with_suffixes(collector):
 
 
 def test_a_dead_pods_series_end_and_a_living_ones_do_not(collector):
-    """Series outlive two lost exports, and a pod that is gone is gone within three."""
+    """Series outlive two lost exports. Those of a pod that is gone end within three."""
     (minutes,) = re.fullmatch(r"(\d+)m", collector["exporters"]["prometheus"]["metric_expiration"]).groups()
     assert int(minutes) * 60 == 3 * EXPORT_SECS
 
@@ -131,14 +131,14 @@ def test_a_dead_pods_series_end_and_a_living_ones_do_not(collector):
 
 @pytest.mark.parametrize("version", [kubernetes_validate.utils.all_versions()[i] for i in (0, -1)])
 def test_every_object_fits_the_kubernetes_schema(objects, version):
-    """Every object is valid for the oldest and the newest Kubernetes with a schema at hand; so is the example."""
+    """Every object, the example included, is valid for the oldest and the newest Kubernetes with a schema at hand."""
     assert set(objects) == {"ConfigMap", "Deployment", "NetworkPolicy", "Service"}
     for thing in (*objects.values(), read(K8S / "examples/scraped-daemons.yaml")):
         assert version.startswith(kubernetes_validate.validate(thing, version, strict=True))
 
 
 def test_the_pod_reads_the_file_as_it_is(objects, pod, container):
-    """The ConfigMap holds collector.yaml to the byte, is mounted, and is what the collector is told to read."""
+    """The ConfigMap holds collector.yaml to the byte. It is mounted, and the collector is told to read it."""
     assert objects["ConfigMap"]["data"] == {"collector.yaml": (MONITORING / "collector.yaml").read_text()}
     (volume,), (mount,) = pod["volumes"], container["volumeMounts"]
     assert volume["configMap"] == {"name": objects["ConfigMap"]["metadata"]["name"]}
@@ -147,7 +147,7 @@ def test_the_pod_reads_the_file_as_it_is(objects, pod, container):
 
 
 def test_the_ports_are_the_same_everywhere(collector, objects, container):
-    """What the file listens on, the container declares; the Service and the NetworkPolicy name no other."""
+    """The container declares every port in the file. The Service and the NetworkPolicy name no other."""
     protocols = collector["receivers"]["otlp"]["protocols"]
     listening = {
         "otlp-grpc": port_of(protocols["grpc"]["endpoint"]),
@@ -206,7 +206,7 @@ def test_the_collector_is_confined_as_the_daemon_is(objects, pod, container, dae
 
 
 def test_kubernetes_schema_check_finds_a_misspelt_field(objects):
-    """A misspelt field would be found in a Service too."""
+    """The field is one of a Service."""
     broken = copy.deepcopy(objects["Service"])
     broken["spec"]["selectors"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):

@@ -58,7 +58,7 @@ def test_promtool_accepts_the_configuration():
 
 
 def test_prometheus_loads_the_rules_next_to_it():
-    """The rules are the file of the same folder."""
+    """The rules are the file in the same folder."""
     assert read(CONFIG)["rule_files"] == ["alerts.yaml"]
 
 
@@ -71,7 +71,7 @@ def test_prometheus_scrapes_the_collector_and_keeps_its_labels(objects, jobs):
 
 
 def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
-    """The name that it looks up is the example's headless Service, which selects every daemon at its health port."""
+    """It looks up the example's headless Service, which selects every daemon at its health port."""
     service = read(K8S / "examples/scraped-daemons.yaml")
     (lookup,) = jobs["transcriber"]["dns_sd_configs"]
     (port,) = service["spec"]["ports"]
@@ -85,7 +85,7 @@ def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
 
 
 def test_daemon_offers_metrics_by_the_variable_of_the_example(daemon):
-    """The variable that the example's comment names makes a daemon of these manifests offer its metrics."""
+    """The variable in the example's comment makes a daemon of these manifests offer its metrics."""
     (variable,) = re.findall(r"Set (OTEL_\w+=\w+)", (K8S / "examples/scraped-daemons.yaml").read_text())
     name, _, value = variable.partition("=")
     assert settings.load(environment(daemon)).telemetry.metrics_exporter == "otlp"
@@ -114,7 +114,7 @@ class Exporter(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def exporter():
-    """Something that answers as the collector does."""
+    """A stand-in that answers as the collector does."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
@@ -123,7 +123,7 @@ def exporter():
 
 @pytest.fixture
 def prometheus(exporter, tmp_path):
-    """A Prometheus with our configuration, but for the collector's address and a quicker round. Gives its own URL."""
+    """A Prometheus with our configuration, but for the collector's address and a shorter interval. Gives its URL."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not on PATH")

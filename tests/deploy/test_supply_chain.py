@@ -1,4 +1,4 @@
-"""What the program is made of: locked, listed, linted, and looked up; by the commands that k8s/README.md gives."""
+"""The program's packages are locked, listed, linted and looked up by the commands of k8s/README.md."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(words, folder=ROOT):
 
 @pytest.mark.parametrize("name", [SHIPPED, DEVELOPMENT])
 def test_every_package_is_locked_to_a_version_and_its_hashes(name):
-    """No package can be another one than when the lock was made."""
+    """No package can differ from the one that was locked."""
     entries = list(locked(name))
     assert len(entries) > 30
     assert not [entry.name for entry in entries if not entry.hashes]
@@ -94,7 +94,7 @@ def test_the_tests_run_what_is_shipped():
     ids=["shipped", "development", "embedded"],
 )
 def test_the_locks_hold_what_the_project_asks_for(name, wanted):
-    """Every requirement of pyproject.toml is locked, in versions that it allows: no lock was forgotten."""
+    """Every requirement of pyproject.toml is locked in a version that it allows. No lock was forgotten."""
     versions = {}
     for entry in locked(name):
         versions.setdefault(entry.name, set()).add(entry.version)
@@ -126,7 +126,7 @@ def write_sbom(folder, *more):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """What the documented command writes; it checks its own work against CycloneDX's schema."""
+    """The list that the documented command writes. It checks its own work against CycloneDX's schema."""
     return write_sbom(tmp_path_factory.mktemp("sbom"))
 
 
@@ -145,7 +145,7 @@ def test_the_sbom_lists_every_locked_package_and_no_other(written):
 
 
 def test_the_sbom_is_the_same_each_time(written, tmp_path):
-    """Two runs give the same bytes, so that a difference between two lists is one between two programs."""
+    """Two runs give the same bytes. A difference between two lists is one between two programs."""
     assert write_sbom(tmp_path, "--no-validate") == written
 
 
@@ -154,7 +154,7 @@ def test_the_sbom_is_the_same_each_time(written, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint has no wheel for Windows")
 def test_the_dockerfile_has_nothing_that_hadolint_objects_to():
-    """Clean, without a rule being switched off."""
+    """No rule is switched off."""
     done = run(documented("hadolint"))
     assert done.returncode == 0, done.stdout.decode()
     assert "hadolint ignore" not in (ROOT / "Dockerfile").read_text()
@@ -176,7 +176,7 @@ def test_hadolint_finds_an_image_without_a_tag(tmp_path):
 
 @pytest.mark.network
 def test_no_shipped_package_has_a_known_vulnerability():
-    """PyPI's advisories know nothing of any locked version; skipped where they cannot be reached."""
+    """PyPI's advisories name no locked version. Skipped where they cannot be reached."""
     words = [word for word in documented("pip-audit") if word != "--strict"]  # to tell why a package was not found
     done = run([*words, "--format", "json", "--progress-spinner", "off"])
     if not done.stdout:

@@ -1,4 +1,4 @@
-"""The bundled model keeps what its card promises, measured by the recipe's own evaluation."""
+"""The bundled model keeps the promises of its card, measured by the recipe's own evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recognizer() -> Recognizer:
 
 
 def test_model_file_is_small() -> None:
-    """One model file, at most 25 MB, and at most 8 MB in a wheel, which is compressed."""
+    """At most 25 MB, and at most 8 MB in a wheel, which is compressed."""
     assert list(MODELS.rglob("*.bin")) == [MODEL]
     assert MODEL.stat().st_size <= 25e6
     assert len(zlib.compress(MODEL.read_bytes())) <= 8e6
@@ -34,7 +34,7 @@ def test_model_file_is_small() -> None:
 
 @pytest.mark.slow
 def test_word_errors_stay_within_the_promise_by_voice(recognizer: Recognizer) -> None:
-    """At most 3 % word errors in voices heard in training; 12 % in voices and accents never heard."""
+    """At most 3 % in voices heard in training, and 12 % in voices and accents never heard."""
     rates = evaluate.by_voice(recognizer)
     assert rates["voices heard in training"].wer <= 0.03
     assert rates["voices never heard"].wer <= 0.12
@@ -42,14 +42,14 @@ def test_word_errors_stay_within_the_promise_by_voice(recognizer: Recognizer) ->
 
 @pytest.mark.slow
 def test_fitting_the_context_costs_half_a_point_at_most(recognizer: Recognizer) -> None:
-    """The encoder's context cut to each window, as the daemon does, against the full one."""
+    """The daemon cuts the encoder's context to each window. It is compared with the full context."""
     rates = evaluate.by_fit(recognizer)
     assert rates["context fitted"].wer <= rates["context full"].wer + 0.005
 
 
 @pytest.mark.slow
 def test_word_errors_stay_within_the_promise_in_noise(recognizer: Recognizer) -> None:
-    """At most 6 % word errors when the noise is 15 dB below the speech."""
+    """At most 6 % when the noise is 15 dB below the speech."""
     (rate,) = evaluate.by_noise(recognizer, 15).values()
     assert rate.wer <= 0.06
 
@@ -64,7 +64,7 @@ def test_every_encoder_context_gives_the_same_words() -> None:
 
 @pytest.mark.slow
 def test_every_mode_gives_the_same_words(recognizer: Recognizer) -> None:
-    """Without timestamps, and after a prompt, at most 4 % word errors: a point more than plain."""
+    """Without timestamps, and after a prompt, there are at most 4 % word errors: a point more than plain."""
     rates = evaluate.by_mode(recognizer, most=120)
     assert len(rates) == 2
     for name, rate in rates.items():
@@ -73,7 +73,7 @@ def test_every_mode_gives_the_same_words(recognizer: Recognizer) -> None:
 
 @pytest.mark.parametrize(("longest", "most"), [(4, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
 def test_no_text_where_nobody_speaks(recognizer: Recognizer, longest: int, most: int) -> None:
-    """Straight into the model, at most 2 of 100 signals without speech become text; 1 of the 40 up to 4 s."""
+    """The model alone makes text of at most 2 in 100 signals without speech, and of 1 in the 40 up to 4 s."""
     assert len(evaluate.without_speech(recognizer, longest)) <= most
 
 

@@ -38,7 +38,7 @@ def engine(name: str, model_format: Format = Format.GGML) -> Engine:
 
 @cache
 def talk() -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The repository's own recording of ordinary English, and what is said in it when."""
+    """The repository's own recording of ordinary English, with its words and their times."""
     rows = json.loads(store.bundled("talk.json").read_text())
     return read_16k(store.bundled("talk.flac")), rows
 
@@ -49,7 +49,7 @@ FORMATS = pytest.mark.parametrize("model_format", list(Format))
 @FORMATS
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_cut_windows_are_understood_and_end(name: str, model_format: Format) -> None:
-    """Each sentence alone, as the daemon decodes it: the words, and no more of them than there are."""
+    """The daemon decodes each sentence alone. Its words come, and no more than there are."""
     samples, rows = talk()
     right = said = 0
     for row in rows:
@@ -64,14 +64,14 @@ def test_cut_windows_are_understood_and_end(name: str, model_format: Format) -> 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_a_converted_model_is_the_published_one_to_the_byte(name: str) -> None:
-    """What is made of the ggml file has the sha256 of the official conversion for CTranslate2."""
+    """The conversion of the ggml file has the sha256 of the official one for CTranslate2."""
     folder = real.model(name, Format.CTRANSLATE2)
     assert store.digest(folder / "model.bin") == PACKAGED[name].sha256
 
 
 @FORMATS
 def test_words_lie_where_they_are_said(model_format: Format) -> None:
-    """Over a window of several sentences: in order, inside the window, and none in the pauses between them."""
+    """A window of several sentences: words are in order, inside the window, and not in the pauses."""
     samples, rows = talk()
     end = round(rows[2]["end"] * 16_000)
     (found,) = [engine("tiny.en", model_format).transcribe(samples[:end], "en")]
@@ -85,7 +85,7 @@ def test_words_lie_where_they_are_said(model_format: Format) -> None:
 
 @FORMATS
 def test_the_language_is_detected_and_leaves_no_trace(model_format: Format) -> None:
-    """`auto` is right whatever was decoded before, and what follows is not changed by it."""
+    """`auto` is right whatever was decoded before, and does not change what follows."""
     samples = talk()[0][: 5 * 16_000]
     base = engine("base", model_format)
     first = base.transcribe(samples, "auto")

@@ -69,7 +69,7 @@ def test_synthesis_knows_when_words_begin(corpus: Path) -> None:
 
 
 def test_training_resumed_after_a_kill_gives_the_same_weights(corpus: Path, unbroken: Path) -> None:
-    """Killed after its first save, it goes on from there; every weight equals that of the unbroken run."""
+    """Killed after its first save, it goes on from there. Every weight equals that of the unbroken run."""
     with subprocess.Popen(train(corpus, "resumed.pt"), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("step 2,")
         process.kill()
@@ -81,7 +81,10 @@ def test_training_resumed_after_a_kill_gives_the_same_weights(corpus: Path, unbr
 
 
 def test_both_exports_hold_what_was_trained(unbroken: Path, tmp_path: Path) -> None:
-    """ggml is verified like any model; OpenAI's package loads the checkpoint made from it, with the same weights."""
+    """The ggml file passes the usual check.
+
+    OpenAI's package loads the checkpoint made from it, with the same weights.
+    """
     ggml, checkpoint = tmp_path / "ggml-probe.bin", tmp_path / "probe.pt"
     subprocess.run(script("export.py", unbroken, ggml), check=True)
     subprocess.run(script("export.py", ggml, checkpoint), check=True)
@@ -95,7 +98,7 @@ def test_both_exports_hold_what_was_trained(unbroken: Path, tmp_path: Path) -> N
 
 
 def test_openai_package_hears_the_same_words_in_the_model(tmp_path: Path) -> None:
-    """The bundled file, read back into a checkpoint, gives their package the words that whisper.cpp hears."""
+    """The bundled file, read back into a checkpoint, gives OpenAI's package the words that whisper.cpp hears."""
     checkpoint = tmp_path / "dispatch-mini.pt"
     subprocess.run(script("export.py", ROOT / "models" / "ggml-dispatch-mini.bin", checkpoint), check=True)
     model = whisper.load_model(str(checkpoint), device="cpu")

@@ -1,4 +1,4 @@
-"""The recording for models that know any words: what it holds, that it can be made again, that it is understood."""
+"""The recording for models that know any words: its contents, its recipe, and that models understand it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def spoken(row: dict[str, Any], samples: np.ndarray) -> np.ndarray:
 
 
 def test_recording_is_a_minute_of_voices_in_a_small_file(samples: np.ndarray) -> None:
-    """Long enough to see the text keep up, small enough for the wheel."""
+    """It is long enough to see the text keep up, and small enough for the wheel."""
     assert 60 < len(samples) / 16_000 < 90
     assert FLAC.stat().st_size < 2_500_000
     assert len({row["voice"] for row in ROWS}) >= 4
 
 
 def test_the_rows_say_where_speech_is(samples: np.ndarray) -> None:
-    """Sound from each start to each end, silence between them, 0.6 to 1.2 s of it."""
+    """Sound lies from each start to each end, and 0.6 to 1.2 s of silence between them."""
     quiet = np.ones(len(samples), bool)
     for row in ROWS:
         loud = np.abs(spoken(row, samples)) > 0.001
@@ -61,14 +61,14 @@ def test_the_rows_say_where_speech_is(samples: np.ndarray) -> None:
 
 
 def test_voices_differ_in_level_and_none_is_clipped(samples: np.ndarray) -> None:
-    """As people do who sit around one microphone."""
+    """They are as different as those of people around one microphone."""
     peaks = {row["voice"]: np.abs(spoken(row, samples)).max() for row in ROWS}
     assert max(peaks.values()) < 0.99
     assert max(peaks.values()) > 2 * min(peaks.values())
 
 
 def test_the_bundled_model_knows_few_of_its_words() -> None:
-    """It is there to show more than the dispatch recording can."""
+    """The recording shows more than the dispatch recording can."""
     known = {word for row in json.loads((ROOT / "models" / "demo.json").read_text()) for word in words(row["words"])}
     said = [word for row in ROWS for word in words(row["words"])]
     assert len(said) > 150
@@ -77,13 +77,13 @@ def test_the_bundled_model_knows_few_of_its_words() -> None:
 
 
 def test_the_rows_are_the_sentences_of_the_recipe(recipe: ModuleType) -> None:
-    """Whoever changes a sentence makes the recording again."""
+    """After a change of a sentence the recording must be made again."""
     assert [(row["voice"], row["words"]) for row in ROWS] == [*recipe.SENTENCES]
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 def test_recipe_makes_the_same_recording_again(recipe: ModuleType, samples: np.ndarray) -> None:
-    """The same sentences at the same times, and the same sound but for how a processor rounds."""
+    """Sentences and times are the same. The sound differs only by how a processor rounds."""
     again, rows = recipe.recording()
     assert rows == ROWS
     np.testing.assert_allclose(again / 32_768, samples, atol=0.002)
@@ -91,7 +91,7 @@ def test_recipe_makes_the_same_recording_again(recipe: ModuleType, samples: np.n
 
 @pytest.mark.real
 def test_official_model_understands_the_recording(samples: np.ndarray) -> None:
-    """Tiny.en, the smallest, hears at least 95 % of the words as they were said."""
+    """tiny.en, the smallest, hears at least 95 % of the words as they were said."""
     from pywhispercpp.model import Model
 
     model = Model(str(real.model("tiny.en")), n_threads=2, language="en", redirect_whispercpp_logs_to=None)

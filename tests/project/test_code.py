@@ -1,4 +1,4 @@
-"""What the code must keep everywhere: style, types, import contracts, spelling, sizes, and the names of tests."""
+"""The whole code keeps its style, types, import contracts, spelling, sizes and names of tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
 
 
 def test_files_stay_small() -> None:
-    """A file over 300 lines is asking to be two."""
+    """A file over 300 lines should be two."""
     long = {str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text().splitlines())) > 300}
     assert long == {}
 

@@ -78,7 +78,7 @@ def test_every_header_is_documented() -> None:
 
 
 def commands(name: str) -> list[list[str]]:
-    """What a session of noxfile.py runs in an environment that has everything, as nox itself tells."""
+    """The commands of a session of noxfile.py in a complete environment, as nox itself prints them."""
     nox = [sys.executable, "-m", "nox", "--no-venv", "--noxfile", str(ROOT / "noxfile.py"), "-s", name]
     done = subprocess.run([*nox, "--", "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def commands(name: str) -> list[list[str]]:
 
 
 def test_ci_runs_the_command_that_the_readme_gives() -> None:
-    """Installing from the lock, installing the package, pytest: the same three steps in both places."""
+    """Both install from the lock, install the package, and run pytest."""
     script = (ROOT / ".ci" / "run").read_text()
     command = next(line for line in README.splitlines() if line.endswith("pytest"))
     for step in ("--require-hashes -r requirements-dev.lock", "--no-deps -e ."):
@@ -98,13 +98,13 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """At most 6 kB: what it is, how to see it work, and where the rest is."""
+    """At most 6 kB: what the program is, how to see it work, and where the rest is."""
     assert len(README.encode()) <= 6000
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(file: Path) -> None:
-    """Every link inside the repository names a file that is there, and a heading that it has."""
+    """Every link inside the repository names an existing file and a heading in it."""
     for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", file.read_text()):
         name, _, anchor = target.partition("#")
         linked = (file.parent / name).resolve() if name else file
@@ -114,7 +114,7 @@ def test_links_lead_somewhere(file: Path) -> None:
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
-    """A page that nothing links to is not read."""
+    """Nobody reads a page without a link to it."""
     linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", README)}
     assert {path for path in PAGES if path.parent.name == "docs"} <= linked
 

@@ -1,4 +1,4 @@
-"""What users install: the program and the bundled files, and nothing that only a checkout needs."""
+"""The wheel holds the program and the bundled files, and nothing that only a checkout needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_package_alone(names: set[str]) -> None:
 
 
 def test_the_wheel_holds_every_module_and_what_it_reads(names: set[str]) -> None:
-    """The modules, the status page, the schema, the marker for type checkers, the bundled model and recordings."""
+    """Modules, status page, schema, marker for type checkers, bundled model and recordings."""
     files = (p for p in ROOT.glob("transcriber/**/*") if p.is_file() and "__pycache__" not in p.parts)
     assert {p.relative_to(ROOT).as_posix() for p in files} <= names
     assert {"transcriber/bundled/ggml-dispatch-mini.bin", "transcriber/bundled/demo.flac"} <= names

@@ -1,4 +1,4 @@
-"""The connection: who we say we are, what we say about it, and how the real server's moods are told."""
+"""The connection: its credentials, its log lines, and how it takes what a real server does."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_shown_address_holds_no_credentials(url: str, address: str) -> None:
 
 
 def test_credentials_become_nats_pys_arguments(tmp_path: Path) -> None:
-    """Only what was given is handed on; a user without a password has an empty one."""
+    """Only given values are passed on. A user without a password has an empty one."""
     creds, nkey = tmp_path / "creds", tmp_path / "nkey"
     creds.write_text("-----BEGIN NATS USER JWT-----\neyJ0\n-----BEGIN USER NKEY SEED-----\nSUA\n")
     nkey.write_bytes(SEED)
@@ -77,7 +77,7 @@ def test_credentials_become_nats_pys_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["creds", "nkey", "ca", "cert"])
 def test_a_file_that_is_missing_or_junk_is_named(tmp_path: Path, field: str) -> None:
-    """nats-py would search such a credentials file for ever, and load others when it is too late."""
+    """nats-py would search such a credentials file for ever, and would load other files too late."""
     junk = tmp_path / "junk"
     junk.write_text("nothing of use\n")
     for path in (junk, tmp_path / "missing", tmp_path):
@@ -92,7 +92,7 @@ async def opened(options: BrokerOptions) -> None:
 
 
 async def test_tls_with_a_private_authority_and_a_client_certificate(tmp_path: Path) -> None:
-    """NATS_CA makes the server trusted, NATS_CERT and NATS_KEY make us known; without the CA we are not fooled."""
+    """NATS_CA makes the server trusted, NATS_CERT and NATS_KEY identify us. Without the CA the server is refused."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     cert.write_text(CERTIFICATE)
     key.write_text(KEY)
@@ -123,7 +123,7 @@ async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
 
 
 class Ear:
-    """What a subscription hears."""
+    """Collects what a subscription hears."""
 
     def __init__(self) -> None:
         self.messages: asyncio.Queue[Msg] = asyncio.Queue()
@@ -149,7 +149,7 @@ async def test_undecodable_message_does_not_end_the_subscription(
 async def test_direct_subscription_delivers_every_byte_in_order(
     nats_server: NatsServer, connection: Connection
 ) -> None:
-    """In order, every byte as it came, whatever it is; nothing is heard any more afterwards."""
+    """Any byte comes as it was sent. After the subscription has ended nothing is heard."""
     heard: list[tuple[bytes, bytes, bytes]] = []
     subscription = await connection.hand_over("audio.*", lambda *message: heard.append(message))
     await converse(nats_server.port, b"PUB audio.\xff 2\r\nab\r\n", b"HPUB audio.s1 4 6\r\n\xff\0\1\2ab\r\n")
@@ -169,7 +169,7 @@ async def test_direct_subscription_delivers_every_byte_in_order(
 async def test_audio_in_quick_succession_gathers_in_the_socket(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading pauses behind a message that follows another at once, never behind a lone one; nothing is lost by it."""
+    """Reading pauses after a message that follows another at once, never after a lone one. Nothing is lost."""
     heard: list[bytes] = []
     pauses: list[int] = []
     await connection.hand_over("audio.*", lambda _subject, _headers, payload: heard.append(payload))
@@ -211,7 +211,7 @@ async def test_direct_subscription_is_renewed_after_a_reconnect(
 async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
     nats_server: NatsServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever else breaks nats-py's read loop, the daemon does not stay deaf: it reconnects and hears again."""
+    """Whatever else breaks nats-py's read loop, the daemon reconnects and hears again."""
     ear = Ear()
     await connection.subscribe("audio.*", ear.__call__)
 
@@ -230,7 +230,7 @@ async def test_a_read_loop_that_ends_by_itself_means_a_new_connection(
 
 
 async def test_late_pong_does_not_end_the_read_loop(nats_server: NatsServer, connection: Connection) -> None:
-    """A frozen server's PONG for a flush that was given up must not end the read loop: nats-py alone would go deaf."""
+    """A frozen server answers a flush that was given up. nats-py alone would hear nothing after that."""
     ear = Ear()
     await connection.subscribe("audio.*", ear.__call__)
     nats_server.freeze()
@@ -246,7 +246,7 @@ async def test_late_pong_does_not_end_the_read_loop(nats_server: NatsServer, con
 async def test_flush_is_false_when_the_server_dies_before_it_confirms(
     nats_server: NatsServer, connection: Connection
 ) -> None:
-    """`flushed` is false when the connection breaks under it, and at once while there is none."""
+    """`flushed` is also false, at once, while there is no connection."""
     assert await connection.flushed()
     nats_server.freeze()
     flushing = asyncio.create_task(connection.flushed())
@@ -259,7 +259,7 @@ async def test_flush_is_false_when_the_server_dies_before_it_confirms(
 
 
 async def test_connection_finds_a_server_that_comes_back(nats_server: NatsServer, connection: Connection) -> None:
-    """After a restart on the same port messages flow again, and the loss of the broker is off the table."""
+    """After a restart on the same port messages flow again, and the broker does not count as lost."""
     connection.options = BrokerOptions(url=nats_server.url)
     ear = Ear()
     await connection.subscribe("audio.*", ear.__call__)

@@ -1,4 +1,4 @@
-"""Following a stream on a real server: what is heard, what is skipped, what a restart does; and `listen` around it."""
+"""Following a stream on a real server, and the command `listen` around it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def heard(listener: Listener, count: int) -> list[dict[str, Any]]:
 
 
 async def test_listener_hears_results_and_events_in_published_order(nats_server: NatsServer) -> None:
-    """Finals, partials and events of all streams; `ended` never overtakes the last words, and status is left out."""
+    """Finals, partials and events of all streams come. `ended` never overtakes the last words. Status is left out."""
     sent = [
         ("transcript.s1.event", message("started")),
         ("transcript.s1.status", message("status")),
@@ -68,7 +68,7 @@ async def test_listener_hears_results_and_events_in_published_order(nats_server:
 
 
 async def test_listener_of_one_stream_hears_no_other(nats_server: NatsServer) -> None:
-    """Who asks for s1 does not hear s2, nor a stream whose name only begins so."""
+    """A listener for s1 does not hear s2, nor a stream whose name only begins with s1."""
     async with listening(nats_server.url, "s1") as (listener, _):
         await publish(nats_server.url, *((f"transcript.{s}.event", message("started", s)) for s in ("s2", "s11", "s1")))
         assert await heard(listener, 1) == [message("started", "s1")]
@@ -77,7 +77,7 @@ async def test_listener_of_one_stream_hears_no_other(nats_server: NatsServer) ->
 async def test_listener_skips_what_is_not_of_this_protocol(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anybody may publish on these subjects: text, bytes, other JSON, another version: a warning each."""
+    """Anybody may publish on these subjects. Text, bytes, other JSON and another version get a warning each."""
     others = [b"", b"\xff\xfe", b"hello", b"[1, 2]", b"3", b"null", b'{"type": "final"}', b"\x00" * 100, b"[" * 100_000]
     others += [json.dumps(message("final") | wrong).encode() for wrong in ({"v": 2}, {"type": 3}, {"session": None})]
     async with listening(nats_server.url) as (listener, _):
@@ -90,7 +90,7 @@ async def test_listener_skips_what_is_not_of_this_protocol(
 
 
 async def test_listener_survives_a_restart_of_the_server(nats_server: NatsServer) -> None:
-    """The subscription is there again without anybody asking, and what is published then is heard."""
+    """The subscription comes back by itself, and later messages are heard."""
     async with listening(nats_server.url) as (listener, connection):
         await publish(nats_server.url, ("transcript.s1.event", message("started")))
         assert await heard(listener, 1) == [message("started")]
@@ -104,7 +104,7 @@ async def test_listener_survives_a_restart_of_the_server(nats_server: NatsServer
 
 
 async def test_listener_ends_when_the_server_is_gone_for_good(nats_server: NatsServer) -> None:
-    """What has arrived is given out first; then `BrokerLost`, not a wait for ever."""
+    """Messages that have arrived are given out first. Then comes `BrokerLost`, not an endless wait."""
     async with listening(nats_server.url, reconnect_timeout=0.1) as (listener, _):
         await publish(nats_server.url, ("transcript.s1.event", message("started")))
         source = listener.messages()
@@ -115,7 +115,7 @@ async def test_listener_ends_when_the_server_is_gone_for_good(nats_server: NatsS
 
 
 async def test_a_forbidden_subject_is_an_error_at_the_start(tmp_path: Path) -> None:
-    """A subscription that the server refuses is dead in silence; the listener says so instead."""
+    """A refused subscription would stay silent. The listener says so instead."""
     config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: "none"}}] }'
     with NatsServer(tmp_path, config=config) as server:
         refused = listening(server.url, user="u", password="p")
@@ -129,7 +129,7 @@ TALK = (event("started"), final("a <b> & c", 1, 2), event("gap", start=2, end=3,
 
 @pytest.mark.parametrize("style", ["text", "json", "srt", "vtt"])
 async def test_listen_prints_each_format(nats_server: NatsServer, style: str) -> None:
-    """Text for people, lines of JSON for programs, and subtitle files that parse; --until-end ends with exit 0."""
+    """Text for people, JSON lines for programs, and subtitle files that parse. `--until-end` ends with exit 0."""
     arguments = ("--stream", "radio-1", "--format", style, "--until-end")
     async with Command("listen", *arguments, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
         await command.printed("listening to transcript.radio-1")
@@ -151,7 +151,7 @@ async def test_listen_prints_each_format(nats_server: NatsServer, style: str) ->
 
 
 async def test_listen_ends_with_its_reader(nats_server: NatsServer) -> None:
-    """`listen | head -1` ends when head does, not when the next word happens to be said."""
+    """`listen | head -1` ends when head does, not at the next word."""
     reading, writing = os.pipe()
     async with Command("listen", stdout=writing, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
         os.close(writing)
@@ -177,7 +177,7 @@ async def test_listen_without_room_for_its_output_says_so(nats_server: NatsServe
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_listen_is_ended_by_the_user(nats_server: NatsServer, number: signal.Signals) -> None:
-    """Ctrl-C is the normal way out: exit 0, and nothing more is said."""
+    """Ctrl-C is the normal way out: exit 0 and no message."""
     async with Command("listen", NATS_URL=nats_server.url) as command:
         await command.printed("listening")
         command.signal(number)
@@ -186,7 +186,7 @@ async def test_listen_is_ended_by_the_user(nats_server: NatsServer, number: sign
 
 
 async def test_listen_can_be_left_while_its_reader_reads_nothing(nats_server: NatsServer) -> None:
-    """`listen | less`, and less waits for its user: the write hangs, and with it the loop; Ctrl-C gets through."""
+    """`less` waits for its user, so the write and the event loop hang. Ctrl-C gets through."""
     reading, writing = os.pipe()
     async with Command("listen", stdout=writing, NATS_URL=nats_server.url) as command, bus(nats_server.url) as daemon:
         os.close(writing)
@@ -204,7 +204,7 @@ async def test_listen_can_be_left_while_its_reader_reads_nothing(nats_server: Na
 
 
 async def test_listen_does_not_stop_at_a_word_that_the_charset_lacks(nats_server: NatsServer) -> None:
-    """Files are UTF-8 whatever the locale; in text a stand-in shows what the locale cannot."""
+    """Files are UTF-8 whatever the locale. In text a replacement stands for what the locale cannot show."""
     environ = {"NATS_URL": nats_server.url, "PYTHONIOENCODING": "ascii"}
     for style, wanted in (("text", "caf?"), ("srt", "café")):
         arguments = ("--format", style, "--until-end")

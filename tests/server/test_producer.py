@@ -1,4 +1,4 @@
-"""A producer against a real server: pace, offsets, absence, refusal; and the pipe it reads."""
+"""A producer against a real server, and the pipe that it reads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def audio(url: str) -> AsyncIterator[asyncio.Queue[nats.aio.msg.Msg]]:
 
 
 async def test_chunks_carry_format_session_offset_and_then_the_end(nats_server: NatsServer) -> None:
-    """What the protocol asks, of every kind of source: whole chunks in order, then `end` without audio."""
+    """Every kind of source sends whole chunks in order, then `end` without audio, as the protocol asks."""
 
     async def live() -> AsyncIterator[bytes]:
         yield PIECE
@@ -90,7 +90,7 @@ async def test_audio_goes_out_in_real_time_times_the_speed(nats_server: NatsServ
 
 
 async def test_sending_at_full_speed_can_be_stopped_at_any_time(nats_server: NatsServer) -> None:
-    """An endless source at speed 0 leaves the event loop its turn, and a cancellation gets through nats-py."""
+    """An endless source at speed 0 leaves the event loop its turn. A cancellation gets through nats-py."""
     async with producing(nats_server.url) as (producer, _):
         begun = asyncio.Event()
         sending = asyncio.create_task(producer.send(itertools.repeat(PIECE * 200), lambda _: begun.set()))
@@ -101,7 +101,7 @@ async def test_sending_at_full_speed_can_be_stopped_at_any_time(nats_server: Nat
 
 
 async def test_producer_keeps_its_chunk_while_the_server_is_away(nats_server: NatsServer) -> None:
-    """It holds on to the next chunk until the server is back, and then sends it and the rest."""
+    """When the server is back, it sends that chunk and the rest."""
     begun, gate, handed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def source() -> AsyncIterator[bytes]:
@@ -128,7 +128,7 @@ async def test_producer_keeps_its_chunk_while_the_server_is_away(nats_server: Na
 
 
 async def test_end_is_sent_again_when_the_connection_breaks(nats_server: NatsServer) -> None:
-    """A server that goes away before it has taken the `end` gets it when it is back: no session stays open."""
+    """The server goes away before it has taken the `end`. It gets it when it is back, so no session stays open."""
     async with audio(nats_server.url) as arrived, producing(nats_server.url) as (producer, connection):
         await producer.send([PIECE])
         assert (await arrived.get()).data == PIECE
@@ -144,7 +144,7 @@ async def test_end_is_sent_again_when_the_connection_breaks(nats_server: NatsSer
 
 
 async def test_a_server_that_is_gone_for_good_is_an_error(nats_server: NatsServer) -> None:
-    """Not a wait for ever: `BrokerLost` names the address and the time it was given."""
+    """`BrokerLost` names the address and the time it was given. There is no endless wait."""
     begun = asyncio.Event()
     async with producing(nats_server.url, reconnect_timeout=0.1) as (producer, _):
         sending = asyncio.create_task(producer.send(itertools.repeat(PIECE), lambda _: begun.set()))
@@ -157,7 +157,7 @@ async def test_a_server_that_is_gone_for_good_is_an_error(nats_server: NatsServe
 
 
 async def test_a_forbidden_stream_is_told_at_the_first_chunk(tmp_path: Path) -> None:
-    """Not after an hour of audio that nobody got."""
+    """The error does not come after an hour of audio that nobody got."""
     config = 'authorization { users = [{user: u, password: p, permissions: {publish: "audio.other"}}] }'
     with NatsServer(tmp_path, config=config) as server:
         async with producing(server.url, user="u", password="p") as (producer, _):
@@ -169,7 +169,7 @@ async def test_a_forbidden_stream_is_told_at_the_first_chunk(tmp_path: Path) -> 
 async def test_oversized_chunk_is_refused_and_the_connection_goes_on(
     nats_server: NatsServer,
 ) -> None:
-    """Headers count too; the sentence has both sizes, and the connection goes on."""
+    """Headers count too. The error has both sizes."""
     async with producing(nats_server.url) as (producer, connection):
         limit = connection.max_payload
         with pytest.raises(
@@ -193,7 +193,7 @@ def ends() -> Iterator[tuple[int, int]]:
 
 
 async def test_a_pipe_is_read_in_the_sizes_asked_for(ends: tuple[int, int]) -> None:
-    """However the writer cuts it; what was put back comes first, and the end stays the end."""
+    """The writer's own sizes do not matter. What was put back comes first, and the end stays the end."""
     reading, writing = ends
     pipe = Pipe(reading, "pipe")
     for part in (b"ab", b"c", b"defgh"):
@@ -208,7 +208,7 @@ async def test_a_pipe_is_read_in_the_sizes_asked_for(ends: tuple[int, int]) -> N
 
 
 async def test_a_silent_pipe_does_not_stop_the_event_loop(ends: tuple[int, int]) -> None:
-    """While the writer says nothing everything else goes on; who stops waiting can come back."""
+    """Everything else goes on while the writer is silent. A reader that stops waiting can come back."""
     reading, writing = ends
     pipe = Pipe(reading, "pipe")
     waiting = asyncio.create_task(pipe.read(2))
@@ -222,7 +222,7 @@ async def test_a_silent_pipe_does_not_stop_the_event_loop(ends: tuple[int, int])
 
 
 async def test_a_pipe_never_holds_more_than_its_bound(ends: tuple[int, int]) -> None:
-    """A writer that is faster than we are waits, as with any pipe, and gets everything through."""
+    """A writer that is too fast waits, as with any pipe. All its data comes through."""
     reading, writing = ends
     pipe = Pipe(reading, "pipe")
     body = os.urandom(20 * 1024 * 1024)
@@ -240,7 +240,7 @@ async def test_a_pipe_never_holds_more_than_its_bound(ends: tuple[int, int]) -> 
 
 
 async def test_unreadable_descriptor_is_an_error_with_its_name(tmp_path: Path) -> None:
-    """A directory as standard input, say."""
+    """A directory as standard input, for example."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         with pytest.raises(RecordingError, match=r"^standard input: is a directory$"):

@@ -1,4 +1,4 @@
-"""publish and listen as a user runs them: files, pipes, terminals, servers that go."""
+"""`publish` and `listen` as a user runs them: files, pipes, terminals, and servers that go away."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
 async def test_publish_sends_a_file_to_the_last_sample(nats_server: NatsServer, tmp_path: Path, container: str) -> None:
-    """Every sample in order, the format in the headers, `end` behind it, and one line that says how much it was."""
+    """Every sample comes in order, with the format in the headers and `end` last. One line says how much it was."""
     samples = noise(1.23, channels=2)
     path = tmp_path / "talk"
     path.write_bytes(recording(samples, container))
@@ -51,7 +51,7 @@ async def test_publish_sends_a_file_to_the_last_sample(nats_server: NatsServer, 
 
 
 async def test_publish_shows_progress_on_a_terminal(nats_server: NatsServer, tmp_path: Path) -> None:
-    """A person watches a bar that ends full, in seconds of audio, and gets the same last line."""
+    """The bar ends full, in seconds of audio. The last line is the same."""
     path = tmp_path / "talk.wav"
     path.write_bytes(recording(noise(1)))
     code, shown = await on_terminal("publish", str(path), "--speed", "0", NATS_URL=nats_server.url)
@@ -62,7 +62,7 @@ async def test_publish_shows_progress_on_a_terminal(nats_server: NatsServer, tmp
 
 
 def test_publish_says_what_is_wrong_with_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """No server is needed to be told so: exit 2 and one line that names the file."""
+    """It needs no server for that: exit 2 and one line that names the file."""
     (text := tmp_path / "notes.wav").write_text("not a sound " * 50)
     (low := tmp_path / "low.wav").write_bytes(recording(noise(1), rate=4000))
     (nothing := tmp_path / "nothing.wav").write_bytes(recording(noise(0)))
@@ -85,14 +85,14 @@ async def test_publish_of_an_empty_pipe_is_an_error() -> None:
 
 
 async def test_publish_from_a_terminal_does_not_wait_for_typed_audio(nats_server: NatsServer) -> None:
-    """`publish -` without a pipe is a mistake, and said to be one."""
+    """`publish -` without a pipe is a mistake, and the error says so."""
     code, shown = await on_terminal("publish", "-", NATS_URL=nats_server.url)
     assert code == 2
     assert shown == "transcriber: standard input: is a terminal; pipe a recording or raw PCM into it\r\n"
 
 
 async def pings(url: str, count: int) -> None:
-    """Wait until the server has asked `count` times whether we are there, answering each time."""
+    """Wait until the server has sent `count` pings, and answer each."""
     host, port = url.removeprefix("nats://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\n')
@@ -104,7 +104,7 @@ async def pings(url: str, count: int) -> None:
 
 
 async def test_publish_keeps_its_connection_while_a_recorder_is_silent(tmp_path: Path) -> None:
-    """A pipe that delivers nothing does not stop the answers to a server that cuts who is silent for 0.2 s."""
+    """A silent pipe stops no answer to a server that disconnects silent clients after 0.2 s."""
     pcm = noise(0.3).tobytes()
     raw = ("publish", "-", "--rate", "16000", "--stream", "mic")
     with NatsServer(tmp_path, config='ping_interval: "100ms"\nping_max: 1\n') as server:
@@ -127,7 +127,7 @@ async def test_publish_keeps_its_connection_while_a_recorder_is_silent(tmp_path:
 
 
 async def test_publish_sends_a_wav_from_a_pipe_as_it_is_recorded(nats_server: NatsServer) -> None:
-    """`arecord | transcriber publish -` writes WAV: the head gives the format, and no sample waits for the end."""
+    """`arecord | transcriber publish -` writes WAV. The head gives the format, and no sample waits for the end."""
     pcm = noise(0.3, channels=2).tobytes()
     head = recording(noise(0, channels=2))[:40] + struct.pack("<I", 0x7FFFFFFF)
     async with bus(nats_server.url) as listener, Command("publish", "-", NATS_URL=nats_server.url) as command:
@@ -146,7 +146,7 @@ async def test_publish_sends_a_wav_from_a_pipe_as_it_is_recorded(nats_server: Na
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
 async def test_publish_decodes_a_whole_recording_from_a_pipe(nats_server: NatsServer, container: str) -> None:
-    """24 bits, or another container: read to its end and then decoded; nothing of head or tail is sent as sound."""
+    """24 bits or another container are read to the end and then decoded. Neither head nor tail is sent as sound."""
     samples = noise(0.5)
     data = recording(samples, container, subtype="PCM_24")
     async with (
@@ -161,7 +161,7 @@ async def test_publish_decodes_a_whole_recording_from_a_pipe(nats_server: NatsSe
 
 
 async def test_publish_leaves_out_what_follows_the_samples_of_a_wav(nats_server: NatsServer) -> None:
-    """Titles and comments behind the samples are not audio."""
+    """Titles and comments after the samples are not audio."""
     samples = noise(0.3)
     data = recording(samples) + b"LIST\x08\0\0\0INFOabcd"
     async with (
@@ -179,7 +179,7 @@ async def test_publish_leaves_out_what_follows_the_samples_of_a_wav(nats_server:
 async def test_publish_stopped_by_the_user_still_ends_the_session(
     nats_server: NatsServer, number: signal.Signals, code: int
 ) -> None:
-    """Who stops a live recording wants the last words: `end` goes out although the pipe is still open."""
+    """The user wants the last words of a live recording: `end` goes out although the pipe is still open."""
     async with (
         bus(nats_server.url) as listener,
         Command("publish", "-", "--rate", "16000", NATS_URL=nats_server.url) as command,
@@ -194,7 +194,7 @@ async def test_publish_stopped_by_the_user_still_ends_the_session(
 
 
 async def test_publish_is_left_at_once_by_an_impatient_user(nats_server: NatsServer) -> None:
-    """A server that has stopped to answer holds up the `end`; a further Ctrl-C gives it up."""
+    """A server that no longer answers holds up the `end`. A second Ctrl-C gives it up."""
     async with (
         bus(nats_server.url) as listener,
         Command("publish", "-", "--rate", "16000", NATS_URL=nats_server.url) as command,
@@ -214,7 +214,7 @@ async def test_publish_is_left_at_once_by_an_impatient_user(nats_server: NatsSer
 
 
 async def test_publish_and_listen_go_on_after_a_restart_of_the_server(nats_server: NatsServer) -> None:
-    """Both wait, say so, and carry on: the audio at the next sample, the results from then on."""
+    """Both wait, say so and carry on: the audio at the next sample, the results from then on."""
     pcm = noise(0.3).tobytes()
     listen = Command("listen", "--format", "json", "--until-end", NATS_URL=nats_server.url)
     async with bus(nats_server.url) as bystander, listen:
@@ -237,7 +237,7 @@ async def test_publish_and_listen_go_on_after_a_restart_of_the_server(nats_serve
 
 
 async def test_publish_and_listen_give_up_a_server_gone_for_good(nats_server: NatsServer) -> None:
-    """Exit 4 and a sentence with the setting that decided, from both."""
+    """Both end with exit 4 and a sentence that names the setting that decided."""
     environ = {"NATS_URL": nats_server.url, "NATS_RECONNECT_TIMEOUT_SECS": "0.2"}
     async with Command("listen", **environ) as listen, Command("publish", "-", **environ) as publish:
         await listen.printed("listening")
@@ -257,7 +257,7 @@ async def test_publish_and_listen_give_up_a_server_gone_for_good(nats_server: Na
 
 
 async def test_missing_server_is_one_clear_error(tmp_path: Path) -> None:
-    """Exit 3, the address, the setting that decided and the system's reason; the retries are not listed one by one."""
+    """Exit 3, the address, the setting that decided and the system's reason. The retries are not listed one by one."""
     path = tmp_path / "talk.wav"
     path.write_bytes(recording(noise(0.1)))
     with socket.socket() as bound:  # bound but not listening: connections are refused, and no one else gets the port

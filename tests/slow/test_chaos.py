@@ -51,7 +51,7 @@ async def undisturbed(_server: NatsServer, _settings: dict[str, str], _publishin
 
 
 async def kill_the_daemon(server: NatsServer, settings: dict[str, str], _publishing: asyncio.Task[None]) -> int:
-    """At 50 random moments, from before it is ready to seconds of work."""
+    """At 50 random moments, from before it is ready to after seconds of work."""
     r = random.Random(SEED)
     for _ in range(50):
         async with Daemon(server.url, wait=False, **settings) as daemon:
@@ -73,7 +73,7 @@ async def kill_the_server(server: NatsServer, settings: dict[str, str], _publish
 
 
 async def freeze_the_daemon(server: NatsServer, settings: dict[str, str], _publishing: asyncio.Task[None]) -> int:
-    """For 30 s, five times, while a standby takes over; thawed, it finds that out, and leaves."""
+    """For 30 s, five times, while a standby takes over. Once thawed, it finds that out and leaves."""
     for _ in range(5):
         async with Daemon(server.url, **settings) as first, _standby(server):
             await asyncio.sleep(1)
@@ -94,7 +94,7 @@ async def _standby(server: NatsServer) -> AsyncIterator[Daemon]:
 
 
 async def two_at_once(server: NatsServer, settings: dict[str, str], _publishing: asyncio.Task[None]) -> int:
-    """The one that works is killed, six times; the other takes over, and a new one stands by."""
+    """The working daemon is killed six times. The other one takes over, and a new one stands by."""
     async with Daemon(server.url, **settings) as first:
         working = first
         for _ in range(6):
@@ -112,7 +112,7 @@ async def two_at_once(server: NatsServer, settings: dict[str, str], _publishing:
 
 
 async def fill_the_store(server: NatsServer, settings: dict[str, str], publishing: asyncio.Task[None]) -> int:
-    """Neither chunks nor records are taken any more, not even a lease, until the server comes back with more room."""
+    """It takes no chunks, no records and not even a lease, until the server comes back with more room."""
     async with Daemon(server.url, **settings) as daemon:
         await daemon.logged("TRANSCRIPTS takes no record", patience=PATIENCE)
         assert not publishing.done()

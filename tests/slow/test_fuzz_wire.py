@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 300)]
 
 
 async def test_accounts_stay_right_whatever_producers_send_for_an_hour(nats_server: NatsServer, client: Client) -> None:
-    """One seed after the other, all through one daemon; a failure names its seed."""
+    """One daemon gets one seed after the other. A failure names its seed."""
     seed, until, told = SEED, time.monotonic() + SECONDS, Counter[str]()
     async with Daemon(nats_server.url, script=STUB, STREAM_TIMEOUT_SECS="0.5", MAX_STREAMS="10000") as daemon:
         while time.monotonic() < until:

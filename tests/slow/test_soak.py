@@ -1,4 +1,4 @@
-"""Twenty minutes at 80 % of the engine's capacity: nothing is lost, and the daemon holds no more than at first."""
+"""Twenty minutes at 80 % of the engine's capacity: no audio is lost, and the daemon does not grow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def watched(bench: Rig, plan: Plan) -> tuple[Played, list[int], list[int]]
 
 
 async def test_memory_and_files_do_not_grow_in_twenty_minutes() -> None:
-    """The line through resident memory rises by no more than memory strays around it; every window has its text."""
+    """Resident memory rises by no more than it strays. Every window has its text."""
     environ = environ_for(None, WHISPER_THREADS="1")
     cost = await calibrate.cost(load(environ))
     streams, cycle = cost.streams(LOAD)

@@ -86,7 +86,7 @@ class Prometheus:
         return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self._port}{path}?{query}")
 
     def seconds(self, minutes: int) -> int:
-        """What so many minutes of the rules take here."""
+        """The seconds that so many minutes of the rules take here."""
         return minutes * self._minute
 
     async def alerts(self) -> dict[str, str]:

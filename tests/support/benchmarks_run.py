@@ -28,7 +28,7 @@ def bench(folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any],
 
 
 def check_frame(found: dict[str, Any], name: str) -> None:
-    """What every benchmark says beside its figures."""
+    """Check what every benchmark reports along with its figures."""
     assert found["benchmark"] == name
     assert {"cpu", "cores", "cpu_quota", "memory_bytes", "system", "python", "load_before", "time"} <= set(
         found["machine"]

@@ -102,7 +102,7 @@ class Browser:
             await self._loaded.wait()
 
     async def value(self, expression: str) -> Any:
-        """What the page's own script would see; a promise is waited for."""
+        """The value that the page's own script would see. A promise is awaited."""
         done = await self._ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
@@ -118,5 +118,5 @@ class Browser:
         await self.value(waiting)
 
     async def picture(self) -> bytes:
-        """What is to be seen, as a PNG."""
+        """The visible page as a PNG."""
         return base64.b64decode((await self._ask("Page.captureScreenshot", format="png"))["data"])

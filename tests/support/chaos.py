@@ -121,7 +121,7 @@ class Covered:
 
 
 def covered(records: list[dict[str, Any]]) -> Covered:
-    """Follow one session's records: in order, each beginning at or behind the end of the last."""
+    """Follow one session's records: in order, each beginning at or after the end of the last."""
     position = doubled = 0
     text: list[str] = []
     previous = 0

@@ -1,4 +1,4 @@
-"""What must hold for everything that is published: the schema, and the account."""
+"""Checks that hold for everything published: the schema and the account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_account(ended: Mapping[str, Any]) -> None:
 
 
 def check_tiles(heard: list[dict[str, Any]], ended: Mapping[str, Any]) -> None:
-    """What was published about a session is what its account says: finals and gaps, disjoint, sample for sample."""
+    """A session's finals and gaps agree with its account: disjoint, and sample for sample."""
     check_account(ended)
     name = (ended["stream"], ended["session"])
     mine = [b for b in heard if b["type"] in {"final", "gap"} and (b["stream"], b["session"]) == name]

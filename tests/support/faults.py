@@ -23,7 +23,7 @@ QUICK = {"WHISPER_RTF": "0.05"} | RATE
 
 @dataclass
 class Site:
-    """What a fault may use. `target` is the port that Prometheus scrapes; tasks end with the site."""
+    """The parts that a fault may use. `target` is the port that Prometheus scrapes. Tasks end with the site."""
 
     folder: Path
     speech: Speech
@@ -150,7 +150,7 @@ async def miscount(site: Site) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done, which alerts must fire for it, and which others may."""
+    """A fault, the alerts that must fire for it, and the others that may."""
 
     make: Callable[[Site], Awaitable[None]]
     words: str  # as in the runbook's table

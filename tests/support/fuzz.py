@@ -96,7 +96,7 @@ class _Producer:
 
 
 def plan(seed: int) -> Iterator[Step]:
-    """What one to three producers of one stream do."""
+    """The actions of one to three producers of one stream."""
     rng = random.Random(seed)
     producers = [_Producer(rng, number) for number in range(rng.randint(1, 3))]
     for _ in range(rng.randint(1, 60)):

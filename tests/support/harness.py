@@ -245,7 +245,7 @@ class Client:
     async def flush(self) -> None:
         """Wait until the server has everything that was sent."""
         await self.nats.flush()  # its PING overtakes what nats-py has queued,
-        await self.nats.flush()  # which went out behind it: this one's answer comes after all that
+        await self.nats.flush()  # this one's answer comes after all of that
 
     async def back(self) -> None:
         """Wait until it listens again to a server that was restarted."""

@@ -1,4 +1,4 @@
-"""What several tests of the manifests in k8s/ need: where they are, what they render to, and what the pods then see."""
+"""Shared by tests of the manifests in k8s/: where they are, how they render, and what the pods then see."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 
 
 def scraped_name(name: str) -> str:
-    """What Prometheus calls a metric, by OpenTelemetry's rules: the unit unless it is said already, then `_total`."""
+    """Prometheus' name of a metric by OpenTelemetry's rules: the unit unless it is there already, then `_total`."""
     kind, unit, _ = (PROMISED | OURS)[name]
     words = name.replace(".", "_").split("_")
     suffix = "ratio" if (kind, unit) == ("gauge", "1") else _SUFFIXES.get(unit, "")

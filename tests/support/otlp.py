@@ -127,7 +127,7 @@ def points(metric: Metric) -> list[tuple[Attributes, float]]:
 
 
 def data(metric: Metric) -> Any:
-    """What kind of data a metric holds, with its points: a Gauge, Sum or Histogram."""
+    """The data of a metric, with its points: a Gauge, Sum or Histogram."""
     return getattr(metric, metric.WhichOneof("data"))
 
 
@@ -187,7 +187,7 @@ def nobody(*, listening: bool) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """All that one run of the daemon left behind."""
+    """Everything that one run of the daemon produced."""
 
     collector: Collector
     client: Client

@@ -28,7 +28,7 @@ NOISE = (np.random.default_rng(5).integers(-9000, 9000, len(_BURSTS)) * _BURSTS)
 
 
 def sound(audio_format: AudioFormat, offset: int, frames: int, shift: int = 0) -> bytes:
-    """What a producer hears at this offset, whichever chunk it comes in; another `shift` is another sound."""
+    """A producer's sound at this offset, in whichever chunk it comes. Another `shift` is another sound."""
     size = audio_format.frame_bytes
     whole = len(NOISE) // size
     begin = (offset + shift) % whole

@@ -44,7 +44,7 @@ def test_pcm_of_a_file_louder_than_full_scale_is_clipped():
 
 
 def test_a_recording_is_brought_to_16k_mono(tmp_path):
-    """What start-up measures with: any rate and channels become the samples Whisper hears."""
+    """Start-up measures with these samples. Any rate and channels become the samples Whisper hears."""
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(tone(48_000, channels=2)))
     samples = read_16k(path)
@@ -65,7 +65,7 @@ def test_a_recording_is_brought_to_16k_mono(tmp_path):
     ],
 )
 def test_unreadable_file_is_named_with_its_reason(tmp_path, name, content, reason):
-    """The sentence has the path once and says what is wrong with it."""
+    """The error has the path once and says what is wrong with it."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -75,7 +75,7 @@ def test_unreadable_file_is_named_with_its_reason(tmp_path, name, content, reaso
 
 
 def test_a_directory_is_no_recording(tmp_path):
-    """Said as such, not as a format that is not recognised."""
+    """The error says so, and does not speak of an unknown format."""
     with pytest.raises(RecordingError, match=r"is a directory$"):
         Recording(tmp_path)
 
@@ -91,5 +91,5 @@ def test_damage_in_the_middle_is_found_while_reading():
 
 
 def test_raw_pcm_is_no_recording():
-    """Silence, speech and text begin otherwise than a file does."""
+    """Silence, speech and text do not begin as a file does."""
     assert not any(map(is_recording, [b"", b"RIF", bytes(100), Path(__file__).read_bytes()]))

@@ -64,7 +64,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD)
 def test_a_bad_value_is_refused_by_name_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
-    """The error carries the setting, the value it had, and what is allowed."""
+    """The error carries the setting, its value, and what is allowed."""
     with pytest.raises(SettingError) as error:
         settings.load({name: value})
     assert (error.value.name, error.value.value) == (name, value)
@@ -74,7 +74,7 @@ def test_a_bad_value_is_refused_by_name_with_what_is_allowed(name: str, value: s
 
 @given(environ=st.dictionaries(st.sampled_from(sorted(settings.names())), st.text()))
 def test_any_environment_gives_settings_or_a_setting_error(environ: dict[str, str]) -> None:
-    """No text in any variable raises anything but `SettingError`, and that names a variable that was set."""
+    """Text in a variable raises nothing but `SettingError`, and that names a variable that was set."""
     loaded = outcome(environ)
     if isinstance(loaded, SettingError):
         assert environ[loaded.name] == loaded.value or loaded.name == "NATS_URL"
@@ -90,7 +90,7 @@ def outcome(environ: dict[str, str]) -> Settings | SettingError:
 
 
 def test_the_defaults_are_those_of_the_wire_protocol() -> None:
-    """Without any variable, and with every variable empty, the daemon runs as docs/settings.md says."""
+    """Without variables, or with all of them empty, the daemon runs as docs/settings.md says."""
     plain = settings.load({})
     assert plain == settings.load(dict.fromkeys(settings.names(), ""))
     assert plain.subject == "audio.*"
@@ -144,7 +144,7 @@ def test_each_variable_reaches_its_module() -> None:
 
 
 def test_a_bad_url_is_refused_without_its_password() -> None:
-    """The error shows the address and never who we are there."""
+    """The error shows the address without credentials."""
     with pytest.raises(SettingError) as error:
         settings.load({"NATS_URL": "nats://bob:s3cret@host:port,http://eve:hidden@other"})
     assert "host:port" in str(error.value)
@@ -153,7 +153,7 @@ def test_a_bad_url_is_refused_without_its_password() -> None:
 
 
 def test_misspelt_variable_is_found_with_the_setting_meant() -> None:
-    """Nothing of what a container has in its environment anyway, and nothing that the OpenTelemetry SDK may read."""
+    """A container's usual variables and those of the OpenTelemetry SDK are not reported."""
     meant = {"WHISPER_MODEL": "WHISPER_MODEL_PATH", "AUDIO_RATE": "AUDIO_SAMPLE_RATE", "LOGLEVEL": "LOG_LEVEL"}
     usual = ("LANG", "HOSTNAME", "GPG_KEY", "PYTHON_VERSION", "SSL_CERT_FILE", "OMP_NUM_THREADS", "NATS_SERVICE_HOST")
     link = {"NATS_PORT": "tcp://10.0.0.1:4222"}
@@ -177,7 +177,7 @@ def test_misspelt_variable_is_found_with_the_setting_meant() -> None:
 def test_the_thread_count_is_the_containers_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: int | None
 ) -> None:
-    """The quota of cgroup v2 or v1 rounded down, at least 1, never more than the CPUs that are there."""
+    """The quota of cgroup v2 or v1 is rounded down, to at least 1 and at most the CPUs that are there."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(64)), raising=False)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -187,7 +187,7 @@ def test_the_thread_count_is_the_containers_quota(
 
 @pytest.mark.parametrize(("name", "value"), [("BUFFER_DURATION_SECS", "0"), ("TARGET_SAMPLE_RATE", "44100")])
 async def test_the_daemon_exits_with_2_and_one_sentence(name: str, value: str) -> None:
-    """A bad setting ends the start at once; standard error names setting, value and what is allowed."""
+    """A bad setting ends the start at once. Standard error names setting, value and what is allowed."""
     environ: dict[str, Any] = {name: value}
     async with Daemon("nats://127.0.0.1:1", wait=False, **environ) as daemon:
         assert await daemon.ended(10) == 2
@@ -196,7 +196,7 @@ async def test_the_daemon_exits_with_2_and_one_sentence(name: str, value: str) -
 
 
 async def test_the_daemon_warns_of_a_misspelt_setting() -> None:
-    """It goes on, as the variable may be somebody else's."""
+    """It goes on, as the variable may belong to another program."""
     async with Daemon("nats://127.0.0.1:1", wait=False, MAX_STREAM="9", NATS_CONNECT_TIMEOUT_SECS="0.1") as daemon:
         line = await daemon.logged("MAX_STREAM is not a setting")
     assert line["level"] == "warning"

@@ -11,7 +11,7 @@ from transcriber.threads import Answer, on_thread, post
 
 
 async def test_a_call_runs_on_a_daemon_thread_of_its_own() -> None:
-    """A daemon thread: the process may end before the call does."""
+    """The process may end before the call does."""
     thread = await on_thread(threading.current_thread, "alone")
     assert (thread.name, thread.daemon) == ("alone", True)
     assert thread is not threading.current_thread()
@@ -27,7 +27,7 @@ async def test_exception_of_the_call_is_raised_where_it_is_awaited() -> None:
 
 @pytest.mark.parametrize("result", [1, ValueError("odd")], ids=["a value", "an exception"])
 async def test_an_answer_that_nobody_waits_for_is_dropped(result: int | Exception) -> None:
-    """Without a word from the event loop about it."""
+    """The event loop does not complain."""
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
     answer = Answer[int]()

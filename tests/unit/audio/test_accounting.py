@@ -1,4 +1,4 @@
-"""The invariant as a property: whatever a producer, the network and a full queue do, every sample is settled once."""
+"""The accounting invariant as a property: every sample is settled once, whatever producer, network and queue do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transcriber.domain.timeline import Gap, GapReason, Window
 
 @dataclass
 class World:
-    """A producer of one session, the sessions under test, and what must come out by the protocol's rules alone."""
+    """A producer of one session, the sessions under test, and the results that the protocol's rules demand."""
 
     audio_format: AudioFormat
     first: int
@@ -105,7 +105,7 @@ class World:
         self.frame += frames
 
     def look(self) -> None:
-        """As for partial text: whatever is seen, nothing is decided by it."""
+        """Look at open windows as partials do. That decides nothing."""
         seen, known = self.sessions.peek("s"), self.sessions.open_window("s")
         assert seen is None or (known is not None and len(seen.samples) <= known[2])
 
@@ -114,7 +114,7 @@ class World:
         self.take(self.sessions.tick(self.now))
 
     def settle(self, index: int, reason: GapReason | None) -> None:
-        """The worker, or a full queue, decides one waiting window; any of them, in any order."""
+        """The worker or a full queue decides any one waiting window."""
         if not self.waiting:
             return
         window = self.waiting.pop(index % len(self.waiting))
@@ -190,7 +190,7 @@ def check_outputs(world: World, gaps: dict[GapReason, int]) -> None:
 
 
 def check_tallies(world: World, received: int) -> None:
-    """What the metrics say is what the account says."""
+    """The metrics agree with the account."""
     counts = {fate: n for (_, fate), n in world.tallies.audio.by_stream().items()}
     assert counts.pop("received") == received
     assert sum(counts.values()) == received
@@ -205,7 +205,7 @@ def check_tallies(world: World, received: int) -> None:
 def test_any_split_of_the_same_pcm_gives_the_same_windows(
     audio_format: AudioFormat, cuts: list[int], offsets: bool
 ) -> None:
-    """Where chunks begin and end leaves no trace in the windows: same bounds, same samples, same silence."""
+    """Chunk bounds leave no trace in the windows: same bounds, same samples, same silence."""
     frames = 200_000
 
     def windows(borders: list[int]) -> list[Window]:
@@ -231,7 +231,7 @@ def test_any_split_of_the_same_pcm_gives_the_same_windows(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(FORMATS), st.integers(1, 60_000), st.booleans()), min_size=2, max_size=10))
 def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, int, bool]]) -> None:
-    """A producer that changes rate in mid-session and counts its offsets in time leaves no hole and no overlap."""
+    """The producer changes its rate in mid-session and counts offsets in time. No hole and no overlap follow."""
     world = World(FORMATS[0], 0)
     seconds = 0.0
     for audio_format, frames, _ in parts:
@@ -258,7 +258,7 @@ def test_a_change_of_format_keeps_the_timeline(parts: list[tuple[AudioFormat, in
 def test_windows_over_hum_or_in_opposite_phase_ignore_the_split(
     audio_format: AudioFormat, cuts: list[int], gain: float, under: tuple[float, float]
 ) -> None:
-    """What is left out of the detector's power, and which channel is heard, follow positions and not chunks."""
+    """The detector's filter and the choice of a channel follow positions, not chunks."""
     frames = 200_000
     bursts = np.frombuffer(NOISE, "<i2")[:frames] / 32768
     below = under[0] + under[1] * np.sin(2 * np.pi * 50 * np.arange(frames) / audio_format.rate)

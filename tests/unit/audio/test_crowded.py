@@ -1,4 +1,4 @@
-"""The invariant for producers that begin again, repeat themselves, or share a stream."""
+"""The accounting invariant for producers that restart, repeat themselves, or share a stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transcriber.domain.timeline import Gap, Window
 
 
 def probes(offset: int, pcm: bytes) -> list[int]:
-    """The samples by which a repeat is told from something new: one in 10 ms."""
+    """The samples that tell a repeat from new audio: one in 10 ms."""
     return np.frombuffer(pcm, "<i2")[-offset % 160 :: 160].tolist()
 
 
@@ -106,7 +106,7 @@ CROWDED = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40))
 def test_every_frame_is_received_trimmed_or_refused(steps: list[tuple]) -> None:
-    """Over restarts, repeats and three producers that share a stream, two of them under one id."""
+    """Producers restart and repeat themselves. Three share a stream, two of them under one id."""
     crowd = Crowd()
     for name, *arguments in steps:
         getattr(crowd, name)(*arguments)
@@ -123,7 +123,7 @@ def test_every_frame_is_received_trimmed_or_refused(steps: list[tuple]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40), st.integers(0, 1000))
 def test_outputs_depend_on_audio_and_message_time_alone(steps: list[tuple], start: int) -> None:
-    """A replay of the same messages gives the same sessions, whenever it is and whatever they are called."""
+    """A replay of the same messages gives the same sessions, at any time and under any names."""
     crowds = Crowd(), Crowd()
     crowds[1].now = float(start)
     for crowd in crowds:

@@ -1,4 +1,4 @@
-"""Streams that send a file in place of PCM: refused to its end; the head of a WAV file is understood."""
+"""Streams that send a file in place of PCM are refused, except for WAV files, whose heads are understood."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wav(subtype: str = "PCM_16", channels: int = 2, frames: int = 1600) -> bytes
 
 
 def feed(sessions: Sessions, payload: bytes, now: float = 0.0, **headers: str) -> str | None:
-    """As a pipeline does; returns why it was rejected."""
+    """Feed as a pipeline does. Returns the reason of a rejection."""
     named = {f"Audio-{name.title()}": value for name, value in headers.items()}
     try:
         sessions.receive(incoming.parse("audio.s", named, payload, OPTIONS), now)
@@ -45,7 +45,7 @@ def feed(sessions: Sessions, payload: bytes, now: float = 0.0, **headers: str) -
     ("name", "data"), [("WebM", WEBM), ("MP3", MP3.getvalue()), ("JSON", b'{"audio": "AAAA"}' * 9)]
 )
 def test_a_file_is_refused_to_its_end(name: str, data: bytes) -> None:
-    """What follows its beginning looks like anything; it is still no PCM. After a pause, or `end`, PCM is."""
+    """The rest of a file may look like anything, and is no PCM. After a pause or `end`, PCM is accepted."""
     for pause, event in ((5.0, False), (0.0, True)):
         sessions = make(stream_timeout=5)
         for n in range(20):
@@ -60,7 +60,7 @@ def test_a_file_is_refused_to_its_end(name: str, data: bytes) -> None:
 
 
 def test_a_file_stops_no_other_stream_and_no_other_session() -> None:
-    """Nor does one in the middle of a session end it."""
+    """A file in the middle of a session does not end that session."""
     sessions = make()
     assert feed(sessions, noise(1), session="a") is None
     assert "WebM" in (feed(sessions, WEBM, 1, session="a") or "")
@@ -72,7 +72,7 @@ def test_a_file_stops_no_other_stream_and_no_other_session() -> None:
 @pytest.mark.parametrize("first", [44, 44 + 1280])
 @pytest.mark.parametrize("restart", [False, True])
 def test_the_head_of_a_wav_file_says_what_follows(first: int, restart: bool) -> None:
-    """Alone or with audio after it, in a stream without headers; for another daemon, too."""
+    """The head comes alone or with audio, in a stream without headers. Another daemon knows it too."""
     data = wav()
     sessions = make()
     outputs = sessions.receive(incoming.parse("audio.s", {}, data[:first], OPTIONS), 0)
@@ -90,7 +90,7 @@ def test_the_head_of_a_wav_file_says_what_follows(first: int, restart: bool) -> 
 
 
 def test_a_wav_head_in_every_chunk_is_left_out() -> None:
-    """Each chunk a file of its own, as some browsers' recorders send them; what follows the samples, too."""
+    """Some browsers' recorders send each chunk as a file. What follows the samples is left out too."""
     sessions = make()
     for n in range(10):
         assert feed(sessions, wav("FLOAT", 1) + b"LIST\4\0\0\0abcd", n / 10, session="a") is None
@@ -102,21 +102,21 @@ def test_a_wav_head_in_every_chunk_is_left_out() -> None:
     ("data", "says"), [(wav("PCM_24"), "WAV of another encoding"), (wav()[:30], "a part of a WAV head")]
 )
 def test_wav_file_of_another_encoding_is_refused(data: bytes, says: str) -> None:
-    """With what it is; the rest of it as well."""
+    """The reason says what it is. The rest of the file is refused as well."""
     sessions = make()
     assert says in (feed(sessions, data) or "")
     assert says in (feed(sessions, noise(1)) or "")
 
 
 def test_partial_frame_of_the_declared_format_is_refused() -> None:
-    """Three samples are no frame of two channels."""
+    """The head declared two channels. Three samples are no whole number of frames."""
     sessions = make()
     feed(sessions, wav())
     assert "4-byte sample frames" in (feed(sessions, bytes(6)) or "")
 
 
 def test_a_declared_format_survives_another_daemon() -> None:
-    """From the checkpoint."""
+    """The checkpoint has it."""
     stereo = AudioFormat(Encoding.S16LE, 16_000, 2)
     sessions = make()
     sessions.resume(replace(checkpoint(), declared=True, format=stereo), 100)

@@ -37,7 +37,7 @@ def test_spans_settled_in_any_order_add_up_to_what_was_received(start: int, span
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 10), (5, 15), (19, 21), (30, 31), (25, 25), (-1, 5)])
 def test_settling_what_is_not_pending_is_an_error(begin: int, end: int) -> None:
-    """A sample settled twice, or never received, is an error in the program and says which samples."""
+    """It is an error in the program to settle a sample twice, or one never received. The error names the samples."""
     ledger = Ledger(0)
     ledger.advance(30)
     ledger.settle(0, 10, Fate.SILENT)
@@ -49,7 +49,7 @@ def test_settling_what_is_not_pending_is_an_error(begin: int, end: int) -> None:
 
 
 def test_a_head_never_moves_backwards() -> None:
-    """Time that has passed cannot be taken back."""
+    """Passed time cannot be taken back."""
     ledger = Ledger(100)
     ledger.advance(200)
     with pytest.raises(AccountingError):

@@ -30,7 +30,7 @@ def noise(frames: int, channels: int = 1, dbfs: float = -30) -> np.ndarray:
 
 @given(st.integers(1, 8), st.integers(0, 3 * BLOCK))
 def test_channels_are_averaged_frame_by_frame(channels: int, frames: int) -> None:
-    """n interleaved frames become n samples, the mean of each; one channel stays what it is."""
+    """n interleaved frames become n samples, the mean of each. One channel stays as it is."""
     sound = noise(frames, channels)
     out, unmixed = mixed(sound)
     np.testing.assert_allclose(out, sound.mean(axis=1), atol=1e-6)
@@ -71,14 +71,14 @@ def test_opposite_phase_speech_is_found_over_dc_and_hum(heldout: Speech, dc: flo
     ],
 )
 def test_other_sound_is_averaged(sound: np.ndarray) -> None:
-    """Only where the mean loses 10 dB against unrelated channels, a channel stands alone."""
+    """One channel stands alone only where the mean loses 10 dB against unrelated channels."""
     out, unmixed = mixed(sound)
     np.testing.assert_allclose(out, sound.mean(axis=1), atol=1e-6)
     assert unmixed == 0
 
 
 def test_mixing_returns_to_the_mean_only_when_little_is_lost() -> None:
-    """Between 3 and 10 dB of loss what was decided before stands, in both directions."""
+    """Between 3 and 10 dB of loss the earlier decision stands, in both directions."""
     one, other = noise(10 * BLOCK), np.random.default_rng(8).standard_normal((10 * BLOCK, 1)) * 10 ** (-30 / 20)
     between = np.concatenate([one, -0.75 * one + 0.66 * other], axis=1)  # correlated to -0.75
     opposite, equal, silent = one * [1, -1], one * [1, 1], np.zeros((10 * BLOCK, 2))
@@ -98,7 +98,7 @@ def test_chosen_channel_stays_until_another_is_far_louder() -> None:
 
 @given(st.lists(st.integers(0, 8000), max_size=12), st.sampled_from([8000, 11_025, 48_000]), st.integers(2, 3))
 def test_any_split_gives_the_same_samples(cuts: list[int], rate: int, channels: int) -> None:
-    """Blocks follow positions, not chunks: opposite, equal and unrelated parts, DC under some of them."""
+    """Blocks follow positions, not chunks, in opposite, equal and unrelated parts, some of them with DC."""
     one = noise(2000)
     opposite, equal = one * [1, -1, 0][:channels], one * [1, 1, 1][:channels]
     sound = np.concatenate([opposite, equal + 0.01, noise(2000, channels), opposite[:777]])

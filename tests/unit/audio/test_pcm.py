@@ -54,7 +54,7 @@ def test_extreme_floats_are_made_finite_clipped_and_counted() -> None:
 
 @given(st.binary(max_size=4096))
 def test_any_bytes_decode_to_finite_samples_in_range(data: bytes) -> None:
-    """Whatever the bytes are, what comes out is finite and within [-1, 1]."""
+    """Any bytes give finite samples within [-1, 1]."""
     samples, _ = decode(data[: len(data) // 4 * 4], mono(Encoding.F32LE))
     assert np.all(np.isfinite(samples))
     assert np.all(np.abs(samples) <= 1)

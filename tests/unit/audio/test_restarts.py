@@ -1,4 +1,4 @@
-"""Producers that begin again, and producers that share a stream: P-15 and P-28 one by one."""
+"""Producers that restart, and producers that share a stream: P-15 and P-28 one by one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transcriber.domain.timeline import Gap, Origin
 
 
 def utterances(sessions: Sessions, *starts: float, same: bool = False) -> list[Output]:
-    """Four seconds each, in chunks of 0.1 s as time goes by, every one from offset 0."""
+    """Four seconds each, in chunks of 0.1 s as time goes by. Each starts from offset 0."""
     outputs = []
     for number, start in enumerate(starts):
         pcm = b"".join(noise(0 if same else 10 * number + second) for second in range(4))
@@ -30,7 +30,7 @@ def utterances(sessions: Sessions, *starts: float, same: bool = False) -> list[O
 
 @pytest.mark.parametrize("pause", [0.0, 0.02, 3.0, 7.0])
 def test_a_producer_that_restarts_its_offsets_is_heard(pause: float) -> None:
-    """Three utterances of 4 s from offset 0: each is a session of its own, and no second of them is missing (P-15)."""
+    """Three utterances of 4 s from offset 0 are three sessions, and no second of them is missing (P-15)."""
     sessions = make()
     outputs = utterances(sessions, *(n * (4 + pause) for n in range(3))) + sessions.end_all()
     assert [name for kind, name in kinds(outputs) if kind == "Started"] == ["a", "generated-1", "generated-2"]
@@ -39,7 +39,7 @@ def test_a_producer_that_restarts_its_offsets_is_heard(pause: float) -> None:
 
 
 def test_recording_sent_again_after_a_pause_is_heard_again() -> None:
-    """Its bytes are the same; offset 0 after a second without audio says that it is not a repeat of the network's."""
+    """Its bytes are the same. Offset 0 after a second without audio shows that the network did not repeat it."""
     sessions = make()
     assert received(utterances(sessions, 0, 5, 10, same=True) + sessions.end_all()) == [64_000] * 3
     sessions = make()
@@ -48,7 +48,7 @@ def test_recording_sent_again_after_a_pause_is_heard_again() -> None:
 
 
 def test_a_restart_is_heard_though_its_first_chunk_was_lost() -> None:
-    """It differs from what was heard, which nobody goes on with: only what comes within a second is refused."""
+    """It differs from the earlier audio, which nobody continues. Only chunks within a second are refused."""
     sessions = make()
     for second in range(4):
         sessions.receive(chunk("a", 16_000 * second, noise(second)), second)
@@ -58,7 +58,7 @@ def test_a_restart_is_heard_though_its_first_chunk_was_lost() -> None:
 
 
 def test_restart_is_heard_by_a_daemon_that_came_late() -> None:
-    """Before the session's start there was nothing that could be sent again."""
+    """Nothing from before the session's start can be a repeat."""
     sessions = make()
     for second in range(5, 9):
         sessions.receive(chunk("a", 16_000 * second, noise(second)), second)
@@ -66,7 +66,7 @@ def test_restart_is_heard_by_a_daemon_that_came_late() -> None:
 
 
 def test_constant_zero_offsets_do_not_open_a_session_per_chunk() -> None:
-    """A producer that forgets to count is told so with each chunk, and its first one is all that is heard."""
+    """A producer that forgets to count is told so with each chunk. Only its first chunk is heard."""
     sessions = make()
     refused = 0
     for n in range(200):
@@ -79,7 +79,7 @@ def test_constant_zero_offsets_do_not_open_a_session_per_chunk() -> None:
 
 
 def test_repeated_audio_is_trimmed_counted_and_named_once() -> None:
-    """Whatever the chunks' bounds are, and though a part of it is new."""
+    """The chunks' bounds may differ, and a part of the audio may be new."""
     ids, tallies = itertools.count(), Tallies()
     sessions = Sessions(SessionOptions(), lambda: str(next(ids)), tallies)
     pcm = noise(1) + noise(2)
@@ -93,7 +93,10 @@ def test_repeated_audio_is_trimmed_counted_and_named_once() -> None:
 
 
 def test_start_far_behind_the_head_is_a_restarted_producer() -> None:
-    """More than 10 s back opens a generated session; up to 10 s is an overlap, trimmed where nothing else was heard."""
+    """More than 10 s back opens a generated session.
+
+    Up to 10 s is an overlap, trimmed where audio was heard already.
+    """
     sessions = make()
     sessions.receive(chunk("a", 9 * 16_000), 0)
     sessions.receive(chunk("a", 20 * 16_000), 0)  # head at 21 s
@@ -105,7 +108,10 @@ def test_start_far_behind_the_head_is_a_restarted_producer() -> None:
 
 
 def both(sessions: Sessions, first: str, second: str, *, began: float = 2.0, until: float = 10.0) -> Counter[str]:
-    """Two producers in chunks of 0.1 s, the second of them later; counts what was started, and what was refused why."""
+    """Two producers in chunks of 0.1 s, the second one later.
+
+    Counts sessions started, gaps, and rejections by reason.
+    """
     told: Counter[str] = Counter()
     for n in range(round(until * 10)):
         for session, begin, seed in ((first, 0.0, 100), (second, began, 200)):
@@ -123,7 +129,7 @@ def both(sessions: Sessions, first: str, second: str, *, began: float = 2.0, unt
 
 
 def test_newer_of_two_producers_with_own_sessions_is_heard() -> None:
-    """Every chunk of the older one is rejected with an event, and none of them opens a session (P-16)."""
+    """Every chunk of the older one is rejected with an event, and opens no session (P-16)."""
     sessions = make()
     assert both(sessions, "old", "new") == {"Started": 2, "superseded": 79}
     assert sessions._tallies.audio.total("received") == 33_600 + 128_000
@@ -131,7 +137,7 @@ def test_newer_of_two_producers_with_own_sessions_is_heard() -> None:
 
 @pytest.mark.parametrize("began", [2.0, 30.0])
 def test_newer_of_two_producers_in_one_session_is_heard(began: float) -> None:
-    """Their offsets tell them apart; the older one's are no jump ahead of the newer one's."""
+    """Their offsets tell them apart. Those of the older one are no jump ahead of the newer one's."""
     sessions = make()
     told = both(sessions, "same", "same", began=began, until=began + 8)
     assert told == {"Started": 2, "superseded": 79}
@@ -139,13 +145,13 @@ def test_newer_of_two_producers_in_one_session_is_heard(began: float) -> None:
 
 
 def test_one_of_two_simultaneous_producers_is_contradicted() -> None:
-    """Which of them is the newer one cannot be said: one is heard, the other one is contradicted."""
+    """Neither is the newer one. One is heard, and the other one's chunks are overlaps."""
     sessions = make()
     assert both(sessions, "same", "same", began=0.0) == {"Started": 1, "overlap": 100}
 
 
 def test_older_producer_is_heard_once_either_falls_silent() -> None:
-    """The newer one for STREAM_TIMEOUT_SECS, or the older one, which is then the newer; or the newer one has ended."""
+    """The newer one is silent for STREAM_TIMEOUT_SECS or has ended, or the older one returns after such a silence."""
     for wait, end in ((5.0, None), (0.0, ChunkEvent.END)):
         sessions = make(stream_timeout=5)
         sessions.receive(chunk("old"), 0)
@@ -162,7 +168,7 @@ def test_older_producer_is_heard_once_either_falls_silent() -> None:
 
 
 def test_superseded_producers_are_known_to_another_daemon() -> None:
-    """From the checkpoint, so that a restart lets no older one take the stream back, and no name is given out twice."""
+    """The checkpoint has them. After a restart no older one takes the stream back, and no name is given out twice."""
     sessions = make(stream_timeout=5)
     sessions.receive(chunk("old"), 100)
     started = next(o for o in sessions.receive(chunk("a"), 100) if isinstance(o, Started))
@@ -176,7 +182,7 @@ def test_superseded_producers_are_known_to_another_daemon() -> None:
 
 @pytest.mark.parametrize("away", [None, 0.5, 400.0])
 def test_restart_is_decided_by_message_time_in_every_daemon(away: float | None) -> None:
-    """Another daemon that goes on from a checkpoint decides as one that was there all the time (P-25)."""
+    """A daemon that resumes from a checkpoint decides like one that was there all the time (P-25)."""
     sessions = make()
     sessions.receive(chunk("a", 0, noise(1)), 100)
     if away is not None:
@@ -189,7 +195,7 @@ def test_restart_is_decided_by_message_time_in_every_daemon(away: float | None) 
 
 
 def test_session_that_timed_out_in_the_store_ends_in_any_daemon() -> None:
-    """A daemon that was away for its silence ends it before the next chunk, as one does that was there."""
+    """A daemon that was away for the silence ends the session before the next chunk, like one that was there."""
     sessions = make(session_timeout=300)
     sessions.resume(checkpoint(), now=5000.0)
     assert kinds(sessions.tick_stream("s", 399)) == []

@@ -69,7 +69,10 @@ def check_tiling(spans: list[Span], samples: np.ndarray) -> None:
 def test_spans_tile_the_audio_however_it_is_split(  # noqa: PLR0913, PLR0917 - one for each thing that is drawn
     pattern: str, extra: int, cuts: list[int], mode: Segmentation, longest: int, pause: int
 ) -> None:
-    """Every sample is in exactly one span with its own value, no window is too long, any split gives the same ones."""
+    """Every sample is in exactly one span, with its own value.
+
+    No window is too long, and any split gives the same ones.
+    """
     samples = np.concatenate([drawn(pattern), np.full(extra, 0.5, np.float32)])
     whole = segment(samples, [], mode=mode, longest=longest, pause=pause)
     check_tiling(whole, samples)
@@ -88,7 +91,7 @@ def test_window_surrounds_its_speech_with_pre_and_post_roll() -> None:
 
 @pytest.mark.parametrize(("words", "pause", "windows"), [(20, 30, 1), (20, 33, 2), (260, 18, 2), (260, 15, 1)])
 def test_short_window_waits_longer_for_more_speech(words: int, pause: int, windows: int) -> None:
-    """The pause that closes it falls from the longest one, here of a second, to the usual one at 8 s."""
+    """The pause that closes it falls from the longest one, here a second, to the usual one at 8 s."""
     pattern = "." * 40 + "#" * words + "." * pause + "#" * 20 + "." * 60
     assert len(speech(segment(drawn(pattern), [], longest=16 * 30 * FRAME, pause=33))) == windows
 
@@ -106,14 +109,14 @@ def test_short_pause_does_not_end_the_window() -> None:
 
 
 def test_pre_roll_stops_at_the_previous_window() -> None:
-    """Two windows one short pause apart touch; they never overlap."""
+    """Two windows a short pause apart touch and never overlap."""
     pause = "." * END_OF_SPEECH
     (_, end), (start, _) = speech(segment(drawn("#" * 20 + pause + "#" * 20), []))
     assert start == end
 
 
 def test_full_window_is_cut_at_the_quietest_spot_near_its_end() -> None:
-    """Twelve seconds without a pause are cut where the signal dips, not where the window happens to be full."""
+    """Twelve seconds without a pause are cut where the signal dips, in the window's last third."""
     samples = np.full(12 * 16_000, 0.5, np.float32)
     dips = [int(4.2 * 16_000), int(8.3 * 16_000)]
     for dip in dips:
@@ -145,7 +148,7 @@ def test_a_jump_leaves_a_hole_that_no_window_reaches_into() -> None:
 
 @pytest.mark.parametrize("level", [1.0, 0.1])
 def test_real_speech_lies_inside_windows_and_the_pauses_outside(heldout: Speech, level: float) -> None:
-    """Of recorded speech at least 99 % is inside windows, and long pauses are mostly left out."""
+    """Windows hold at least 99 % of recorded speech, and leave long pauses mostly out."""
     part = heldout.cut(0, 30)
     spans = Segmenter(Segmentation.UTTERANCE, 80_000, WebRtcDetector(), 0).push(part.samples * np.float32(level))
     windows = speech(spans)
@@ -160,7 +163,7 @@ def test_real_speech_lies_inside_windows_and_the_pauses_outside(heldout: Speech,
 @given(st.text("#.", max_size=200), st.integers(1, 40))
 @settings(deadline=None)
 def test_look_at_an_open_window_decides_nothing(pattern: str, step: int) -> None:
-    """What is seen is the beginning of the window that is given out later, whether anybody looked or not."""
+    """A look shows the beginning of the later window. The window is the same without any look."""
     samples = drawn(pattern)
     looked_at = Segmenter(Segmentation.UTTERANCE, 80_000, ScriptedDetector(), 1000)
     spans: list[Span] = []
@@ -183,7 +186,7 @@ def test_look_at_an_open_window_decides_nothing(pattern: str, step: int) -> None
 @given(st.text("#.", max_size=200), st.sampled_from(Segmentation), st.integers(20_000, 80_000))
 @settings(deadline=None)
 def test_pushes_as_rare_as_patience_allows_delay_no_window(pattern: str, mode: Segmentation, longest: int) -> None:
-    """A window is given out by the very push that brings the frame which decides it, not by a later one."""
+    """The very push with the deciding frame gives out the window, not a later one."""
     samples = drawn(pattern)
 
     def closed_at(pieces: Iterable[np.ndarray]) -> list[tuple[int, int, int]]:
@@ -210,7 +213,7 @@ def test_pushes_as_rare_as_patience_allows_delay_no_window(pattern: str, mode: S
 
 
 def test_fixed_windows_are_not_looked_at() -> None:
-    """They have no beginning of speech from which a look could tell anything."""
+    """They have no beginning of speech that a look could show."""
     segmenter = Segmenter(Segmentation.FIXED, 80_000, ScriptedDetector())
     segmenter.push(drawn("#" * 50))
     assert segmenter.peek() is None

@@ -33,14 +33,14 @@ def test_new_session_id_ends_the_old_session() -> None:
 
 
 def test_a_chunk_without_a_session_continues_the_named_one() -> None:
-    """A header left out means the same session, so that a bare `flush` reaches it."""
+    """Without the header the session stays the same, so that a bare `flush` reaches it."""
     sessions = make()
     sessions.receive(chunk("a"), 0)
     assert kinds(sessions.receive(chunk(), 0)) == []
 
 
 def test_later_chunks_of_an_ended_session_open_a_numbered_one() -> None:
-    """`run` ends, `run.2` and `run.3` follow; each has its own account."""
+    """After `run` come `run.2` and `run.3`. Each has its own account."""
     sessions = make()
     seen = []
     for _ in range(3):
@@ -73,7 +73,7 @@ def test_the_last_audio_may_come_with_the_end() -> None:
 
 
 def test_an_end_whose_offset_is_ahead_reports_the_lost_tail() -> None:
-    """A producer that says where it ended lets the loss of its last chunks be known."""
+    """The producer says where it ended. So the loss of its last chunks is known."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
     outputs = sessions.receive(chunk("a", 48_000, b"", ChunkEvent.END), 0)
@@ -81,7 +81,7 @@ def test_an_end_whose_offset_is_ahead_reports_the_lost_tail() -> None:
 
 
 def test_stream_timeout_flushes_and_session_timeout_ends() -> None:
-    """Five seconds of nothing settle what is buffered; five minutes end the session."""
+    """After five seconds without chunks the buffer is settled. After five minutes the session ends."""
     sessions = make(stream_timeout=5, session_timeout=300)
     sessions.receive(chunk("a"), 0)
     assert sessions.buffered > 0
@@ -95,7 +95,7 @@ def test_stream_timeout_flushes_and_session_timeout_ends() -> None:
 
 
 def test_keepalive_delays_the_end_of_the_session_only() -> None:
-    """The last words are told although the producer goes on saying that it is alive (P-16)."""
+    """The last words come although the producer goes on sending keepalives (P-16)."""
     sessions = make(stream_timeout=5, session_timeout=8)
     sessions.receive(chunk("a"), 0)
     for now in (3, 6, 12):
@@ -106,7 +106,7 @@ def test_keepalive_delays_the_end_of_the_session_only() -> None:
 
 
 def test_repeated_audio_holds_no_window_open() -> None:
-    """A producer that sends its last chunk over and over is as quiet as one that sends keepalives."""
+    """A producer that repeats its last chunk is as quiet as one that sends keepalives."""
     sessions = make(stream_timeout=5)
     sessions.receive(chunk("a", 16_000, noise(1)), 0)
     for now in (4, 8):
@@ -118,7 +118,7 @@ def test_repeated_audio_holds_no_window_open() -> None:
 @pytest.mark.parametrize("event", list(ChunkEvent))
 @pytest.mark.parametrize("offset", [None, 16_000])
 def test_an_empty_message_changes_no_format(event: ChunkEvent, offset: int | None) -> None:
-    """One without headers would be 48 kHz by default; its offset counts as those of the audio do."""
+    """Without headers it would be 48 kHz by default. Its offset counts as those of the audio do."""
     sessions = make()
     sessions.receive(chunk("a", 0, noise(1)), 0)
     bare = chunk("a", offset, b"", event, audio_format=AudioFormat(Encoding.S16LE, 48_000, 1))
@@ -134,7 +134,7 @@ def test_an_empty_message_changes_no_format(event: ChunkEvent, offset: int | Non
 
 
 def test_an_empty_message_may_give_its_offset_at_another_rate() -> None:
-    """Where its header names the rate, a loss is as long as that says."""
+    """If its header names the rate, the length of the loss follows that rate."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
     fast = AudioFormat(Encoding.S16LE, 48_000, 1)
@@ -143,7 +143,7 @@ def test_an_empty_message_may_give_its_offset_at_another_rate() -> None:
 
 
 def test_jump_of_more_than_an_hour_is_rejected() -> None:
-    """One broken offset must not become an hour of gap; exactly an hour is believed."""
+    """One broken offset must not become an hour of gap. A jump of exactly an hour is believed."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
     with pytest.raises(Rejection) as caught:
@@ -155,7 +155,7 @@ def test_jump_of_more_than_an_hour_is_rejected() -> None:
 
 
 def test_the_timeline_starts_at_the_first_accepted_offset() -> None:
-    """What came before the daemon was there is nobody's loss."""
+    """Audio from before the daemon came is no loss."""
     sessions = make()
     sessions.receive(chunk("a", 160_000), 0)
     account = ended(sessions.end_all()).account
@@ -163,7 +163,7 @@ def test_the_timeline_starts_at_the_first_accepted_offset() -> None:
 
 
 def test_hole_is_undecodable_if_chunks_were_rejected_else_lost() -> None:
-    """The reason follows what was seen between the two chunks around the hole."""
+    """The reason depends on what came between the two chunks around the hole."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
     assert sessions.reject("s", "a", Rejection("rate", "no such rate")) == [
@@ -176,7 +176,7 @@ def test_hole_is_undecodable_if_chunks_were_rejected_else_lost() -> None:
 
 
 def test_a_rejected_chunk_of_another_session_marks_no_hole() -> None:
-    """Junk from a second producer does not explain the first one's loss."""
+    """A second producer's bad chunk does not explain the loss of the first."""
     sessions = make()
     sessions.receive(chunk("a", 0), 0)
     sessions.reject("s", "other", Rejection("rate", "no such rate"))
@@ -185,7 +185,7 @@ def test_a_rejected_chunk_of_another_session_marks_no_hole() -> None:
 
 
 def test_streams_above_the_limit_are_refused_until_one_ends() -> None:
-    """MAX_STREAMS counts open sessions; an ended one makes room."""
+    """MAX_STREAMS counts open sessions. An ended one makes room."""
     sessions = make(max_streams=2)
     sessions.receive(chunk(stream="s1"), 0)
     sessions.receive(chunk(stream="s2"), 0)
@@ -199,7 +199,7 @@ def test_streams_above_the_limit_are_refused_until_one_ends() -> None:
 
 
 def test_a_flush_settles_everything_that_is_buffered() -> None:
-    """After `flush` nothing is pending but what is queued, and the next chunk goes on seamlessly."""
+    """After `flush` only queued windows are pending. The next chunk follows without a seam."""
     sessions = make()
     fast = AudioFormat(Encoding.S16LE, 48_000, 1)
     sessions.receive(chunk("a", audio_format=fast, pcm=bytes(2 * 4801)), 0)
@@ -221,7 +221,7 @@ def test_memory_of_ended_sessions_is_bounded() -> None:
 
 
 def test_session_with_opposite_channels_is_named_once() -> None:
-    """However often they do; the samples are counted each time, and the next session is named again."""
+    """The samples are counted each time. The next session is named again."""
     stereo = AudioFormat(Encoding.S16LE, 16_000, 2)
     one = np.random.default_rng(1).integers(-9000, 9000, 16_000)
     crossed = np.stack([one, -one], axis=1).astype("<i2").tobytes()

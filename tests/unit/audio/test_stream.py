@@ -1,4 +1,4 @@
-"""One session's timeline: what a window knows of its chunks, and how rates and holes fall into place."""
+"""One session's timeline: which chunks a window came from, and where rates and holes put it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_window_is_linked_to_exactly_the_chunks_it_overlaps(heldout: Speech) -> 
 
 @pytest.mark.parametrize("chunk_secs", [0.02, 0.1, 0.5])
 def test_a_window_knows_when_its_first_audio_came(heldout: Speech, chunk_secs: float) -> None:
-    """It is the arrival of the chunk with its first sample; of smaller chunks, of one up to 0.1 s before that."""
+    """That is when the chunk with its first sample came. Of smaller chunks, one up to 0.1 s earlier counts."""
     windows = [p for p in stream_of(heldout.cut(0, 6), chunk_secs=chunk_secs) if isinstance(p, Window)]
     assert len(windows) >= 5
     for window in windows:
@@ -49,7 +49,7 @@ def test_a_window_knows_when_its_first_audio_came(heldout: Speech, chunk_secs: f
 
 
 def test_pieces_tile_the_timeline_in_order(heldout: Speech) -> None:
-    """Windows and silences follow each other without a hole and without an overlap."""
+    """Windows and silences follow each other without holes or overlaps."""
     position = 0
     for piece in stream_of(heldout.cut(0, 10)):
         assert isinstance(piece, Window | Silence)
@@ -59,14 +59,14 @@ def test_pieces_tile_the_timeline_in_order(heldout: Speech) -> None:
 
 
 def test_language_and_tenant_stick_to_what_follows(heldout: Speech) -> None:
-    """A hint on one chunk holds for the session until another one comes."""
+    """A hint on one chunk holds for the session until another hint comes."""
     windows = [p for p in stream_of(heldout.cut(0, 2), language="de", tenant="t-1") if isinstance(p, Window)]
     assert {(w.language, w.origin.tenant) for w in windows} == {("de", "t-1")}
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000, 192_000])
 def test_speech_lies_at_the_same_time_whatever_the_rate(heldout: Speech, rate: int) -> None:
-    """Windows of the same audio at another rate have the same bounds to within two frames of the detector."""
+    """At another rate the same audio has the same window bounds, to within two frames of the detector."""
     part = heldout.cut(0, 4)
     pcm = s16(soxr.resample(part.samples, 16_000, rate, "HQ"))
     chunk = Chunk("s", AudioFormat(Encoding.S16LE, rate, 1), pcm, "x", 0)
@@ -80,7 +80,7 @@ def test_speech_lies_at_the_same_time_whatever_the_rate(heldout: Speech, rate: i
 
 
 def test_hole_closes_the_window_and_no_window_reaches_into_it(heldout: Speech) -> None:
-    """Speech before the hole is one window, speech after it another, and between them lies the gap, to the sample."""
+    """Speech before the hole is one window, and speech after it another. Between them lies the gap, to the sample."""
     pcm = s16(heldout.cut(0, 1).samples)
     first = Chunk("s", FORMAT, pcm[:32_000], "x", 100)
     audio = AudioStream(Origin("s", "x"), StreamOptions(), first)
@@ -95,7 +95,7 @@ def test_hole_closes_the_window_and_no_window_reaches_into_it(heldout: Speech) -
 
 
 def test_repeated_audio_is_heard_once(heldout: Speech) -> None:
-    """Duplicates and overlaps are trimmed: the windows are those of the undisturbed stream."""
+    """Duplicates and overlaps are trimmed. The windows are those of the undisturbed stream."""
     pcm = s16(heldout.cut(0, 2).samples)
     plain = Chunk("s", FORMAT, pcm, "x", 0)
     audio = AudioStream(Origin("s", "x"), StreamOptions(), plain)
@@ -113,7 +113,7 @@ def test_repeated_audio_is_heard_once(heldout: Speech) -> None:
 
 
 def test_resampler_remainder_is_pending_until_the_flush() -> None:
-    """At every moment head - settled is what is buffered; a flush brings it to zero."""
+    """At every moment head - settled is what is buffered. A flush brings it to zero."""
     chunk = Chunk("s", AudioFormat(Encoding.S16LE, 48_000, 1), bytes(2 * 4801), "x", 0)
     audio = AudioStream(Origin("s", "x"), StreamOptions(), chunk)
     settled = sum(p.end - p.start for p in audio.push(chunk) if isinstance(p, Silence))

@@ -1,4 +1,4 @@
-"""What counts as speech, frame by frame."""
+"""Which frames count as speech."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def decisions(samples: np.ndarray) -> list[bool]:
 
 @pytest.mark.parametrize("dbfs", [-60, -50, -40, -32])
 def test_steady_white_noise_is_not_speech(dbfs: float) -> None:
-    """webrtcvad alone passes white noise; the floor that follows the background does not."""
+    """webrtcvad alone passes white noise. The floor that follows the background does not."""
     noise = np.random.default_rng(1).standard_normal(SECONDS * 16_000) * 10 ** (dbfs / 20)
     voiced = decisions(noise)
     assert sum(voiced[len(voiced) // 4 :]) == 0
@@ -26,7 +26,7 @@ def test_steady_white_noise_is_not_speech(dbfs: float) -> None:
 
 
 def test_digital_silence_and_an_idle_line_are_not_speech() -> None:
-    """Zeros, and a line that toggles its last bit, hold nothing."""
+    """The signals are zeros, and a line that toggles its last bit."""
     assert not any(decisions(np.zeros(SECONDS * 16_000)))
     idle = np.random.default_rng(2).integers(-1, 2, SECONDS * 16_000) / 32768
     assert not any(decisions(idle))
@@ -34,7 +34,7 @@ def test_digital_silence_and_an_idle_line_are_not_speech() -> None:
 
 @pytest.mark.parametrize("dbfs", [-60, -45])
 def test_speech_is_heard_over_background_noise(heldout: Speech, dbfs: float) -> None:
-    """Of the frames inside known speech most are voiced, of those in the pauses few; rolls bridge what is missing."""
+    """Most frames in known speech are voiced, and few in the pauses. Rolls bridge what is missing."""
     part = heldout.cut(0, 30)
     noise = np.random.default_rng(3).standard_normal(len(part.samples)) * 10 ** (dbfs / 20)
     voiced = np.array(decisions(part.samples + noise))
@@ -63,7 +63,7 @@ DISTURBED = {
 @pytest.mark.parametrize("disturbance", DISTURBED.values(), ids=DISTURBED.keys())
 @pytest.mark.parametrize("level", [1.0, 0.1])
 def test_dc_and_hum_hide_no_speech(heldout: Speech, disturbance, level: float) -> None:
-    """What is heard in loud and in quiet speech is heard with DC or hum under it, and in its pauses no more."""
+    """With DC or hum, loud and quiet speech is heard as without, and no more is heard in its pauses."""
     speech = heldout.cut(0, 20).samples * level
     clean = np.array(decisions(speech))
     assert clean.mean() > 0.4
@@ -86,7 +86,7 @@ def test_dc_and_hum_alone_are_no_speech(disturbance) -> None:
     ],
 )
 def test_the_power_of_a_frame_leaves_out_what_is_under_120_hz(hertz: float, least: float, most: float) -> None:
-    """In decibels, whatever the phase; a voice is left as it is."""
+    """In decibels, whatever the phase. A voice keeps its power."""
     phases = np.linspace(0, np.pi, 16)[:, None]
     waves = np.cos(2 * np.pi * hertz * np.arange(FRAME) / 16_000 + phases) * np.sqrt(2) * 0.1
     powers = WebRtcDetector()._powers(waves.astype(np.float32)[np.abs(waves).max(axis=1) > 0.01])
@@ -96,7 +96,7 @@ def test_the_power_of_a_frame_leaves_out_what_is_under_120_hz(hertz: float, leas
 
 
 def test_decisions_do_not_depend_on_how_frames_are_batched() -> None:
-    """One frame at a time or all at once: the same answers."""
+    """One frame at a time, or all at once, gives the same answers."""
     samples = np.random.default_rng(4).standard_normal(FRAME * 200).astype(np.float32) * 0.05
     samples[FRAME * 50 : FRAME * 100] *= 4
     samples[FRAME * 120 :] += (0.01 + hum(FRAME * 80, 50, -40)).astype(np.float32)

@@ -52,7 +52,7 @@ def message(payload: bytes = b"", subject: str = "audio.s1", **headers: str) -> 
 
 
 async def test_arrivals_are_given_out_in_order_until_the_end() -> None:
-    """Chunks and refusals keep their order; after `end` the rest is still given out."""
+    """Chunks and refusals keep their order. After `end` the rest is still given out."""
     live, connection = await source()
     for arrival in (message(b"ab"), message(b"abc", audio_session="x"), message(b"cd"), message(b"", "audio.ä")):
         connection.deliver(*arrival)
@@ -67,7 +67,10 @@ async def test_arrivals_are_given_out_in_order_until_the_end() -> None:
 
 
 async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
-    """Over the limit chunks become a `Skipped` with session, offset, length and event; below it again, a chunk."""
+    """Over the limit a chunk becomes a `Skipped` with session, offset, length and event.
+
+    Below it, chunks come again.
+    """
     live, connection = await source(buffer_bytes=100)
     for start in range(0, 150, 50):
         connection.deliver(*message(bytes(100), audio_session="x", audio_offset=str(start)))
@@ -86,7 +89,7 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
 
 
 async def test_full_buffer_makes_one_hole_a_stream_until_half_empty() -> None:
-    """Not every second chunk of every stream, as room comes free: that would cost more than the audio itself."""
+    """Losing every second chunk of every stream would cost more than the audio itself."""
     live, connection = await source(buffer_bytes=1000)
     arrivals = live.arrivals()
     numbers = count()
@@ -113,7 +116,7 @@ async def test_full_buffer_makes_one_hole_a_stream_until_half_empty() -> None:
 
 
 async def test_an_event_without_audio_is_not_given_up() -> None:
-    """It costs no room, and what it ends would stay open; the hole before it does not reach beyond it."""
+    """It needs no room, and without it a session would stay open. The hole before it ends there."""
     live, connection = await source(buffer_bytes=100)
     for offset in ("0", "50", "100"):
         connection.deliver(*message(bytes(100), audio_session="x", audio_offset=offset))
@@ -127,7 +130,7 @@ async def test_an_event_without_audio_is_not_given_up() -> None:
 
 
 async def test_rest_gives_out_untaken_chunks_with_their_bounds() -> None:
-    """`rest` gives out everything that nobody took, without its audio, once."""
+    """`rest` gives them out once, without their audio."""
     live, connection = await source()
     connection.deliver(*message(bytes(100), audio_offset="7"))
     connection.deliver(*message(b"abc"))
@@ -139,7 +142,7 @@ async def test_rest_gives_out_untaken_chunks_with_their_bounds() -> None:
 
 
 async def test_stop_drains_while_connected_and_otherwise_unsubscribes() -> None:
-    """Away from NATS a subscription that is kept would come back with the connection, and fill a buffer unread."""
+    """Without NATS, a kept subscription would come back with the connection and fill a buffer that nobody reads."""
     live, connection = await source()
     await live.stop()
     connection.up = False

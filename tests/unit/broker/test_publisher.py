@@ -86,7 +86,7 @@ async def test_messages_go_out_in_order_and_count_once_confirmed(
 
 
 async def test_an_entry_is_made_when_it_can_go_out(connection: FakeConnection, publisher: Publisher) -> None:
-    """While NATS is away nothing is decided; what waited is made, and sent, once it is back."""
+    """While NATS is away nothing is decided. Waiting entries are made and sent once it is back."""
     connection.connected.clear()
     made = asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_a_failed_publish_is_tried_again(
 async def test_unconfirmed_messages_are_logged_and_not_sent_twice(
     connection: FakeConnection, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When the connection breaks nobody knows what arrived: the log has the bodies, the count leaves them out."""
+    """After a broken connection nobody knows what arrived. The log has the bodies, the count leaves them out."""
     publisher.put(entry("a", "b"))
     connection.confirms.put_nowait(False)
     await publisher.emptied()
@@ -129,7 +129,7 @@ async def test_unconfirmed_messages_are_logged_and_not_sent_twice(
 
 
 async def test_outbox_leaves_at_most_one_batch_unconfirmed(connection: FakeConnection, publisher: Publisher) -> None:
-    """A server that does not answer holds the outbox up, so that what waits can still become a gap."""
+    """A server that does not answer holds the outbox up, so that waiting entries can still become gaps."""
     for number in range(300):
         publisher.put(entry(str(number)))
     await connection.asked.wait()
@@ -143,7 +143,7 @@ async def test_outbox_leaves_at_most_one_batch_unconfirmed(connection: FakeConne
 async def test_a_full_outbox_refuses_what_is_not_essential(
     connection: FakeConnection, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Results and gaps always find room; the rest is refused, logged and counted."""
+    """Results and gaps always find room. The rest is refused, logged and counted."""
     connection.connected.clear()
     for subject in ("a", "b", "c"):
         publisher.put(entry(subject))
@@ -155,7 +155,7 @@ async def test_a_full_outbox_refuses_what_is_not_essential(
 async def test_a_message_over_the_limit_is_not_sent(
     connection: FakeConnection, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server would hang up for good: max_payload, headers included, is checked here."""
+    """The server would disconnect for good, so max_payload is checked here, headers included."""
     fits = Message("fits", {"A": "b"}, bytes(1000 - len("NATS/1.0\r\nA: b\r\n\r\n")))
     over = Message("over", {"A": "bc"}, fits.payload)
     connection.confirms.put_nowait(True)
@@ -166,7 +166,7 @@ async def test_a_message_over_the_limit_is_not_sent(
 
 
 async def test_unsent_messages_can_be_taken_out_in_order(connection: FakeConnection) -> None:
-    """After the end: the unconfirmed, the rest of the entry under way, then the outbox, each once."""
+    """After the end come the unconfirmed, the rest of the entry under way, then the outbox, each once."""
     publisher = Publisher(connection, 10)  # type: ignore[arg-type]
     running = asyncio.create_task(publisher.run())
     publisher.put(entry("a"))

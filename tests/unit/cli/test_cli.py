@@ -1,4 +1,4 @@
-"""The command line itself: help, wrong arguments, exit codes, signals, and output that goes nowhere."""
+"""The command line itself: help, wrong arguments, exit codes, signals, and output that cannot be written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = ("run", "demo", "publish", "listen", "models", "capacity")
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """The signal handlers are afterwards as they were, and the log is switched on again."""
+    """Restores the signal handlers and the log afterwards."""
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     yield before
     for number, handler in before.items():
@@ -32,7 +32,7 @@ def handlers():
 
 
 def exits(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
-    """Where argparse ends the process: its code and what it printed."""
+    """The exit code with which argparse ends the process, and what it printed."""
     with pytest.raises(SystemExit) as caught:
         main.main(arguments)
     out, err = capsys.readouterr()
@@ -40,7 +40,7 @@ def exits(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[obj
 
 
 def test_help_names_every_command_and_each_explains_itself(capsys):
-    """Exit 0, on standard output, with every option that the command takes."""
+    """Exit 0, on standard output, with every option of the command."""
     code, out, err = exits(["--help"], capsys)
     assert (code, err) == (0, "")
     assert all(f"    {name} " in out for name in COMMANDS)
@@ -97,7 +97,7 @@ def test_version(capsys):
     ],
 )
 def test_wrong_arguments_are_answered_with_what_is_allowed(capsys, arguments, message):
-    """Exit 2, on standard error: the argument, the value it had, and the values it may have."""
+    """Exit 2, on standard error: the argument, its value, and the values it may have."""
     code, out, err = exits(arguments, capsys)
     assert (code, out) == (2, "")
     assert message in err
@@ -112,7 +112,7 @@ def test_wrong_arguments_are_answered_with_what_is_allowed(capsys, arguments, me
     ],
 )
 def test_bench_says_what_to_run_instead(capsys, arguments, command):
-    """Exit 2 and one sentence for whoever knew the command; the help does not list it."""
+    """Users who knew the command get exit 2 and one sentence. The help does not list it."""
     assert main.main(arguments) == 2
     sentence = f"transcriber: benchmarks are not in the package; in a checkout, run: {command}\n"
     assert capsys.readouterr() == ("", sentence)
@@ -131,7 +131,7 @@ def test_bench_says_what_to_run_instead(capsys, arguments, command):
     ],
 )
 def test_every_error_has_its_exit_code_and_one_line(monkeypatch, capsys, error, code):
-    """The codes of ARCHITECTURE, and the sentence of the error behind the program's name."""
+    """The line is the program's name and the sentence of the error."""
 
     def fail(_options: object) -> None:
         raise error
@@ -143,7 +143,7 @@ def test_every_error_has_its_exit_code_and_one_line(monkeypatch, capsys, error, 
 
 @pytest.mark.parametrize("arguments", [["publish", "-"], ["listen"], ["capacity"], ["demo"]])
 def test_a_bad_setting_is_told_before_anything_is_done(monkeypatch, capsys, arguments):
-    """Exit 2 with the setting, its value and what is allowed, from every command that reads it."""
+    """Every command that reads it ends with exit 2, the setting, its value and what is allowed."""
     monkeypatch.setenv("BUFFER_DURATION_SECS", "soon")
     assert main.main(arguments) == 2
     assert capsys.readouterr() == (
@@ -153,7 +153,7 @@ def test_a_bad_setting_is_told_before_anything_is_done(monkeypatch, capsys, argu
 
 
 def test_user_without_a_home_can_do_all_but_keep_models(homeless, capsys):
-    """Only `models` needs a place, and says how to give one."""
+    """Only `models` needs a place, and says how to name one."""
     assert exits(["--version"], capsys)[0] == 0
     assert main.main(["models", "list"]) == 2
     assert "name one with --dir" in capsys.readouterr().err
@@ -161,14 +161,14 @@ def test_user_without_a_home_can_do_all_but_keep_models(homeless, capsys):
 
 
 def test_help_loads_none_of_the_heavy_modules():
-    """Half a second of imports happens inside `main`, where Ctrl-C is answered, and only for who needs it."""
+    """Half a second of imports happens inside `main`, where Ctrl-C is answered, and only where it is needed."""
     script = "import sys, transcriber.cli.main; print({'numpy', 'nats', 'grpc', 'soundfile'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
 async def test_ctrl_c_while_modules_load_is_quiet():
-    """Exit 130 and not a word, even five times in a row and in the middle of an import."""
+    """Exit 130 and no message, even after five signals in the middle of an import."""
     script = """if True:
         import sys
         from transcriber.cli.main import main
@@ -192,7 +192,7 @@ async def test_ctrl_c_while_modules_load_is_quiet():
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_each_signal_cancels_the_work_and_gives_its_code(handlers, number):
-    """128 + its number, as shells report it; the work gets to clean up, and no later signal disturbs the exit."""
+    """128 + its number, as shells report it. The work may clean up, and no later signal disturbs the exit."""
     steps = []
 
     async def work() -> None:
@@ -209,7 +209,7 @@ def test_each_signal_cancels_the_work_and_gives_its_code(handlers, number):
 
 
 def test_a_second_signal_ends_the_clean_up_and_more_are_ignored(handlers):
-    """Who presses Ctrl-C five times gets out, and the second stage of the clean-up still runs to its end."""
+    """Five times Ctrl-C ends the command. The second stage of the clean-up still runs to its end."""
     steps = []
 
     async def work() -> None:
@@ -247,7 +247,7 @@ def test_nested_signals_end_the_command(handlers, monkeypatch):
 
 
 def test_a_cancellation_that_is_swallowed_comes_again(handlers):
-    """As `asyncio.wait_for` of Python 3.11 may: once somebody is impatient, the command ends all the same."""
+    """`asyncio.wait_for` of Python 3.11 may swallow one. A further signal ends the command all the same."""
 
     async def work() -> None:
         for _ in range(2):
@@ -261,7 +261,7 @@ def test_a_cancellation_that_is_swallowed_comes_again(handlers):
 
 
 def test_finished_work_leaves_the_handlers_as_they_were(handlers):
-    """And what it raises comes out as it is."""
+    """An exception of the work comes out as it is."""
 
     async def fine() -> None:
         pass
@@ -291,7 +291,7 @@ def test_an_ignored_signal_stays_ignored(handlers):
     [("/dev/full", 1, ["transcriber: [Errno 28] No space left on device"]), ("closed pipe", 0, [])],
 )
 async def test_output_that_goes_nowhere_is_no_traceback(target, code, err):
-    """A full disk is said; a reader that is gone (`models list | true`) wants to hear nothing."""
+    """A full disk is an error message. A closed reader (`models list | true`) gets none."""
     if target == "closed pipe":
         reading, output = os.pipe()
         os.close(reading)

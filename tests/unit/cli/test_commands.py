@@ -1,4 +1,4 @@
-"""models and capacity as a user runs them."""
+"""The commands `models` and `capacity` as a user runs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def own_signals() -> Iterator[None]:
 
 
 def test_models_list_names_every_model_and_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a model: name, size, and the path of what is here."""
+    """One line a model: name, size, and the path if it is here."""
     assert main(["models", "list", "--dir", str(tmp_path)]) == 0
     *listed, note = capsys.readouterr().out.splitlines()
     assert note == BUNDLED_NOTE
@@ -38,7 +38,7 @@ def test_models_list_names_every_model_and_where_it_is(tmp_path: Path, capsys: p
 
 
 async def test_models_pull_offline_says_where_to_put_the_file(tmp_path: Path) -> None:
-    """Exit 3, the address, the place, the next command; on a terminal no empty bar in front of it."""
+    """Exit 3, the address, the place and the next command. A terminal shows no empty bar before it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -62,7 +62,7 @@ sys.exit(main.main(sys.argv[1:]))
 
 
 async def test_models_pull_shows_progress_and_how_to_use_the_file(tmp_path: Path) -> None:
-    """From a server on this machine: a bar that ends full, the file in place, and the setting that takes it."""
+    """A server on this machine: the bar ends full, the file is in place, and its setting is named."""
     body = bundled_model_path().read_bytes()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +85,7 @@ async def test_models_pull_shows_progress_and_how_to_use_the_file(tmp_path: Path
 
 
 def test_models_verify_tells_good_files_from_broken_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 0 with what the file is; exit 3 with what is wrong with it."""
+    """Exit 0 and the kind of the file, or exit 3 and what is wrong with it."""
     (torn := tmp_path / "torn.bin").write_bytes(bundled_model_path().read_bytes()[:1_000_000])
     own = shutil.copy(bundled_model_path(), tmp_path / "own.bin")
     for name, code, start in (
@@ -101,7 +101,7 @@ def test_models_verify_tells_good_files_from_broken_ones(tmp_path: Path, capsys:
 
 
 async def test_capacity_measures_and_derives() -> None:
-    """The real model is run; queue, streams and workers follow from the printed RTF by the printed formulas."""
+    """The real model is run. Queue, streams and workers follow from the printed RTF by the printed formulas."""
     arguments = ("--streams", "50", "--utilisation", "0.5")
     async with Command("capacity", *arguments, WHISPER_THREADS="1") as command:  # more would wait for busy cores
         assert await command.ended() == 0
@@ -121,7 +121,7 @@ async def test_capacity_measures_and_derives() -> None:
 
 
 async def test_capacity_with_given_figures_says_so() -> None:
-    """What the settings say is not passed off as a measurement."""
+    """Figures from the settings are not passed off as measurements."""
     environ = {"WHISPER_RTF": "0.5", "TRANSCRIPTION_QUEUE_CAPACITY": "7", "WHISPER_THREADS": "1"}
     async with Command("capacity", **environ) as command:
         assert await command.ended() == 0
@@ -134,7 +134,7 @@ async def test_capacity_with_given_figures_says_so() -> None:
 
 
 async def test_capacity_ends_at_ctrl_c_while_native_code_runs() -> None:
-    """Exit 130 without a crash: the interpreter is not torn down under the Whisper thread."""
+    """Exit 130 without a crash. The interpreter does not end while the Whisper thread runs."""
     async with Command("capacity", WHISPER_AUDIO_CTX="full", WHISPER_THREADS="1") as command:
         await command.printed("measuring")
         command.signal(signal.SIGINT)
@@ -145,7 +145,7 @@ async def test_capacity_ends_at_ctrl_c_while_native_code_runs() -> None:
 def test_capacity_of_a_broken_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 3 before native code sees the file."""
+    """Exit 3 comes before native code sees the file."""
     (torn := tmp_path / "torn.bin").write_bytes(b"lmgg" * 1000)
     monkeypatch.setenv("WHISPER_MODEL_PATH", str(torn))
     assert main(["capacity"]) == 3

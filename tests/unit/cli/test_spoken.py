@@ -22,18 +22,18 @@ from transcriber.cli.spoken import matching, words
     ],
 )
 def test_spelling_makes_no_difference(one: str, other: str) -> None:
-    """Capitals, punctuation, and numbers up to 99 as words or as digits."""
+    """Capitals, punctuation, and numbers up to 99 as words or as digits count the same."""
     assert words(one) == words(other) != []
 
 
 @pytest.mark.parametrize(("one", "other"), [("its", "it's"), ("25", "twenty six"), ("1,2", "12"), ("300", "30")])
 def test_other_words_are_others(one: str, other: str) -> None:
-    """What sounds different, or may, stays so."""
+    """Words that sound different, or may, stay different."""
     assert words(one) != words(other)
 
 
 def test_words_are_counted_in_their_order() -> None:
-    """A word left out, added or changed costs one; capitals and punctuation of a larger model cost nothing."""
+    """A word left out, added or changed costs one. A larger model's capitals and punctuation cost nothing."""
     said = words("close the valve at sixty percent")
     assert matching(said, words("Close the valve, at 60%.")) == 6
     assert matching(said, words("close valve at at sixty")) == 4

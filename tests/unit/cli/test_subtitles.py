@@ -1,4 +1,4 @@
-"""Results as text, JSON, SubRip and WebVTT: what a player or a person gets."""
+"""Results as text, JSON, SubRip and WebVTT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transcriber.cli.subtitles import Formatter, Style, account, timestamp
 
 
 def printed(formatter, messages):
-    """What `listen` writes: every block with a line end."""
+    """The output of `listen`: every block with a line end."""
     blocks = [formatter.head] if formatter.head else []
     blocks += [text for m in messages if (text := formatter.format(m)) is not None]
     return "".join(f"{block}\n" for block in blocks)
@@ -31,7 +31,7 @@ words = st.lists(
 
 @given(st.lists(st.tuples(words, st.integers(0, 20), st.integers(1, 300)), max_size=8))
 def test_subtitles_parse_back_to_what_was_recognised(rows):
-    """Whatever Whisper writes, arrows, markup and line ends included, the files stay valid and keep words and times."""
+    """Arrows, markup and line ends in the text leave the files valid. Words and times are kept."""
     at, messages, wanted = 0, [], []
     for text, pause, length in rows:
         start, end = (at + pause) / 10, (at + pause + length) / 10
@@ -46,7 +46,7 @@ def test_subtitles_parse_back_to_what_was_recognised(rows):
 
 @pytest.mark.parametrize(("style", "parse"), [(Style.SRT, parse_srt), (Style.VTT, parse_vtt)])
 def test_subtitles_hold_one_session(style, parse):
-    """One timeline a file: the session that is heard first, whatever else is being said, and complete with its end."""
+    """A file has one timeline: that of the first session heard, complete with its end."""
     formatter = Formatter(style)
     ended = [event("ended", session="before"), event("ended", stream="radio-2", session="b"), event("ended")]
     messages = [
@@ -64,7 +64,7 @@ def test_subtitles_hold_one_session(style, parse):
 
 
 def test_text_shows_every_kind_of_message():
-    """A person sees what was said, and of what was not said why."""
+    """A person sees the words, and the reason where there are none."""
     bounds = {"start": 1, "end": 2.5}
     totals = {"received": 9, "transcribed": 4, "silent": 3, "gap": {"lag": 1.5, "queue_full": 0.5}, "pending": 0}
     shown = printed(
@@ -97,7 +97,7 @@ def test_text_shows_every_kind_of_message():
 
 
 def test_text_of_one_stream_leaves_out_its_name():
-    """Who asked for one stream knows which."""
+    """The user has named the stream already."""
     assert Formatter(Style.TEXT, name_streams=False).format(final("hi")) == "00:00.000 - 00:01.000  hi"
 
 
@@ -107,13 +107,13 @@ def test_text_after_the_first_hour_shows_hours():
 
 
 def test_text_keeps_control_characters_from_the_terminal():
-    """Anybody may publish; nobody may recolour or rename the window of who listens."""
+    """Anybody may publish, and nobody may recolour or rename a listener's window."""
     line = Formatter(Style.TEXT).format(final("a\x1b[31mb\x07\r\nc\x9bd"))
     assert line == "radio-1  00:00.000 - 00:01.000  a [31mb   c d"
 
 
 def test_json_is_the_message_on_one_line():
-    """For a program: nothing added, nothing left out."""
+    """Nothing is added, and nothing is left out."""
     message = final("línea\nnueva", segments=[{"words": []}])
     line = Formatter(Style.JSON).format(message)
     assert json.loads(line) == message
@@ -125,13 +125,13 @@ def test_json_is_the_message_on_one_line():
     [(0, "00:00:00.000"), (59.9995, "00:01:00.000"), (3600.0004, "01:00:00.000"), (360_000.5, "100:00:00.500")],
 )
 def test_timestamps_round_to_milliseconds_and_carry(seconds, text):
-    """No 60th second, and more than 99 hours if it must be."""
+    """There is no 60th second. More than 99 hours are shown."""
     assert timestamp(seconds) == text
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=5, max_size=5))
 def test_the_account_as_printed_adds_up(samples):
-    """The equation on the screen is exact for any number of samples, not rounded term by term."""
+    """The printed equation is exact for any number of samples, not rounded term by term."""
     transcribed, silent, pending, lag, late = (n / 16000 for n in samples)
     received = sum(samples) / 16000
     gap = {"lag": lag, "deadline": late}
@@ -142,7 +142,7 @@ def test_the_account_as_printed_adds_up(samples):
 
 
 def test_text_leaves_out_partials_unless_they_are_asked_for():
-    """Who keeps the text wants each word once; JSON is everything that was heard."""
+    """Kept text needs each word once. JSON has everything that was heard."""
     partial = event("partial", text="hel", start=1, end=2.5)
     assert Formatter(Style.TEXT).format(partial) is None
     assert Formatter(Style.JSON).format(partial) is not None

@@ -1,4 +1,4 @@
-"""SIGHUP: a daemon's sign to look again, and a terminal's way to say that it is closed."""
+"""SIGHUP, with which an operator asks for the model again and a closed terminal ends its programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 def run_at_terminal(*prefix: str) -> tuple[subprocess.Popen[str], int]:
-    """The script in the foreground of a terminal of its own; closing the descriptor closes the terminal."""
+    """Run the script in the foreground of a terminal of its own. Closing the descriptor closes the terminal."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", AT_TERMINAL, *prefix, sys.executable, "-c", SCRIPT],
@@ -51,7 +51,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def test_closed_terminal_stops_the_daemon_and_a_plain_sighup_not() -> None:
-    """Both come as the same signal; which it is, the terminal tells."""
+    """Both send the same signal. The state of the terminal tells them apart."""
     process, master = run_at_terminal()
     with process:
         assert line(process) == "up"
@@ -62,7 +62,7 @@ def test_closed_terminal_stops_the_daemon_and_a_plain_sighup_not() -> None:
 
 
 def test_closed_terminal_stops_nothing_under_nohup() -> None:
-    """Who starts it so wants it to stay."""
+    """A user who starts it with nohup wants it to stay."""
     process, master = run_at_terminal("nohup")
     with process:
         assert line(process) == "up"

@@ -1,4 +1,4 @@
-"""Files and texts in place of PCM: each is named by its first bytes, and no PCM is taken for one."""
+"""Files and texts in place of PCM: their first bytes name them, and no PCM is taken for one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_named_by_how_it_begins(name: str) -> None:
-    """Also after an ID3 tag, in base64, in base64 of a data URL, and inside JSON as such."""
+    """Also after an ID3 tag, in base64, in base64 of a data URL, and inside JSON."""
     data = FILES[name]
     assert name_of(data) == name
     coded = base64.b64encode(data + bytes(range(60)))
@@ -57,7 +57,7 @@ def test_a_file_is_named_by_how_it_begins(name: str) -> None:
 
 
 def test_mp3_is_known_with_a_tag_without_one_and_frame_by_frame() -> None:
-    """Three frames that follow each other, one alone, and an ID3 tag before they begin; half a frame is not enough."""
+    """Three frames in a row, one alone, or an ID3 tag before them will do. Half a frame is not enough."""
     data = FILES["MP3"]
     second = data.index(data[:2], 2)
     assert name_of(b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + data) == "MP3"
@@ -68,7 +68,7 @@ def test_mp3_is_known_with_a_tag_without_one_and_frame_by_frame() -> None:
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in TEXTS.items() for text in texts])
 def test_text_is_named(name: str, text: bytes) -> None:
-    """What a client sends that wraps its audio, or an error page of its proxy."""
+    """A client wraps its audio in text, or its proxy sends an error page."""
     assert name_of(text) == name
 
 
@@ -80,7 +80,7 @@ def test_text_is_named(name: str, text: bytes) -> None:
     st.sampled_from([80, 320, 4096]),
 )
 def test_no_pcm_is_taken_for_a_file(encoding: Encoding, level: float, offset: float, seed: int, frames: int) -> None:
-    """Noise of any level over any DC offset, in every encoding; where A-law or mu-law is printable, too."""
+    """Noise of any level over any DC offset, in every encoding, even where A-law or mu-law is printable."""
     rng = np.random.default_rng(seed)
     samples = np.clip(offset / 4 + level * rng.normal(0, 0.3, frames), -1, 1)
     if encoding is Encoding.F32LE:
@@ -95,13 +95,13 @@ def test_no_pcm_is_taken_for_a_file(encoding: Encoding, level: float, offset: fl
 
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(1, 2000))
 def test_no_constant_is_taken_for_a_file(one: int, other: int, times: int) -> None:
-    """Silence of any encoding, and what a stuck converter makes."""
+    """Silence in any encoding, and the output of a stuck converter."""
     assert name_of(bytes([one, other]) * times) is None
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_have_an_answer(data: bytes) -> None:
-    """However short, and whatever they begin with."""
+    """They may be short, and may begin with anything."""
     for begin in (b"", b"RIFF", b"ID3", b"\xff\xfb\x90", b"\xff\xf1", b"{", b"data:audio/x;base64,", b"\x1aE\xdf\xa3"):
         name_of(begin + data)
         known(begin + data)

@@ -11,7 +11,7 @@ from transcriber.domain import languages
 
 
 def test_every_language_of_whisper_is_known_and_no_other() -> None:
-    """The list is that of the library that decodes."""
+    """The list is that of the decoding library."""
     known = {_pywhispercpp.whisper_lang_str(i) for i in range(_pywhispercpp.whisper_lang_max_id() + 1)}
     assert known == languages.WHISPER
     assert len(known) == 100

@@ -1,4 +1,4 @@
-"""The counts behind the metrics."""
+"""The counts from which the metrics come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from transcriber.domain.measurements import NAMED_STREAMS, OTHERS, Tally
 
 
 def test_first_streams_keep_their_names_and_later_share_one() -> None:
-    """Names are given out in the order of arrival, for good: a stream never changes its series."""
+    """Names go to streams in the order of arrival, for good: a stream never changes its series."""
     tally = Tally()
     named = [f"s{n}" for n in range(NAMED_STREAMS)]
     assert [tally.label(stream) for stream in named] == named
@@ -16,7 +16,7 @@ def test_first_streams_keep_their_names_and_later_share_one() -> None:
 
 
 def test_streams_without_a_name_are_counted_together_and_in_full() -> None:
-    """What the late streams count is in `OTHERS` and in every total."""
+    """Counts of the late streams are in `OTHERS` and in every total."""
     tally = Tally()
     for n in range(NAMED_STREAMS + 50):
         tally.add(f"s{n}", "queue_full", 2)
@@ -39,7 +39,7 @@ def test_totals_are_by_key_over_all_streams() -> None:
 
 
 def test_exported_copy_does_not_change_while_counting_goes_on() -> None:
-    """`by_stream` is a copy: counting goes on while the exporter works through it."""
+    """`by_stream` is a copy, so that the exporter can work through it."""
     tally = Tally()
     tally.add("a")
     read = tally.by_stream()

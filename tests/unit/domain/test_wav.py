@@ -36,7 +36,7 @@ STEREO = AudioFormat(Encoding.S16LE, 44_100, 2)
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize(("subtype", "encoding"), STREAMABLE.items())
 def test_a_wav_head_tells_format_and_place_of_the_samples(subtype, encoding, channels):
-    """Of what libsndfile writes in each encoding, extensible heads included: the samples can go out as they stand."""
+    """libsndfile writes each encoding, extensible heads included. The samples can be sent as they stand."""
     data = encoded(tone(100, channels), 44_100, subtype)
     head = wav_head(data)
     assert head is not None
@@ -49,7 +49,7 @@ def test_a_wav_head_tells_format_and_place_of_the_samples(subtype, encoding, cha
 
 @given(st.data())
 def test_a_wav_head_is_read_from_any_beginning_that_holds_it(data):
-    """Too few bytes ask for more and never for a wrong answer; with more of them the answer stays the same."""
+    """Too few bytes ask for more and never give a wrong answer. More bytes do not change the answer."""
     extra = data.draw(st.lists(st.binary(max_size=30), max_size=3))
     whole = wav(*(chunk(b"LIST", body) for body in extra), FMT, chunk(b"data", b"\x01" * 400))
     start = len(whole) - 400
@@ -59,7 +59,7 @@ def test_a_wav_head_is_read_from_any_beginning_that_holds_it(data):
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0x80000000 - 176_400, 0xFFFFFFFF])
 def test_wav_size_from_a_running_recorder_is_not_believed(size):
-    """arecord, sox and ffmpeg write such sizes into a pipe: the samples go on until the end of the input."""
+    """arecord, sox and ffmpeg write such sizes into a pipe. The samples go on until the end of the input."""
     data = wav(FMT) + b"data" + struct.pack("<I", size)
     assert wav_head(data) == WavHead(STEREO, len(data), None)
 
@@ -77,7 +77,7 @@ def test_wav_size_from_a_running_recorder_is_not_believed(size):
     ids=["24 bits", "8 bits", "no format", "short format", "frame of another size", "no WAV"],
 )
 def test_wav_head_of_another_encoding_has_no_format(data):
-    """The caller then reads the whole file and lets libsndfile decode it, or refuse it."""
+    """The caller then reads the whole file, and libsndfile decodes or refuses it."""
     head = wav_head(data)
     assert head is not None
     assert head.format is None

@@ -1,4 +1,4 @@
-"""Where the port listens, and how few connections it keeps, for how short a time."""
+"""Where the port listens, how few connections it keeps, and for how short a time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def server() -> AsyncIterator[HealthServer]:
     ],
 )
 async def test_each_address_is_served_on_one_port(host: str, served: list[str]) -> None:
-    """Both families at once, by one wildcard or by a list; and nothing else."""
+    """One wildcard or a list serves both families, and nothing else."""
     server = made(host)
     await server.start()
     reached = [address for address in ("127.0.0.1", "127.0.0.2", "::1") if await answers(address, server.port)]
@@ -65,10 +65,10 @@ async def test_each_address_is_served_on_one_port(host: str, served: list[str]) 
 async def test_all_addresses_without_ipv6_are_those_of_ipv4(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`::` starts on every machine, and the log says what it could not have."""
+    """`::` works on every machine. The log says which address is missing."""
 
     class NoIPv6(socket.socket):
-        """What a kernel that was started with ipv6.disable=1 does."""
+        """A stand-in for a kernel that was started with ipv6.disable=1."""
 
         def __init__(self, family: int = -1, *arguments: int, **named: int) -> None:
             if family == socket.AF_INET6:
@@ -87,7 +87,7 @@ async def test_all_addresses_without_ipv6_are_those_of_ipv4(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2,127.0.0.1", "::"])
 async def test_a_taken_port_is_a_reason_not_to_start(host: str) -> None:
-    """The error names both settings and their values; no socket stays open."""
+    """The error names both settings and their values. No socket stays open."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -101,13 +101,13 @@ async def test_a_taken_port_is_a_reason_not_to_start(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "x" * 64, "127.0.0.1,203.0.113.1"])
 async def test_a_host_that_is_none_is_a_reason_not_to_start(host: str) -> None:
-    """Whatever is wrong with the address, it is told by setting."""
+    """The error names the setting, whatever is wrong with the address."""
     with pytest.raises(CannotStart, match=f"HEALTH_HOST={host}"):
         await made(host, free_port()).start()
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the server hangs up."""
+    """All bytes until the server hangs up."""
     try:
         return await reader.read()
     except ConnectionResetError:
@@ -145,7 +145,7 @@ async def test_a_client_that_takes_no_answer_is_cut(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_oldest_idle_connection_gives_its_place_away(server: HealthServer) -> None:
-    """A probe is answered however many say nothing, and no more than the limit are kept."""
+    """A probe is answered among any number of silent clients. No more connections than the limit are kept."""
     idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(100)]
     try:
         async with asyncio.timeout(4):

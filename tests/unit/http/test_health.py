@@ -25,7 +25,7 @@ async def server() -> AsyncIterator[HealthServer]:
 
 
 async def ask(server: HealthServer, request: bytes) -> tuple[str, bytes]:
-    """Send these bytes; returns the status and the body, empty when the server just hangs up."""
+    """Send these bytes. Returns the status and the body, which is empty when the server just hangs up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
     answer = await reader.read()
@@ -54,7 +54,7 @@ async def ask(server: HealthServer, request: bytes) -> tuple[str, bytes]:
     ],
 )
 async def test_every_request_gets_its_status(server: HealthServer, request_line: str, status: str) -> None:
-    """GET and HEAD on the two paths; anything else a status of HTTP's own."""
+    """GET and HEAD work on the two paths. Anything else gets one of HTTP's own statuses."""
     answered, body = await ask(server, f"{request_line}\r\nHost: x\r\n\r\n".encode("latin-1"))
     assert answered == status
     assert (body == b"") == (request_line.startswith("HEAD") or status.startswith("400"))
@@ -74,14 +74,14 @@ async def test_nothing_is_cached_and_no_connection_kept(server: HealthServer) ->
 
 
 async def test_junk_leaves_no_line_in_the_log(server: HealthServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever scans ports writes nothing into it."""
+    """A port scanner writes nothing into it."""
     assert (await ask(server, b"\x16\x03\x01\x02\r\n\r\n"))[0] == "400 Bad Request"
     assert (await ask(server, b"GET / HTTP/9.9\r\nHost: x\r\n\r\n"))[0] == "400 Bad Request"
     assert caplog.records == []
 
 
 async def test_a_check_that_fails_is_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """It is no healthy answer, and the next request is served."""
+    """The answer is not healthy, and the next request is served."""
 
     def fail() -> str:
         raise RuntimeError("no idea")
@@ -102,7 +102,7 @@ async def test_a_503_says_what_is_wrong(server: HealthServer) -> None:
 
 @pytest.mark.parametrize("junk", [b"\x00" * 10_000, b"GET " + b"x" * 10_000, b"\xff\xfe\r\n" * 5000])
 async def test_junk_is_answered_or_cut_off_and_harms_nobody(server: HealthServer, junk: bytes) -> None:
-    """Endless lines and binary junk end that connection; the next probe is answered."""
+    """Endless lines and binary junk end that connection. The next probe is answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(junk)
     writer.write_eof()
@@ -117,7 +117,7 @@ async def test_junk_is_answered_or_cut_off_and_harms_nobody(server: HealthServer
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which another program listens."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -125,7 +125,7 @@ def taken() -> Iterator[int]:
 
 
 async def test_the_daemon_exits_with_3_when_its_port_is_taken(taken: int) -> None:
-    """Before a model is loaded, and in one log line."""
+    """It exits before a model is loaded, with one log line."""
     async with Daemon("nats://127.0.0.1:1", wait=False, HEALTH_PORT=str(taken)) as daemon:
         assert await daemon.ended(10) == 3
     assert f"HEALTH_PORT={taken}" in daemon.records[-1]["message"]
@@ -134,7 +134,7 @@ async def test_the_daemon_exits_with_3_when_its_port_is_taken(taken: int) -> Non
 
 
 async def test_the_daemon_is_ready_while_it_has_a_model_and_nats(nats_server: NatsServer, client: Client) -> None:
-    """/readyz: 503 before start-up is done and while NATS is away, else 200; /livez: 200 all along."""
+    """/readyz says 503 before start-up is done and while NATS is away, else 200. /livez says 200 throughout."""
     async with Daemon(nats_server.url, wait=False, **QUICK) as daemon:
         assert (await daemon.probe("/readyz"), await daemon.probe("/livez")) == (503, 200)
         await daemon.logged("ready")

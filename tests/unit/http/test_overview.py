@@ -1,4 +1,4 @@
-"""The status page's figures: made of what was told and of the tallies, and never more than a page full."""
+"""The status page's figures, made from events and tallies, and never more than a page full."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def standing(busy: float = 0.0, pending: float = 0.0, **more: Any) -> PageState:
 
 
 def view(overview: Overview, now: float = 0.0, **more: Any) -> dict[str, Any]:
-    """What a browser gets."""
+    """The figures as a browser gets them."""
     seen: dict[str, Any] = json.loads(json.dumps(overview.view(standing(**more), now)))
     return seen
 
@@ -61,7 +61,7 @@ def overview(tallies: Tallies) -> Overview:
 
 
 def test_overview_is_empty_at_the_start_and_does_not_fail(overview: Overview) -> None:
-    """No division by nothing: latencies and the worker's share are not known yet."""
+    """Nothing is divided by zero. Latencies and the worker's share are not known yet."""
     seen = view(overview)
     assert seen["latency"] == {
         "queue": [None, None],
@@ -104,7 +104,7 @@ def test_lines_are_newest_first_with_bounds_in_seconds(overview: Overview) -> No
 
 
 def test_a_storm_of_gaps_leaves_the_texts_and_stays_a_page(overview: Overview) -> None:
-    """Twenty of each, however many there were."""
+    """Twenty of each are shown, however many there were."""
     for number in range(1000):
         overview.add(transcript(f"text {number}"), at=0.0)
     for _ in range(1000):
@@ -115,7 +115,7 @@ def test_a_storm_of_gaps_leaves_the_texts_and_stays_a_page(overview: Overview) -
 
 
 def test_a_message_to_a_viewer_is_bounded(overview: Overview, tallies: Tallies) -> None:
-    """With as many streams and as long texts as there can be, a message fits what the kernel holds for a viewer."""
+    """The most streams and the longest texts still fit into what the kernel holds for a viewer."""
     for number in range(10 * NAMED_STREAMS):
         for fate in ("received", *Fate, *GapReason):
             tallies.audio.add(f"{number:064}", fate, 10**9)
@@ -153,7 +153,7 @@ def test_fates_add_up_for_every_stream_and_for_all(
 
 
 def test_drops_are_told_by_reason_with_the_worst_first(overview: Overview, tallies: Tallies) -> None:
-    """Seconds of audio, windows and chunks of one reason stand in one row, over all streams."""
+    """One row has the seconds, windows and chunks of one reason, over all streams."""
     for stream in ("s1", "s2"):
         tallies.audio.add(stream, GapReason.QUEUE_FULL, 3 * SECOND)
         tallies.jobs_dropped.add(stream, GapReason.QUEUE_FULL)
@@ -169,7 +169,7 @@ def test_drops_are_told_by_reason_with_the_worst_first(overview: Overview, talli
 
 
 def test_latencies_are_those_of_the_last_windows(overview: Overview) -> None:
-    """Median and 95th percentile of at most two hundred; older ones are forgotten."""
+    """Median and 95th percentile come from at most two hundred. Older ones are forgotten."""
     for _ in range(300):
         overview.add(transcript("old", took=9.0), at=0.0)
     for number in range(200):
@@ -183,7 +183,7 @@ def test_latencies_are_those_of_the_last_windows(overview: Overview) -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))
 def test_a_percentile_has_that_share_at_or_below_it(values: list[float], share: float) -> None:
-    """And no smaller value does."""
+    """No smaller value has."""
     found = percentile(values, share)
     assert found is not None
     assert sum(v <= found for v in values) >= share * len(values) - 1e-9
@@ -191,7 +191,7 @@ def test_a_percentile_has_that_share_at_or_below_it(values: list[float], share: 
 
 
 def test_the_workers_share_is_that_of_the_last_ten_seconds(overview: Overview) -> None:
-    """Not known at the first look, nor at the first after nobody looked for a while."""
+    """It is not known at the first look, nor at the first look after a pause."""
     assert view(overview, 100.0, busy=50.0)["busy"] is None
     assert view(overview, 101.0, busy=51.0)["busy"] == 1.0
     for second in range(2, 30):

@@ -1,4 +1,4 @@
-"""The page itself: what is sent, what a browser may do with it, and how it stands beside the probes."""
+"""The page itself: what is sent, what a browser may do with it, and that the probes keep working."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def server(page: StatusPage) -> AsyncIterator[HealthServer]:
 
 
 async def test_the_page_is_one_file_that_loads_nothing_from_anywhere(server: HealthServer) -> None:
-    """No script, style, picture or font from elsewhere: it works where there is no internet."""
+    """It works without internet: no script, style, picture or font comes from elsewhere."""
     async with Viewer(server.port, "/") as viewer:
         html = (await viewer.rest()).decode()
     assert viewer.status == "HTTP/1.1 200 OK"
@@ -59,7 +59,7 @@ async def test_the_page_is_one_file_that_loads_nothing_from_anywhere(server: Hea
 
 
 async def test_foreign_text_never_becomes_markup(server: HealthServer) -> None:
-    """The script knows textContent alone, and the browser is told to refuse anything else."""
+    """The script uses textContent only, and the browser is told to refuse anything else."""
     async with Viewer(server.port, "/") as viewer:
         html = (await viewer.rest()).decode()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"):
@@ -99,7 +99,7 @@ async def test_the_events_carry_what_was_told(server: HealthServer, page: Status
     ],
 )
 async def test_every_request_gets_its_status(server: HealthServer, method: str, path: str, status: str) -> None:
-    """GET and HEAD on the page's two paths; the probes are as they are without it."""
+    """GET and HEAD work on the page's two paths. The probes are as they are without the page."""
     async with Viewer(server.port, path, method) as viewer:
         body = await viewer.rest()
     assert viewer.status == f"HTTP/1.1 {status}"
@@ -133,7 +133,7 @@ async def test_page_is_refused_under_a_strangers_host_name(
 
 
 async def test_the_probes_answer_to_any_name(server: HealthServer) -> None:
-    """They say nothing that is not for everybody."""
+    """Their answers are no secret."""
     async with Viewer(server.port, "/livez", host="rebound.example.com") as probe:
         assert probe.status == "HTTP/1.1 200 OK"
 

@@ -1,4 +1,4 @@
-"""Server-sent events: shared, bounded, free while nobody looks, and never in anybody's way."""
+"""Server-sent events: shared, bounded, free while nobody looks, and never in the daemon's way."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def stand(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
 
 
 async def test_a_viewer_gets_events_that_follow_each_other(stand: Stand) -> None:
-    """The first one at once, then one an interval, as an event stream that nobody may keep."""
+    """The first comes at once, then one an interval, as an event stream that must not be cached."""
     async with Viewer(stand.port) as viewer:
         assert viewer.status == "HTTP/1.1 200 OK"
         assert viewer.headers["Content-Type"] == "text/event-stream"
@@ -66,7 +66,7 @@ async def test_a_viewer_gets_events_that_follow_each_other(stand: Stand) -> None
 
 
 async def test_one_message_is_made_for_all(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes between two messages gets the newest one again; all get the same."""
+    """A viewer that comes between two messages gets the newest one again. All get the same."""
     monkeypatch.setattr(viewers, "_INTERVAL_SECS", 0.2)
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(Viewer(stand.port))
@@ -78,7 +78,7 @@ async def test_one_message_is_made_for_all(stand: Stand, monkeypatch: pytest.Mon
 
 
 async def test_figures_are_not_read_while_nobody_looks(stand: Stand) -> None:
-    """It ends with the last viewer and begins again with the next."""
+    """Reading ends with the last viewer and begins again with the next."""
     assert stand.reads == 0
     async with Viewer(stand.port) as viewer:
         await viewer.data()
@@ -91,7 +91,7 @@ async def test_figures_are_not_read_while_nobody_looks(stand: Stand) -> None:
 
 
 async def test_viewer_above_the_limit_gets_503(stand: Stand) -> None:
-    """503, and when to come back; there is room again when somebody has gone."""
+    """The answer says when to come back. There is room again when a viewer has gone."""
     async with contextlib.AsyncExitStack() as stack:
         looking = [await stack.enter_async_context(Viewer(stand.port)) for _ in range(MOST)]
         async with Viewer(stand.port) as refused:
@@ -109,7 +109,7 @@ async def test_viewer_above_the_limit_gets_503(stand: Stand) -> None:
 async def test_stalled_viewer_is_dropped_and_holds_one_message_at_most(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old figures are of no use: none is queued behind the one that is on its way. The others see no difference."""
+    """Old figures are of no use, so none waits for the one on its way. The other viewers see no difference."""
     monkeypatch.setattr(viewers, "_SLOW_SECS", 0.3)
     stand.body = b"x" * 50_000
     with socket.socket() as slow:
@@ -129,7 +129,7 @@ async def test_stalled_viewer_is_dropped_and_holds_one_message_at_most(
 
 
 async def test_viewer_that_catches_up_in_time_stays(stand: Stand) -> None:
-    """A viewer that was away for less than the limit goes on with the newest figures, the ones between left out."""
+    """A viewer away for less than the limit goes on with the newest figures, and misses those between."""
     stand.body = b"x" * 50_000
     async with Viewer(stand.port) as dozing, Viewer(stand.port) as viewer, asyncio.timeout(20):
         while not any(t.get_write_buffer_size() for t in stand.viewers._looking):
@@ -152,7 +152,7 @@ async def test_closing_waits_for_no_viewer(stand: Stand) -> None:
 
 
 async def test_error_in_the_figures_ends_up_in_the_log(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
-    """An error while the figures are read ends up in the log, not in the daemon; the viewers are let go."""
+    """The daemon goes on, and the viewers' connections end."""
 
     def fail() -> bytes:
         raise RuntimeError("no figures")
@@ -164,7 +164,7 @@ async def test_error_in_the_figures_ends_up_in_the_log(stand: Stand, caplog: pyt
 
 
 async def test_a_viewer_that_goes_on_talking_still_looks(stand: Stand) -> None:
-    """It has said what it wants; what follows is neither answered nor kept."""
+    """Its request is complete. Later bytes are neither answered nor kept."""
     async with Viewer(stand.port) as viewer:
         await viewer.data()
         viewer._writer.write(b"x" * 100_000)

@@ -36,7 +36,7 @@ def complaint(folder: Path, data: bytes, vocabulary: str = VOCABULARY) -> str:
 
 
 def test_converted_file_is_a_whole_model_of_the_same_dimensions(tmp_path):
-    """whisper.cpp could take it; filters and tokens are those of the bundled model, which ends one token earlier."""
+    """whisper.cpp could load it. Filters and tokens are the bundled model's, which ends one token earlier."""
     path = converted(tmp_path, whispers.model_bin(WEIGHTS))
     expected = ModelHeader(
         n_vocab=51_864,
@@ -61,7 +61,7 @@ def test_converted_file_is_a_whole_model_of_the_same_dimensions(tmp_path):
 
 
 def test_every_value_is_where_it_belongs(tmp_path):
-    """Each tensor holds the weights of the variable that it is, bit by bit; small ones are float32."""
+    """Each tensor holds the weights of its variable, bit by bit. Small ones are float32."""
     w = WEIGHTS
     _, _, found = whispers.read_ggml(converted(tmp_path, whispers.model_bin(w)))
     expected = {}
@@ -105,7 +105,7 @@ def test_every_value_is_where_it_belongs(tmp_path):
 
 
 def test_tensors_come_in_the_order_of_the_official_files(tmp_path):
-    """That of OpenAI's checkpoints, without which the published sha256 could not come out."""
+    """Only in the order of OpenAI's checkpoints can the published sha256 come out."""
     _, _, found = whispers.read_ggml(converted(tmp_path, whispers.model_bin(WEIGHTS)))
     names = [name for name in found if name.endswith(("weight", "embedding"))]
     linears = [f"attn.{part}" for part in ("query", "key", "value", "out")]
@@ -121,14 +121,14 @@ def test_tensors_come_in_the_order_of_the_official_files(tmp_path):
 
 
 def test_conversion_gives_the_same_file_each_time(tmp_path):
-    """A pinned sha256 is possible; other weights give another file."""
+    """So a sha256 can be pinned. Other weights give another file."""
     first = converted(tmp_path, whispers.model_bin(WEIGHTS)).read_bytes()
     assert converted(tmp_path, whispers.model_bin(WEIGHTS)).read_bytes() == first
     assert converted(tmp_path, whispers.model_bin(whispers.weights(2))).read_bytes() != first
 
 
 def test_multilingual_vocabulary_may_have_an_empty_token(tmp_path):
-    """The official one does, at its end; special tokens after it are not written."""
+    """The official one has it at its end. Special tokens after it are not written."""
     lines = [*VOCABULARY.split("\n")[:50_256], "", "<|endoftext|>", ""]
     _, tokens, _ = whispers.read_ggml(converted(tmp_path, whispers.model_bin(WEIGHTS), "\n".join(lines)))
     assert (len(tokens), tokens[-1]) == (50_257, b"")
@@ -155,13 +155,13 @@ def test_multilingual_vocabulary_may_have_an_empty_token(tmp_path):
     ],
 )
 def test_anything_but_a_float16_whisper_is_refused(tmp_path, change, sentence):
-    """The sentence names the variable and what it must be."""
+    """The error names the variable and what it must be."""
     variables = {name: data for name, data in (WEIGHTS | change).items() if data is not None}
     assert complaint(tmp_path, whispers.model_bin(variables)).endswith(sentence)
 
 
 def test_other_formats_are_named(tmp_path):
-    """A newer version or another kind of network is not guessed at."""
+    """A newer version or another kind of network is refused, not guessed at."""
     newer = complaint(tmp_path, whispers.model_bin(WEIGHTS, version=7))
     assert newer == "is 'WhisperSpec' of version 7, must be 'WhisperSpec' of version 6"
     assert "is 'TransformerSpec'" in complaint(tmp_path, whispers.model_bin(WEIGHTS, spec="TransformerSpec"))

@@ -1,4 +1,4 @@
-"""Folders for CTranslate2: what is made of a ggml file, and what is refused before native code sees it."""
+"""Folders for CTranslate2: how they are made of a ggml file, and what is refused before native code sees it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_folder_is_refused_with_what_is_wrong(case: str, bundled_folder: Path, tmp_path: Path) -> None:
-    """CTranslate2 would say less, or take it and fail at each window."""
+    """CTranslate2 would say less, or load it and fail at each window."""
     damage, reason = DAMAGED[case]
     folder = tmp_path / "model"
     shutil.copytree(bundled_folder, folder)
@@ -64,7 +64,7 @@ def test_a_damaged_folder_is_refused_with_what_is_wrong(case: str, bundled_folde
 
 
 def test_file_and_missing_path_are_told_apart_from_a_folder(tmp_path: Path) -> None:
-    """A file is not a folder, and what is not there is neither."""
+    """Each has an error of its own."""
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="is not a folder"):
         check_model_folder(tmp_path / "file")
@@ -73,7 +73,7 @@ def test_file_and_missing_path_are_told_apart_from_a_folder(tmp_path: Path) -> N
 
 
 def test_a_converted_model_has_the_same_dimensions_and_weights(bundled_folder: Path, tmp_path: Path) -> None:
-    """There and back again, every tensor is what it was; float32 ones have passed through float16."""
+    """There and back again every tensor is the same. Those in float32 have passed through float16."""
     assert check_model_folder(bundled_folder).header == check_model_file(store.bundled_model_path())
     back = tmp_path / "ggml.bin"
     vocabulary = (bundled_folder / "vocabulary.txt").read_text()
@@ -87,7 +87,7 @@ def test_a_converted_model_has_the_same_dimensions_and_weights(bundled_folder: P
 
 
 def test_quantised_weights_are_not_converted(tmp_path: Path) -> None:
-    """Nor silently rounded twice."""
+    """They would be rounded twice without notice."""
     folder = tmp_path / "folder"
     folder.mkdir()
     quantised = tmp_path / "ggml.bin"
@@ -99,7 +99,7 @@ def test_quantised_weights_are_not_converted(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_splits_words_as_the_vocabulary_says(bundled_folder: Path) -> None:
-    """Merges are derived from the order of the tokens: what is put together again is what was split."""
+    """Merges follow from the order of the tokens. Joined again, the parts are the word."""
     tokenizer = Tokenizer.from_file(str(bundled_folder / "tokenizer.json"))
     found = tokenizer.encode(" Mind the gap, naïve señor: 1234!", add_special_tokens=False)
     vocabulary = check_model_folder(bundled_folder).vocabulary
@@ -109,7 +109,7 @@ def test_the_tokenizer_splits_words_as_the_vocabulary_says(bundled_folder: Path)
 
 
 def test_special_tokens_are_told_from_text(bundled_folder: Path) -> None:
-    """Each is text, a timestamp, or neither; languages stand in Whisper's own order."""
+    """Each is text, a timestamp, or neither. Languages are in Whisper's own order."""
     vocabulary = check_model_folder(bundled_folder).vocabulary
     assert vocabulary.text(vocabulary.numbers["<|endoftext|>"]) is None
     assert vocabulary.seconds(vocabulary.numbers["<|1.50|>"]) == pytest.approx(1.5)
@@ -120,14 +120,14 @@ def test_special_tokens_are_told_from_text(bundled_folder: Path) -> None:
 
 
 def test_a_folder_that_is_right_is_kept(bundled_folder: Path) -> None:
-    """Another pull finds it, and says so."""
+    """Another pull finds it and says so."""
     pulled = store.Pulled(store.bundled_model_path(), "bundled")
     again = store.pull_folder("dispatch-mini", bundled_folder.parent, pulled)
     assert (again.path, again.origin) == (bundled_folder, "was here already")
 
 
 def test_a_folder_that_is_damaged_is_made_again(bundled_folder: Path, tmp_path: Path) -> None:
-    """Nothing else lies in the models' place afterwards."""
+    """Afterwards the models' place holds nothing else."""
     damaged = tmp_path / bundled_folder.name
     shutil.copytree(bundled_folder, damaged)
     (damaged / "config.json").unlink()

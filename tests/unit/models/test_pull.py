@@ -1,4 +1,4 @@
-"""Downloading a model from a mirror that misbehaves in every way that a network has."""
+"""Downloading a model from a mirror that fails in every way a network can."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def mirror(monkeypatch):
 
 
 def fetch(mirror: Mirror, directory: Path, model: Published = PROBE) -> tuple[Path, list[tuple[int, int]]]:
-    """Pull `model` as "probe"; return the file and every report of progress."""
+    """Pull `model` as "probe". Returns the file and every report of progress."""
     reports: list[tuple[int, int]] = []
     pulled = pull(
         "probe", directory, lambda *report: reports.append(report), base_url=mirror.url, models={"probe": model}
@@ -100,7 +100,7 @@ def failure(mirror: Mirror, directory: Path, model: Published = PROBE) -> ModelE
 
 
 def test_pull_downloads_a_whole_model(mirror, tmp_path):
-    """One request, progress from nothing to all, the file in place and no part left."""
+    """One request, progress from nothing to all, the file in place, and no part left."""
     directory = tmp_path / "new" / "models"
     path, reports = fetch(mirror, directory)
     assert path == directory / "ggml-probe.bin"
@@ -112,7 +112,7 @@ def test_pull_downloads_a_whole_model(mirror, tmp_path):
 
 
 def test_pull_takes_up_a_cut_connection(mirror, tmp_path):
-    """Two connections die on the way; each next one asks for what is missing and only for that."""
+    """Two connections die on the way. Each new one asks for the missing bytes only."""
     mirror.cuts = iter([5_000_000, 6_000_000, 1 << 40])
     path, _ = fetch(mirror, tmp_path)
     assert path.read_bytes() == BODY
@@ -132,7 +132,7 @@ def test_pull_resumes_what_an_earlier_call_left(mirror, tmp_path):
 
 
 def test_pull_finishes_a_part_that_is_complete(mirror, tmp_path):
-    """Stopped between the last byte and the check: nothing is asked of the server."""
+    """The earlier call stopped between the last byte and the check. Nothing is asked of the server."""
     (tmp_path / "ggml-probe.bin.part").write_bytes(BODY)
     assert fetch(mirror, tmp_path)[0].read_bytes() == BODY
     assert mirror.asked == []
@@ -148,7 +148,7 @@ def test_pull_finishes_a_part_that_is_complete(mirror, tmp_path):
     ids=["server ignores Range", "server sends another range", "part longer than the model"],
 )
 def test_pull_starts_over_when_it_cannot_resume(mirror, tmp_path, part, misbehaviour, requests):
-    """What is on disk is dropped, never glued to bytes that do not follow it."""
+    """Bytes on disk are dropped, and never joined to bytes that do not follow them."""
     (tmp_path / "ggml-probe.bin.part").write_bytes(part)
     for name, value in misbehaviour.items():
         setattr(mirror, name, value)
@@ -157,7 +157,7 @@ def test_pull_starts_over_when_it_cannot_resume(mirror, tmp_path, part, misbehav
 
 
 def test_pull_gives_up_when_it_gets_no_further(mirror, tmp_path):
-    """A server that never resumes and always dies at the same byte is not asked for ever."""
+    """A server that never resumes and always stops at the same byte is not asked for ever."""
     mirror.ranges = False
     mirror.cuts = itertools.repeat(5_000_000)
     assert "IncompleteRead" in failure(mirror, tmp_path).reason
@@ -165,14 +165,14 @@ def test_pull_gives_up_when_it_gets_no_further(mirror, tmp_path):
 
 
 def test_pull_notices_an_end_without_a_length(mirror, tmp_path):
-    """Without Content-Length a cut looks like an end; the published size tells them apart."""
+    """Without Content-Length a broken connection looks like an end. The published size tells them apart."""
     mirror.lengths = mirror.ranges = False
     mirror.cuts = itertools.repeat(5_000_000)
     assert f"the server stopped after 5000000 of {len(BODY)} bytes" in failure(mirror, tmp_path).reason
 
 
 def test_pull_refuses_and_deletes_what_has_the_wrong_checksum(mirror, tmp_path):
-    """The sentence has both sums; nothing is left that a later call would resume."""
+    """The error has both checksums. Nothing is left that a later call would resume."""
     reason = failure(mirror, tmp_path, replace(PROBE, sha256="0" * 64)).reason
     assert reason == (f"the download's sha256 is {PROBE.sha256}, published is {'0' * 64}; it was deleted, pull again")
     assert list(tmp_path.iterdir()) == []
@@ -187,7 +187,7 @@ def test_pull_checks_the_format_even_when_the_checksum_is_right(mirror, tmp_path
 
 @pytest.mark.parametrize(("part", "requests"), [(0, 1), (5_000_000, 1), (len(BODY) + 5, 2)])
 def test_pull_refuses_a_file_of_another_size_at_once(mirror, tmp_path, part, requests):
-    """A size that differs is seen in the first answer, before gigabytes are spent, even where the range is past it."""
+    """The first answer shows the size, before gigabytes come, even where the range is past its end."""
     (tmp_path / "ggml-probe.bin.part").write_bytes(bytes(part))
     reason = failure(mirror, tmp_path, replace(PROBE, size=len(BODY) + 10)).reason
     assert f"the server's file has {len(BODY)} bytes, the published one {len(BODY) + 10}" in reason
@@ -203,13 +203,13 @@ def test_pull_stops_a_server_that_sends_too_much(mirror, tmp_path):
 
 @pytest.mark.parametrize(("status", "answer"), [(404, "HTTP 404 Not Found"), (503, "HTTP 503 Service Unavailable")])
 def test_pull_says_what_the_server_answered(mirror, tmp_path, status, answer):
-    """A refusal is passed on with the address that refused."""
+    """The error has the refusal and the address that refused."""
     mirror.status = status
     assert f"cannot download {mirror.url}/ggml-probe.bin ({answer})" in str(failure(mirror, tmp_path))
 
 
 def test_pull_without_a_network_says_where_to_put_the_file(tmp_path, monkeypatch):
-    """Offline: the address that was tried, the exact place for the file, and the command to run after."""
+    """The error has the address, the exact place for the file, and the command to run after."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as bound:  # bound but not listening: connections are refused, and no one else gets the port
         bound.bind(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ def test_pull_without_a_network_says_where_to_put_the_file(tmp_path, monkeypatch
 
 
 def test_pull_keeps_the_part_for_the_next_call(mirror, tmp_path):
-    """What came before the network went away is not lost."""
+    """Bytes from before the network went away are not lost."""
     mirror.cuts = iter([5_000_000, 0])
     failure(mirror, tmp_path)
     assert 4_900_000 < (tmp_path / "ggml-probe.bin.part").stat().st_size <= 5_000_000
@@ -232,7 +232,7 @@ def test_pull_keeps_the_part_for_the_next_call(mirror, tmp_path):
 
 
 def test_pull_of_what_is_there_asks_nothing(mirror, tmp_path):
-    """A model already in place is verified instead, and the bundled one is never pulled."""
+    """A model in place is verified instead. The bundled one is never pulled."""
     shutil.copy(bundled_model_path(), tmp_path / "ggml-probe.bin")
     assert fetch(mirror, tmp_path)[0] == tmp_path / "ggml-probe.bin"
     assert pull("dispatch-mini", tmp_path, base_url=mirror.url).path == bundled_model_path()

@@ -1,4 +1,4 @@
-"""Names, checksums and downloads, against a real HTTP server on the loopback and the real bundled model."""
+"""Names, places and checksums of models, with the real bundled model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_table_entry_is_well_formed(model):
 
 
 def test_bundled_model_has_the_checksum_of_the_table():
-    """What ships is what the table says, is complete, and is found by name."""
+    """The shipped model is complete, has the table's checksum, and is found by name."""
     found = verify(bundled_model_path())
     assert (found.sha256, found.header) == (MODELS["dispatch-mini"].sha256, check_model_file(bundled_model_path()))
     assert len(BODY) == MODELS["dispatch-mini"].size
@@ -53,7 +53,7 @@ def test_bundled_model_has_the_checksum_of_the_table():
 
 @pytest.mark.parametrize("name", ["ggml-dispatch-mini.bin", "demo.flac", "demo.json", "talk.flac", "talk.json"])
 def test_bundled_files_are_found_in_the_wheel_first(name, tmp_path, monkeypatch):
-    """An installed package has the files inside itself; a working copy has them in models/."""
+    """An installed package has the files inside itself. A working copy has them in models/."""
     assert bundled(name).is_file()
     package = tmp_path / "transcriber"
     (package / "bundled").mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_bundled_files_are_found_in_the_wheel_first(name, tmp_path, monkeypatch)
 
 
 def test_pulled_models_live_in_the_users_cache(tmp_path, monkeypatch):
-    """In ~/.cache as ever, or where XDG_CACHE_HOME says; a relative path there is no place, by the XDG rules."""
+    """That is ~/.cache, or where XDG_CACHE_HOME says. By the XDG rules a relative path there does not count."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     usual = tmp_path / "home" / ".cache" / "transcriber" / "models"
@@ -78,13 +78,13 @@ def test_pulled_models_live_in_the_users_cache(tmp_path, monkeypatch):
 
 
 def test_a_user_without_a_home_has_no_place_for_models(homeless):
-    """Whoever asks can tell; nothing is called `~` by mistake."""
+    """Callers can tell, and no folder is called `~` by mistake."""
     with pytest.raises(RuntimeError, match="home"):
         models_dir()
 
 
 def test_listing_tells_what_is_there(tmp_path):
-    """A model counts as present when its file has the right size, not when a part of it is there."""
+    """A model counts as present when its file has the right size. A part does not count."""
     with (tmp_path / "ggml-tiny.en.bin").open("wb") as file:
         file.truncate(MODELS["tiny.en"].size)
     (tmp_path / "ggml-base.en.bin").write_bytes(b"part")
@@ -95,7 +95,7 @@ def test_listing_tells_what_is_there(tmp_path):
 
 
 def test_resolve_takes_a_path_before_a_name(tmp_path, monkeypatch):
-    """A file called like a model is that file; otherwise the name means the pulled model."""
+    """A file called like a model is that file. Otherwise the name means the pulled model."""
     pulled = tmp_path / "models" / "ggml-tiny.bin"
     pulled.parent.mkdir()
     pulled.touch()
@@ -117,7 +117,7 @@ def test_resolve_takes_a_path_before_a_name(tmp_path, monkeypatch):
     ],
 )
 def test_resolve_says_what_is_missing_and_how_to_get_it(tmp_path, asked, sentence):
-    """The sentence has the full path of the file that was looked for, and the command or the names that help."""
+    """The error has the full path, and the command or the names that help."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ModelError) as caught:
         resolve(asked.format(dir=tmp_path), tmp_path)
@@ -125,14 +125,14 @@ def test_resolve_says_what_is_missing_and_how_to_get_it(tmp_path, asked, sentenc
 
 
 def test_verify_hashes_only_when_a_checksum_is_known(tmp_path, monkeypatch):
-    """A model of one's own, under a name of its own, is checked for completeness and not hashed."""
+    """The user's own model under its own name is checked for completeness and not hashed."""
     own = shutil.copy(bundled_model_path(), tmp_path / "own.bin")
     monkeypatch.setattr(store, "digest", pytest.fail)
     assert verify(own).sha256 is None
 
 
 def test_verify_holds_the_file_against_the_expected_checksum(tmp_path):
-    """The given checksum decides, in either case of its letters; the sentence has both sums."""
+    """The given checksum decides, in upper or lower case. The error has both checksums."""
     own = Path(shutil.copy(bundled_model_path(), tmp_path / "ggml-tiny.en.bin"))
     assert verify(own, PROBE.sha256.upper()).sha256 == PROBE.sha256
     with pytest.raises(ModelError, match=f"its sha256 is {PROBE.sha256}, expected is {'0' * 64}$"):
@@ -142,7 +142,7 @@ def test_verify_holds_the_file_against_the_expected_checksum(tmp_path):
 
 
 def test_verify_knows_official_files_by_name(tmp_path):
-    """Another model under an official name is refused without being asked for a checksum."""
+    """Another model under an official name is refused, although no checksum was given."""
     fake = shutil.copy(bundled_model_path(), tmp_path / "ggml-tiny.en.bin")
     published = f"published for tiny.en is {MODELS['tiny.en'].sha256}"
     with pytest.raises(ModelError, match=f"its sha256 is {PROBE.sha256}, {published}"):
@@ -150,7 +150,7 @@ def test_verify_knows_official_files_by_name(tmp_path):
 
 
 def test_verify_looks_at_the_format_before_the_checksum(tmp_path):
-    """A damaged file is called what it is, not merely different."""
+    """A damaged file is called damaged, not merely different."""
     torn = tmp_path / "ggml-tiny.en.bin"
     torn.write_bytes(BODY[:1_000_000])
     with pytest.raises(ModelError, match="truncated: ends at byte 1000000"):

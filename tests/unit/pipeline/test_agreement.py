@@ -1,4 +1,4 @@
-"""What two passes over a growing window agree on is shown as stable, and stays."""
+"""Text on which two passes over a growing window agree is shown as stable, and stays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
 
 
 def test_the_words_of_two_passes_become_stable() -> None:
-    """The first pass settles nothing; then the common beginning of each two does."""
+    """The first pass settles nothing. Then the common beginning of each two passes is stable."""
     agreement = Agreement()
     assert agreement.add("turn left") == ("turn left", "")
     assert agreement.add("turn left to") == ("turn left to", "turn left")
@@ -25,7 +25,7 @@ def test_the_words_of_two_passes_become_stable() -> None:
 
 
 def test_contradicting_pass_changes_only_the_unstable_rest() -> None:
-    """What was promised to stay stays, even when the model thinks better of it."""
+    """Stable text stays, even when the model changes its mind."""
     agreement = Agreement()
     agreement.add("red bus")
     agreement.add("red bus")
@@ -36,7 +36,7 @@ def test_contradicting_pass_changes_only_the_unstable_rest() -> None:
 
 @given(st.lists(WORDS, max_size=8))
 def test_the_stable_prefix_only_grows_and_begins_the_text(passes: list[list[str]]) -> None:
-    """Whatever the passes say."""
+    """That holds whatever the passes say."""
     agreement = Agreement()
     before: list[str] = []
     for words in passes:
@@ -59,7 +59,7 @@ def test_spaceless_text_becomes_stable_by_the_character() -> None:
 
 
 def test_characters_before_a_changed_one_stay_stable() -> None:
-    """A pass that hears the last character in another way keeps those before it."""
+    """A pass hears the last character in another way."""
     agreement = Agreement()
     agreement.add("我想去北进")
     assert agreement.add("我想去北京看看") == ("我想去北京看看", "我想去北")
@@ -68,7 +68,7 @@ def test_characters_before_a_changed_one_stay_stable() -> None:
 
 
 def test_words_with_spaces_among_characters_keep_them() -> None:
-    """A Latin word counts as a whole, whether it has spaces around it or not."""
+    """A Latin word counts as a whole, with or without spaces around it."""
     agreement = Agreement()
     agreement.add("我用 Python 写程")
     assert agreement.add("我用 Python 写程序") == ("我用 Python 写程序", "我用 Python 写程")
@@ -89,7 +89,7 @@ def test_korean_and_indic_words_stay_whole() -> None:
 
 
 def test_a_character_is_not_parted_from_its_marks() -> None:
-    """What is stable never ends before a mark that changes the character, nor after a vowel that is written first."""
+    """Stable text never ends before a mark that changes the character, nor after a vowel that is written first."""
     for first, second, stable in (
         ("か\u3099き", "か\u3099く", "か\u3099"),  # ga as two code points
         ("か", "か\u3099", ""),
@@ -108,7 +108,7 @@ ANY_TEXT = st.text(st.sampled_from("ab ,.é\u0301今天がか\u3099เกิน�
 
 @given(st.lists(ANY_TEXT, max_size=8))
 def test_stable_text_only_grows_in_any_script(passes: list[str]) -> None:
-    """Whatever the passes say; and the newest text comes out as it was, as long as it does not contradict."""
+    """That holds whatever the passes say. The newest text comes out unchanged as long as it does not contradict."""
     agreement = Agreement()
     before = ""
     for said in passes:

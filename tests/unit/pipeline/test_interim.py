@@ -16,7 +16,7 @@ RATE = 16_000
 
 
 async def test_streams_that_fall_silent_in_mid_window_are_forgotten(heldout: Speech) -> None:
-    """No chunk of theirs will come to tell; the next stream's window makes room."""
+    """None of their chunks will say so. The next stream's window makes room."""
     sessions = Sessions(SessionOptions(), lambda: "new", Tallies())
     publisher = SimpleNamespace(connected=False)  # a stand-in: nothing goes out
     partials = Interim(sessions, JobQueue(1), publisher, Tallies(), interval=RATE, max_payload=lambda: 2**20)

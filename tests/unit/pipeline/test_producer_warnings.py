@@ -32,7 +32,7 @@ def test_unknown_header_is_logged_once_with_the_likely_one(caplog: pytest.LogCap
 
 
 def test_sessions_are_told_in_order_and_taken_out(caplog: pytest.LogCaptureFixture) -> None:
-    """Who hands them over again finds the list empty."""
+    """A caller that hands the list over again finds it empty."""
     sessions = [Origin("a", "one"), Origin("a", "two")]
     for _ in range(2):
         ProducerWarnings().unmixed(sessions)

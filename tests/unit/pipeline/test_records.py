@@ -1,4 +1,4 @@
-"""What is stored about a stream: every fate in order, and checkpoints from which a session goes on to the sample."""
+"""What is stored about a stream: every fate in order, and checkpoints from which a session resumes to the sample."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_windows_are_stored_in_order_however_decided() -> None:
 
 
 def test_silence_is_stored_with_what_follows_unless_it_lasts() -> None:
-    """A record at least every ten seconds of it; what is shorter shows in the next record's totals."""
+    """Long silence has a record at least every ten seconds. Shorter silence shows in the next record's totals."""
     records = begun()
     records.add(Silence(ORIGIN, 0, 1000, Cursor(2, 0)))
     spoken = window(0, 1000, 1500)
@@ -125,7 +125,7 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
 
 
 def test_suppressed_text_comes_in_front_of_its_window() -> None:
-    """With the checkpoint in front of the window: whoever goes on from there decodes it once more."""
+    """Its checkpoint lies before the window. A daemon that resumes there decodes the window once more."""
     records = begun()
     spoken = window(0, 0, 100)
     records.add(spoken)
@@ -222,7 +222,7 @@ def followed(sessions: Sessions, records: Records, chunks: list[Chunk]) -> list[
 def test_session_resumes_from_any_record_to_the_sample(
     heldout: Speech, rate: int, sizes: list[int], offsets: bool, pick: int
 ) -> None:
-    """From the cursor on, a fresh daemon settles exactly what the first one had not."""
+    """From the cursor on, another daemon settles exactly what the first one had not."""
     chunks = spoken_chunks(heldout, rate, sizes, offsets=offsets)
     sessions = Sessions(SessionOptions(), lambda: "new", Tallies())
     stored = followed(sessions, Records(sessions.format), chunks)

@@ -1,4 +1,4 @@
-"""One decision about a window, and the same answer from everything that gives it out."""
+"""One decision about a window, and the same answer from every sink."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def recognition(*said: str, held: Iterable[str] = ()) -> Recognition:
 
 @dataclass(frozen=True)
 class Case:
-    """What the worker delivers for a window."""
+    """The worker's outcome for a window."""
 
     recognition: Recognition | None = None
     reason: GapReason | None = None
@@ -75,7 +75,7 @@ class Case:
 
 @dataclass
 class Told:
-    """What somebody outside hears of a window, and what is counted."""
+    """What the outside hears of a window, and what is counted."""
 
     text: str | None = None
     gap: str | None = None
@@ -147,7 +147,7 @@ def parts(outbox: Any) -> Parts:
 
 
 def work(queue: JobQueue, case: Case) -> None:
-    """Be the worker for one window."""
+    """Do the worker's part for one window."""
     job = queue.get()
     assert job is not None
     queue.done()
@@ -223,7 +223,7 @@ Sink = Callable[[Speech, Case], Awaitable[Told]]
 CASES = {
     "text": (Case(recognition(SAID)), Told(text=SAID)),
     "text after two passes": (Case(recognition(SAID), passes=2), Told(text=SAID, repeated=1)),
-    "text beside held back text": (
+    "text and held-back text": (
         Case(recognition(SAID, held=[MADE_UP])),
         Told(text=SAID, suppressed=[(MADE_UP, "low_confidence+sign_off")]),
     ),
@@ -242,7 +242,7 @@ CASES = {
 async def test_every_sink_gives_out_the_same_verdict(
     heldout: Speech, sink: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Live, stored, replayed and asked for: text, gap, held-back text, and what is counted."""
+    """Live, stored, replay and reply agree on text, gap, held-back text and counts."""
     (case, expected), speech = CASES[name], heldout.cut(0, 1)
     sinks: dict[str, Sink] = {"live": live, "durable": durable, "replay": replay}
     told = await (sinks[sink](speech, case) if sink in sinks else reply(speech, case, caplog))
@@ -251,7 +251,7 @@ async def test_every_sink_gives_out_the_same_verdict(
 
 @pytest.mark.parametrize("name", CASES)
 async def test_interim_text_is_the_verdicts(heldout: Speech, name: str) -> None:
-    """A look at an open window shows the text that the verdict has, and nothing where it has none."""
+    """A partial shows the text of the verdict, and is missing where the verdict has none."""
     (case, expected), outbox = CASES[name], Outbox()
     made = parts(outbox)
     length = len(heldout.cut(0, 1).samples)
@@ -270,7 +270,7 @@ def window() -> Window:
 
 
 def test_a_text_that_is_too_old_becomes_a_gap() -> None:
-    """By the moment of publishing, and only where a latency was promised."""
+    """Its age counts at the moment of publishing, and only where a latency was promised."""
     outcome = replace(Case(recognition(SAID, held=[MADE_UP])).outcome(window()), enqueued=100.0)
     assert isinstance(judge(outcome, now=105.0, max_latency=5.0).result, Transcript)
     late = judge(outcome, now=105.1, max_latency=5.0)
@@ -280,13 +280,13 @@ def test_a_text_that_is_too_old_becomes_a_gap() -> None:
 
 
 def test_bounds_of_held_back_text_are_on_the_timeline() -> None:
-    """The segment begins with the window, the window a second after the session."""
+    """The segment begins with the window, and the window a second after the session."""
     (held,) = judge(Case(recognition(held=[MADE_UP])).outcome(window()), now=time.monotonic()).suppressed
     assert (held.start, held.end) == (16_000, 24_000)
 
 
 def test_a_gap_takes_the_windows_bounds_and_cursor() -> None:
-    """What follows it is where stored audio goes on."""
+    """Stored audio goes on after the gap."""
     dropped = verdicts.gap(replace(window(), cursor=Cursor(7, 8)), GapReason.SHUTDOWN, "no time")
     assert dropped.result == Gap(
         origin=Origin("s", "x"), start=16_000, end=48_000, reason=GapReason.SHUTDOWN, cursor=Cursor(7, 8)
@@ -295,7 +295,7 @@ def test_a_gap_takes_the_windows_bounds_and_cursor() -> None:
 
 
 async def test_a_full_queue_drops_a_live_window_at_once(heldout: Speech) -> None:
-    """Queued windows stay, the next one becomes a gap with its own bounds, and the account is whole at the end."""
+    """Queued windows stay. The next one becomes a gap with its own bounds, and the account is whole at the end."""
     outbox = Outbox()
     made = parts(outbox)
     made.queue.capacity = 1
@@ -310,7 +310,7 @@ async def test_a_full_queue_drops_a_live_window_at_once(heldout: Speech) -> None
 
 
 async def test_undelivered_windows_become_gaps_at_the_end(heldout: Speech) -> None:
-    """The window in the engine and those that wait; an outcome that comes after that is not told twice."""
+    """The window in the engine and those that wait become gaps. A later outcome is not published as well."""
     outbox = Outbox()
     made = parts(outbox)
     pipeline = LivePipeline(made)

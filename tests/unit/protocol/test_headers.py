@@ -8,7 +8,7 @@ from transcriber.protocol import headers
 
 
 def test_names_are_read_whatever_their_case() -> None:
-    """As a block and as a mapping; unknown ones stay as they are."""
+    """That holds for a block and for a mapping. Unknown names stay as they are."""
     block = b"NATS/1.0\r\naudio-session: a\r\nAUDIO-OFFSET: 3\r\nTraceParent: t\r\nX-Own: 1\r\n\r\n"
     read = {"Audio-Session": "a", "Audio-Offset": "3", "traceparent": "t", "X-Own": "1"}
     assert headers.fields(block) == read
@@ -33,5 +33,5 @@ def test_names_are_read_whatever_their_case() -> None:
     ],
 )
 def test_a_misspelt_name_is_shown_with_the_one_that_was_meant(name: str, meant: str | None) -> None:
-    """The first of them; no suggestion where nothing is close."""
+    """Only the first one is shown. There is no suggestion where nothing is close."""
     assert headers.unknown({"Audio-Session": "a", name: "1", "Audio-Other": "2"}) == (name[:64], meant)

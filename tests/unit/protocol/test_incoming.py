@@ -1,4 +1,4 @@
-"""What comes in: any subject and any headers become a chunk or a rejection, and nothing else."""
+"""Any subject and any headers become a chunk or a rejection, and nothing else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_any_message_is_a_chunk_or_a_rejection(subject: str, headers: dict[str, 
 
 @given(headers=st.dictionaries(st.sampled_from(NAMES), ANYTHING))
 def test_a_chunk_that_is_given_up_keeps_its_bounds(headers: dict[str, str]) -> None:
-    """Session, offset, length and event stay, the audio goes."""
+    """Session, offset, length and event stay. The audio goes."""
     chunk = outcome("audio.s1", headers, bytes(64))
     if isinstance(chunk, Rejection):
         return
@@ -106,21 +106,21 @@ def test_a_bad_traceparent_is_ignored(value: str) -> None:
     ("value", "code"), [("de-DE", "de"), ("DEU", "de"), ("yue", "yue"), ("jv", "jw"), ("auto", "auto")]
 )
 def test_a_language_is_read_in_any_spelling(value: str, code: str) -> None:
-    """What comes out is Whisper's code."""
+    """The result is Whisper's code."""
     chunk = incoming.parse("audio.s1", {incoming.LANGUAGE: value}, b"\0\0", OPTIONS)
     assert (chunk.language, chunk.unknown_language) == (code, None)
 
 
 @pytest.mark.parametrize(("value", "shown"), [("klingon", "klingon"), ("x" * 1000, "x" * 160), ("", None)])
 def test_an_unknown_language_rejects_nothing_and_is_told(value: str, shown: str | None) -> None:
-    """It is a hint: the chunk goes on without it, and says what it was."""
+    """It is a hint: the chunk goes on without it and keeps its value for the log."""
     chunk = incoming.parse("audio.s1", {incoming.LANGUAGE: value}, b"\0\0", OPTIONS)
     assert (chunk.language, chunk.unknown_language) == (None, shown)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "*", ">", "straße", "x" * 65, "a\n", "a/b"])
 def test_a_name_outside_the_pattern_is_no_stream(name: str) -> None:
-    """Only [A-Za-z0-9_-]{1,64} names a stream; the rejection says so."""
+    """Only [A-Za-z0-9_-]{1,64} names a stream, and the rejection says so."""
     assert not incoming.is_stream(name)
     with pytest.raises(Rejection, match=r"\[A-Za-z0-9_-\]\{1,64\}") as error:
         incoming.stream_of(f"audio.{name}")
@@ -133,7 +133,7 @@ def test_the_longest_name_is_a_stream() -> None:
 
 
 def test_a_rejection_repeats_only_the_beginning_of_a_long_value() -> None:
-    """A header may be as long as a message, and the event about it must still fit into one."""
+    """A header may be as long as a message. The event about it must still fit into one."""
     with pytest.raises(Rejection) as error:
         incoming.parse("audio.s1", {incoming.ENCODING: "\0" * 1_000_000}, b"\0\0", OPTIONS)
     assert "1000000 characters" in error.value.detail
@@ -155,7 +155,7 @@ def test_rejection_names_its_session_only_if_the_name_is_valid() -> None:
     )
 )
 def test_header_blocks_are_read_as_nats_py_does(lines: list[bytes]) -> None:
-    """Whatever bytes a block holds between its first line and its end."""
+    """A block may hold any bytes between its first line and its end."""
     block = b"\r\n".join([b"NATS/1.0", *lines, b"", b""])
     theirs = Client._parse_header_lines(block.removeprefix(b"NATS/1.0\r\n"))
     assert incoming.fields(block) == names.canonical(theirs)
@@ -163,7 +163,7 @@ def test_header_blocks_are_read_as_nats_py_does(lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize("block", [b"", b"\xff\0", b"HTTP/1.1\r\n\r\n", b"NATS/1.0 503\r\n\r\n", b"NATS/1.0"])
 def test_malformed_header_block_is_unreadable(block: bytes) -> None:
-    """The server's own statuses, too: they never come with audio."""
+    """So are the server's own statuses, which never come with audio."""
     assert incoming.fields(block) == {incoming.UNREADABLE: ""}
 
 
@@ -200,7 +200,7 @@ def test_malformed_header_block_is_unreadable(block: bytes) -> None:
 def test_remembered_headers_are_read_as_new_ones_are(
     subject: bytes, lines: list[bytes], whole: bool, payload: bytes
 ) -> None:
-    """What is remembered of headers makes no difference, the first time and the second."""
+    """The cache makes no difference, neither the first time nor the second."""
     block = b"\r\n".join([b"NATS/1.0", *lines, *([b"", b""] if whole else [])]) if lines else b""
     expected = outcome(incoming.subject_of(subject), incoming.fields(block) if block else None, payload)
     reader = incoming.Reader(OPTIONS)

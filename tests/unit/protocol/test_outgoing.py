@@ -1,4 +1,4 @@
-"""What goes out: every message fits the schema, its id and the server's limit."""
+"""Every outgoing message fits the schema, its id and the server's limit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def valid(message: Message) -> dict[str, Any]:
-    """The body, after everything that holds for all messages."""
+    """The body, after the checks that hold for all messages."""
     body: dict[str, Any] = json.loads(message.payload)
     schema().validate(body)
     assert message.headers["Content-Type"] == "application/json"
@@ -85,7 +85,7 @@ def valid(message: Message) -> dict[str, Any]:
 
 @given(event=EVENTS, unique=COUNTS)
 def test_every_event_fits_the_schema(event: Any, unique: int) -> None:
-    """Whatever an event holds, its JSON is what the schema promises, on the stream's event subject."""
+    """The JSON of any event fits the schema and goes to the stream's event subject."""
     message = encode_event(event, unique)
     body = valid(message)
     stream, session = (event.origin.stream, event.origin.session) if hasattr(event, "origin") else (event.stream, "")
@@ -104,7 +104,7 @@ def test_every_event_fits_the_schema(event: Any, unique: int) -> None:
 
 @given(origin=ORIGINS, account=ACCOUNTS)
 def test_ended_carries_the_account_in_seconds_unrounded(origin: Origin, account: Account) -> None:
-    """Totals at top level, gaps by reason, and only reasons that occurred."""
+    """Totals are at top level, gaps by reason. Only reasons that occurred are there."""
     body = valid(encode_event(Ended(origin, account), 1))
     for name in ("received", "transcribed", "silent", "pending"):
         assert body[name] == getattr(account, name) / 16000
@@ -125,7 +125,7 @@ def test_status_fits_the_schema(origin: Origin, account: Account, jobs: int, rtf
 
 @given(transcript=TRANSCRIPTS, limit=st.integers(0, 3000), trace=st.none() | st.just(TRACE))
 def test_a_final_fits_the_schema_and_the_limit(transcript: Transcript, limit: int, trace: str | None) -> None:
-    """However small max_payload is, the result is valid, and it fits unless its bare frame alone is larger."""
+    """Any max_payload gives a valid result. It fits, unless its bare frame alone is larger."""
     message = encode_final(transcript, trace, limit)
     body = valid(message)
     origin = transcript.origin
@@ -140,7 +140,7 @@ def test_a_final_fits_the_schema_and_the_limit(transcript: Transcript, limit: in
 
 @given(transcript=TRANSCRIPTS, text=st.text(), stable=st.integers(0, 100), limit=st.integers(0, 3000))
 def test_a_partial_is_a_final_with_a_stable_prefix(transcript: Transcript, text: str, stable: int, limit: int) -> None:
-    """On its own subject; however small max_payload is, what is left of `stable` begins what is left of the text."""
+    """It has its own subject. However small max_payload is, the rest of `stable` begins the rest of the text."""
     message = encode_partial(Hypothesis(transcript, text, text[:stable]), None, limit)
     body = valid(message)
     origin = transcript.origin
@@ -177,7 +177,7 @@ def stage(body: dict[str, Any]) -> str:
 
 
 def test_oversized_result_loses_words_then_segments_then_text() -> None:
-    """Shrinking max_payload takes the parts in the protocol's order, and says so from the first byte on."""
+    """A smaller max_payload takes the parts in the protocol's order. The result says so from the first byte on."""
     whole = encode_final(long_transcript(), None, 10**9)
     seen = []
     for limit in (whole.size, *range(whole.size - 1, 300, -31)):
@@ -192,7 +192,7 @@ def test_oversized_result_loses_words_then_segments_then_text() -> None:
 
 @given(transcript=TRANSCRIPTS, limit=st.integers(0, 3000))
 def test_a_reply_has_the_shape_of_a_final(transcript: Transcript, limit: int) -> None:
-    """The answer to a request is a `final` without a subject or id of its own, and is cut to size like one."""
+    """The reply is a `final` without a subject or id of its own, and is cut to size like one."""
     message = encode_reply(transcript, limit)
     body = valid(message)
     assert body["type"] == "final"
@@ -201,7 +201,7 @@ def test_a_reply_has_the_shape_of_a_final(transcript: Transcript, limit: int) ->
 
 
 def test_bounds_of_segments_and_words_lie_on_the_timeline() -> None:
-    """Segments count from their window's first sample inside, from the session's in JSON."""
+    """Inside, segments count from the first sample of their window. In JSON they count from that of the session."""
     body = valid(encode_final(long_transcript(), None, 10**9))
     assert (body["start"], body["end"]) == (1.0, 2.0)
     assert body["segments"][1]["start"] == 1.0 + 3200 / 16000

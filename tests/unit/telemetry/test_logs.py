@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, with trace ids, never a flood."""
+"""Log lines: one JSON object each, with trace ids, and never a flood."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_every_log_line_is_a_json_object_with_the_same_head() -> None:
-    """The harness parses each line of standard output; all begin with the same fields, and nothing went to stderr."""
+    """The harness parses each line of standard output. All begin with the same fields, and stderr is empty."""
     run: Run = recorded_run()
     assert run.exit_code == 0
     assert run.daemon.stderr == ""
@@ -59,7 +59,7 @@ def test_every_log_line_is_a_json_object_with_the_same_head() -> None:
 
 
 def test_a_json_line_carries_the_fields_of_its_record() -> None:
-    """What is passed as `extra`, trace ids among it, follows the head; the time is UTC and level lower case."""
+    """Fields passed as `extra`, trace ids included, follow the head. Time is UTC, and the level is lower case."""
     stream = configured()
     log.warning("audio dropped: %s", "why", extra={"stream": "radio", "trace_id": "0a", "span_id": "0b"})
     [line] = lines(stream)
@@ -85,7 +85,7 @@ def test_record_is_one_line_whatever_it_holds() -> None:
 
 
 def test_standard_output_takes_any_text_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under an ASCII locale the line is UTF-8 all the same, and half a surrogate pair comes back as it was."""
+    """Even under an ASCII locale the line is UTF-8. Half a surrogate pair comes back as it was."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     logs.configure("INFO", LogFormat.JSON)
@@ -108,7 +108,7 @@ def test_a_python_warning_is_a_log_line() -> None:
 
 
 def test_text_format_is_for_reading() -> None:
-    """The text format has clock, level, message and fields in one line, and a traceback below."""
+    """One line has clock, level, message and fields. A traceback follows below."""
     stream = configured(log_format=LogFormat.TEXT)
     log.info("ready", extra={"subject": "audio.*", "limited": True})
     try:
@@ -135,7 +135,7 @@ def test_text_format_is_for_reading() -> None:
     ],
 )
 def test_the_level_holds_back_what_lies_below(level: str, kept: list[str]) -> None:
-    """LOG_LEVEL is a floor."""
+    """LOG_LEVEL is the lowest level shown."""
     stream = configured(level)
     for write in (log.debug, log.info, log.warning, log.error):
         write("said")
@@ -143,7 +143,7 @@ def test_the_level_holds_back_what_lies_below(level: str, kept: list[str]) -> No
 
 
 def test_a_flood_becomes_a_line_a_second_that_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of limited records the first goes out at once; the next after the pause says how many were held back."""
+    """The first limited record is logged at once. The next one after the pause has the number held back."""
     clock = Clock(monkeypatch)
     stream = configured()
     for n in range(1000):
@@ -161,7 +161,7 @@ def test_a_flood_becomes_a_line_a_second_that_counts_the_rest(monkeypatch: pytes
 
 
 def test_flood_of_one_stream_hides_no_other_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is per message and stream; records that are not limited always pass."""
+    """The limit is per message and stream. Unlimited records always pass."""
     Clock(monkeypatch)
     stream = configured()
     for _ in range(3):
@@ -180,7 +180,7 @@ def test_flood_of_one_stream_hides_no_other_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_limit_remembers_a_bounded_number_of_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stream names come from outside: a million of them must not stay in memory."""
+    """Stream names come from outside. A million of them must not stay in memory."""
     Clock(monkeypatch)
     limit = logs.RateLimit()
     for n in range(25_000):
@@ -191,7 +191,7 @@ def test_the_limit_remembers_a_bounded_number_of_streams(monkeypatch: pytest.Mon
 
 
 def test_an_absent_collector_is_reported_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenTelemetry's exporters complain on every attempt; the log keeps one line a minute of each complaint."""
+    """OpenTelemetry's exporters complain on every attempt. The log keeps one line a minute of each complaint."""
     clock = Clock(monkeypatch)
     stream = configured()
     exporter = logging.getLogger("opentelemetry.exporter.test")

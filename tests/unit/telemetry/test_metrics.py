@@ -1,4 +1,4 @@
-"""The promised metrics: over the real daemon's real export, and by themselves."""
+"""The promised metrics: as the real daemon exports them, and with figures that a test sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run() -> Run:
 
 
 def test_collector_receives_every_promised_metric_and_no_other(run: Run) -> None:
-    """All promised names arrive, and nothing under our name that is not promised."""
+    """All promised names arrive, and no other name of ours."""
     assert run.collector.metrics.keys() >= PROMISED.keys()
     assert {n for n in run.collector.metrics if n.startswith("transcriber.")} <= PROMISED.keys() | OURS.keys()
 
@@ -54,7 +54,7 @@ def test_a_metric_has_its_kind_unit_temporality_and_attributes(run: Run, name: s
 
 
 def test_counters_never_fall(run: Run) -> None:
-    """Cumulative means cumulative: over all exports of the run no series of a counter goes down or away."""
+    """Counters are cumulative: over all exports of the run, no series goes down or away."""
     assert len(run.collector.exports) > 3
     before: dict[tuple[str, Attributes], float] = {}
     for export in run.collector.exports:
@@ -64,7 +64,7 @@ def test_counters_never_fall(run: Run) -> None:
 
 
 def test_counters_match_what_was_published(run: Run) -> None:
-    """Chunks and jobs in the metrics are those that went in, and the finals and gaps that came out."""
+    """Chunks and jobs in the metrics match the input, and the finals and gaps of the output."""
     value, client = run.collector.value, run.client
     received = {s: value("transcriber.chunks.received", stream=s) for s in ("traced", "quiet", "bad", "invalid")}
     assert received == {"traced": 3, "quiet": 2, "bad": 1, "invalid": 1}
@@ -83,7 +83,7 @@ def test_counters_match_what_was_published(run: Run) -> None:
 
 @pytest.mark.parametrize("stream", ["traced", "quiet"])
 def test_audio_seconds_are_the_published_account(run: Run, stream: str) -> None:
-    """Seconds by fate are those of the `ended` event, and they add up to what was received."""
+    """Seconds by fate are those of the `ended` event, and add up to the received ones."""
 
     def seconds(**wanted: str) -> float:
         return run.collector.value("transcriber.audio.seconds", stream=stream, **wanted)
@@ -98,7 +98,7 @@ def test_audio_seconds_are_the_published_account(run: Run, stream: str) -> None:
 
 
 def test_latencies_are_those_of_the_finals(run: Run) -> None:
-    """Each histogram holds one value per final, and their sum is what the finals say of themselves."""
+    """Each histogram has one value a final. Their sum is that of the latencies in the finals."""
     finals = run.client.of("final")
     for kind in ("queue", "processing", "end_to_end"):
         [point] = run.collector.metrics[f"transcriber.{kind}.latency_ms"].histogram.data_points
@@ -107,7 +107,7 @@ def test_latencies_are_those_of_the_finals(run: Run) -> None:
 
 
 def test_gauges_follow_the_worker_and_the_process(run: Run) -> None:
-    """The queue's capacity is the one set, all is empty in the end, and the worker was seen at work."""
+    """The queue has the capacity that was set, all is empty in the end, and the worker was busy."""
     value = run.collector.value
     assert value("transcriber.queue.capacity") == 1
     assert value("transcriber.queue.depth") == 0
@@ -179,7 +179,7 @@ def test_gauges_show_the_snapshot_of_the_moment() -> None:
 
 
 def test_busy_is_the_engines_share_since_the_last_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 s of engine in 10 s are 0.3; the share never leaves [0, 1], also when one long job is counted at its end."""
+    """3 s of engine in 10 s are 0.3. The share stays in [0, 1], even when a long job counts only at its end."""
     now = 100.0
     monkeypatch.setattr("transcriber.telemetry.metrics.time", SimpleNamespace(monotonic=lambda: now))
     bench = Bench()
@@ -192,7 +192,7 @@ def test_busy_is_the_engines_share_since_the_last_export(monkeypatch: pytest.Mon
 
 
 def test_a_latency_lands_in_the_bucket_that_ends_at_or_above_it() -> None:
-    """5 ms is in the first bucket, 60 s in the last bounded one, more in the open one; sums are in milliseconds."""
+    """5 ms is in the first bucket, 60 s in the last bounded one, more in the open one. Sums are in milliseconds."""
     bench = Bench()
     for seconds in (0.005, 60.0, 61.0):
         bench.metrics.record("radio", Latency(seconds, 0.02, 0.3))
@@ -204,7 +204,7 @@ def test_a_latency_lands_in_the_bucket_that_ends_at_or_above_it() -> None:
 
 @pytest.mark.parametrize(("seconds", "more"), [(20, []), (3, [3000]), (60, [120_000]), (90, [90_000, 180_000])])
 def test_a_bucket_ends_at_the_promise_and_another_one_above_it(seconds: float, more: list[float]) -> None:
-    """So a quantile says exactly whether the promise was kept, whatever it is."""
+    """So a quantile says exactly whether the promise was kept, for any promise."""
     bench = Bench(replace(IDLE, max_latency=seconds))
     bench.metrics.record("radio", Latency(0.1, 0.2, 0.3))
     assert list(bench.read("transcriber.end_to_end.latency_ms")[0].explicit_bounds) == sorted(BUCKETS + more)
@@ -212,7 +212,7 @@ def test_a_bucket_ends_at_the_promise_and_another_one_above_it(seconds: float, m
 
 
 def test_drops_are_zero_before_the_first_one() -> None:
-    """A counter that first appears at 1 would hide its first increase from rate(): a stream that is heard has zeros."""
+    """A counter that first appears at 1 would hide its first increase from rate(). So every active stream has zeros."""
     bench = Bench()
     assert bench.read("transcriber.jobs.dropped") == []
     bench.tallies.audio.add("radio", "received", 16_000)
@@ -229,7 +229,7 @@ def test_drops_are_zero_before_the_first_one() -> None:
 
 
 def test_series_stay_bounded_however_many_streams_there_are() -> None:
-    """Streams beyond the named ones share one series, in counters and histograms alike, and nothing is lost."""
+    """Streams after the named ones share one series, in counters and histograms. Nothing is lost."""
     bench = Bench()
     streams = [f"s{n}" for n in range(5 * NAMED_STREAMS)]
     for stream in streams:

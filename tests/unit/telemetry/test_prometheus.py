@@ -68,7 +68,7 @@ def test_kinds_labels_and_numbers_are_as_prometheus_reads_them(scraped: Scraped,
 
 
 def test_scrapes_at_the_same_time_each_get_everything() -> None:
-    """The exporter alone gives the figures of both to one that comes in between, and the interrupted one none."""
+    """The exporter alone would give all figures to the second scrape, and none to the first."""
     scraped, interrupted = Scraped(), threading.Event()
     second: list[Future[str]] = []
     with ThreadPoolExecutor() as pool:
@@ -97,12 +97,12 @@ def test_two_daemons_in_one_process_do_not_share_a_registry(scraped: Scraped, me
 
 
 def test_gauges_without_a_unit_are_ratios() -> None:
-    """Those that the exporter needs to be told of are all that there are."""
+    """The list that the exporter needs names all of them."""
     assert {name for name, (kind, unit, _) in (PROMISED | OURS).items() if (kind, unit) == ("gauge", "1")} == {*RATIOS}
 
 
 def test_the_page_on_metrics_gives_both_names() -> None:
-    """docs/metrics.md has every metric, with its name over OTLP and its name in Prometheus."""
+    """docs/metrics.md has every metric, with its names over OTLP and in Prometheus."""
     rows = [line.split(" | ") for line in (ROOT / "docs/metrics.md").read_text().splitlines() if line.startswith("| `")]
     names = {
         ours: theirs
@@ -113,7 +113,7 @@ def test_the_page_on_metrics_gives_both_names() -> None:
 
 
 async def test_a_daemon_is_scraped_for_every_metric(nats_server: NatsServer, heldout: Speech) -> None:
-    """No collector needed; the names are those that a collector gives."""
+    """No collector is needed. The names are those that a collector gives."""
     speech = heldout.cut(0, 1)
     environ = QUICK | {"OTEL_METRICS_EXPORTER": "prometheus"}
     async with Client(nats_server.url) as client, Daemon(nats_server.url, **environ) as daemon:

@@ -1,4 +1,4 @@
-"""Traces: producer, window and result joined, over the real daemon; and every kind of context a chunk may carry."""
+"""Traces that join producer, window and result, and every kind of context that a chunk may carry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def windows(run: Run) -> list[Span]:
 
 
 def test_a_trace_joins_producer_window_and_result(run: Run) -> None:
-    """The window's span is a child of the chunk that began it, links both chunks, and is what the final names."""
+    """The window's span is a child of its first chunk and links both chunks. The final names it."""
     message, body = next((m, b) for m, b in zip(run.client.raw, run.client.heard, strict=True) if b["type"] == "final")
     span = span_of(run, body["start"])
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == CONTEXTS[0]
@@ -55,7 +55,7 @@ def test_a_trace_joins_producer_window_and_result(run: Run) -> None:
 
 
 def test_every_window_has_one_span_and_a_dropped_one_says_why(run: Run) -> None:
-    """Finals and gaps have a span each; those of the gaps are errors that name the reason."""
+    """Finals and gaps have a span each. Those of gaps are errors that name the reason."""
     outcomes = Counter((attributes(s.attributes)["transcriber.outcome"], s.status.code) for s in windows(run))
     assert outcomes == {
         ("transcribed", SpanStatus.STATUS_CODE_UNSET): len(run.client.of("final")),
@@ -65,7 +65,7 @@ def test_every_window_has_one_span_and_a_dropped_one_says_why(run: Run) -> None:
 
 
 def test_window_span_holds_ingest_queue_decode_and_publish(run: Run) -> None:
-    """They fill it from its begin to its end, and take the time that the final tells."""
+    """They follow each other from its begin to its end, and last as long as the final says."""
     body = run.client.of("final")[0]
     span = span_of(run, body["start"])
     inside = {s.name: s for s in run.collector.spans if s.parent_span_id == span.span_id}
@@ -80,7 +80,7 @@ def test_window_span_holds_ingest_queue_decode_and_publish(run: Run) -> None:
 
 
 def test_a_latency_s_exemplar_is_its_windows_trace(run: Run) -> None:
-    """From a point in a histogram one finds the very window."""
+    """A point in a histogram leads to its window."""
     ids = {s.span_id for s in windows(run)}
     for name in ("queue", "processing", "end_to_end"):
         exports = [export for export in run.collector.exports if f"transcriber.{name}.latency_ms" in export]
@@ -91,7 +91,7 @@ def test_a_latency_s_exemplar_is_its_windows_trace(run: Run) -> None:
 
 
 def test_the_gap_line_in_the_log_names_the_windows_span(run: Run) -> None:
-    """From a line about dropped audio one finds the trace, and in it the very window."""
+    """A line about dropped audio leads to the trace and its window."""
     line = next(r for r in run.daemon.records if r["message"] == "audio dropped")
     assert line["reason"] == "queue_full"
     span = span_of(run, line["start"])
@@ -129,7 +129,7 @@ def window(*traceparents: str) -> Window:
 
 
 def test_the_span_begins_when_the_windows_first_audio_came() -> None:
-    """Ingestion lasts from there until it is queued, and is told of windows that are dropped then, too."""
+    """Ingestion lasts from then until the window is queued. Windows that are dropped then have it, too."""
     bench = Bench()
     bench.tracing.start(replace(window(SAMPLED), arrived=time.monotonic() - 2.5)).end("queue_full", failed=True)
     spans = {span.name: span for span in bench.spans}
@@ -155,7 +155,7 @@ def test_a_window_whose_chunks_carry_no_trace_begins_one() -> None:
 
 @pytest.mark.parametrize("traceparent", [f"{SAMPLED}-tail", "junk", f"00-{'0' * 32}-{PARENT}-01", "ff" + SAMPLED[2:]])
 def test_a_bad_traceparent_is_ignored(traceparent: str) -> None:
-    """What is no W3C trace context of a known version neither becomes a parent nor a link."""
+    """Only a W3C trace context of a known version becomes a parent or a link."""
     bench = Bench()
     bench.tracing.start(window(traceparent)).end("transcribed")
     [found] = bench.windows
@@ -164,7 +164,7 @@ def test_a_bad_traceparent_is_ignored(traceparent: str) -> None:
 
 
 def test_a_producer_that_does_not_sample_is_followed() -> None:
-    """No span is exported for it, but its trace goes on through the result, still marked as not sampled."""
+    """No span is exported for it. Its trace goes on through the result, still marked as not sampled."""
     bench = Bench()
     span = bench.tracing.start(window(f"00-{TRACE}-{PARENT}-00"))
     span.end("transcribed")
@@ -173,7 +173,7 @@ def test_a_producer_that_does_not_sample_is_followed() -> None:
 
 
 def test_a_window_of_many_chunks_links_them_all_in_order() -> None:
-    """Up to the 128 links of the SDK's limit none is lost; the first chunk is the parent."""
+    """Up to the SDK's limit of 128 links none is lost. The first chunk is the parent."""
     bench = Bench()
     chunks = [f"{n:016x}" for n in range(1, 129)]
     bench.tracing.start(window(*(f"00-{TRACE}-{chunk}-01" for chunk in chunks))).end("transcribed")
@@ -183,7 +183,7 @@ def test_a_window_of_many_chunks_links_them_all_in_order() -> None:
 
 
 def test_the_span_of_a_failed_window_is_an_error_with_its_reason() -> None:
-    """The reason is status and attribute; seconds that are known become attributes."""
+    """The reason is status and attribute. Known durations become attributes."""
     bench = Bench()
     bench.tracing.start(window(SAMPLED)).end("deadline", failed=True, queue=1.5)
     [found] = bench.windows
@@ -194,7 +194,7 @@ def test_the_span_of_a_failed_window_is_an_error_with_its_reason() -> None:
 
 
 def test_trace_of_the_producer_passes_through_without_exporter() -> None:
-    """Tracing switched off: the result still names the producer's context, and invents none where there is none."""
+    """The result still names the producer's context. Where there is none, none is invented."""
     tracing = Tracing(NoOpTracerProvider().get_tracer("test"))
     span = tracing.start(window(SAMPLED))
     span.end("transcribed")

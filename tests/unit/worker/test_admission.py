@@ -1,4 +1,4 @@
-"""Pace and promise: the arithmetic behind every acceptance."""
+"""Pace and promise: the arithmetic that decides whether a job is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transcriber.worker.admission import AdmissionControl, EngineSpeed
 
 
 def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
-    """Long and short windows with a fixed cost: their total is foreseen, whatever their order."""
+    """Every window, long or short, has a fixed cost. Their total is foreseen in any order."""
     pace, rand = EngineSpeed(1.0, 1.0, 1.0), random.Random(3)
     jobs = [(work, 0.1 * work) for work in (rand.choice([1.0, 20.0]) for _ in range(200))]
     for work, seconds in jobs:
@@ -21,7 +21,10 @@ def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
 
 
 def test_pace_follows_a_lasting_change_and_forgets_an_outlier() -> None:
-    """Nine tenths of a threefold slowdown in ten windows; a window of ten times the usual cost is history by then."""
+    """Ten windows show nine tenths of a threefold slowdown.
+
+    A window of ten times the usual cost is forgotten by then.
+    """
     slower = odd = EngineSpeed(1.0, 10.0, 5.0)
     odd = odd.after(10.0, 10.0, 5.0)
     for _ in range(10):
@@ -46,7 +49,7 @@ def test_margin_covers_chance_in_single_jobs_and_in_sums() -> None:
 
 
 def test_promised_job_may_begin_with_a_smaller_margin() -> None:
-    """At its turn only the window itself is left to foresee: one mean deviation, where three were asked for."""
+    """At its turn only the window itself is left to foresee. It needs one mean deviation, and acceptance three."""
     admission = AdmissionControl(10.0, EngineSpeed(1.0, 1.0, 1.0, deviation=0.5))
     assert not admission.in_time(7.6, 1.0)
     assert not admission.late(7.6, 1.0)
@@ -55,7 +58,7 @@ def test_promised_job_may_begin_with_a_smaller_margin() -> None:
 
 
 def test_margin_is_zero_without_noise() -> None:
-    """What always takes the same is promised to the second."""
+    """Jobs that always take the same time are promised to the second."""
     pace = EngineSpeed(0.5, 2.0, 1.0)
     for _ in range(50):
         pace = pace.after(2.0, 0.5, 1.0)
@@ -73,7 +76,7 @@ def test_job_is_in_time_until_wait_and_work_fill_the_promise() -> None:
 
 
 def test_hopeless_job_is_tried_until_its_own_time_is_over() -> None:
-    """A job that nobody can finish in time still tells how slow the engine is."""
+    """A job that cannot be in time still tells how slow the engine is."""
     admission = AdmissionControl(2.0, EngineSpeed(5.0, 1.0, 1.0))
     assert not admission.in_time(0.0, 1.0)
     assert not admission.late(1.9, 1.0)
@@ -84,6 +87,6 @@ def test_hopeless_job_is_tried_until_its_own_time_is_over() -> None:
 
 
 def test_a_pace_that_was_never_measured_promises_everything() -> None:
-    """The queue's tests, and nobody else, work without an engine."""
+    """Only the queue's tests work without an engine."""
     assert AdmissionControl(math.inf).in_time(1e9, 1e9)
     assert EngineSpeed().expected(1e9) == 0.0

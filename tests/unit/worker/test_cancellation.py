@@ -1,4 +1,4 @@
-"""A request to end a pass: made once, from any thread, heard by whoever runs it."""
+"""A request to end a pass: made once, from any thread, heard by the thread that runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transcriber.worker.cancellation import Stop
 
 
 def test_request_reaches_its_listener_and_stays() -> None:
-    """Nothing is told before; the answer changes once."""
+    """The listener hears nothing before. The answer changes once."""
     stop, told = Stop(), list[bool]()
     with stop.told(lambda: told.append(stop())):
         assert (stop(), told) == (False, [])

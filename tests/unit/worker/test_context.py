@@ -1,4 +1,4 @@
-"""The encoder's context follows the window as each kind of model needs it."""
+"""The encoder's context follows the window, in the way that each kind of model needs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SECONDS = (1, 3, 5, 10, 20, 30)
     ],
 )
 def test_contexts_of_each_fit(fit: Fit, flash: bool, positions: list[int]) -> None:
-    """Never over Whisper's 1500."""
+    """None is over Whisper's 1500."""
     assert [fitted(s * 16_000, fit, flash=flash) for s in SECONDS] == positions
 
 
 def test_contexts_hold_the_window_and_suit_flash_attention() -> None:
-    """It attends to what it pads its keys with, up to a multiple of 256."""
+    """Flash attention pads its keys to a multiple of 256 and attends to the padding."""
     for samples, fit, flash in itertools.product(range(0, 30 * 16_000, 1000), Fit, (True, False)):
         context = fitted(samples, fit, flash=flash)
         assert context * 320 >= samples
@@ -37,13 +37,13 @@ def test_contexts_hold_the_window_and_suit_flash_attention() -> None:
 
 
 def test_official_models_hear_silence_after_the_words() -> None:
-    """At least 1.28 s of it, unless the window nearly fills the 30 s."""
+    """They get at least 1.28 s of it, unless the window nearly fills the 30 s."""
     for samples in range(0, 28 * 16_000, 1000):
         assert fitted(samples, Fit.ROOMY, flash=True) - samples / 320 >= 64
 
 
 def test_a_second_pass_hears_more() -> None:
-    """5 s more, at most all."""
+    """It gets 5 s more, and at most all."""
     assert [wider(positions) for positions in (128, 256, 300, 768, 1280, 1500)] == [512, 512, 768, 1024, 1500, 1500]
 
 
@@ -67,7 +67,7 @@ def test_only_the_bundled_model_is_fitted_tightly() -> None:
 
 
 def test_windows_of_30_s_models_grow_with_the_promise() -> None:
-    """A window may be as long as its text may take, 15 s at most; the bundled model keeps its five."""
+    """A window may be as long as its text may take, up to 15 s. The bundled model keeps its five."""
     assert cutting_for(Fit.TIGHT, 20.0) == (5.0, 0.48)
     assert [cutting_for(Fit.ROOMY, latency).window for latency in (2.0, 10.0, 20.0)] == [5.0, 10.0, 15.0]
     assert cutting_for(Fit.FULL, 20.0) == cutting_for(Fit.ROOMY, 20.0)

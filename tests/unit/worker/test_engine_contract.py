@@ -1,4 +1,4 @@
-"""What every engine must do, on the bundled model: text, words, bounds, and nothing that carries over."""
+"""The contract of every engine, on the bundled model: text, words and bounds, and no state that carries over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Load = Callable[..., Engine]
 
 @pytest.fixture(scope="module", params=list(EngineName))
 def load(request: pytest.FixtureRequest, bundled_folder: Path) -> Load:
-    """Loads the bundled model with options of one's own."""
+    """Load the bundled model with the test's own options."""
     path = bundled_folder if request.param is EngineName.CTRANSLATE2 else store.bundled_model_path()
     return lambda **options: load_engine(WhisperOptions(path=path, threads=1, **options))
 
@@ -45,7 +45,7 @@ def text(engine: Engine, samples: np.ndarray) -> str:
 
 
 def test_speech_becomes_its_words(engine: Engine, demo_speech: Speech) -> None:
-    """A sentence comes back as it was said, under the model's name and language."""
+    """The text is the sentence, under the model's name and language."""
     sentence = demo_speech.cut(3, 4)
     decoded = engine.transcribe(soxr.resample(sentence.samples, sentence.rate, 16_000, "HQ"), None)
     assert " ".join(s.text for s in decoded.segments) == sentence.words
@@ -55,12 +55,12 @@ def test_speech_becomes_its_words(engine: Engine, demo_speech: Speech) -> None:
 
 @pytest.mark.parametrize("language", ["auto", "de", "xx", ""])
 def test_an_english_model_stays_english(engine: Engine, heldout: Speech, language: str) -> None:
-    """A hint that the model cannot follow changes neither the text nor the language that is reported."""
+    """A hint for another language changes neither the text nor the reported language."""
     assert engine.transcribe(utterance(heldout, 2), language) == engine.transcribe(utterance(heldout, 2), None)
 
 
 def test_words_come_from_token_data_with_bounds_and_confidences(engine: Engine, heldout: Speech) -> None:
-    """Words joined are the text; they lie in order inside the window; confidences are probabilities."""
+    """Joined words are the text. They lie in order inside the window, and confidences are probabilities."""
     samples = utterance(heldout, 1)
     (segment,) = engine.transcribe(samples, None).segments
     assert " ".join(word.text for word in segment.words) == segment.text
@@ -76,7 +76,7 @@ def test_words_come_from_token_data_with_bounds_and_confidences(engine: Engine, 
 
 
 def test_every_call_sets_every_parameter(engine: Engine, load: Load, heldout: Speech) -> None:
-    """The same window gives the same result whatever was decoded, hinted or aborted before it."""
+    """The same window gives the same result, whatever was decoded, hinted or aborted before."""
     first = engine.transcribe(utterance(heldout, 2), None)
     engine.transcribe(utterance(heldout, 5), "de")
     engine.transcribe(np.zeros(16_000, np.float32), "auto")
@@ -94,13 +94,13 @@ def test_a_prompt_and_a_full_context_are_accepted(load: Load, heldout: Speech) -
 
 @pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])
 def test_a_window_shorter_than_a_frame_is_decoded(engine: Engine, length: int) -> None:
-    """Padding keeps an engine from failing on next to nothing; bounds stay inside the window."""
+    """Padding keeps an engine from failing on next to nothing. Bounds stay inside the window."""
     for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
         assert segment.end <= length
 
 
 def test_stoppable_pass_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:
-    """The bindings' parameters and the callbacks that hold them would otherwise be there for ever."""
+    """Otherwise the bindings' parameters and their callbacks would stay for ever."""
     stop = Stop()
     engine.transcribe(utterance(heldout, 2), None, stop)
     gone = weakref.ref(stop)
@@ -109,7 +109,7 @@ def test_stoppable_pass_keeps_nothing_alive(engine: Engine, heldout: Speech) -> 
 
 
 def test_a_window_leaves_no_object_behind(engine: Engine, heldout: Speech) -> None:
-    """Not even in CPython's lists of freed tuples, which a full collection empties but hours without one fill."""
+    """CPython's lists of freed tuples are checked too. A full collection empties them, hours without one fill them."""
     samples, windows = utterance(heldout, 1), 20
 
     def blocks_after(count: int) -> int:
@@ -124,7 +124,7 @@ def test_a_window_leaves_no_object_behind(engine: Engine, heldout: Speech) -> No
 
 
 async def test_the_event_loop_runs_during_a_pass(engine: Engine, heldout: Speech) -> None:
-    """The library releases the GIL: ticks go on during a pass."""
+    """The library releases the GIL, so the loop goes on ticking."""
     samples = np.resize(heldout.samples, 28 * 16_000)
     decoding = asyncio.create_task(asyncio.to_thread(engine.transcribe, samples, None))
     ticks = 0
@@ -136,7 +136,7 @@ async def test_the_event_loop_runs_during_a_pass(engine: Engine, heldout: Speech
 
 
 def test_a_pass_that_is_to_stop_before_it_begins_is_stopped(engine: Engine, heldout: Speech) -> None:
-    """What nobody may have any more is not given out, and the next pass gives what it always gave."""
+    """It gives out no result, and the next pass gives the usual one."""
     samples = utterance(heldout, 2)
     first = engine.transcribe(samples, None)
     stop = Stop()
@@ -147,14 +147,14 @@ def test_a_pass_that_is_to_stop_before_it_begins_is_stopped(engine: Engine, held
 
 
 def test_a_closed_engine_gives_its_memory_back(load: Load, heldout: Speech) -> None:
-    """Nothing may be asked of it afterwards; others are not touched."""
+    """A closed engine takes no more calls. Other engines are not touched."""
     closed, other = load(), load()
     closed.close()
     assert text(other, utterance(heldout, 2))
 
 
 def test_work_grows_with_the_window_and_with_the_attempt(engine: Engine) -> None:
-    """In seconds of audio: of the window itself, and of the context that the encoder goes through."""
+    """Work is in seconds of audio: the window's own, and those of the encoder's context."""
     short, long = engine.work(16_000), engine.work(10 * 16_000)
     assert 1 < short < 10 < long
     assert engine.work(16_000, attempt=1) > short
@@ -162,7 +162,7 @@ def test_work_grows_with_the_window_and_with_the_attempt(engine: Engine) -> None
 
 @pytest.mark.parametrize("engine_name", list(EngineName))
 def test_a_model_of_the_other_format_is_refused_in_a_sentence(engine_name: EngineName, bundled_folder: Path) -> None:
-    """Not by a crash in native code."""
+    """It does not crash in native code."""
     other = store.bundled_model_path() if engine_name is EngineName.CTRANSLATE2 else bundled_folder
     with pytest.raises(EngineError, match=r"is a f\w+, but WHISPER_ENGINE=\S+ needs a f\w+"):
         load_engine(WhisperOptions(path=other, threads=1, engine=engine_name))

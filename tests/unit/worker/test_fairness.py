@@ -1,4 +1,4 @@
-"""Deficit round robin: what streams get, and what that lets one foresee."""
+"""Deficit round robin: what streams get, and the forecast that it allows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def put(turns: FairQueue, stream: str, work: int = 1) -> Job:
 
 
 def test_inside_a_stream_the_first_one_in_comes_out_first() -> None:
-    """Results of one stream come in its own order, whatever its windows cost."""
+    """Results of a stream come in its own order, whatever its windows cost."""
     turns = FairQueue()
     made = [put(turns, "a", work) for work in (5, 1, 3, 9, 2)]
     assert [turns.take() for _ in made] == made
@@ -42,7 +42,7 @@ def test_inside_a_stream_the_first_one_in_comes_out_first() -> None:
 
 
 def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
-    """A stream that comes new is served within one turn of each stream that was there."""
+    """A new stream is served within one turn of each earlier stream."""
     turns = FairQueue()
     for _ in range(100):
         put(turns, "flood")
@@ -54,7 +54,7 @@ def test_a_flooding_stream_does_not_hold_up_the_others() -> None:
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=30), min_size=2, max_size=6))
 def test_waiting_streams_get_equal_work_whatever_the_job_sizes(sizes: list[list[int]]) -> None:
-    """While two streams both wait, the work that they were given differs by less than three of the largest job."""
+    """While two streams wait, their served work differs by less than three of the largest job."""
     turns = FairQueue()
     left = {f"s{i}": deque(works) for i, works in enumerate(sizes)}
     for stream, works in left.items():
@@ -70,7 +70,7 @@ def test_waiting_streams_get_equal_work_whatever_the_job_sizes(sizes: list[list[
 
 
 def test_second_job_does_not_overtake_those_already_waiting() -> None:
-    """Small enough for its stream's turn, it would make them late that were promised their time without it."""
+    """It is small enough for its stream's turn, but would make jobs late that were promised their time without it."""
     turns = FairQueue()
     put(turns, "large", 4)  # a turn has room for so much from now on
     turns.take()
@@ -79,7 +79,7 @@ def test_second_job_does_not_overtake_those_already_waiting() -> None:
 
 
 def test_dropping_the_newest_leaves_the_others_in_order() -> None:
-    """The job that is given up is the one that would have come last."""
+    """The dropped job is the one that would have come last."""
     turns = FairQueue()
     first, second, third = (put(turns, "a") for _ in range(3))
     other = put(turns, "b")
@@ -111,7 +111,7 @@ def served_until(turns: FairQueue, wanted: Job) -> float:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.integers(0, 5), st.integers(1, 9))
 def test_forecast_is_close_to_the_work_served_first(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
-    """Off by less than a quantum and a job for each other stream, and never more than all that waits."""
+    """It is off by less than a quantum and a job for each other stream, and never more than all that waits."""
     turns = FairQueue()
     for number, size in waiting:
         put(turns, f"s{number}", size)
@@ -125,7 +125,7 @@ def test_forecast_is_close_to_the_work_served_first(waiting: list[tuple[int, int
 
 
 def test_forecast_never_exceeds_the_work_that_waits() -> None:
-    """Exact where it matters: for the newest job of the fullest stream, everything comes first."""
+    """It is exact where it matters: everything comes before the newest job of the fullest stream."""
     turns = FairQueue()
     for stream, jobs in (("a", 9), ("b", 3), ("c", 1)):
         for _ in range(jobs):
@@ -162,7 +162,7 @@ def test_forecast_counts_newcomers_that_overtake_a_deep_stream() -> None:
 
 
 def test_forecast_adds_a_round_for_work_just_over_a_turn() -> None:
-    """Forty others bring the next job as soon as one is served; a turn has room for 4, and 3 and 2 are too much."""
+    """Forty others bring a new job after each one served. A turn has room for 4, and 3 and 2 are too much."""
     turns = FairQueue()
     for n in range(40):
         put(turns, f"s{n}", 4)

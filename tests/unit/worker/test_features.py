@@ -1,4 +1,4 @@
-"""The log-mel spectrogram, against the formula in double precision and the filters of a published model."""
+"""The log-mel spectrogram against the formula in double precision and a published model's filters."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def expected(samples: np.ndarray, frames: int) -> np.ndarray:
 
 
 def test_filters_are_those_of_the_published_models() -> None:
-    """To rounding: they are derived here, and stored there."""
+    """They are derived here and stored there, and agree to rounding."""
     stored = np.frombuffer(published_filters(bundled_model_path())[8:], "<f4").reshape(80, 201)
     assert np.abs(mel_filters(80) - stored).max() < 1e-8
 
 
 @pytest.mark.parametrize(("length", "frames"), [(16_000, 100), (16_000, 300), (12_345, 200), (201, 10), (1, 4)])
 def test_features_are_those_of_the_formula(length: int, frames: int) -> None:
-    """Within single precision, whatever part of the frames has samples in it."""
+    """They agree within single precision, whatever part of the frames has samples."""
     samples = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
     features = log_mel(samples, 80, frames)
     assert features.shape == (1, 80, frames)
@@ -39,13 +39,13 @@ def test_features_are_those_of_the_formula(length: int, frames: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 160_000])
 def test_silence_and_nothing_are_even(length: int) -> None:
-    """The floor everywhere, never infinite."""
+    """The floor is everywhere, and no value is infinite."""
     features = log_mel(np.zeros(length, np.float32), 128, 400)
     assert np.isfinite(features).all()
     assert np.ptp(features) == 0
 
 
 def test_samples_after_the_last_frame_change_nothing() -> None:
-    """A window is never longer than its context; if it were, the rest is not heard."""
+    """A window is never longer than its context. If it were, the rest would not be heard."""
     samples = np.random.default_rng(1).normal(0, 0.1, 3200).astype(np.float32)
     assert np.array_equal(log_mel(samples, 80, 10), log_mel(samples[:1600], 80, 10))

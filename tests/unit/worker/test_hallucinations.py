@@ -1,4 +1,4 @@
-"""Made-up text is told from heard text over the whole window: by what nobody can say, or by two signs."""
+"""Made-up text is told from heard text over the whole window, by impossible content or by two signs together."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_one_signal_alone_suppresses_nothing(text: str, confidence: float, voice
 def test_two_signals_hold_the_window_back_and_name_themselves(
     text: str, confidence: float, voiced: float, reason: str
 ) -> None:
-    """What is suppressed is kept with its reason, so that it can be published."""
+    """Suppressed text is kept with its reason, so that it can be published."""
     outcome = hallucinations.review(window(voiced=voiced), decoded(segment(text, confidence)), "m")
     assert [(h.segment.text, h.reason) for h in outcome.held_back] == [(text, reason)]
     assert outcome.text == ""
 
 
 def test_no_speech_in_another_pass_is_a_signal() -> None:
-    """Whisper's own probability, where the text is in doubt already."""
+    """Whisper's own probability counts where the text is in doubt already."""
     mumbled = decoded(segment("on the", 0.2))
     assert hallucinations.review(window(), mumbled, "m").text == "on the"
     assert hallucinations.review(window(), mumbled, "m", silent=True).held_back[0].reason == "low_confidence+no_speech"
@@ -83,7 +83,7 @@ def test_a_sign_off_over_music_is_held_back() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("Thank you.", 1.5), ("Right.", 9.0)])
 def test_sign_off_and_scant_text_are_decoded_again(text: str, seconds: float) -> None:
-    """A sign-off, and next to nothing for much voice; once is enough."""
+    """Another pass may prove a sign-off, or next to no text for much voice, wrong. Once is enough."""
     said = decoded(segment(text))
     assert hallucinations.doubtful(said, window(seconds))
     assert not hallucinations.doubtful(said, window(seconds), runaway_only=True)
@@ -93,7 +93,7 @@ def test_sign_off_and_scant_text_are_decoded_again(text: str, seconds: float) ->
 
 
 def test_text_unsure_in_several_passes_is_held_back() -> None:
-    """One pass alone may mumble; when the next one is no surer, the words are not worth having."""
+    """One pass alone may be unsure. When the next one is no surer, the words are not worth having."""
     mumbled = decoded(segment("i just", 0.15))
     assert hallucinations.very_unsure(mumbled)
     assert not hallucinations.very_unsure(decoded(segment("i just", 0.3)))
@@ -109,7 +109,7 @@ def test_a_loop_over_many_short_segments_is_found() -> None:
 
 @pytest.mark.parametrize("endless", [False, True])
 def test_more_words_than_time_are_held_back_whatever_else(endless: bool) -> None:
-    """Nobody says forty words in three seconds, however sure the model is; nor what had to be ended."""
+    """Nobody says forty words in three seconds, however sure the model is. A pass that had to be ended counts, too."""
     many = "the quick brown fox jumps over a lazy dog while eleven grey herons wade slowly through cold muddy water"
     said = segment(many) if endless else segment(f"{many} hunting small fish near an old broken mill")
     outcome = hallucinations.review(window(3.0), decoded(said, endless=endless), "m")
@@ -136,7 +136,7 @@ def test_a_short_window_may_hold_a_word() -> None:
     ],
 )
 def test_names_of_sounds_are_held_back(text: str) -> None:
-    """They say what is heard where nobody speaks, and are no reason to decode again."""
+    """They describe sound without speech, and are no reason to decode again."""
     named = decoded(segment(text, 0.2))
     outcome = hallucinations.review(window(), named, "m")
     assert (outcome.text, [h.reason for h in outcome.held_back]) == ("", ["sound"])
@@ -144,7 +144,7 @@ def test_names_of_sounds_are_held_back(text: str) -> None:
 
 
 def test_words_next_to_the_name_of_a_sound_stay() -> None:
-    """Text and words lose the sound alone."""
+    """Text and words lose only the sound."""
     outcome = hallucinations.review(window(), decoded(segment("(door slams) who is there [music playing]")), "m")
     assert outcome.text == "who is there"
     assert [word.text for word in outcome.segments[0].words] == ["who", "is", "there"]
@@ -152,7 +152,7 @@ def test_words_next_to_the_name_of_a_sound_stay() -> None:
 
 
 def test_segment_without_time_that_repeats_the_last_is_dropped() -> None:
-    """A loop's tail: equal neighbours of zero length."""
+    """Equal neighbours of zero length are the tail of a loop."""
     said, again = segment("a thin stripe", start=0, end=9000), segment("a thin stripe", start=9000, end=9000)
     outcome = hallucinations.review(window(), decoded(said, again), "m")
     assert outcome.segments == (said,)
@@ -171,7 +171,7 @@ def test_segment_without_time_that_repeats_the_last_is_dropped() -> None:
     ],
 )
 def test_doubt_leads_to_another_pass(text: str, confidence: float, doubt: bool) -> None:
-    """It may be unfounded: another pass costs time, not words."""
+    """The doubt may be unfounded. Another pass costs time, not words."""
     assert hallucinations.doubtful(decoded(segment(text, confidence)), window()) is doubt
 
 

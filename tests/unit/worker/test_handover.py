@@ -1,4 +1,4 @@
-"""Handing over from one engine to another: what was promised is kept, and nothing that waits is dropped."""
+"""Handing over from one engine to another: promises are kept, and no waiting job is dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transcriber.worker.queue import JobQueue, PendingHandover
 
 
 class Other(Scripted):
-    """Another engine, of another name, that notes when it is closed."""
+    """Another engine, under another name, that notes when it is closed."""
 
     model = "other"
 
@@ -37,7 +37,7 @@ def seven(_rtf: float) -> int:
 
 
 class Clock:
-    """Stands until it is told to go on."""
+    """A clock that stands until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,7 +51,7 @@ def job(sequence: int, enqueued: float, stream: str = "s") -> Job:
 
 
 def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[str]:
-    """Announce an engine that takes `seconds` a window; the list gets an entry when it takes over."""
+    """Announce an engine that takes `seconds` a window. The list gets an entry when it takes over."""
     taken: list[str] = []
     weigh = lambda samples: samples / 8000  # noqa: E731 - twice the weight: another engine counts differently
     pace = EngineSpeed(seconds, 2.0, 1.0)
@@ -60,14 +60,14 @@ def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[
 
 
 def test_an_idle_worker_is_taken_over_at_once() -> None:
-    """Between two jobs is now."""
+    """Between two jobs the change needs no wait."""
     queue = JobQueue(5)
     assert announced(queue, capacity=3) == ["over"]
     assert queue.capacity == 3
 
 
 def test_waiting_jobs_are_finished_by_the_engine_they_came_to() -> None:
-    """Two jobs from before, one that came meanwhile: the change is between the second and the third."""
+    """Two jobs came before the announcement and one after it. The change is between the second and the third."""
     clock = Clock()
     queue = JobQueue(5, clock=clock)
     for sequence in (0, 1):
@@ -84,7 +84,7 @@ def test_waiting_jobs_are_finished_by_the_engine_they_came_to() -> None:
 
 
 def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
-    """The queue is longer than it may be from now on: it gets shorter by being worked off."""
+    """The queue is longer than the new limit. It gets shorter as its jobs are done."""
     clock = Clock()
     queue = JobQueue(5, clock=clock)
     queue.try_put(job(0, 0.0))
@@ -104,7 +104,10 @@ def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
 
 
 def test_new_jobs_must_be_in_time_at_both_speeds() -> None:
-    """0.1 s a window now, 1 s a window then, 3 s allowed: what is here costs little, what comes costs more."""
+    """A window takes 0.1 s now and 1 s after the change, and 3 s are allowed.
+
+    Waiting jobs cost little, new ones more.
+    """
     clock = Clock()
     queue = JobQueue(100, AdmissionControl(3.0, EngineSpeed(0.1, 16_000.0, 1.0)), clock=clock)
     for sequence in range(11):
@@ -121,7 +124,7 @@ def test_new_jobs_must_be_in_time_at_both_speeds() -> None:
 
 
 def test_an_announcement_can_be_taken_back() -> None:
-    """Until it has happened."""
+    """That works until the change has happened."""
     queue = JobQueue(5)
     queue.try_put(job(0, -1.0))
     taken = announced(queue)
@@ -132,7 +135,7 @@ def test_an_announcement_can_be_taken_back() -> None:
 
 
 def test_a_closed_queue_keeps_its_engine() -> None:
-    """At shutdown, what is queued is finished as it is."""
+    """At shutdown the queued jobs are finished by the engine at work."""
     queue = JobQueue(5)
     queue.try_put(job(0, -1.0))
     taken = announced(queue)
@@ -144,7 +147,7 @@ def test_a_closed_queue_keeps_its_engine() -> None:
 
 
 def test_streams_keep_their_order_when_work_is_counted_again() -> None:
-    """Five windows that came while one from before was running; each weighs twice as much for the other engine."""
+    """Five windows came while an earlier one ran. Each weighs twice as much for the other engine."""
     queue = JobQueue(10, clock=Clock())
     queue.try_put(job(9, -1.0))
     queue.get()
@@ -162,7 +165,7 @@ def test_streams_keep_their_order_when_work_is_counted_again() -> None:
 
 
 async def test_new_engine_takes_the_next_window_and_the_old_is_closed() -> None:
-    """While it is loaded, windows go on being decoded; its measured pace is the promise from then on."""
+    """Windows are decoded while it loads. Then its measured pace is the promise."""
     one, other, done = Other(0.0), Other(0.02), Collector()
     one.model = "one"
     thread, queue = await started(one)
@@ -188,7 +191,7 @@ async def test_new_engine_takes_the_next_window_and_the_old_is_closed() -> None:
 
 
 async def test_a_load_that_fails_leaves_everything_as_it_was() -> None:
-    """Whatever it raises; an engine that fails when it is measured is closed."""
+    """It may raise anything. An engine that fails in its measurement is closed."""
     one, broken, done = Other(0.0), Other(EngineError("whisper_full returned -6")), Collector()
     thread, queue = await started(one)
 
@@ -207,7 +210,7 @@ async def test_a_load_that_fails_leaves_everything_as_it_was() -> None:
 
 
 async def test_measuring_gives_way_to_windows() -> None:
-    """A pass that is under way when a window comes is stopped, and begun again when the worker has nothing to do."""
+    """A window stops the measuring pass. It begins again when the worker is idle."""
     one, other, done = Other(0.0, 0.05), Other(math.inf, 0.0), Collector()
     thread, queue = await started(one)
     successor = asyncio.create_task(ModelHandover(thread, queue, lambda: other, SPEECH, seven).run())
@@ -222,7 +225,7 @@ async def test_measuring_gives_way_to_windows() -> None:
 
 
 async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
-    """At shutdown, in the middle of a pass."""
+    """This happens at shutdown, in the middle of a pass."""
     one, other = Other(0.0), Other(math.inf)
     thread, queue = await started(one)
     successor = ModelHandover(thread, queue, lambda: other, SPEECH, seven)
@@ -238,7 +241,7 @@ async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
 
 
 async def test_giving_up_before_the_change_keeps_the_old_engine() -> None:
-    """The other one is ready and waits for a window from before: it never takes over."""
+    """The other engine is ready and waits for an earlier window. It never takes over."""
     one, other, done = Other(0.0, math.inf, 0.0), Other(0.0), Collector()
     one.model = "one"
     thread, queue = await started(one, max_latency=2.0)

@@ -1,4 +1,4 @@
-"""What a second model needs and what there is, from files as Linux writes them."""
+"""The memory that a second model needs and the memory there is, from files as Linux writes them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def meminfo(tmp_path: Path) -> Path:
 
 
 def test_container_limit_leaves_out_files_that_were_read(tmp_path: Path, meminfo: Path) -> None:
-    """cgroup v2: 1 GB allowed, 900 MB used, 400 MB of which are a file's that nobody reads any more."""
+    """cgroup v2: 1 GB is allowed and 900 MB used, 400 MB of them by a file that nobody reads any more."""
     stat = "anon 500000000\nfile 400000000\ninactive_file 400000000\nactive_file 0\n"
     cgroup = written(tmp_path, memory_DOT_max="1000000000\n", memory_DOT_current="900000000\n", memory_DOT_stat=stat)
     assert memory.available(cgroup, meminfo) == 500_000_000
 
 
 def test_the_older_cgroups_are_read_too(tmp_path: Path, meminfo: Path) -> None:
-    """cgroup v1, and one that is over its limit."""
+    """They are cgroup v1. One of them is over its limit."""
     cgroup = written(
         tmp_path,
         memory__memory_DOT_limit_in_bytes="1000\n",
@@ -50,7 +50,7 @@ def test_the_older_cgroups_are_read_too(tmp_path: Path, meminfo: Path) -> None:
 
 
 def test_memory_of_the_host_counts_without_a_limit(tmp_path: Path, meminfo: Path) -> None:
-    """No cgroup, "max", or a limit that is more than the host has."""
+    """There is no cgroup, or it says "max", or its limit is more than the host has."""
     assert memory.available(tmp_path / "none", meminfo) == HOST
     cgroup = written(tmp_path / "max", memory_DOT_max="max\n", memory_DOT_current="5\n", memory_DOT_stat="")
     assert memory.available(cgroup, meminfo) == HOST
@@ -59,7 +59,7 @@ def test_memory_of_the_host_counts_without_a_limit(tmp_path: Path, meminfo: Path
 
 
 def test_available_memory_is_unknown_without_its_files(tmp_path: Path) -> None:
-    """Another operating system."""
+    """Another operating system has none of them."""
     assert memory.available(tmp_path, tmp_path / "none") is None
 
 
@@ -83,7 +83,7 @@ print(*used)
 
 
 def test_need_covers_the_memory_used_and_closing_frees_it() -> None:
-    """Really loaded and run at full context, and really free again, time after time."""
+    """The model is really loaded and run at full context, and really freed, time after time."""
     path = store.bundled_model_path()
     need = memory.needed(check_model_file(path), path.stat().st_size)
     done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)

@@ -26,7 +26,7 @@ NOTHING = np.zeros(0, np.float32)
 
 
 def weigh(samples: int) -> float:
-    """As the engine does."""
+    """Weigh a window as the engine does."""
     return (fitted(samples, Fit.TIGHT, flash=False) * 320 + samples) / 16_000
 
 
@@ -44,7 +44,7 @@ class Fate:
 
 
 class Noise:
-    """Factors about 1 that stray by `deviation`, each correlated with the one before; a share `odd` is fivefold."""
+    """Factors about 1 with standard deviation `deviation`, each correlated with the last. A share `odd` is fivefold."""
 
     def __init__(self, deviation: float, correlation: float = 0.0, odd: float = 0.0) -> None:
         self._random = random.Random(1)
@@ -122,7 +122,7 @@ class Worker:
 
 
 def speech(loads: dict[str, float], seed: int = 2) -> Iterator[tuple[float, str, float]]:
-    """Windows as they come: by chance, each stream with its share of the engine's capacity; (time, stream, seconds)."""
+    """Windows at random times, each stream with its share of the engine's capacity: (time, stream, seconds)."""
     rand = random.Random(seed)
     due = [(rand.expovariate(load / USUAL), stream) for stream, load in loads.items()]
     heapq.heapify(due)
@@ -138,7 +138,7 @@ def even(load: float, streams: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("streams", [1, 10, 300])
 def test_below_capacity_nothing_is_lost(streams: int) -> None:
-    """At 80 % of the engine's capacity every window is accepted and done, long before it must be."""
+    """At 80 % of the engine's capacity every window is accepted and done, long before its deadline."""
     worker = Worker()
     worker.run(speech(even(0.8, streams)), 300)
     assert worker.count("refused", "pushed_out", "dropped", "late") == 0
@@ -148,7 +148,7 @@ def test_below_capacity_nothing_is_lost(streams: int) -> None:
 @pytest.mark.parametrize("load", [1.2, 2.0, 5.0])
 @pytest.mark.parametrize("streams", [1, 10, 300])
 def test_engine_is_always_busy_and_never_late_in_overload(streams: int, load: float) -> None:
-    """What is decoded is in time, the engine works all the time, and hardly any of it is for nothing."""
+    """Decoded windows are in time, the engine works all the time, and hardly any work is wasted."""
     worker = Worker()
     worker.run(speech(even(load, streams)), 300)
     assert worker.count("late") == 0
@@ -160,7 +160,7 @@ def test_engine_is_always_busy_and_never_late_in_overload(streams: int, load: fl
 @pytest.mark.parametrize("load", [1.2, 2.0, 5.0])
 @pytest.mark.parametrize("streams", [1, 10, 300])
 def test_overload_does_not_swing(streams: int, load: float) -> None:
-    """No spells of accepting nothing, none of an empty queue: the queue stands at its length."""
+    """The queue keeps its length. At no time is it empty or refusing everything."""
     worker = Worker()
     worker.run(speech(even(load, streams)), 300)
     accepted = [f.at for f in worker.fates if f.what == "accepted" and f.at > 60]
@@ -172,7 +172,7 @@ def test_overload_does_not_swing(streams: int, load: float) -> None:
 
 @pytest.mark.parametrize("streams", [1, 10, 300])
 def test_slowed_engine_is_late_for_ten_seconds_at_most(streams: int) -> None:
-    """The estimate catches up, and what is accepted then is done in time; of the rest little is decoded in vain."""
+    """The engine becomes three times slower. The estimate catches up, and later windows are in time."""
     worker = Worker(slowness=lambda now: 3.0 if now >= 100 else 1.0)
     worker.run(speech(even(2.0, streams)), 300)
     assert [f for f in worker.fates if f.what in {"late", "dropped"} and f.at - f.waited > 110] == []
@@ -183,7 +183,7 @@ def test_slowed_engine_is_late_for_ten_seconds_at_most(streams: int) -> None:
 
 
 def test_hopeless_windows_are_dropped_once_that_is_known() -> None:
-    """Not when its stream's turn comes: a gap is no later than a window that is in the engine at that moment."""
+    """They do not wait for their stream's turn. A gap is no later than the window in the engine at that moment."""
     worker = Worker(slowness=lambda now: 10.0 if now >= 100 else 1.0)
     worker.run(speech(even(2.0, 10)), 300)
     dropped = [f.waited for f in worker.fates if f.what == "dropped"]
@@ -192,7 +192,7 @@ def test_hopeless_windows_are_dropped_once_that_is_known() -> None:
 
 
 def test_promises_are_kept_on_a_machine_that_others_share() -> None:
-    """Windows in a row are slow together, by a quarter: hardly any that was accepted is not done in time."""
+    """Windows in a row are slow together, by a quarter. Hardly any accepted one is late."""
     worker = Worker(slowness=lambda _now: 3.0, noise=Noise(0.24, 0.7))
     worker.run(speech(even(6.0, 10)), 1000)
     assert worker.count("dropped", "late", since=100) < 0.004 * worker.count("done", since=100)
@@ -200,7 +200,7 @@ def test_promises_are_kept_on_a_machine_that_others_share() -> None:
 
 
 def test_odd_windows_cost_few_others() -> None:
-    """One in fifty takes five times as long, at half of what the engine can do, with thirteen to a promise."""
+    """One in fifty takes five times as long, at half of the engine's capacity, with thirteen to a promise."""
     worker = Worker(slowness=lambda _now: 12.0, noise=Noise(0.1, odd=0.02))
     worker.run(speech(even(0.5 / 12, 10)), 6000)
     accepted = worker.count("accepted", since=100)
@@ -217,7 +217,7 @@ def test_an_engine_that_becomes_faster_is_used_again() -> None:
 
 
 def test_far_too_slow_engine_is_tried_with_one_window_at_a_time() -> None:
-    """An engine that is far too slow for a while is found out to be well again."""
+    """So its recovery is found out."""
     worker = Worker(slowness=lambda now: 200.0 if 50 <= now < 150 else 1.0)
     worker.run(speech(even(0.5, 10)), 400)
     assert 2 <= worker.count("late") <= 6  # each takes up to 40 s
@@ -227,7 +227,10 @@ def test_far_too_slow_engine_is_tried_with_one_window_at_a_time() -> None:
 
 @pytest.mark.parametrize("flood", [2.0, 20.0])
 def test_flooding_stream_loses_only_its_own_windows(flood: float) -> None:
-    """Forty modest streams beside a flood: all of theirs is done, soon; the flood gets what they leave."""
+    """Forty modest streams share the engine with a flood.
+
+    All their windows are done soon, and the flood gets the rest.
+    """
     worker = Worker()
     worker.run(speech({"flood": flood, **{f"modest{n}": 0.5 / 40 for n in range(40)}}), 300)
     assert worker.count("refused", "pushed_out", "dropped", "late", stream="modest") == 0
@@ -238,7 +241,7 @@ def test_flooding_stream_loses_only_its_own_windows(flood: float) -> None:
 
 
 def test_streams_in_overload_get_equal_shares_whatever_they_send() -> None:
-    """Ten streams at 2 to 20 times their share get the same: the engine's time, so about as many windows."""
+    """Ten streams send 2 to 20 times their share. Each gets the same time, so about as many windows."""
     worker = Worker()
     worker.run(speech({f"s{n}": 0.2 * (n + 1) for n in range(10)}), 600)
     done = [worker.count("done", stream=f"s{n}") for n in range(10)]
@@ -259,7 +262,7 @@ def test_the_queues_own_time_is_small_with_five_hundred_streams() -> None:
 
 
 def test_every_window_that_was_accepted_has_one_fate() -> None:
-    """Accepted is done, late, dropped, pushed out or still there."""
+    """It is done, late, dropped, pushed out or still there."""
     worker = Worker(slowness=lambda now: 1.0 + math.sin(now / 7) ** 2)
     worker.run(speech(even(3.0, 50)), 200)
     settled = worker.count("done", "late", "dropped", "pushed_out")

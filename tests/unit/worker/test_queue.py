@@ -1,4 +1,4 @@
-"""The bounded queue: putting never waits, capacity counts what runs, nobody takes what is another's."""
+"""The bounded queue: putting never waits, capacity counts the running job, and no stream takes another's share."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_a_running_job_counts() -> None:
-    """Capacity is waiting plus running: the place is free only when the job is done."""
+    """Capacity is waiting plus running. The place is free only when the job is done."""
     queue = JobQueue(2)
     assert queue.try_put(job(0))
     assert queue.try_put(job(1))
@@ -66,7 +66,7 @@ def test_a_full_queue_refuses_at_once_and_a_running_job_counts() -> None:
 
 
 def test_a_closed_queue_gives_out_what_it_holds_and_then_ends() -> None:
-    """Nothing goes in after the close, nothing that was in is lost."""
+    """Nothing goes in after the close, and nothing that was in is lost."""
     queue = JobQueue(2)
     queue.try_put(job(0))
     queue.close()
@@ -76,7 +76,7 @@ def test_a_closed_queue_gives_out_what_it_holds_and_then_ends() -> None:
 
 
 def test_abandoning_hands_back_what_was_waiting() -> None:
-    """What the worker did not get to can still be explained."""
+    """Jobs that the worker did not reach can still be reported."""
     queue = JobQueue(3)
     for n in range(3):
         queue.try_put(job(n))
@@ -86,7 +86,7 @@ def test_abandoning_hands_back_what_was_waiting() -> None:
 
 
 def test_a_waiting_consumer_is_woken_by_a_put_and_by_a_close() -> None:
-    """`get` blocks only its own thread, and only until there is news."""
+    """`get` blocks only its own thread, until something changes."""
     queue = JobQueue(1)
     taken: list[Job | None] = []
     thread = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]))
@@ -100,7 +100,7 @@ def test_a_waiting_consumer_is_woken_by_a_put_and_by_a_close() -> None:
 
 
 def test_full_queue_evicts_the_newest_job_of_a_flooding_stream() -> None:
-    """A stream that holds less gets its share; what is pushed out is told at once, exactly once, and why."""
+    """A stream that holds less gets its share. The evicted job is reported at once, exactly once, with the reason."""
     told: list[Outcome] = []
     queue = JobQueue(4, clock=lambda: 7.0)
     for n in range(4):
@@ -122,7 +122,7 @@ def test_full_queue_evicts_the_newest_job_of_a_flooding_stream() -> None:
 
 
 def test_equal_streams_do_not_push_each_other_out() -> None:
-    """A job is pushed out for one that leaves the streams more even, never back and forth."""
+    """A job is evicted only for one that leaves the streams more even, never back and forth."""
     queue = JobQueue(4)
     for n, stream in enumerate("abab"):
         assert queue.try_put(job(n, stream))
@@ -133,7 +133,7 @@ def test_equal_streams_do_not_push_each_other_out() -> None:
 
 
 def test_a_short_window_does_not_push_out_anothers_only_one() -> None:
-    """Otherwise long windows would lose to short ones, for nothing."""
+    """Otherwise long windows would lose to short ones for nothing."""
     queue = JobQueue(2)
     assert queue.try_put(job(0, "a", samples=300))
     assert queue.try_put(job(1, "b", samples=300))
@@ -141,7 +141,7 @@ def test_a_short_window_does_not_push_out_anothers_only_one() -> None:
 
 
 def test_the_running_job_counts_as_held_by_its_stream() -> None:
-    """With room for two, a flood that has one running and one waiting still makes way."""
+    """There is room for two. A flood with one running and one waiting still makes way."""
     told: list[Outcome] = []
     queue = JobQueue(2)
     queue.try_put(job(0, "flood"))
@@ -155,7 +155,7 @@ def test_the_running_job_counts_as_held_by_its_stream() -> None:
 
 
 def test_job_is_refused_exactly_when_it_would_be_late() -> None:
-    """Seconds, not places: windows of 1 s each against a promise of 3.5 s, the running one's rest included."""
+    """Seconds count, not places: windows of 1 s each against a promise of 3.5 s, with the rest of the running one."""
     now = [0.0]
     queue = JobQueue(100, AdmissionControl(3.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
     assert [queue.try_put(job(n)) for n in range(4)] == [True, True, True, False]
@@ -169,7 +169,7 @@ def test_job_is_refused_exactly_when_it_would_be_late() -> None:
 
 
 def test_a_stream_in_front_of_a_flood_is_promised_its_turn() -> None:
-    """The backlog of others counts only as far as round robin serves it first."""
+    """The others' backlog counts only as far as round robin serves it first."""
     queue = JobQueue(100, AdmissionControl(4.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: 0.0)
     while queue.try_put(job(0, "flood")):
         pass
@@ -180,7 +180,7 @@ def test_a_stream_in_front_of_a_flood_is_promised_its_turn() -> None:
 
 
 def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
-    """Only a job that runs tells that the engine has become fast again."""
+    """Only a running job shows that the engine has become fast again."""
     queue = JobQueue(10, AdmissionControl(1.0, EngineSpeed(5.0, 100, 5.0)))
     assert queue.try_put(job(0))
     assert not queue.try_put(job(1))
@@ -191,7 +191,7 @@ def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
 
 
 def test_expected_wait_is_the_running_rest_and_work_served_first() -> None:
-    """Status tells what the next window of the stream would wait for."""
+    """Status reports it: the wait of the stream's next window."""
     now = [0.0]
     queue = JobQueue(100, AdmissionControl(60.0, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
     assert queue.expected_wait("s") == 0
@@ -205,7 +205,7 @@ def test_expected_wait_is_the_running_rest_and_work_served_first() -> None:
 
 
 def test_a_partial_is_given_out_only_when_nothing_else_waits() -> None:
-    """A window that has closed always goes before a look at one that is open."""
+    """A closed window always goes before a look at an open one."""
     queue = JobQueue(2)
     queue.offer_partial(look(0, "a"))
     queue.try_put(job(1, "b"))
@@ -219,7 +219,7 @@ def test_a_partial_is_given_out_only_when_nothing_else_waits() -> None:
 
 
 def test_a_first_look_goes_before_the_others() -> None:
-    """Text where there is none is worth more than newer text."""
+    """First text is worth more than newer text."""
     queue = JobQueue(1)
     for n, first in enumerate((False, True, False, True)):
         queue.offer_partial(replace(look(n, f"s{n}"), first=first))
@@ -233,7 +233,7 @@ def test_a_first_look_goes_before_the_others() -> None:
 
 
 def test_partials_have_no_place_in_the_capacity() -> None:
-    """Neither waiting nor running do they keep a window out."""
+    """They keep no window out, neither waiting nor running."""
     queue = JobQueue(1)
     for n in range(5):
         queue.offer_partial(look(n, f"s{n}"))
@@ -245,7 +245,7 @@ def test_partials_have_no_place_in_the_capacity() -> None:
 
 
 def test_newer_partial_takes_the_turn_of_the_older_one() -> None:
-    """One look a stream; who asks most often is not served most often."""
+    """Streams take turns, with one look each. Asking more often does not help."""
     queue = JobQueue(1)
     for n, stream in enumerate("abaaca"):
         queue.offer_partial(look(n, stream))
@@ -260,7 +260,7 @@ def test_newer_partial_takes_the_turn_of_the_older_one() -> None:
 
 
 def test_a_window_that_closes_takes_its_partial_along() -> None:
-    """Nobody needs a look at a window whose own text is coming, nor at one that was refused."""
+    """A look is useless once the window's own text is coming or the window was refused."""
     queue = JobQueue(1)
     queue.offer_partial(look(0, "a"))
     queue.offer_partial(look(1, "b"))
@@ -274,7 +274,7 @@ def test_a_window_that_closes_takes_its_partial_along() -> None:
 
 
 def test_a_closed_queue_forgets_partials() -> None:
-    """At the end only what must be said is said."""
+    """At the end only windows count."""
     queue = JobQueue(1)
     queue.offer_partial(look(0))
     queue.close()
@@ -283,7 +283,7 @@ def test_a_closed_queue_forgets_partials() -> None:
 
 
 def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
-    """An idle thread looks at what is offered."""
+    """An idle thread takes an offered look."""
     queue = JobQueue(1)
     taken: list[Job | None] = []
     thread = threading.Thread(target=lambda: taken.append(queue.get()))
@@ -296,7 +296,7 @@ def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
 
 
 def test_interruptible_work_is_asked_to_end_when_a_window_comes() -> None:
-    """At once when one waits or runs already; not by a look at an open window, not when it has ended before."""
+    """At once if a window waits or runs already. Not by a look at an open window, and not after its own end."""
     queue = JobQueue(3)
     with queue.giving_way() as earlier:
         pass

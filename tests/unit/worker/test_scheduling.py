@@ -1,4 +1,4 @@
-"""Which of the daemon's threads has a core first."""
+"""Which of the daemon's threads gets a core first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def threads(pid: int) -> set[int]:
 
 
 async def test_the_event_loop_gives_way_to_the_engine(daemon: Daemon) -> None:
-    """What wakes up all the time is put last, and nothing else: the engine's thread did not inherit it."""
+    """The thread that wakes up all the time comes last. The engine's thread does not inherit that."""
     pid = daemon.process.pid
     assert os.sched_getscheduler(pid) == os.SCHED_BATCH
     assert {os.sched_getscheduler(thread) for thread in threads(pid) - {pid}} == {os.SCHED_OTHER}
@@ -27,7 +27,7 @@ async def test_the_event_loop_gives_way_to_the_engine(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(("chosen", "then"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
 def test_a_policy_that_somebody_chose_is_kept(chosen: str, then: str) -> None:
-    """A daemon that was put behind everything on its machine must not come forward by itself."""
+    """A daemon that was given the lowest priority on its machine must not raise it by itself."""
 
     def after() -> int:
         os.sched_setscheduler(0, getattr(os, chosen), os.sched_param(0))

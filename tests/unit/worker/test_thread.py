@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: order, failures, deadlines, and nothing kept alive."""
+"""The one thread that owns the engine: order, failures, deadlines, and no object kept alive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transcriber.worker.thread import WhisperThread
 
 
 async def test_jobs_run_in_order_on_one_thread_and_end_on_the_loop() -> None:
-    """First in, first out; the engine never sees a second thread; outcomes arrive on the event loop's thread."""
+    """The engine never sees a second thread. Outcomes arrive on the event loop's thread."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine)
     for n in range(8):
@@ -38,7 +38,7 @@ async def test_jobs_run_in_order_on_one_thread_and_end_on_the_loop() -> None:
 
 
 async def test_memory_is_given_back_once_no_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the last of three jobs that waited together; a fourth comes too soon after that."""
+    """That is after the last of three jobs that waited together. A fourth comes too soon after it."""
     given_back: list[int] = []
     once = threading.Event()
     engine, took = Scripted(0.0), Collector()
@@ -54,7 +54,7 @@ async def test_memory_is_given_back_once_no_job_waits(monkeypatch: pytest.Monkey
     for sequence in range(3):
         assert queue.try_put(Job(window=window(sequence), deliver=took))
     engine.may_go.set()
-    assert await asyncio.to_thread(once.wait, 10)  # comes behind the third job's delivery
+    assert await asyncio.to_thread(once.wait, 10)  # comes after the third job's delivery
     assert queue.try_put(Job(window=window(3), deliver=took))
     await took.have(4)
     queue.close()
@@ -63,7 +63,7 @@ async def test_memory_is_given_back_once_no_job_waits(monkeypatch: pytest.Monkey
 
 
 async def test_failing_window_does_not_stop_the_next_one() -> None:
-    """One bad window costs one window; its text says what happened."""
+    """One bad window becomes an engine error with its cause, and the next one is decoded."""
     engine, done = Scripted(0.0, EngineError("whisper_full returned -6"), MemoryError("out of it"), 0.0), Collector()
     _, queue = await started(engine)
     for n in range(3):
@@ -76,7 +76,7 @@ async def test_failing_window_does_not_stop_the_next_one() -> None:
 
 
 async def test_an_exception_does_not_keep_its_window_alive() -> None:
-    """A kept traceback would be kept audio: after delivery nobody holds the samples."""
+    """A kept traceback would keep audio. After delivery nothing holds the samples."""
     engine, done = Scripted(0.0, EngineError("bad"), 0.0), Collector()
     thread, queue = await started(engine)
     doomed = window(0)
@@ -93,7 +93,7 @@ async def test_an_exception_does_not_keep_its_window_alive() -> None:
 
 
 async def test_a_job_that_would_be_late_is_not_decoded() -> None:
-    """What cannot be in time any more is a gap at once: decoding it would make the next one late too."""
+    """It is a gap at once. Decoding it would make the next one late too."""
     engine, done = Scripted(0.0, 0.3), Collector()
     _, queue = await started(engine, max_latency=0.2)
     queue.try_put(Job(window=window(0), deliver=done))
@@ -107,7 +107,7 @@ async def test_a_job_that_would_be_late_is_not_decoded() -> None:
 
 
 async def test_hopeless_job_is_tried_when_none_can_be_in_time() -> None:
-    """A spell of slowness must not stop the measurement that tells when it is over."""
+    """The measurement must go on, or nobody would know when the slow spell is over."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine, max_latency=0.5)
     thread.admission.pace = EngineSpeed(5.0, 1.0, 1.0)  # what a CPU hog left behind
@@ -142,7 +142,7 @@ async def test_a_given_rtf_is_taken_and_the_engine_still_warmed_up() -> None:
 
 
 async def test_failed_load_is_reported_to_its_caller() -> None:
-    """The cause of a failed start arrives as itself; anything unforeseen as an EngineError."""
+    """The cause of a failed start arrives as itself. Anything unforeseen is an EngineError."""
 
     def fails() -> Scripted:
         raise ModelError("x.bin", "is no model")
@@ -154,7 +154,7 @@ async def test_failed_load_is_reported_to_its_caller() -> None:
 
 
 async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
-    """`busy_since` is what /livez and the busy metric look at."""
+    """/livez and the busy metric look at `busy_since`."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine)
     assert thread.busy_since is None
@@ -173,7 +173,7 @@ async def test_a_window_in_the_engine_is_visible_from_outside() -> None:
 
 
 async def test_a_start_that_was_cancelled_is_not_reported_to_anybody() -> None:
-    """A stop while the model loads leaves no error behind when the load is done."""
+    """After a stop while the model loads, the end of the load is no error."""
     engine, errors = Scripted(0.0), []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
     engine.may_go.clear()
@@ -191,7 +191,7 @@ async def test_a_start_that_was_cancelled_is_not_reported_to_anybody() -> None:
 
 
 async def test_stuck_window_is_stopped_at_its_deadline() -> None:
-    """After L_max nobody may have its text: it becomes a gap, its time is known, and the next one is decoded."""
+    """After L_max its text is of no use. It becomes a gap, its time counts, and the next window is decoded."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine, max_latency=0.2)
     queue.try_put(Job(window=window(0), deliver=done))
@@ -205,7 +205,7 @@ async def test_stuck_window_is_stopped_at_its_deadline() -> None:
 
 
 async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
-    """Its outcome is delivered like any other; what windows take is not told by it."""
+    """Its outcome is delivered like any other. It says nothing about the pace of windows."""
     engine, done = Scripted(0.0, 0.05), Collector()
     thread, queue = await started(engine)
     before = thread.pace
@@ -222,7 +222,7 @@ async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
 
 
 async def test_a_running_partial_gives_way_to_a_window() -> None:
-    """It ends without a reason and without a measurement; the window is decoded at once."""
+    """It ends without a reason and without a measurement. The window is decoded at once."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine)
     before = thread.partial_pace
@@ -237,7 +237,7 @@ async def test_a_running_partial_gives_way_to_a_window() -> None:
 
 
 async def test_an_old_partial_is_still_decoded() -> None:
-    """Partials have no deadline: the queue replaces them, the thread does not judge them."""
+    """Partials have no deadline. The queue replaces them, and the thread does not judge them."""
     engine, done = Scripted(0.0), Collector()
     _, queue = await started(engine, max_latency=0.5)
     queue.offer_partial(Job(window=window(0), deliver=done, enqueued=time.monotonic() - 5.0, partial=True))
@@ -269,7 +269,7 @@ async def test_a_failure_says_nothing_about_the_pace() -> None:
 async def test_a_window_is_decoded_until_its_text_is_beyond_doubt(
     texts: list[str], confidences: list[float], passes: int, said: str
 ) -> None:
-    """Text that loops or is not sure of itself is decoded again, at most twice, and all passes count."""
+    """Looping or unsure text is decoded again, at most twice. All passes count."""
     engine, done = Scripted(0.0), Collector()
     engine.texts[: len(texts)], engine.confidences[: len(texts)] = texts, confidences
     _, queue = await started(engine)
@@ -301,7 +301,7 @@ async def test_partials_and_windows_without_time_are_not_decoded_twice() -> None
 
 @pytest.mark.parametrize(("rtf", "passes"), [(0.1, 2), (1.2, 1)])
 async def test_second_pass_needs_waiting_windows_to_stay_in_time(rtf: float, passes: int) -> None:
-    """The second pass takes two units of work; those that wait were promised theirs."""
+    """The second pass takes two units of work. The waiting windows were promised theirs."""
     engine, done = Scripted(0.0), Collector()
     engine.confidences[0] = 0.2
     thread = WhisperThread(lambda: engine, 4.0)
@@ -315,7 +315,7 @@ async def test_second_pass_needs_waiting_windows_to_stay_in_time(rtf: float, pas
 
 
 async def test_second_passes_count_in_the_expected_pace() -> None:
-    """Windows that wait are weighed with one pass each: the pace has to know that some need two."""
+    """Waiting windows are weighed with one pass each. So the pace has to know that some need two."""
     engine, done = Scripted(0.0, 0.02), Collector()
     engine.confidences = [0.2, 0.9, 0.9]
     thread, queue = await started(engine)

@@ -1,4 +1,4 @@
-"""whisper.cpp through its bindings: what is its own. What every engine must do is in test_engine_contract.py."""
+"""whisper.cpp through its bindings. The contract of every engine is in test_engine_contract.py."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_failed_pass_is_an_error_that_says_so(engine: WhisperCppEngine, monkey
 
 
 class _AskedWithin(Stop):
-    """Asked for by another thread as soon as a pass has begun: the pass looks once, and does not see it yet."""
+    """Another thread asks as soon as a pass has begun. The pass looks once and does not see it yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _asked_before() -> Stop:
 def test_stopped_pass_does_not_change_the_next_one(
     engine: WhisperCppEngine, heldout: Speech, make: Callable[[], Stop]
 ) -> None:
-    """Before it begins, or while it runs; the next pass gives what it always gave."""
+    """The stop comes before the pass or during it. The next pass gives the usual result."""
     samples = utterance(heldout, 2)
     first = engine.transcribe(samples, None)
     with pytest.raises(Stopped):
@@ -99,7 +99,7 @@ def test_stopped_pass_does_not_change_the_next_one(
 
 
 def test_stop_check_takes_the_gil_only_when_asked_to_stop(engine: WhisperCppEngine, heldout: Speech) -> None:
-    """Beside a busy event loop a thread that wants the GIL waits: a pass that nobody stops does not ask for it."""
+    """A thread waits for the GIL while the event loop is busy. A pass that nobody stops does not ask for it."""
 
     class Counting(Stop):
         answers: ClassVar[list[bool]] = []
@@ -114,7 +114,7 @@ def test_stop_check_takes_the_gil_only_when_asked_to_stop(engine: WhisperCppEngi
 
 
 def test_work_is_the_context_and_the_window() -> None:
-    """In seconds of audio; what a short window does not fill, the encoder goes through all the same."""
+    """Work is in seconds of audio. The encoder also goes through what a short window does not fill."""
     assert load().work(5 * 16_000) == pytest.approx(258 * 0.02 + 5)
     assert load().work(1 * 16_000) == pytest.approx(128 * 0.02 + 1)
     assert load().work(12 * 16_000) == pytest.approx(608 * 0.02 + 12)
@@ -123,7 +123,7 @@ def test_work_is_the_context_and_the_window() -> None:
 
 
 def test_the_work_of_a_later_attempt_is_never_guessed_too_low() -> None:
-    """The share of the encoder differs from model to model: all of the cost is taken to grow with the context."""
+    """The encoder's share differs from model to model. All of the cost is taken to grow with the context."""
     samples, first = 5 * 16_000, 258 * 0.02 + 5
     assert load().work(samples, attempt=1) == pytest.approx(first * 768 / 258)
     assert load().work(samples, attempt=2) == pytest.approx(first * 768 / 258)
@@ -132,7 +132,7 @@ def test_the_work_of_a_later_attempt_is_never_guessed_too_low() -> None:
 
 
 def test_pass_with_more_tokens_than_time_is_ended(heldout: Speech) -> None:
-    """Eight tokens a second and eight more: five seconds of speech given as half a second have many too many."""
+    """The bound is eight tokens a second plus eight. Five seconds of speech given as half a second have too many."""
     samples = heldout.cut(1, 3).samples[: 8 * 16_000]
     whole = load().transcribe(samples, None)
     assert not whole.endless
@@ -153,7 +153,7 @@ class _Hasty(WhisperCppEngine):
 
 
 def test_a_characters_bytes_may_span_tokens() -> None:
-    """A word whose UTF-8 is split over tokens is put together before it is decoded."""
+    """A word whose UTF-8 is split over tokens is joined before it is decoded."""
     word = tokens._Word(b"", 0, 0, [])
     for part in (b" caf", b"\xc3", b"\xa9"):
         word.add(part, 10, -0.1)
@@ -161,7 +161,7 @@ def test_a_characters_bytes_may_span_tokens() -> None:
 
 
 def test_the_interpreter_ends_cleanly_after_decoding() -> None:
-    """The bindings let go of the log callback in time; after the interpreter is gone it would abort the process."""
+    """The bindings release the log callback in time. Later it would abort the process."""
     script = (
         "import numpy as np; from transcriber.models import store; from transcriber.worker.engines import whispercpp\n"
         "from transcriber.worker.engine import WhisperOptions\n"
