@@ -1,8 +1,8 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
 STUB_WARM_SECS is the time of the first pass, the warm-up. STUB_FAIL_EVERY=n makes every n-th window fail. At
-STUB_DIES_AT=n the n-th call ends the thread, and at STUB_HANGS_AT=n it never returns, whatever it is asked. The warm-up of
-the model STUB_SLOW never ends.
+STUB_DIES_AT=n the n-th call ends the thread, and at STUB_HANGS_AT=n it never returns, whatever it is asked. The warm-up
+of the model STUB_SLOW never ends.
 
 Used where the engine's speed or failure is what a test is about.
 """
