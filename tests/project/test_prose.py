@@ -23,7 +23,7 @@ def page(tmp_path: Path) -> Path:
     return tmp_path / "page.md"
 
 
-def test_what_strangers_read_is_plain_english() -> None:
+def test_prose_for_strangers_is_plain_english() -> None:
     """README, docs, runbook and the folders that are done: the paths of `[tool.prose]`."""
     code, found = prose()
     assert (code, found) == (0, [])
