@@ -1,4 +1,4 @@
-"""Audio files (WAV, FLAC, OGG, MP3, AIFF, ...) to blocks of float32, however long they are."""
+"""Reads audio files of any length (WAV, FLAC, OGG, MP3, AIFF, ...) in blocks of float32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS")
 
 
 def is_recording(data: bytes) -> bool:
-    """Whether these bytes begin a file that can be decoded; raw PCM begins otherwise but for one case in billions."""
+    """Whether these bytes begin a file that can be decoded. Raw PCM is mistaken for one once in billions of cases."""
     return data[:4] in _MAGIC or name_of(data) in DECODABLE
 
 
@@ -30,15 +30,15 @@ class Recording:
     """An open audio file. Attributes: `rate` in Hz, `channels`, `frames` (sample frames in all)."""
 
     def __init__(self, source: Path | bytes) -> None:
-        """Open a path or a file's bytes. Raises `RecordingError` when it is not audio that libsndfile can decode."""
+        """Open a path or a file's bytes. Raises `RecordingError` if libsndfile cannot decode it."""
         self._name = "recording" if isinstance(source, bytes) else str(source)
         try:
             if isinstance(source, Path):
-                source.open("rb").close()  # libsndfile calls every failure to open a file a "System error"
+                source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
             self._file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
-        except TypeError as error:  # a name that ends in .raw: there is no head to say what the bytes mean
+        except TypeError as error:  # a name that ends in .raw: such a file has no header
             raise RecordingError(self._name, "raw PCM can only be read from standard input") from error
         except soundfile.SoundFileError as error:
             reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
@@ -60,7 +60,7 @@ class Recording:
             raise RecordingError(self._name, f"damaged ({error})") from error
 
     def pcm(self, frames: int) -> Iterator[bytes]:
-        """Yield the audio as interleaved pcm_s16le, in pieces of at most `frames` sample frames."""
+        """Yield the audio as interleaved pcm_s16le, in blocks of at most `frames` sample frames."""
         for block in self.blocks(frames):
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
 

@@ -1,4 +1,4 @@
-"""The way back from a thread to the event loop, which may be gone by then."""
+"""Hands results from threads to the event loop, which may be closed by then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def post(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
-    """Have the event loop make this call soon. False when the loop is closed: the process is ending."""
+    """Schedule a call on the event loop, from any thread. False when the loop is closed because the process ends."""
     try:
         loop.call_soon_threadsafe(call, *args)
     except RuntimeError:
@@ -24,15 +24,15 @@ def post(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: ob
     return True
 
 
-class Answer(Generic[T]):
+class ThreadFuture(Generic[T]):
     """A future of the running event loop that another thread settles."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self._loop.create_future()
 
-    def give(self, result: T | Exception) -> None:
-        """Settle it, from any thread. Without effect when nobody waits any more."""
+    def settle(self, result: T | Exception) -> None:
+        """Set the result or the exception, from any thread. No effect when the future is done or cancelled."""
         post(self._loop, self._settle, result)
 
     def _settle(self, result: T | Exception) -> None:
@@ -45,17 +45,17 @@ class Answer(Generic[T]):
 
 
 def on_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a blocking call on a daemon thread of that name; the future has its result, or what it raised.
+    """Run a blocking call on a daemon thread of that name. The future gets its result, or what it raises.
 
-    An executor's thread would be waited for at exit, however long it takes.
+    Not an executor: the interpreter waits for its threads at exit, however long they take.
     """
-    answer = Answer[T]()
+    answer = ThreadFuture[T]()
 
     def run() -> None:
         try:
-            answer.give(call())
+            answer.settle(call())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the future is awaited
-            answer.give(error)
+            answer.settle(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return answer.future

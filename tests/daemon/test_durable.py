@@ -120,7 +120,7 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
         tallies=Tallies(),
         max_latency=20.0,
         max_payload=lambda: 2**20,
-        pace=lambda: None,
+        speed=lambda: None,
     )
     pipeline = DurablePipeline(parts, SimpleNamespace(), {})
 

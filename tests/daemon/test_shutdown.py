@@ -22,7 +22,7 @@ from transcriber.broker.live import LiveSource
 from transcriber.broker.requests import RequestService
 from transcriber.daemon.modes import LiveMode, Running
 from transcriber.daemon.state import Grace
-from transcriber.domain.chunks import AudioFormat, Chunk, Encoding, Skipped
+from transcriber.domain.chunks import AudioFormat, Chunk, DroppedChunk, Encoding
 from transcriber.pipeline.live import LivePipeline
 
 GRACE = 10.0  # seconds
@@ -177,7 +177,7 @@ async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: 
     mode = LiveMode(settings.load({"NATS_URL": nats_server.url}))
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
     source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(LivePipeline)
-    source.rest.return_value = [Skipped(chunk, 160), Skipped(chunk, 320)]
+    source.rest.return_value = [DroppedChunk(chunk, 160), DroppedChunk(chunk, 320)]
     ingesting = asyncio.create_task(asyncio.Event().wait())
     mode._running = Running(connection=Mock(), parts=Mock(), requests=requests, worker=Mock())
     mode._source, mode._pipeline, mode._ingesting = source, pipeline, ingesting

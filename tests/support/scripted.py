@@ -6,13 +6,13 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from transcriber.domain.errors import Stopped
 from transcriber.domain.results import Segment
 from transcriber.domain.timeline import Origin, Window
+from transcriber.worker.cancellation import Stop
 from transcriber.worker.engine import Decoded
 from transcriber.worker.jobs import Outcome
 from transcriber.worker.queue import JobQueue
@@ -46,7 +46,7 @@ class Scripted:
         self,
         samples: np.ndarray,
         language: str | None,
-        stop: Callable[[], bool] | None = None,
+        stop: Stop | None = None,
         *,
         attempt: int = 0,
     ) -> Decoded:
@@ -58,7 +58,7 @@ class Scripted:
             raise step
         while step == math.inf and stop is not None:
             self.endless.set()
-            if stop():
+            if stop.requested():
                 raise Stopped("stopped")
             time.sleep(0.001)
         time.sleep(step)

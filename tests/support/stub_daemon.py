@@ -46,7 +46,7 @@ class StubEngine:
             time.sleep(1)
         until = time.monotonic() + (self._seconds if self._calls > 1 else self._warm_seconds)
         while (left := until - time.monotonic()) > 0:
-            if stop is not None and stop():
+            if stop is not None and stop.requested():
                 raise Stopped("the stub was stopped")
             time.sleep(min(left, 0.01))  # the real engine asks some ten times a window, too
         if self._calls == self._dies_at:

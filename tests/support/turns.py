@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding
 from transcriber.domain.events import Ended, Started
 from transcriber.domain.measurements import Tallies
@@ -51,7 +51,7 @@ def chunk(  # noqa: PLR0913, PLR0917 - every field that a chunk has
     return Chunk(stream, audio_format, pcm, session, offset, event)
 
 
-def kinds(outputs: list[Output]) -> list[tuple[str, str]]:
+def kinds(outputs: list[SessionOutput]) -> list[tuple[str, str]]:
     return [(type(o).__name__, o.origin.session) for o in outputs if isinstance(o, Started | Ended)]
 
 
@@ -64,7 +64,7 @@ def checkpoint() -> Checkpoint:
     """Session `a` after a second of silence, stored at 100 s."""
     return Checkpoint(
         origin=Origin("s", "a"),
-        asked="a",
+        requested_id="a",
         format=FORMAT,
         position=16_000,
         sequence=0,
@@ -73,10 +73,10 @@ def checkpoint() -> Checkpoint:
     )
 
 
-def received(outputs: list[Output]) -> list[int]:
+def received(outputs: list[SessionOutput]) -> list[int]:
     """Samples of each session that ended."""
     return [o.account.received for o in outputs if isinstance(o, Ended)]
 
 
-def ended(outputs: list[Output]) -> Ended:
+def ended(outputs: list[SessionOutput]) -> Ended:
     return next(o for o in outputs if isinstance(o, Ended))

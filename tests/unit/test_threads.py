@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from transcriber.threads import Answer, on_thread, post
+from transcriber.threads import ThreadFuture, on_thread, post
 
 
 async def test_a_call_runs_on_a_daemon_thread_of_its_own() -> None:
@@ -30,17 +30,17 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(result: int | Exceptio
     """The event loop does not complain."""
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
-    answer = Answer[int]()
+    answer = ThreadFuture[int]()
     answer.future.cancel()
-    await on_thread(lambda: answer.give(result), "late")
+    await on_thread(lambda: answer.settle(result), "late")
     assert answer.future.cancelled()
     assert errors == []
 
 
 async def test_the_first_answer_counts() -> None:
-    answer = Answer[int]()
-    answer.give(1)
-    answer.give(2)
+    answer = ThreadFuture[int]()
+    answer.settle(1)
+    answer.settle(2)
     assert await answer.future == 1
     assert await on_thread(lambda: None, "later") is None
     assert answer.future.result() == 1
@@ -50,12 +50,12 @@ def test_a_closed_event_loop_is_nobodys_error() -> None:
     """A thread that outlives the loop ends quietly."""
     done = threading.Event()
 
-    async def begin() -> Answer[bool]:
+    async def begin() -> ThreadFuture[bool]:
         on_thread(done.wait, "outlives the loop")
-        return Answer[bool]()
+        return ThreadFuture[bool]()
 
     answer = asyncio.run(begin())
-    answer.give(True)
+    answer.settle(True)
     assert not post(answer.future.get_loop(), print)
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "outlives the loop")
     done.set()

@@ -1,1 +1,1 @@
-"""From PCM bytes to windows of speech, and the account of every sample. Pure: no clock, threads, environment or I/O."""
+"""Turns PCM into windows of speech, and accounts for every sample. Pure: no clock, threads, environment or I/O."""

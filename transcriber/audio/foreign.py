@@ -1,4 +1,4 @@
-"""Files in place of PCM: once a stream has begun one, what follows is the rest of it."""
+"""Rejects files that are sent in place of PCM: the first chunk of one, and the chunks that continue it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 _REMEMBERED = 1000  # as many as MAX_STREAMS is by default
 
 
-class Foreign:
-    """Which streams are sending something else than PCM, by the id that the chunks carry."""
+class ForeignFiles:
+    """Knows which streams send a file, by stream and by the session id of their chunks."""
 
     def __init__(self, patience: float) -> None:
-        """`patience`: seconds without such a message after which a stream may begin with PCM."""
+        """`patience`: seconds without a part of the file, after which the stream may send PCM again."""
         self._patience = patience
-        self._last: tuple[str, str | None] | None = None  # whose file ended with the chunk that is being refused
-        self.files: dict[tuple[str, str | None], tuple[str, float]] = {}  # what it was, and when
+        self._last: tuple[str, str | None] | None = None  # its file ended with the chunk that is being refused
+        self.files: dict[tuple[str, str | None], tuple[str, float]] = {}  # rejection's detail, and the last part's time
 
     def begin(self, stream: str, session: str | None, detail: str, now: float) -> None:
-        """A chunk was refused, since it is a file or a part of one that is not the last."""
+        """Note that a chunk was refused because it is a file, or a part of one other than the last."""
         last, self._last = self._last, None
         if last == (stream, session):
             return
@@ -34,7 +34,7 @@ class Foreign:
             del self.files[next(iter(self.files))]
 
     def check(self, chunk: Chunk, now: float) -> None:
-        """Raise `Rejection` for the rest of a file, whatever its headers say: until a pause, or `end`."""
+        """Raise `Rejection` for the rest of a file, up to a pause or `end`, whatever the chunk's headers say."""
         key = chunk.stream, chunk.session
         if (found := self.files.get(key)) is None:
             return
@@ -48,6 +48,6 @@ class Foreign:
 
     @staticmethod
     def check_first(chunk: Chunk) -> None:
-        """Raise `Rejection` when a session's first chunk is the beginning of a file, or text."""
+        """Raise `Rejection` if a session's first chunk begins a file, or is text."""
         if chunk.pcm and (name := containers.name_of(chunk.pcm, wide=chunk.format.wide)) is not None:
             raise containers.rejection(name)

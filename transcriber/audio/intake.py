@@ -1,4 +1,4 @@
-"""Raw PCM in one format to 16 kHz mono: decoded, mixed and resampled."""
+"""Decodes, mixes and resamples raw PCM of one format to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Intake:
-    """Brings run after run of contiguous PCM to 16 kHz; what comes out is the same for any split of the same PCM.
+    """Converts one contiguous run of PCM after another. The output does not depend on how the PCM is split.
 
-    It holds back up to about 0.1 s; `end` yields that. What it notices is added to `counts`.
+    It holds back up to about 0.1 s, which `end` returns. Repaired and unmixed samples are added to `counts`.
     """
 
     def __init__(self, audio_format: AudioFormat, counts: Counts) -> None:
@@ -30,13 +30,13 @@ class Intake:
         self._resampler = Resampler(audio_format.rate)
 
     def push(self, raw: bytes) -> NDArray[np.float32]:
-        """Take whole sample frames, return the samples that are ready, (n,)."""
+        """Take whole sample frames. Returns the samples that are ready, float32 of shape (n,)."""
         samples, repaired = pcm.decode(raw, self._format)
         self._counts.repaired += repaired
         return self._resampler.push(self._mixed(self._mixer.push(samples)))
 
     def end(self, total: int) -> NDArray[np.float32]:
-        """End the run: return what is held back, trimmed or zero-padded to `total` samples in all. Begins a new one."""
+        """End the run, and begin a new one. Returns the rest, cut or zero-padded to `total` samples in all."""
         rest = self._mixed(self._mixer.flush())
         last = self._resampler.push(rest) if len(rest) else rest
         tail = self._resampler.flush(total)

@@ -10,7 +10,7 @@ from transcriber.domain.timeline import Account, Fate, GapReason
 
 
 class Ledger:
-    """Tracks which samples of [start, head) still wait for their fate.
+    """Tracks which samples of [start, head) have no fate yet.
 
     Spans may be settled in any order. Settling a sample twice, or one that never arrived, raises `AccountingError`.
     """
@@ -18,12 +18,12 @@ class Ledger:
     def __init__(self, start: int) -> None:
         self._start = start
         self._head = start
-        self._pending: list[tuple[int, int]] = []  # disjoint, ascending, never touching: one per undecided stretch
+        self._pending: list[tuple[int, int]] = []  # disjoint, ascending, not touching: one per undecided stretch
         self._totals: dict[Fate | GapReason, int] = {}
 
     @classmethod
     def resumed(cls, head: int, account: Account) -> Self:
-        """The account of a session that was settled up to `head`."""
+        """Return the ledger of a session that was settled up to `head`."""
         ledger = cls(head - account.received)
         ledger._head = head
         ledger._totals = {Fate.TRANSCRIBED: account.transcribed, Fate.SILENT: account.silent}
@@ -44,7 +44,7 @@ class Ledger:
         return sum(end - start for start, end in self._pending)
 
     def advance(self, head: int) -> None:
-        """Audio (or a hole) up to `head` has arrived and is pending."""
+        """Note that audio (or a hole) up to `head` has arrived. It is pending."""
         if head < self._head:
             raise AccountingError(head, self._head, "the head moved backwards")
         if head == self._head:
@@ -56,7 +56,7 @@ class Ledger:
         self._head = head
 
     def settle(self, start: int, end: int, fate: Fate | GapReason) -> None:
-        """Decide [start, end), which must be pending as a whole."""
+        """Settle [start, end), all of which must be pending."""
         index = bisect_right(self._pending, start, key=lambda span: span[0]) - 1
         if start >= end or index < 0 or end > self._pending[index][1]:
             raise AccountingError(start, end, f"settled as {fate}, but pending is {self._pending}")

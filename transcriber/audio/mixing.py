@@ -1,4 +1,4 @@
-"""Several channels to one, without losing what is in opposite phase."""
+"""Mixes channels to one, without losing sound that is in opposite phase."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from transcriber.audio.vad import WebRtcDetector
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_BLOCKS_PER_SECOND = 50  # 20 ms: longer than a period of the lowest voice (12 ms), shorter than a sound of speech
-# Channels that have nothing to do with each other mix to the mean of their powers over their number: that is 1 here,
-# also when all but one are silent. Two equal channels come to 2, and to 1 + r with the correlation r.
+_BLOCKS_PER_SECOND = 50  # 20 ms: longer than a period of the lowest voice (12 ms), shorter than a speech sound
+# Unrelated channels mix to the mean of their powers over their number. That counts as 1 here, also when all but one
+# are silent. Two equal channels give 2; with correlation r they give 1 + r.
 _LOST = 0.1  # 10 dB less than unrelated channels: r = -0.9, or opposite phase with levels within 4 dB of each other
-_KEPT = 0.5  # 3 dB less, r = -0.5: two microphones in one room stay above it
-_LOUDER = 4  # 6 dB: so much louder must another channel be than the one that is taken
-_MIDDLE_HZ = 500  # where speech has most of its power: here the differences below are as strong as what they are of
+_KEPT = 0.5  # 3 dB less, or r = -0.5: two microphones in one room stay above it
+_LOUDER = 4  # 6 dB: another channel must be so much louder than the one in use
+_MIDDLE_HZ = 500  # where speech has most power: here a difference of neighbours is as strong as the signal
 
 
 class Mixer:
-    """Brings one run of interleaved float32 down to mono: the mean, or the louder channel where the mean loses it.
+    """Mixes one run of interleaved float32 to mono: the mean, or the louder channel where the mean cancels.
 
-    That is decided for each block of 20 ms, counted from the run's start, so that the result is the same for any split
-    of the same input. What does not fill a block is held back; `flush` yields it. `unmixed` counts the sample frames
-    of which a single channel was taken.
+    The choice is made for each block of 20 ms. Blocks are counted from the run's start, so the result does not depend
+    on how the input is split. An incomplete block is held back; `flush` returns it. `unmixed` counts the sample frames
+    for which a single channel was taken.
     """
 
     def __init__(self, channels: int, rate: int) -> None:
         self._channels = channels
         self._block = rate // _BLOCKS_PER_SECOND
         difference_at_500_hz = (2 * np.sin(np.pi * _MIDDLE_HZ / rate)) ** 2
-        self._floor = WebRtcDetector.ABSOLUTE_FLOOR * difference_at_500_hz  # below it, nothing is decided
+        self._floor = WebRtcDetector.ABSOLUTE_FLOOR * difference_at_500_hz  # quieter blocks keep the last decision
         self._rest = np.zeros(0, np.float32)
-        self._taken: int | None = None  # the channel; None: the mean
+        self._taken: int | None = None  # the channel in use; None: the mean
         self.unmixed = 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take interleaved samples (frames * channels,), return the mono ones that are ready, (n,)."""
+        """Take interleaved samples (frames * channels,). Returns the mono samples that are ready, (n,)."""
         if self._channels == 1:
             return samples
         samples = np.concatenate([self._rest, samples])
@@ -48,7 +48,7 @@ class Mixer:
         return self._mix(samples[:end], self._block) if ready else samples[:0]
 
     def flush(self) -> NDArray[np.float32]:
-        """End the run: return what was held back, (n,)."""
+        """End the run. Returns the samples that were held back, (n,)."""
         rest, self._rest = self._rest, self._rest[:0]
         return self._mix(rest, len(rest) // self._channels) if len(rest) else rest
 
@@ -56,7 +56,7 @@ class Mixer:
         """Mix whole blocks of `length` frames."""
         planes = np.ascontiguousarray(samples.reshape(-1, self._channels).T).reshape(self._channels, -1, length)
         mixed: NDArray[np.float32] = planes.mean(axis=0)
-        # A shorter rest tells too little: few frames cancel each other by chance. It follows what was decided before.
+        # A shorter rest keeps the last decision: so few frames may cancel each other by chance.
         chosen = self._choose(planes) if 2 * length > self._block else [self._taken]
         for block, channel in enumerate(chosen):
             if channel is not None:
@@ -65,8 +65,8 @@ class Mixer:
         return mixed.reshape(-1)
 
     def _choose(self, planes: NDArray[np.float32]) -> list[int | None]:
-        """For each block the channel to take, None for the mean; `planes` is (channels, blocks, length)."""
-        # Differences of neighbours: DC and hum, which may well be in phase where speech is not, hardly count in them.
+        """Return for each block the channel to take, None for the mean. `planes`: (channels, blocks, length)."""
+        # Differences of neighbours hardly contain DC and hum, which may be in phase where speech is not.
         steps = planes[:, :, 1:] - planes[:, :, :-1]
         total = steps.sum(axis=0)
         powers = np.vecdot(steps, steps) / planes.shape[2]

@@ -1,4 +1,4 @@
-"""PCM bytes to float32."""
+"""Decodes PCM bytes to float32."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TABLES = {Encoding.MULAW: _mulaw_table(), Encoding.ALAW: _alaw_table()}
 def decode(pcm: bytes, audio_format: AudioFormat) -> tuple[NDArray[np.float32], int]:
     """Decode raw PCM.
 
-    `pcm` is a whole number of sample frames. Returns float32 in [-1, 1] of shape (frames * channels,), interleaved as
-    it was, and how many float samples were NaN, infinite or out of range and had to be made 0 or clipped (always 0 for
-    integer encodings).
+    `pcm` is a whole number of sample frames. Returns interleaved float32 in [-1, 1] of shape (frames * channels,), and
+    how many samples were repaired. NaN becomes 0; infinite and out-of-range samples are clipped. Integer encodings
+    need no repair.
     """
     repaired = 0
     match audio_format.encoding:
@@ -44,7 +44,7 @@ def decode(pcm: bytes, audio_format: AudioFormat) -> tuple[NDArray[np.float32], 
             samples *= np.float32(1 / 32768)
         case Encoding.F32LE:
             samples = np.frombuffer(pcm, "<f4").astype(np.float32)
-            # False for NaN as well: a comparison with NaN never holds.
+            # Also False for NaN, as no comparison with NaN holds.
             good = np.abs(samples) <= 1
             if not good.all():
                 repaired = int(np.count_nonzero(~good))

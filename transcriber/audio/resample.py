@@ -16,10 +16,10 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 class Resampler:
-    """Brings one contiguous run of float32 mono from `rate` Hz to 16 kHz.
+    """Resamples one contiguous run of float32 mono from `rate` Hz to 16 kHz.
 
-    What comes out is the same for any split of the same input, because soxr's blocks follow the input's position and
-    not the calls. soxr holds back up to about 0.1 s (its filter's length); `flush` yields that.
+    The output does not depend on how the input is split: soxr's blocks follow the position in the input, not the calls.
+    soxr holds back up to about 0.1 s (its filter's length), which `flush` returns.
     """
 
     def __init__(self, rate: int) -> None:
@@ -27,13 +27,13 @@ class Resampler:
         self._given = 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take `samples` (n,), return what is ready, (m,)."""
+        """Take samples (n,). Returns those that are ready, (m,)."""
         out: NDArray[np.float32] = samples if self._soxr is None else self._soxr.resample_chunk(samples)
         self._given += len(out)
         return out
 
     def flush(self, total: int) -> NDArray[np.float32]:
-        """End the run: return what is held back, trimmed or zero-padded so that `total` samples were given in all."""
+        """End the run. Returns the rest, cut or zero-padded so that `total` samples were returned in all."""
         tail = _NOTHING if self._soxr is None else self._soxr.resample_chunk(_NOTHING, last=True)
         missing = total - self._given
         if missing > len(tail):

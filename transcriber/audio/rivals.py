@@ -1,4 +1,4 @@
-"""Producers that share a stream: the newer one is heard, the older one is told so until one of them falls silent."""
+"""Decides between producers that share a stream: the newer one wins, the older one is rejected while both send."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from transcriber.audio.session import Session
     from transcriber.domain.chunks import Chunk
 
-_REMEMBERED = 16  # superseded sessions of one stream: what invents more ids than that is no set of producers
-_STREAMS = 1000  # as many as MAX_STREAMS is by default; forgetting one lets its older producer be heard once more
+_REMEMBERED = 16  # superseded sessions of one stream; more ids than that are not several producers
+_STREAMS = 1000  # the default of MAX_STREAMS; a forgotten stream's older producer is heard again
 
 
 class Rivals:
-    """Sessions that did not end before the next one began, by stream and by the id that their chunks carry."""
+    """Sessions that were superseded without an end, by stream and by their chunks' session id."""
 
     def __init__(self, patience: float) -> None:
         """`patience`: seconds without a message after which a session has fallen silent."""
         self._patience = patience
-        self._seen: dict[str, dict[str, float]] = {}  # when each was last heard of, the newest last
+        self._seen: dict[str, dict[str, float]] = {}  # when each last sent, the newest last
 
     def check(self, chunk: Chunk, current: Session, now: float) -> None:
-        """Raise `Rejection` when the chunk is a superseded session's and both go on."""
+        """Raise `Rejection` if the chunk belongs to a superseded session and both sessions still send."""
         seen = self._seen.get(chunk.stream)
         if seen is None or chunk.session not in seen:
             return
@@ -35,21 +35,22 @@ class Rivals:
         seen[chunk.session] = now
         raise Rejection(
             "superseded",
-            f"Audio-Session={chunk.session!r}: {current.asked!r} began later on this stream, which takes one producer",
+            f"Audio-Session={chunk.session!r}: {current.requested_id!r} began later on this stream, "
+            "which takes one producer",
         )
 
     def supersede(self, old: Session) -> None:
-        """A chunk of another session has come."""
-        if old.asked is not None:
-            self._note(old.origin.stream, old.asked, old.last_message)
+        """Note that a chunk of another session has superseded this one."""
+        if old.requested_id is not None:
+            self._note(old.origin.stream, old.requested_id, old.last_message)
 
     def resume(self, stream: str, older: Iterable[str], now: float) -> None:
-        """Go on with what another daemon knew."""
+        """Take over the superseded sessions that an earlier daemon knew."""
         for session in older:
             self._note(stream, session, now)
 
     def older(self, stream: str, now: float) -> tuple[str, ...]:
-        """The stream's superseded sessions that have not fallen silent."""
+        """The stream's superseded sessions that still send."""
         seen = self._seen.get(stream, {})
         return tuple(session for session, last in seen.items() if now - last < self._patience)
 

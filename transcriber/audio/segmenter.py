@@ -1,4 +1,4 @@
-"""Speech decisions to spans of speech and silence with exact bounds."""
+"""Cuts audio into spans of speech and silence with exact bounds, by the detector's decisions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 # All in frames of 30 ms.
 PRE_ROLL = 10  # 300 ms before the first voiced frame: unvoiced onsets (s, f, th) last up to 200 ms; Whisper allows 1 s
 POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants and their release
-END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the pause that must never be missed
-# A window of this length needs no more words around it: 8 s. Shorter ones may wait longer for more (`longest_pause`).
+END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the shortest pause that must close one
+# From 8 s on a window needs no more words. Shorter windows may wait longer for more (`longest_pause`).
 _LONG_ENOUGH = 267
 ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
-_RETAINED = PRE_ROLL + ONSET_OF  # what must be kept while nobody speaks
-_NOTICED = 8  # 240 ms within which an opening shows: the first look at a window comes 300 ms and its pre-roll later
+_RETAINED = PRE_ROLL + ONSET_OF  # frames kept while nobody speaks
+_NOTICED = 8  # 240 ms, within which an opening is noticed: the first partial comes 300 ms and the pre-roll later
 
 _HOP = SAMPLE_RATE // 100  # 10 ms: the grid on which a cut is placed
 _SMOOTH = 6  # hops, 60 ms: the closure inside a stop consonant is shorter, the space between two words often longer
@@ -38,7 +38,7 @@ class Segmentation(StrEnum):
 
 
 class Span(NamedTuple):
-    """[start, end) of the timeline; `samples` (end - start,) float32 when it is speech, None when it is silence."""
+    """[start, end) of the timeline. `samples`: float32 of shape (end - start,) for speech, None for silence."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class _Buffer:
-    """Unsettled audio from `origin`, in whole frames with their decisions, and less than a frame of `tail`."""
+    """Unsettled audio from `origin` on: whole frames with their decisions, and a `tail` of less than a frame."""
 
     origin: int
     pieces: list[NDArray[np.float32]]
@@ -67,17 +67,17 @@ class _Buffer:
     def drop_before(self, position: int) -> None:
         frames = min((position - self.origin) // FRAME, len(self.voiced))
         if frames > 0:
-            self.pieces = [self.samples()[frames * FRAME :].copy()]  # a copy, so that what was dropped is freed
+            self.pieces = [self.samples()[frames * FRAME :].copy()]  # a copy, so that the dropped part is freed
             del self.voiced[:frames]
             self.origin += frames * FRAME
 
 
 class Segmenter:
-    """Cuts one contiguous run of 16 kHz float32 mono into spans that tile it, in order.
+    """Cuts one contiguous run of 16 kHz float32 mono into consecutive spans without gaps.
 
-    `utterance`: a window opens at speech, with pre-roll, and closes after a pause; one that would exceed `max_samples`
-    is cut at the quietest spot of its last third. `fixed`: cut every `max_samples`; speech where the detector heard it.
-    The spans depend on the samples alone, never on how they were split into pushes.
+    `utterance`: a window opens at speech, with pre-roll, and closes after a pause. A window that would exceed
+    `max_samples` is cut at the quietest spot of its last third. `fixed`: the audio is cut every `max_samples`, and a
+    span counts as speech where the detector found some. The spans do not depend on how the samples are split.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Segmenter:
         position: int = 0,
         longest_pause: int = END_OF_SPEECH,
     ) -> None:
-        """`longest_pause`: frames without speech that close a window with hardly a word; for long ones it falls."""
+        """`longest_pause`: frames without speech that close a very short window. Longer windows need fewer."""
         self._mode = mode
         self._longest_pause = longest_pause
         self._max = max_samples
@@ -98,23 +98,23 @@ class Segmenter:
 
     def _reset(self, position: int) -> None:
         self._buffer = _Buffer(position, [], [], np.zeros(0, np.float32))
-        self._start = position  # of what is not settled yet; lies inside the buffer's first frame
+        self._start = position  # of the unsettled audio; lies inside the buffer's first frame
         self._last_voiced = position  # end of the last voiced frame
         self._open = False
 
     @property
     def settled(self) -> int:
-        """Position before which every sample has been given out in a span."""
+        """Position before which every sample is in a span."""
         return self._start
 
     @property
     def open_samples(self) -> int:
-        """Length of the window that is open, 0 while none is."""
+        """Samples in the open window, 0 if none is open."""
         return self._buffer.framed_end - self._start if self._open else 0
 
     @property
     def patience(self) -> int:
-        """How many samples may gather before they are pushed, without a window's closing later for it."""
+        """How many samples the caller may gather before a push without delaying the close of a window."""
         buffer = self._buffer
         end = buffer.framed_end
         if self._mode is Segmentation.FIXED:
@@ -127,18 +127,18 @@ class Segmenter:
 
     @property
     def _pause(self) -> int:
-        """Frames without speech that close the open window: the more it holds, the fewer, down to `END_OF_SPEECH`."""
+        """Frames without speech that close the open window: the longer it is, the fewer, down to `END_OF_SPEECH`."""
         held = (self._last_voiced - self._start) // FRAME
         longer = (self._longest_pause - END_OF_SPEECH) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
         return END_OF_SPEECH + max(0, longer)
 
     @property
     def speaking(self) -> bool:
-        """Whether what is not settled yet holds speech."""
+        """Whether the unsettled audio contains speech."""
         return self._open or sum(self._buffer.voiced) >= ONSET
 
     def peek(self) -> Span | None:
-        """Return what the open window holds so far, without deciding anything; None while none is open."""
+        """Return the open window so far, without settling anything; None if none is open."""
         if not self._open:
             return None
         buffer, start, end = self._buffer, self._start, self._buffer.framed_end
@@ -146,7 +146,7 @@ class Segmenter:
         return Span(start, end, buffer.samples()[start - buffer.origin :].copy(), sum(voiced) / len(voiced))
 
     def push(self, samples: NDArray[np.float32]) -> list[Span]:
-        """Take the next samples (n,), return the spans that are now decided."""
+        """Take the next samples (n,). Returns the spans that are decided now."""
         buffer = self._buffer
         data = np.concatenate([buffer.tail, samples])
         count = len(data) // FRAME
@@ -157,7 +157,7 @@ class Segmenter:
         buffer.pieces.append(data[: count * FRAME])
         decisions = self._detector.detect(data[: count * FRAME].reshape(count, FRAME))
         if self._mode is Segmentation.UTTERANCE and not self._open and True not in decisions:
-            buffer.voiced += decisions  # most of the time, on most streams: nobody speaks, nothing to follow
+            buffer.voiced += decisions  # the usual case on most streams: nobody speaks, so there is nothing to follow
         else:
             for voiced in decisions:
                 buffer.voiced.append(voiced)
@@ -168,7 +168,7 @@ class Segmenter:
         return spans
 
     def flush(self) -> list[Span]:
-        """Decide all that is left, as if the audio ended here. The next push continues right after."""
+        """Decide all that is left, as if the audio ended here. The next push continues from there."""
         buffer = self._buffer
         end = buffer.framed_end + len(buffer.tail)
         if len(buffer.tail):
@@ -188,11 +188,11 @@ class Segmenter:
         return spans
 
     def jump(self, position: int) -> None:
-        """Go on at `position`, after a hole; call after `flush`."""
+        """Continue at `position`, after a hole. Call `flush` first."""
         self._reset(position)
 
     def _advance(self, voiced: bool, spans: list[Span]) -> None:
-        """Follow one more frame."""
+        """Take the decision of one more frame."""
         end = self._buffer.framed_end
         if self._mode is Segmentation.FIXED:
             while end - self._start >= self._max:
@@ -212,7 +212,7 @@ class Segmenter:
             self._emit(self._quietest(), spans)
 
     def _close(self, end: int, spans: list[Span]) -> None:
-        """End the open window after its last voiced frame; the rest becomes silence or the next one's pre-roll."""
+        """Close the open window after its last voiced frame and post-roll. The rest waits for the next decision."""
         if self._last_voiced > self._start:
             self._emit(min(end, self._last_voiced + POST_ROLL * FRAME), spans)
         self._open = False
@@ -223,7 +223,7 @@ class Segmenter:
             self._start = end
 
     def _emit(self, end: int, spans: list[Span]) -> None:
-        """Give out [start, end) as speech, or in fixed mode as silence when too little of it was voiced."""
+        """Append the span [start, end) as speech, or in fixed mode as silence if too little of it was voiced."""
         buffer, start = self._buffer, self._start
         first, last = (start - buffer.origin) // FRAME, -(-(end - buffer.origin) // FRAME)
         voiced = buffer.voiced[first:last]
@@ -235,7 +235,7 @@ class Segmenter:
         return None
 
     def _quietest(self) -> int:
-        """Where to cut a window that is full: the middle of the quietest 60 ms of its last third."""
+        """Where to cut a full window: the middle of the quietest 60 ms of its last third."""
         buffer = self._buffer
         begin = self._start + self._max * 2 // 3
         tail = buffer.samples()[begin - buffer.origin : buffer.framed_end - buffer.origin]

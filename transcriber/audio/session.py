@@ -1,4 +1,4 @@
-"""One session: its audio, its account, and when a chunk shows that its producer began again."""
+"""One session: its audio, its account, and whether a chunk shows that its producer has restarted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Chunk
     from transcriber.domain.timeline import Checkpoint, Origin
 
-RESTARTED = 10 * SAMPLE_RATE  # a start further behind the head is a producer that began again (P-15)
-FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a start further ahead is a broken offset (P-15)
-# Without audio: then offset 0 is a restart whatever it holds. A client library's own retries come sooner.
+RESTARTED = 10 * SAMPLE_RATE  # a chunk that begins farther before the head shows a restart (P-15)
+FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a chunk that begins farther ahead has a broken offset (P-15)
+# After this time without audio, offset 0 is a restart, whatever the chunk holds. Client libraries retry sooner.
 _IDLE_SECS = 1.0
-_ROUNDED = SAMPLE_RATE // 1000  # a millisecond: an overlap that a change of rate may make
-_NEAR = SAMPLE_RATE  # what an older run may lose between two chunks, and how far ahead of the newer one it must be
+_ROUNDED = SAMPLE_RATE // 1000  # 1 ms: the overlap that a change of rate may cause
+_NEAR = SAMPLE_RATE  # 1 s: what an older run may lose between chunks, and how far ahead of the newer run it must be
 
 
 class Rival(NamedTuple):
-    """A run of chunks that may go on: where its next one would lie, and when it was last heard of."""
+    """A superseded run of chunks that may continue: where its next chunk would begin, and when it last sent."""
 
     head: int
     seen: float
@@ -34,27 +34,27 @@ class Rival(NamedTuple):
 class Session:
     """Times are seconds on the clock that `Sessions` is given."""
 
-    asked: str | None  # the id its chunks carry; differs from the origin's when that one had ended before
+    requested_id: str | None  # the id in its chunks; differs from the origin's if an earlier session with it has ended
     audio: AudioStream
     ledger: Ledger
     last_message: float
-    last_audio: float  # when something new was heard
-    contested: float = 0.0  # when a chunk last claimed this session's beginning for other audio
-    resumed: float | None = None  # when the last message was stored that an earlier daemon had; until the next one
-    rival: Rival | None = None  # the run of the same id that this one took the stream from
-    idle: bool = False  # STREAM_TIMEOUT_SECS has passed and the window is closed
-    rejected: bool = False  # a chunk was rejected since the last accepted one
-    unmixed: bool = False  # a channel was taken by itself, because the mean would have lost it
-    trimmed: bool = False  # audio came that was here already
+    last_audio: float  # when new audio last came
+    contested: float = 0.0  # when a chunk last brought other audio for this session's beginning
+    resumed: float | None = None  # when the last message of an earlier daemon was stored; None after the next one
+    rival: Rival | None = None  # the run of the same id that this session superseded
+    idle: bool = False  # STREAM_TIMEOUT_SECS has passed, and the window is closed
+    rejected: bool = False  # a chunk was rejected after the last accepted one
+    unmixed: bool = False  # a single channel was taken, as the channels cancel each other
+    trimmed: bool = False  # some audio was sent again
     over: bool = False
 
     @classmethod
     def from_checkpoint(cls, at: Checkpoint, options: StreamOptions, now: float) -> Self:
-        """Go on with a session that another daemon has left."""
+        """Continue a session of an earlier daemon."""
         audio, ledger = AudioStream.resumed(at, options), Ledger.resumed(at.position, at.account)
         stored = at.cursor.time
         return cls(
-            asked=at.asked,
+            requested_id=at.requested_id,
             audio=audio,
             ledger=ledger,
             last_message=now,
@@ -68,22 +68,22 @@ class Session:
 
     def owns(self, session: str | None) -> bool:
         """Whether a chunk with this id belongs here."""
-        if session is None or session == self.asked:  # as every chunk is but a few: no set to make
+        if session is None or session == self.requested_id:  # the usual case, so without building a set
             return True
         return session == self.audio.origin.session
 
     def accept(self) -> GapReason:
-        """What to call a hole in front of the chunk that is taken now."""
+        """Note that a chunk is accepted. Returns the reason for a hole before it."""
         rejected, self.rejected = self.rejected, False
         return GapReason.UNDECODABLE if rejected else GapReason.LOST_UPSTREAM
 
     def follow(self, old: Session, chunk: Chunk, frames: int, now: float) -> None:
-        """Begin with a chunk that the old session could not hold: if another producer sent it, the old one goes on."""
+        """Begin with a chunk that contradicts the old session. If another producer sent it, that one may continue."""
         if old.audio.locate(chunk) - old.audio.head < -RESTARTED or old._contradicts(chunk, frames):
             self.rival = Rival(old.audio.head, now)
 
     def check_ahead(self, chunk: Chunk, frames: int, jump: int, now: float, patience: float) -> None:
-        """Raise `Rejection` for a chunk `jump` samples ahead: too far, or where the older run of this id goes on."""
+        """Raise `Rejection` for a chunk `jump` samples ahead, if that is too far or continues the superseded run."""
         if jump > FARTHEST_JUMP:
             raise Rejection(
                 "offset", f"Audio-Offset={chunk.offset} lies {jump / SAMPLE_RATE:.0f} s ahead; at most 3600"
@@ -101,9 +101,9 @@ class Session:
             )
 
     def restarts(self, chunk: Chunk, frames: int, jump: int, now: float) -> bool:
-        """Whether this chunk, whose audio begins `jump` samples from the head, is its producer's new beginning (P-15).
+        """Whether a chunk that begins `jump` samples from the head shows that its producer has restarted (P-15).
 
-        Raises `Rejection` when it contradicts what was heard while that is going on.
+        Raises `Rejection` if it contradicts the audio so far and the producer has not restarted.
         """
         if jump > -_ROUNDED:
             return False
@@ -119,12 +119,12 @@ class Session:
         )
 
     def _contradicts(self, chunk: Chunk, frames: int) -> bool:
-        """Whether the chunk, which begins before the head, is no repeat: it differs, or was over before the start."""
+        """Whether a chunk from before the head is no repeat: it differs, or ends before the session's start."""
         end = self.audio.locate(chunk) + frames * SAMPLE_RATE // chunk.format.rate
         return end <= self.ledger.start or self.audio.differs(chunk)
 
     def _established(self, now: float) -> bool:
-        """Whether this session is more than what a producer makes whose offsets are always 0, one with each chunk."""
+        """Whether the session is a second long. A producer whose offsets are always 0 makes a session per chunk."""
         if self.audio.head - self.ledger.start >= _IDLE_SECS * SAMPLE_RATE:
             return True
         self.contested = now

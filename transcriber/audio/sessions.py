@@ -1,18 +1,18 @@
-"""Which session of which stream a chunk belongs to, when sessions end, and what became of their audio."""
+"""Assigns chunks to sessions, ends sessions, and settles their audio."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from transcriber.audio.foreign import Foreign
+from transcriber.audio.foreign import ForeignFiles
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.rivals import Rivals
 from transcriber.audio.session import Session
-from transcriber.audio.stream import AudioStream, Piece, StreamOptions
+from transcriber.audio.stream import AudioStream, StreamOptions, TimelineItem
 from transcriber.audio.used import UsedNames
 from transcriber.domain import containers
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Skipped, as_declared
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, as_declared
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Rejected, Started
 from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Cursor
     from transcriber.domain.measurements import Tallies
 
-Output = Started | Window | Silence | Gap | Ended | Rejected
+SessionOutput = Started | Window | Silence | Gap | Ended | Rejected
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """Limits in streams and in seconds without a message."""
+    """Limits: a number of streams, and timeouts in seconds without a message."""
 
     stream: StreamOptions = field(default_factory=StreamOptions)
     max_streams: int = 1000
@@ -37,10 +37,10 @@ class SessionOptions:
 
 
 class Sessions:
-    """Push chunks in, get what must be queued and published out; settle windows when their fate is known.
+    """Takes chunks, and returns windows to queue and events to publish. Settles windows when their fate is known.
 
-    Pure: `now` is any monotonic clock, in seconds. Every method returns outputs in the order in which they happened.
-    Every `Window` given out must come back once, through `transcribed` or `dropped`.
+    Pure: `now` is in seconds on any monotonic clock. Every method returns outputs in order. Every `Window` must come
+    back once, through `transcribed` or `dropped`.
     """
 
     def __init__(self, options: SessionOptions, new_id: Callable[[], str], tallies: Tallies) -> None:
@@ -50,16 +50,16 @@ class Sessions:
         self._by_id: dict[tuple[str, str], Session] = {}  # current ones, and ended ones with pending windows
         self._used = UsedNames()
         self._rivals = Rivals(options.stream_timeout)
-        self._foreign = Foreign(options.stream_timeout)
-        self._declared: dict[str, AudioFormat] = {}  # of streams whose session began with a WAV file's head
+        self._foreign = ForeignFiles(options.stream_timeout)
+        self._declared: dict[str, AudioFormat] = {}  # of streams whose session began with a WAV header
         self._tallies = tallies
-        self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once: for a log to take out
+        self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once; the log takes them out
         self.trimmed: list[Origin] = []  # sessions that sent audio more than once, likewise
 
     def resume(self, at: Checkpoint, now: float) -> None:
-        """Go on with a session that another daemon has left, or remember that it is over."""
+        """Continue a session of an earlier daemon, or remember that it is over."""
         if at.over:
-            self._used.remember(at.origin, at.asked)
+            self._used.remember(at.origin, at.requested_id)
             return
         session = Session.from_checkpoint(at, self._options.stream, now)
         if at.declared:
@@ -70,12 +70,12 @@ class Sessions:
         self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
 
     def format(self, origin: Origin) -> AudioFormat | None:
-        """What a session's chunks are at present; None when it is over."""
+        """The present format of a session's chunks; None when it is over."""
         session = self._by_id.get((origin.stream, origin.session))
         return session.audio.format if session else None
 
-    def receive(self, chunk: Chunk, now: float) -> list[Output]:
-        """Take one chunk. Raises `Rejection` when it cannot belong to any session; nothing has changed then."""
+    def receive(self, chunk: Chunk, now: float) -> list[SessionOutput]:
+        """Take one chunk. Raises `Rejection` if it cannot belong to any session, and changes nothing then."""
         if self._foreign.files:
             self._foreign.check(chunk, now)
         if self._declared and chunk.stream in self._declared:
@@ -87,19 +87,19 @@ class Sessions:
         if not chunk.pcm:
             chunk = session.audio.adopt(chunk)
         before = session.audio.head
-        pieces = session.audio.push(chunk, session.accept())
+        items = session.audio.push(chunk, session.accept())
         if chunk.pcm and session.audio.head > before:
             session.last_audio, session.idle = now, False
-        outputs += self._take(session, pieces)
+        outputs += self._take(session, items)
         if chunk.event is ChunkEvent.FLUSH:
             outputs += self._take(session, session.audio.flush())
         elif chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
 
-    def skip(self, skipped: Skipped, now: float) -> list[Output]:
-        """Account for a chunk that was given up before it was decoded."""
-        chunk, frames = skipped.chunk, skipped.frames
+    def skip(self, dropped: DroppedChunk, now: float) -> list[SessionOutput]:
+        """Account for chunks that were dropped before they were decoded."""
+        chunk, frames = dropped.chunk, dropped.frames
         if chunk.stream in self._declared:
             source, chunk = chunk, as_declared(chunk, self._declared[chunk.stream])
             frames = frames * source.format.frame_bytes // chunk.format.frame_bytes
@@ -123,74 +123,74 @@ class Sessions:
         rejection: Rejection,
         cursor: Cursor | None = None,
         now: float = 0.0,
-    ) -> list[Output]:
-        """Note that a chunk of this stream was rejected: a hole after it will be called undecodable."""
+    ) -> list[SessionOutput]:
+        """Note that a chunk of this stream was rejected. A hole there gets the reason `undecodable`."""
         if rejection.reason == containers.REASON:
             self._foreign.begin(stream, session, rejection.detail, now)
         current = self._current.get(stream)
         if current is not None and current.owns(session):
-            current.rejected |= rejection.reason != "overlap"  # what was there is not lost
+            current.rejected |= rejection.reason != "overlap"  # that audio is not lost
             session = current.origin.session
         return [
             Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
         ]
 
-    def tick(self, now: float) -> list[Output]:
+    def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""
         return [output for session in list(self._current.values()) for output in self._time_out(session, now)]
 
-    def tick_stream(self, stream: str, now: float) -> list[Output]:
-        """Apply the timeouts to one stream; where audio comes faster than real time, call before each chunk."""
+    def tick_stream(self, stream: str, now: float) -> list[SessionOutput]:
+        """Apply the timeouts to one stream. Call before each chunk if audio comes faster than real time."""
         session = self._current.get(stream)
         if session is not None and session.resumed is not None:
-            session.last_message = session.resumed  # as if no other daemon had been there
+            session.last_message = session.resumed  # as if this daemon had been there all the time
         return [] if session is None else self._time_out(session, now)
 
-    def end_all(self) -> list[Output]:
-        """End every session, as at shutdown: what is buffered becomes its last windows."""
+    def end_all(self) -> list[SessionOutput]:
+        """End every session, as at shutdown. Buffered audio becomes their last windows."""
         return [output for session in list(self._current.values()) for output in self._end(session)]
 
-    def transcribed(self, window: Window) -> list[Output]:
-        """The window's text was published."""
+    def transcribed(self, window: Window) -> list[SessionOutput]:
+        """Settle a window whose text was published."""
         return self._settle(window, Fate.TRANSCRIBED)
 
-    def dropped(self, window: Window, reason: GapReason) -> list[Output]:
-        """The window will not be transcribed."""
+    def dropped(self, window: Window, reason: GapReason) -> list[SessionOutput]:
+        """Settle a window that will not be transcribed."""
         gap = Gap(origin=window.origin, start=window.start, end=window.end, reason=reason, cursor=window.cursor)
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
-        """Return session, sequence and samples of the window that is open on the stream; None without one."""
+        """Return session, sequence and sample count of the stream's open window; None without one."""
         session = self._current.get(stream)
         if session is None or not (samples := session.audio.open_samples):
             return None
         return session.origin.session, session.audio.sequence, samples
 
     def peek(self, stream: str) -> Window | None:
-        """Return that window as it stands, to be looked at and forgotten: it is not settled and must not come back."""
+        """Return a copy of that window for a partial. It is not settled, and must not come back."""
         session = self._current.get(stream)
         return session.audio.peek() if session is not None else None
 
     def accounts(self) -> Iterable[tuple[Origin, Account]]:
-        """Where each current session stands."""
+        """The accounts of the current sessions."""
         return [(s.origin, s.ledger.account()) for s in self._current.values()]
 
     @property
     def buffered(self) -> int:
-        """Samples that are not cut into windows yet, over all streams."""
+        """Samples that are in no span yet, over all streams."""
         return sum(session.audio.buffered for session in list(self._current.values()))
 
     @property
     def active(self) -> int:
-        """Streams with a session that has not ended."""
+        """Number of streams with a session that has not ended."""
         return len(self._current)
 
     @property
     def unsettled(self) -> int:
-        """Samples that still wait for their fate, over all sessions, ended ones included."""
+        """Samples without a fate, over all sessions, including ended ones."""
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
-    def _time_out(self, session: Session, now: float) -> list[Output]:
+    def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
         if now - session.last_message >= self._options.session_timeout:
             return self._end(session)
         if not session.idle and now - session.last_audio >= self._options.stream_timeout:
@@ -198,8 +198,8 @@ class Sessions:
             return self._take(session, session.audio.flush())
         return []
 
-    def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[Output]] | None:
-        """The session that takes this chunk, opened if need be; None when a bare event has nothing to act on."""
+    def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[SessionOutput]] | None:
+        """The session for this chunk, opened if needed. None for an event without audio and without a session."""
         current = self._current.get(chunk.stream)
         if current is None or not current.owns(chunk.session):
             return self._begin(current, chunk, now) if frames or chunk.declared else None
@@ -217,8 +217,8 @@ class Sessions:
             return session, outputs
         return current, []
 
-    def _begin(self, current: Session | None, chunk: Chunk, now: float) -> tuple[Session, list[Output]]:
-        """Open a session for a chunk of another id than the current one's."""
+    def _begin(self, current: Session | None, chunk: Chunk, now: float) -> tuple[Session, list[SessionOutput]]:
+        """Open a session for a chunk whose id is not the current session's."""
         self._foreign.check_first(chunk)
         if current is not None:
             self._rivals.check(chunk, current, now)
@@ -229,10 +229,12 @@ class Sessions:
             raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
         return self._open(chunk, self._name(chunk), now, [])
 
-    def _open(self, chunk: Chunk, name: str, now: float, outputs: list[Output]) -> tuple[Session, list[Output]]:
+    def _open(
+        self, chunk: Chunk, name: str, now: float, outputs: list[SessionOutput]
+    ) -> tuple[Session, list[SessionOutput]]:
         audio = AudioStream(Origin(chunk.stream, name, chunk.tenant), self._options.stream, chunk)
         ledger = Ledger(audio.start)
-        session = Session(asked=chunk.session, audio=audio, ledger=ledger, last_message=now, last_audio=now)
+        session = Session(requested_id=chunk.session, audio=audio, ledger=ledger, last_message=now, last_audio=now)
         if chunk.declared:
             self._declared[chunk.stream] = chunk.format
         self._current[chunk.stream] = session
@@ -246,17 +248,17 @@ class Sessions:
             return self._new_id()
         return self._used.unused(chunk.stream, chunk.session, self._by_id)
 
-    def _end(self, session: Session) -> list[Output]:
+    def _end(self, session: Session) -> list[SessionOutput]:
         stream = session.origin.stream
         outputs = self._take(session, session.audio.flush())
         session.over = True
         del self._current[stream]
         self._declared.pop(stream, None)
-        self._used.remember(session.origin, session.asked)
+        self._used.remember(session.origin, session.requested_id)
         return outputs + self._finish(session)
 
-    def _take(self, session: Session, pieces: list[Piece]) -> list[Output]:
-        """Bring the account up to what the audio stream has just decided."""
+    def _take(self, session: Session, items: list[TimelineItem]) -> list[SessionOutput]:
+        """Enter new timeline items into the account."""
         ledger = session.ledger
         if arrived := session.audio.head - ledger.head:
             self._tallies.audio.add(session.origin.stream, "received", arrived)
@@ -269,25 +271,25 @@ class Sessions:
                 session.trimmed = True
                 self.trimmed.append(session.origin)
         ledger.advance(session.audio.head)
-        for piece in pieces:
-            match piece:
+        for item in items:
+            match item:
                 case Silence(_, start, end):
                     self._count(session, start, end, Fate.SILENT)
                 case Gap(origin=_, start=start, end=end, reason=reason):
                     self._count(session, start, end, reason)
-        return [*pieces]
+        return [*items]
 
     def _count(self, session: Session, start: int, end: int, fate: Fate | GapReason) -> None:
         session.ledger.settle(start, end, fate)
         self._tallies.audio.add(session.origin.stream, fate, end - start)
 
-    def _settle(self, window: Window, fate: Fate | GapReason) -> list[Output]:
+    def _settle(self, window: Window, fate: Fate | GapReason) -> list[SessionOutput]:
         session = self._by_id[window.origin.stream, window.origin.session]
         self._count(session, window.start, window.end, fate)
         return self._finish(session)
 
-    def _finish(self, session: Session) -> list[Output]:
-        """An ended session whose samples are all settled is published and forgotten."""
+    def _finish(self, session: Session) -> list[SessionOutput]:
+        """Publish the end of an ended session once all its samples are settled, and forget it."""
         if not session.over or session.ledger.pending:
             return []
         del self._by_id[session.origin.stream, session.origin.session]

@@ -1,4 +1,4 @@
-"""Where source frames lie on a session's timeline, where they are stored, when they came and in whose traces."""
+"""Where source frames lie on a session's timeline, where they are stored, when they arrived, and their traces."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from transcriber.domain.chunks import Cursor
 from transcriber.domain.timeline import SAMPLE_RATE
 
 _MAX_LINKS = 128  # OpenTelemetry's default limit of links on one span
-_ARRIVALS = SAMPLE_RATE // 10  # how finely arrivals are known: 300 marks in 30 s, however small the chunks are
+_ARRIVALS = SAMPLE_RATE // 10  # resolution of arrivals: at most 300 marks in 30 s, however small the chunks are
 
 
 @dataclass(slots=True)
 class Clock:
-    """Where source frames of one rate lie on the timeline: frame f is at base + round((f - first) * 16000 / rate)."""
+    """Places source frames of one rate on the timeline: frame f is at base + round((f - first) * 16000 / rate)."""
 
     rate: int
     base: int
@@ -25,7 +25,7 @@ class Clock:
         return self.base + round((frame - self.first) * SAMPLE_RATE / self.rate)
 
     def first_frame_at(self, position: int) -> int:
-        """The first frame that does not lie before `position`."""
+        """The first frame at or after `position`."""
         frame = self.first + (position - self.base) * self.rate // SAMPLE_RATE - 1
         while self.position(frame) < position:
             frame += 1
@@ -34,13 +34,13 @@ class Clock:
 
 @dataclass(slots=True)
 class Stored:
-    """Where on the timeline the stored messages lie whose audio is not settled yet."""
+    """Where the stored messages of unsettled audio lie on the timeline."""
 
     start: Cursor | None = None  # of the session's first audio, or of where it was resumed
-    marks: deque[tuple[int, int, Cursor]] = field(default_factory=deque)  # position, frame on the clock, stored where
+    marks: deque[tuple[int, int, Cursor]] = field(default_factory=deque)  # position, frame on the clock, cursor
 
     def cursor_after(self, position: int, head: int, clock: Clock) -> Cursor | None:
-        """Return the first stored frame that does not lie before `position`; forget the messages before it."""
+        """Return the first stored frame at or after `position`, and forget the messages before it."""
         while len(self.marks) > 1 and self.marks[1][0] <= position:
             self.marks.popleft()
         if not self.marks:
@@ -53,17 +53,17 @@ class Stored:
 
 
 class Arrivals:
-    """When the audio that is not settled yet came, to a tenth of a second of audio."""
+    """When unsettled audio arrived, to a tenth of a second of audio."""
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque()  # (where a chunk starts, when it came)
+        self._marks: deque[tuple[int, float]] = deque()  # (position of a chunk, when it arrived)
 
     def add(self, position: int, arrived: float | None) -> None:
         if arrived is not None and (not self._marks or position >= self._marks[-1][0] + _ARRIVALS):
             self._marks.append((position, arrived))
 
     def of(self, position: int) -> float | None:
-        """When the audio at `position` came."""
+        """When the audio at `position` arrived; None if unknown."""
         return next((arrived for begin, arrived in reversed(self._marks) if begin <= position), None)
 
     def forget(self, settled: int) -> None:
@@ -72,17 +72,17 @@ class Arrivals:
 
 
 class Traces:
-    """The trace contexts of the chunks whose audio is not settled yet."""
+    """The trace contexts of chunks with unsettled audio."""
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, str]] = deque()  # (where the chunk starts, its traceparent)
+        self._marks: deque[tuple[int, str]] = deque()  # (position of a chunk, its traceparent)
 
     def add(self, position: int, traceparent: str) -> None:
         if len(self._marks) < _MAX_LINKS:
             self._marks.append((position, traceparent))
 
-    def within(self, start: int, end: int, head: int) -> tuple[str, ...]:
-        """The distinct traceparents of the chunks that overlap [start, end), in order; the last one ends at `head`."""
+    def overlapping(self, start: int, end: int, head: int) -> tuple[str, ...]:
+        """The distinct traceparents of chunks that overlap [start, end), in order. The last chunk ends at `head`."""
         ends = [*(position for position, _ in self._marks), head][1:]
         return tuple(
             dict.fromkeys(

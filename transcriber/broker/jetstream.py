@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from transcriber.broker.lease import NO_JETSTREAM
 from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, Skipped
+from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk
 from transcriber.domain.errors import BrokerError, Rejection
 from transcriber.domain.events import Lag
 from transcriber.protocol import incoming
@@ -38,14 +38,14 @@ _RETRY_SECS = 0.2
 _INACTIVE_SECS = 60.0  # after which the server deletes a temporary consumer
 _OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
-Arrival = Chunk | Skipped | MalformedMessage
+Arrival = Chunk | DroppedChunk | MalformedMessage
 
 
 class DurableSource:
     """Yields the messages stored for `subject`, from `begin` on and in order, through `arrivals`.
 
     `begin` is a sequence number or a time. `done` holds, by stream, where the transcripts end; messages before that are
-    left out. Messages older than `max_lag` seconds are yielded as `Skipped`. With `lasting` the consumer is named after
+    left out. Messages older than `max_lag` seconds are yielded as `DroppedChunk`. With `lasting` the consumer is named after
     the subject and stays when we are gone, so that autoscalers can read its lag.
     """
 
@@ -178,8 +178,8 @@ class DurableSource:
             chunk = incoming.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
                 return trim_to(chunk, at)
-            skipped = incoming.skipped(chunk)
-            return Skipped(trim_to(skipped.chunk, at), max(0, skipped.frames - at.frame))
+            skipped = incoming.dropped_chunk(chunk)
+            return DroppedChunk(trim_to(skipped.chunk, at), max(0, skipped.frames - at.frame))
         except Rejection as rejection:
             known = stream if incoming.is_stream(stream) else None
             return MalformedMessage(known, incoming.session_of(headers), rejection, at)

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Chunk, Skipped
+from transcriber.domain.chunks import Chunk, DroppedChunk
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 
@@ -43,7 +43,7 @@ class MalformedMessage:
         self.cursor = cursor  # where the message is stored
 
 
-Arrival = Chunk | Skipped | MalformedMessage
+Arrival = Chunk | DroppedChunk | MalformedMessage
 _Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, time of arrival
 
 
@@ -60,7 +60,7 @@ class LiveSource:
     ) -> None:
         self._connection = connection
         self._subject = subject
-        self._reader = incoming.Reader(options)
+        self._reader = incoming.ChunkReader(options)
         self._limit = buffer_bytes
         self._waiting: deque[_Message | _Hole | MalformedMessage] = deque()
         self._bytes = 0
@@ -159,12 +159,12 @@ class LiveSource:
     def _give_up(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """Drop the audio but keep its bounds: the account must say which samples were dropped."""
         try:
-            skipped = incoming.skipped(self._reader.read(subject, block, payload))
+            skipped = incoming.dropped_chunk(self._reader.read(subject, block, payload))
         except Rejection as rejection:
             self._waiting.append(_malformed(subject, block, rejection))
             return
         hole = self._holes.get(subject)
-        if hole is not None and (longer := hole.skipped.and_then(skipped)) is not None:
+        if hole is not None and (longer := hole.skipped.merged(skipped)) is not None:
             hole.skipped = longer
         else:
             self._holes[subject] = hole = _Hole(subject, skipped)
@@ -176,7 +176,7 @@ class _Hole:
     """Dropped audio of a subject that is not reported yet; it grows while it waits."""
 
     subject: bytes
-    skipped: Skipped
+    skipped: DroppedChunk
 
 
 def _malformed(subject: bytes, block: bytes, rejection: Rejection) -> MalformedMessage:

@@ -144,7 +144,7 @@ class ModelSwap:
         """Abandon a swap that is under way, and refuse new ones. Called at shutdown."""
         self._stopping = True
         if self._under_way is not None:
-            self._under_way.give_up()
+            self._under_way.cancel()
 
     def _begin(self, path: Path, sha256: str | None) -> Coroutine[Any, Any, Swapped]:
         """Prepare a swap. Raises `Rejection` when another one is under way."""
@@ -167,7 +167,7 @@ class ModelSwap:
 
     async def _swap(self, candidate: _Candidate, handover: ModelHandover) -> Swapped:
         worker, begin = self._worker, time.monotonic()
-        before, before_rtf, before_capacity = worker.model, worker.pace.rtf, self._queue.capacity
+        before, before_rtf, before_capacity = worker.model, worker.speed.rtf, self._queue.capacity
         log.info("swapping models", extra={"model": before, "path": str(candidate.path)})
         try:
             warm = await handover.run()
@@ -180,7 +180,7 @@ class ModelSwap:
             )
             raise Rejection(_code(error), str(error)) from error
         finally:
-            handover.give_up()  # matters only if this task was cancelled
+            handover.cancel()  # matters only if this task was cancelled
             self._under_way = None
         derived = self._derive(warm.rtf)
         done = Swapped(

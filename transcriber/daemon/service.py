@@ -201,7 +201,7 @@ class Service:
             listeners=listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger(), *pages),
             tallies=self._tallies,
             max_latency=settings.max_latency,
-            pace=lambda: self._worker.pace,
+            speed=lambda: self._worker.speed,
             on_chunk=partials.offer if interval else None,
             **fitting,
         )
@@ -212,7 +212,7 @@ class Service:
         verified = store.verify(self._model_path, settings.model_sha256)
         window = settings.sessions.stream.window_secs
         rtf = await self._worker.start(reference_speech(window), settings.rtf)
-        scheduling.give_way()  # to the engine's thread, which runs by now and so does not inherit it
+        scheduling.set_batch_scheduling()  # to the engine's thread, which runs by now and so does not inherit it
         derived = self._derived(rtf)
         queue = JobQueue(derived.jobs, self._worker.admission, self._worker.weigh)
         self._worker.serve(queue)

@@ -36,7 +36,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         queue_depth=queue.depth if queue is not None else 0,
         queue_capacity=queue.capacity if queue is not None else 0,
         busy=worker.busy_seconds,
-        rtf=worker.pace.rtf,
+        rtf=worker.speed.rtf,
         buffered=sessions.buffered / SAMPLE_RATE,
         pending=sessions.unsettled / SAMPLE_RATE,
         max_latency=max_latency,

@@ -1,1 +1,1 @@
-"""What the program talks about: chunks, the timeline, events, results and errors. Pure, and imports no other room."""
+"""The program's terms: chunks, the timeline, events, results and errors. Pure, and imports no other room."""

@@ -1,4 +1,4 @@
-"""What a producer sends. Pure."""
+"""Chunks of audio, as a producer sends them. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Encoding(StrEnum):
-    """How one sample of PCM is written."""
+    """How one sample of PCM is encoded."""
 
     S16LE = "pcm_s16le"
     F32LE = "pcm_f32le"
@@ -38,7 +38,7 @@ class AudioFormat:
 
     @property
     def wide(self) -> bool:
-        """Whether a sample has more than a byte."""
+        """Whether a sample has more than one byte."""
         return self.frame_bytes > self.channels
 
 
@@ -52,9 +52,9 @@ class ChunkEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """Where stored audio goes on: `frame` of the message with the stream sequence `seq`.
+    """A place in stored audio: `frame` of the message with the stream sequence `seq`.
 
-    `time`: when that message was stored, or the last one with audio before it; in seconds since 1970.
+    `time`: when that message was stored, or the last message with audio before it. In seconds since 1970.
     """
 
     seq: int
@@ -62,24 +62,24 @@ class Cursor:
     time: float | None = field(default=None, compare=False)
 
 
-@dataclass(slots=True)  # not frozen: one would take five times as long to make, and there are fifty a second and stream
+@dataclass(slots=True)  # not frozen: that takes five times as long to make, 50 times a second for each stream
 class Chunk:
-    """What a producer sent in one message: whole sample frames of raw PCM, possibly none. Nobody changes it."""
+    """One message of a producer: whole sample frames of raw PCM, possibly none. Must not be changed."""
 
     stream: str
     format: AudioFormat
     pcm: bytes
-    session: str | None = None  # None: the stream's current one
-    offset: int | None = None  # of the first sample frame in the session, at this chunk's rate; None: contiguous
+    session: str | None = None  # None: the stream's current session
+    offset: int | None = None  # of its first sample frame in the session, at its own rate; None: follows the last one
     event: ChunkEvent | None = None
     language: str | None = None  # Whisper's code or "auto"
     tenant: str | None = None
     traceparent: str | None = None
-    cursor: Cursor | None = None  # of its first frame, where the audio is stored
-    unknown_language: str | None = None  # what its header says, where that is no language that Whisper knows
-    unknown_header: tuple[str, str | None] | None = None  # a name that is none of ours, and the one that was meant
-    names_rate: bool = True  # its header does; else the rate is a default
-    declared: bool = False  # its format is that of a WAV file's head, which also goes for what follows without headers
+    cursor: Cursor | None = None  # of its first frame, if the audio is stored
+    unknown_language: str | None = None  # the header's value, if Whisper does not know that language
+    unknown_header: tuple[str, str | None] | None = None  # a header name that does not exist, and the closest that does
+    names_rate: bool = True  # its headers name the rate; else it is the default
+    declared: bool = False  # its format is from a WAV header, and also holds for the chunks after it
     arrived: float | None = field(default=None, compare=False)  # on the monotonic clock, in seconds
 
     @property
@@ -88,9 +88,9 @@ class Chunk:
 
 
 def as_declared(chunk: Chunk, declared: AudioFormat) -> Chunk:
-    """The chunk in the format that its session's first one declared, unless it names another itself.
+    """Return the chunk in the format that its session's first chunk declared, unless it names its own.
 
-    Raises `Rejection` when it is not a whole number of sample frames then.
+    Raises `Rejection` if it is not a whole number of sample frames in that format.
     """
     if chunk.names_rate or chunk.declared or chunk.format == declared:
         return chunk
@@ -109,21 +109,23 @@ def check_frames(payload: bytes, chosen: AudioFormat) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """A chunk whose audio was given up before it was decoded: its bounds are known, its samples are not needed.
+class DroppedChunk:
+    """A chunk that was dropped before it was decoded: only its bounds are kept.
 
-    Or several that follow each other, as one: `chunk` is the first of them with the event of the last.
+    It may stand for several contiguous chunks. Then `chunk` is the first of them, with the event of the last.
     """
 
     chunk: Chunk  # with empty pcm
     frames: int
     chunks: int = 1
 
-    def and_then(self, more: Skipped) -> Skipped | None:
-        """Make one of the two; None when the other one does not follow it directly."""
+    def merged(self, more: DroppedChunk) -> DroppedChunk | None:
+        """Merge with `more`. None if that is not contiguous, or this ends with an event."""
         chunk = self.chunk
         end = None if chunk.offset is None else chunk.offset + self.frames
         follows = (more.chunk.session, more.chunk.format, more.chunk.offset) == (chunk.session, chunk.format, end)
         if chunk.event is not None or not follows:
             return None
-        return Skipped(replace(chunk, event=more.chunk.event), self.frames + more.frames, self.chunks + more.chunks)
+        return DroppedChunk(
+            replace(chunk, event=more.chunk.event), self.frames + more.frames, self.chunks + more.chunks
+        )

@@ -1,4 +1,4 @@
-"""What bytes are that are no raw PCM, by how they begin. Pure."""
+"""Recognises files and text that are sent as PCM, by their first bytes. Pure."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ _MP4 = re.compile(rb"\x00\x00..(ftyp|styp|moof)", re.DOTALL)
 _ID3 = re.compile(rb"ID3[\x02-\x04][^\xff][\x00-\xff][\x00-\x7f]{4}")
 _JSON = re.compile(rb'\s*(\{\s*("|\})|\[\s*["\[{0-9\]-])')
 _BASE64 = re.compile(rb"(data:[a-z0-9/+.;= -]*;base64,)?([A-Za-z0-9+/]{16,}|[A-Za-z0-9_-]{16,})")
-# So many printable bytes, of so many kinds, would be 16-bit samples that are all above a quarter of full scale.
+# As 16-bit samples, so many printable bytes of so many kinds would all be above a quarter of full scale.
 _TEXT_BYTES, _TEXT_KINDS = 64, 12
 _JSON_BYTES, _JSON_KINDS = 8, 4
-_LOOKED_AT = 4096  # bytes of base64: an MP3 frame and its ID3 tag's beginning
+_LOOKED_AT = 4096  # bytes of base64: the beginning of an ID3 tag and an MP3 frame
 _PRINTABLE = re.compile(rb"[\t\r\n\x20-\x7e]+")
 
-# Headers of MPEG audio that follow each other at the distances that they state: 33 bits that must fit. Where the data
-# ends with a frame, fewer do.
+# Headers of MPEG audio at the distances that they state: 33 bits must match. Fewer do if the data ends with a frame.
 _FRAMES = 3
 _SYNC_BYTES = 4
 _ADTS_BYTES = 7
@@ -51,7 +50,7 @@ _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 
 
 
 def rejection(name: str) -> Rejection:
-    """What a stream's chunk is refused with that is no PCM."""
+    """The rejection of a chunk that is not PCM but `name`."""
     return Rejection(
         REASON,
         f"the payload is {name}; allowed: raw PCM, or WAV of the same encodings. Send recordings to transcribe.<name>",
@@ -59,16 +58,16 @@ def rejection(name: str) -> Rejection:
 
 
 def known(data: bytes) -> str | None:
-    """Return what these bytes are by their first four and what must follow; None when it may be raw PCM."""
+    """Return the container's name by its signature; None if the bytes may be raw PCM."""
     found = _BEGINNINGS.get(data[:4])
     return found[0] if found is not None and found[1].match(data) else None
 
 
 def name_of(data: bytes, *, wide: bool = True) -> str | None:
-    """Return what kind of file or text begins here, None when it may be raw PCM. Costs microseconds.
+    """Return which kind of file or text begins here; None if it may be raw PCM. Takes microseconds.
 
-    `wide`: as PCM it would have samples of more than a byte. In A-law and mu-law a quiet sound with an offset may be
-    printable.
+    `wide`: as PCM, the samples have more than one byte. In A-law and mu-law, a quiet sound with a DC offset may be
+    printable, so text is not looked for there.
     """
     if (name := known(data)) is not None:
         return name
@@ -99,7 +98,7 @@ def _text(data: bytes, *, wide: bool) -> str | None:
 
 
 def _inside(text: bytes) -> str | None:
-    """What a text of base64, whose end may be missing, holds."""
+    """Return which file is encoded in base64 text, whose end may be missing."""
     try:
         data = base64.b64decode(text[: len(text) // 4 * 4], altchars=b"-_" if b"-" in text or b"_" in text else None)
     except (binascii.Error, ValueError):
@@ -108,7 +107,7 @@ def _inside(text: bytes) -> str | None:
 
 
 def _mpeg(data: bytes) -> bool:
-    """Whether frames of MPEG audio, layer III, follow each other from the first byte on."""
+    """Whether consecutive frames of MPEG audio, layer III, begin at the first byte."""
     at, kind, count = 0, None, 0
     while count < _FRAMES and at + _SYNC_BYTES <= len(data):
         frame = _mpeg_frame(data, at)
@@ -119,7 +118,7 @@ def _mpeg(data: bytes) -> bool:
 
 
 def _mpeg_frame(data: bytes, at: int) -> tuple[tuple[int, int], int] | None:
-    """Return version and rate index, and the frame's bytes; None when this is no header."""
+    """Return version and rate index, and the frame's size in bytes; None if this is no header."""
     first, second, third = data[at : at + 3]
     version, layer, rate = second >> 3 & 3, second >> 1 & 3, third >> 2 & 3
     if first != 0xFF or second < 0xE0 or version == 1 or layer != 1 or rate == 3:  # noqa: PLR2004 - of the standard
@@ -131,7 +130,7 @@ def _mpeg_frame(data: bytes, at: int) -> tuple[tuple[int, int], int] | None:
 
 
 def _adts(data: bytes) -> bool:
-    """Whether frames of AAC in its usual transport follow each other from the first byte on."""
+    """Whether consecutive frames of AAC in ADTS begin at the first byte."""
     at = count = 0
     while count < _FRAMES and at + _ADTS_BYTES <= len(data):
         size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5

@@ -1,10 +1,10 @@
-"""Everything that can go wrong, as one tree.
+"""All errors, as one tree.
 
 TranscriberError
-├── SettingError        a setting has a value that is not allowed                   (exit 2)
-├── CannotStart         something the daemon needs is not there                     (exit 3)
+├── SettingError        a setting has a value that is not allowed               (exit 2)
+├── CannotStart         something the daemon needs is not there                 (exit 3)
 │   ├── ModelError      the model file is missing, damaged or not the one expected
-│   │   └── Unavailable no source has it at the moment
+│   │   └── Unavailable no source can provide it now
 │   └── BrokerError     NATS cannot be reached, refuses us, or forbids a subject
 ├── BrokerLost          NATS went away and did not come back in time                (exit 4)
 ├── Fenced              somebody else writes this stream's transcript               (exit 5)
@@ -12,8 +12,8 @@ TranscriberError
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
-│   └── Stopped         it was told to stop
-└── AccountingError     a sample was settled twice or never received: an error in this program
+│   └── Stopped         the pass was stopped on request
+└── AccountingError     a sample was settled twice or never received: a defect of this program
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModelError(CannotStart):
 
 
 class Unavailable(ModelError):  # noqa: N818 - the outcome: another source may have it
-    """A known model cannot be had. `attempts` are what was tried: each an action, and why it failed in brackets."""
+    """No source can provide a known model. `attempts`: each an action, with the reason for its failure in brackets."""
 
     def __init__(self, path: str, name: str, *attempts: str) -> None:
         by_hand = f"place it at {path}, then run: transcriber models verify {name}"
@@ -65,7 +65,7 @@ class BrokerError(CannotStart):
 
 
 class BrokerLost(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
-    """NATS went away in mid-run and did not come back in time."""
+    """NATS was lost during the run and did not come back in time."""
 
     def __init__(self, url: str, seconds: float) -> None:
         super().__init__(f"NATS at {url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS={seconds:g}")
@@ -74,7 +74,7 @@ class BrokerLost(TranscriberError):  # noqa: N818 - the outcome, as the exit cod
 
 
 class Fenced(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
-    """Somebody else writes this stream's transcript, or holds the lease to do so."""
+    """Another daemon writes this stream's transcript, or holds the lease to do so."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"{what}: {reason}")
@@ -122,11 +122,11 @@ class EngineError(TranscriberError):
 
 
 class Stopped(EngineError):  # noqa: N818 - the outcome: nothing failed
-    """The engine was told to stop in the middle of a window."""
+    """The pass was stopped on request, in the middle of a window."""
 
 
 class AccountingError(TranscriberError):
-    """A sample was settled twice or never received: an error in this program."""
+    """A sample was settled twice or never received: a defect of this program."""
 
     def __init__(self, start: int, end: int, reason: str) -> None:
         super().__init__(f"samples [{start}, {end}): {reason}")

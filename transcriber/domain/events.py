@@ -1,4 +1,4 @@
-"""What is told besides text: what happens to sessions, and where they stand. Pure."""
+"""What is published besides text: events of sessions, and their status. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Started:
     """A session's first chunk was accepted. `asked`: the id that its chunks carry, which an earlier session had."""
 
     origin: Origin
-    asked: str | None = None
+    requested_id: str | None = None
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
-    older: tuple[str, ...] = ()  # sessions whose producers may still go on
-    declared: bool = False  # its first chunk began with a WAV file's head
+    older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    declared: bool = False  # its first chunk began with a WAV header
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A session is over and every sample of it is settled."""
+    """A session is over, and all its samples are settled."""
 
     origin: Origin
     account: Account
-    cursor: Cursor | None = None  # of what follows it
+    cursor: Cursor | None = None  # of the audio after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
-    """Another model is at work: its file's sha256 and bytes, what it was measured at, and what was before."""
+    """The model was replaced: the new file's sha256 and size in bytes, its measured speed, and the old values."""
 
     model: str
     sha256: str
@@ -60,7 +60,7 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppressed:
-    """Recognised text held back as a hallucination. Bounds in samples on the session's timeline."""
+    """Recognised text that was held back as made up. Bounds in samples on the session's timeline."""
 
     origin: Origin
     start: int
@@ -71,7 +71,7 @@ class Suppressed:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far stored audio is ahead of us: messages, and the age of the newest that we have, in seconds."""
+    """How much stored audio waits: messages, and the age in seconds of the newest message taken."""
 
     chunks: int
     seconds: float
@@ -79,7 +79,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where one session stands. `estimated_wait` in seconds; `lag` is that of all stored streams together."""
+    """The status of one session. `estimated_wait` in seconds; `lag` is that of all stored streams together."""
 
     origin: Origin
     account: Account

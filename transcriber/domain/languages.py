@@ -1,10 +1,10 @@
-"""What people call a language, and the code by which Whisper knows it. Pure."""
+"""Maps language codes and tags to Whisper's codes. Pure."""
 
 from __future__ import annotations
 
 import re
 
-AUTO = "auto"  # Whisper finds out by itself
+AUTO = "auto"  # Whisper detects the language
 
 # Whisper's own codes, in its order: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py
 _WHISPER = """
@@ -39,7 +39,7 @@ ALLOWED = "auto, or the ISO 639 code of a language that Whisper knows, with or w
 
 
 def code(text: str) -> str | None:
-    """Return Whisper's code of a language, or `auto`; None when it is none that Whisper knows.
+    """Return Whisper's code of a language, or `auto`; None if Whisper does not know the language.
 
     `text` is an ISO 639-1, 639-2 or 639-3 code in any case, alone or at the beginning of a tag such as `de-DE`.
     """
@@ -52,6 +52,6 @@ def code(text: str) -> str | None:
     if tag is None:
         return None
     language, extended = tag.groups()
-    if language == "zh" and extended in WHISPER:  # Cantonese is written zh-yue, too
+    if language == "zh" and extended in WHISPER:  # Cantonese is also written zh-yue
         language = extended
     return language if language in WHISPER else _OTHERS.get(language)

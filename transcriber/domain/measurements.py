@@ -1,4 +1,4 @@
-"""The figures that travel to telemetry. The core fills them in and knows no metric by name."""
+"""The figures for telemetry. The core counts them and knows no metric's name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-NAMED_STREAMS = 100  # streams that get figures of their own; the rest share one name, so that series stay bounded
+NAMED_STREAMS = 100  # streams with figures of their own; the others share one name, which bounds the number of series
 OTHERS = "other"
 
 
@@ -21,7 +21,7 @@ class Tally:
         self._named: set[str] = set()
 
     def label(self, stream: str) -> str:
-        """The stream's name while there are few of them, `OTHERS` for the ones that come later."""
+        """The name of one of the first `NAMED_STREAMS` streams, `OTHERS` for later ones."""
         if stream in self._named:
             return stream
         if len(self._named) < NAMED_STREAMS:
@@ -48,7 +48,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Counts:
-    """What was noticed in a session's audio.
+    """Counts of irregularities in a session's audio.
 
     - `repaired`: float samples that were NaN, infinite or out of range.
     - `unmixed`: sample frames of which one channel was taken, because the mean would have lost it.
@@ -62,7 +62,7 @@ class Counts:
     filtered: int = 0
 
     def take(self) -> Counts | None:
-        """Return what was counted since the last call; None if nothing was."""
+        """Return the counts since the last call, and reset them; None if all are 0."""
         if not (self.repaired or self.unmixed or self.trimmed or self.filtered):
             return None
         taken = Counts(self.repaired, self.unmixed, self.trimmed, self.filtered)
@@ -76,18 +76,18 @@ class Tallies:
 
     chunks_received: Tally = field(default_factory=Tally)
     chunks_dropped: Tally = field(default_factory=Tally)  # by reason
-    chunks_filtered: Tally = field(default_factory=Tally)  # whose audio held no speech
+    chunks_filtered: Tally = field(default_factory=Tally)  # without speech
     samples_repaired: Tally = field(default_factory=Tally)  # NaN, infinite or out of range
-    samples_unmixed: Tally = field(default_factory=Tally)  # of one channel, as the mean of all would have lost them
-    samples_trimmed: Tally = field(default_factory=Tally)  # sample frames that overlapped what was there
+    samples_unmixed: Tally = field(default_factory=Tally)  # sample frames of one channel, as channels cancel out
+    samples_trimmed: Tally = field(default_factory=Tally)  # sample frames that were sent again
     jobs_enqueued: Tally = field(default_factory=Tally)
     jobs_dropped: Tally = field(default_factory=Tally)  # by gap reason
-    decodes_repeated: Tally = field(default_factory=Tally)  # because the first pass was in doubt
+    decodes_repeated: Tally = field(default_factory=Tally)  # because the text was in doubt
     partials_published: Tally = field(default_factory=Tally)
     audio: Tally = field(default_factory=Tally)  # samples, by "received" or fate
 
     def add(self, stream: str, counts: Counts) -> None:
-        """Take what was noticed in a stream's audio."""
+        """Add the counts of a stream's audio."""
         for tally, amount in (
             (self.samples_repaired, counts.repaired),
             (self.samples_unmixed, counts.unmixed),
@@ -100,16 +100,16 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Where the daemon stands at this moment. Seconds; `busy` is the engine's whole running time so far."""
+    """The daemon's figures at this moment. Times in seconds; `busy` is the engine's total running time."""
 
     queue_depth: int
     queue_capacity: int
     busy: float
     rtf: float
     buffered: float
-    pending: float = 0.0  # received, and without a fate yet
+    pending: float = 0.0  # received, without a fate yet
     max_latency: float = 0.0  # the promise
     connected: bool = False  # to NATS
     reconnects: int = 0
-    lag_chunks: int = 0  # stored and not taken yet
+    lag_chunks: int = 0  # stored, not taken yet
     lag_seconds: float = 0.0

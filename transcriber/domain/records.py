@@ -1,4 +1,4 @@
-"""What is stored about a stream. Pure."""
+"""What is stored in the transcript stream. Pure."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Record:
     event: Transcript | Event | Silence
     checkpoint: Checkpoint | None
     traceparent: str | None = None
-    window: Window | None = None  # that is decided with it
+    window: Window | None = None  # decided by it

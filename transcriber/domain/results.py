@@ -1,4 +1,4 @@
-"""What became of a window in words: words, segments, and what is told of them."""
+"""The text of a window: words, segments and transcripts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """A segment that the guards suppressed, and the signals that said so."""
+    """A segment that the guards held back, and the signs that it was made up."""
 
     segment: Segment
     reason: str
@@ -43,7 +43,7 @@ class HeldBack:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What one pass of the engine made of one window, after the guards."""
+    """The result of decoding one window, after the guards."""
 
     segments: tuple[Segment, ...]
     language: str
@@ -63,7 +63,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds: waiting in the queue, in the engine, and from try-put to publish."""
+    """Seconds in the queue, in the engine, and from try-put to publish."""
 
     queue: float
     processing: float
@@ -89,7 +89,7 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What an open window seems to say so far: the newest pass, the text to show, and the part that will stay."""
+    """The text of an open window so far: the newest pass, the text to show, and the part that will not change."""
 
     transcript: Transcript
     text: str

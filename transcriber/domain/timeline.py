@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import AudioFormat, Cursor
 
 
-SAMPLE_RATE = 16_000  # Hz: what Whisper hears; the unit of every timeline
+SAMPLE_RATE = 16_000  # Hz: what Whisper takes; the unit of every timeline
 
 
 class GapReason(StrEnum):
@@ -35,7 +35,7 @@ class GapReason(StrEnum):
 
 
 class Fate(StrEnum):
-    """What became of a sample that was not a gap."""
+    """What became of a sample that is in no gap."""
 
     TRANSCRIBED = "transcribed"
     SILENT = "silent"
@@ -43,7 +43,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which session of which stream, and for whom: what every message that goes out says."""
+    """Stream, session and tenant, which every outgoing message names."""
 
     stream: str
     session: str
@@ -59,11 +59,11 @@ class Window:
     start: int
     end: int
     samples: NDArray[np.float32]
-    voiced: float = 1.0  # share of the window's frames that the voice activity detector took for speech
+    voiced: float = 1.0  # share of its frames that the detector takes for speech
     language: str | None = None  # Whisper's code or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
-    cursor: Cursor | None = None  # of what follows it
-    arrived: float | None = field(default=None, compare=False)  # when its first audio did, as in `Chunk`
+    cursor: Cursor | None = None  # of the audio after it
+    arrived: float | None = field(default=None, compare=False)  # when its first audio arrived, as in `Chunk`
 
     @property
     def seconds(self) -> float:
@@ -77,7 +77,7 @@ class Silence:
     origin: Origin
     start: int
     end: int
-    cursor: Cursor | None = None  # of what follows it
+    cursor: Cursor | None = None  # of the audio after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Gap:
     start: int
     end: int
     reason: GapReason
-    cursor: Cursor | None = None  # of what follows it
+    cursor: Cursor | None = None  # of the audio after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +104,15 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A session as it stands when everything before `position` is settled and stored, and nothing after it."""
+    """A session's state when everything before `position` is settled and stored, and nothing after it."""
 
     origin: Origin
-    asked: str | None  # the id that its chunks carry
+    requested_id: str | None  # the id in its chunks
     format: AudioFormat
     position: int
     sequence: int  # of its next window
     account: Account
-    cursor: Cursor  # of what follows
+    cursor: Cursor  # of the audio from `position` on
     over: bool = False
-    older: tuple[str, ...] = ()  # sessions that it took the stream from, and whose producers may still go on
-    declared: bool = False  # its first chunk began with a WAV file's head, whose format all have that name none
+    older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    declared: bool = False  # its first chunk began with a WAV header, whose format holds for chunks that name none

@@ -1,4 +1,4 @@
-"""What a WAV file says before its samples. Pure."""
+"""Reads the header of a WAV file. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from transcriber.domain.chunks import AudioFormat, Encoding
 
-# WAV's format tag and bits a sample, of what can go out as it is: https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
+# WAV's format tag and bits per sample of the encodings that need no conversion:
+# https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats
 _ENCODINGS = {(1, 16): Encoding.S16LE, (3, 32): Encoding.F32LE, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
-_EXTENSIBLE = 0xFFFE  # the tag that says: the real one comes later
+_EXTENSIBLE = 0xFFFE  # this tag means that the real one comes later
 _FMT_BYTES, _FMT_EXTENSIBLE_BYTES = 16, 26
-# A program that writes into a pipe cannot know the size: it writes 0, or something near the largest number of 31 or 32
-# bits. A true size beyond this is no loss: then the end of the input ends the samples.
+# A program that writes to a pipe does not know the size. It writes 0, or almost the largest number of 31 or 32 bits.
+# A true size beyond this limit does no harm: then the end of the input ends the samples.
 _UNKNOWN_SIZE = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class WavHead:
-    """What a WAV file says before its samples.
+    """The header of a WAV file.
 
     - `format`: that of the samples. None when they cannot go out as they are, such as those of 24 bits.
     - `start`: the byte at which the first sample begins.
@@ -31,7 +32,7 @@ class WavHead:
 
 
 def wav_head(data: bytes) -> WavHead | None:
-    """Read the head of a WAV file from its first bytes. None: more of them are needed."""
+    """Read the header from a WAV file's first bytes. None if more bytes are needed."""
     if len(data) >= 12 and (data[:4] != b"RIFF" or data[8:12] != b"WAVE"):  # noqa: PLR2004 - RIFF, size, WAVE
         return WavHead(None, 0, None)
     audio_format, at = None, 12

@@ -22,7 +22,7 @@ from transcriber.worker.jobs import Job, Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from transcriber.audio.sessions import Output
+    from transcriber.audio.sessions import SessionOutput
     from transcriber.broker.live import Arrival
     from transcriber.broker.transcripts import Transcripts
     from transcriber.domain.records import Record
@@ -92,7 +92,7 @@ class DurablePipeline:
             if lane.storing is not None:
                 lane.storing.cancel()
 
-    def _take(self, outputs: Iterable[Output]) -> None:
+    def _take(self, outputs: Iterable[SessionOutput]) -> None:
         for output in outputs:
             if isinstance(output, Gap):
                 self._parts.listeners.on_gap(output)

@@ -18,7 +18,7 @@ from transcriber.worker.jobs import Job, Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from transcriber.audio.sessions import Output
+    from transcriber.audio.sessions import SessionOutput
     from transcriber.broker.live import Arrival
     from transcriber.pipeline.listeners import Span
     from transcriber.pipeline.verdict import Verdict
@@ -57,7 +57,7 @@ class LivePipeline:
             given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
             self._parts.publisher.put(partial(self._settle, given_up, span))
 
-    def _take(self, outputs: Iterable[Output]) -> None:
+    def _take(self, outputs: Iterable[SessionOutput]) -> None:
         for output in outputs:
             if isinstance(output, Silence):
                 continue

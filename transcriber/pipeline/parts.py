@@ -53,7 +53,7 @@ class Parts:
     tallies: Tallies
     max_latency: float
     max_payload: Callable[[], int]
-    pace: Callable[[], EngineSpeed]
+    speed: Callable[[], EngineSpeed]
     on_chunk: Callable[[str], object] | None = None
 
 
@@ -105,7 +105,7 @@ async def keep_time(parts: Parts, receiver: Receiver, in_work: InWork, source: S
 
 
 def _publish_status(parts: Parts, in_work: InWork, lag: Lag | None) -> None:
-    rtf, capacity, jobs = parts.pace().rtf, parts.queue.capacity, in_work.by_session()
+    rtf, capacity, jobs = parts.speed().rtf, parts.queue.capacity, in_work.by_session()
     for origin, account in parts.sessions.accounts():
         wait = parts.queue.expected_wait(origin.stream)
         status = Status(

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, Skipped
+from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.producer_warnings import ProducerWarnings
 
 if TYPE_CHECKING:
-    from transcriber.audio.sessions import Output, Sessions
+    from transcriber.audio.sessions import SessionOutput, Sessions
     from transcriber.broker.live import Arrival
     from transcriber.domain.measurements import Tallies
 
-    Take: TypeAlias = Callable[[Iterable[Output]], None]
+    Take: TypeAlias = Callable[[Iterable[SessionOutput]], None]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Receiver:
         match arrival:
             case Chunk():
                 self._chunk(arrival, now)
-            case Skipped(chunk=chunk, chunks=chunks):
+            case DroppedChunk(chunk=chunk, chunks=chunks):
                 self._tallies.chunks_received.add(chunk.stream, amount=chunks)
                 self._tallies.chunks_dropped.add(chunk.stream, GapReason.LAG, chunks)
                 try:

@@ -13,7 +13,7 @@ from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transcriber.audio.sessions import Output
+    from transcriber.audio.sessions import SessionOutput
     from transcriber.domain.chunks import AudioFormat
     from transcriber.domain.results import Transcript
     from transcriber.domain.timeline import Origin
@@ -25,7 +25,7 @@ LONGEST_SILENCE = 10 * SAMPLE_RATE  # after so much silence a record is due, so 
 class _Entry:
     """An output that waits for the outputs before it. A window also waits for its result."""
 
-    output: Output
+    output: SessionOutput
     result: Transcript | Gap | None = None
     held: deque[Suppressed] = field(default_factory=deque)
     traceparent: str | None = None
@@ -55,7 +55,7 @@ class Records:
         """The number of outputs that are in no record yet."""
         return len(self._waiting)
 
-    def add(self, output: Output) -> None:
+    def add(self, output: SessionOutput) -> None:
         """Add one output of the stream's sessions."""
         entry = _Entry(output)
         if isinstance(output, Window):
@@ -128,7 +128,7 @@ class Records:
         account = Account(received=0, transcribed=0, silent=0, gap={}, pending=0)
         return Checkpoint(
             origin=started.origin,
-            asked=started.asked,
+            requested_id=started.requested_id,
             format=source,
             position=started.position,
             sequence=0,

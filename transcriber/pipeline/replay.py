@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from transcriber.audio.sessions import Output, Sessions
+from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import DurableSource, newest
-from transcriber.domain.chunks import Skipped
+from transcriber.domain.chunks import DroppedChunk
 from transcriber.domain.errors import EngineError
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
@@ -20,7 +20,7 @@ from transcriber.pipeline.receiver import Receiver
 from transcriber.pipeline.verdict import Verdict, judge
 from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import Message, encode_final, encode_outputs
-from transcriber.worker.decoding import Read, decode
+from transcriber.worker.decoding import DecodedWindow, decode
 from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.jobs import Outcome
 from transcriber.worker.one_thread import one_thread
@@ -62,7 +62,7 @@ class Replay:
         self._options = options
         tallies = Tallies()
         self._sessions = Sessions(options.sessions, lambda: uuid4().hex, tallies)
-        self._outputs: list[Output] = []
+        self._outputs: list[SessionOutput] = []
         self._receiver = Receiver(self._sessions, tallies, self._outputs.extend, stored=True)
         self._engine: Engine | None = None
         self._call: Callable[..., asyncio.Future[Any]]
@@ -109,7 +109,7 @@ class Replay:
         """Decode one window, with all the passes it needs: there is no deadline."""
         begin = time.monotonic()
         try:
-            read: Read = await self._call(decode, self._engine, window, None, lambda _work: True)
+            decoded: DecodedWindow = await self._call(decode, self._engine, window, None, lambda _work: True)
         except EngineError as error:
             return Outcome(
                 window=window,
@@ -123,13 +123,13 @@ class Replay:
         took = time.monotonic() - begin
         return Outcome(
             window=window,
-            recognition=read.recognition,
+            recognition=decoded.recognition,
             reason=None,
             detail="",
             enqueued=begin,
             queued=0.0,
             processing=took,
-            passes=read.passes,
+            passes=decoded.passes,
         )
 
     def _settle(self, verdict: Verdict) -> list[Message]:
@@ -151,5 +151,5 @@ def _events(outputs: Iterable[Any]) -> list[Message]:
 
 
 def _sequence(arrival: Arrival) -> int:
-    cursor = arrival.chunk.cursor if isinstance(arrival, Skipped) else arrival.cursor
+    cursor = arrival.chunk.cursor if isinstance(arrival, DroppedChunk) else arrival.cursor
     return cursor.seq if cursor is not None else 0

@@ -1,1 +1,1 @@
-"""Every name on the wire, in and out: subjects, headers, JSON and checkpoints. Pure; knows no NATS."""
+"""Every name on the wire, in and out: subjects, headers, JSON and checkpoints. Pure; does not import NATS."""

@@ -1,4 +1,4 @@
-"""Records of the transcript stream: results and events with the checkpoint that each of them makes. Pure."""
+"""Records of the transcript stream: results and events, each with a checkpoint. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def encode_record(record: Record, unique: int, max_payload: int) -> Message:
-    """Encode a record; `unique` ends the message id where it has neither bounds nor a place in the audio stream."""
+    """Encode a record. `unique` ends the message id of a record without bounds and without a place in stored audio."""
     event, at = record.event, record.checkpoint
     more = {} if at is None else _fields(at)
-    if at is not None and isinstance(event, Suppressed | Rejected):  # whose session and end are their own
+    if at is not None and isinstance(event, Suppressed | Rejected):  # they have a session and an end of their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
     if isinstance(event, Transcript):
@@ -30,7 +30,7 @@ def encode_record(record: Record, unique: int, max_payload: int) -> Message:
 
 
 def decode_checkpoint(payload: bytes) -> Checkpoint | None:
-    """Read the checkpoint that a record carries, None when it carries none. Raises `ValueError`: it is no record."""
+    """Read a record's checkpoint, None if it has none. Raises `ValueError` if the payload is no record."""
     body = json.loads(payload)
     try:
         return _checkpoint(body | body.get("at", {})) if "next_seq" in body else None
@@ -39,11 +39,11 @@ def decode_checkpoint(payload: bytes) -> Checkpoint | None:
 
 
 def _fields(at: Checkpoint) -> dict[str, Any]:
-    """What a record carries besides its own fields, which come first where the names are the same."""
+    """The checkpoint's fields. The record's own fields take precedence over them."""
     return {
         "sequence": at.sequence,
         "end": at.position / SAMPLE_RATE,
-        "asked": at.asked,
+        "asked": at.requested_id,
         "source": {"encoding": at.format.encoding, "sample_rate": at.format.rate, "channels": at.format.channels},
         **account_fields(at.account),
         "next_seq": at.cursor.seq,
@@ -55,12 +55,12 @@ def _fields(at: Checkpoint) -> dict[str, Any]:
 
 
 def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
-    # A final has its own number, every other record that of the next window.
+    # A final has the number of its window, every other record that of the next window.
     sequence = body["sequence"] + (body["type"] == "final")
     source = body["source"]
     return Checkpoint(
         origin=Origin(body["stream"], body["session"], body.get("tenant")),
-        asked=body["asked"],
+        requested_id=body["asked"],
         format=AudioFormat(Encoding(source["encoding"]), source["sample_rate"], source["channels"]),
         position=_samples(body["end"]),
         sequence=sequence,

@@ -1,4 +1,4 @@
-"""The names of headers, in whatever case they come, and what a misspelt one was meant to be. Pure."""
+"""The names of headers, in any case, and the nearest name to a misspelt one. Pure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ LANGUAGE = "Audio-Language"
 TENANT = "Audio-Tenant"
 EVENT = "Audio-Event"
 TRACEPARENT = "traceparent"
-UNREADABLE = "\r\n"  # stands, where no header can, for a header block that could not be read
+UNREADABLE = "\r\n"  # no header has this name; it marks a header block that could not be read
 
 NAMES = {
     name.lower(): name for name in (ENCODING, RATE, CHANNELS, SESSION, OFFSET, LANGUAGE, TENANT, EVENT, TRACEPARENT)
 }
-# What others call it; and what is left of our names for difflib, which would be content with the same "audio-".
+# Other words for each name; and our names without "audio-", which difflib would count as likeness.
 _STEMS = {name.removeprefix("audio-"): ours for name, ours in NAMES.items()} | {
     "rate": RATE,
     "format": ENCODING,
     "codec": ENCODING,
     "lang": LANGUAGE,
 }
-_OURS = re.compile(r"(x[-_])?audio", re.IGNORECASE)  # what an unknown name begins with that was meant for us
-_LONGEST = 64  # characters of it that are looked at
-_CLOSE = 0.6  # difflib's own measure of what is worth showing
+_OURS = re.compile(r"(x[-_])?audio", re.IGNORECASE)  # the beginning of an unknown name that was meant for us
+_LONGEST = 64  # characters that are compared
+_CLOSE = 0.6  # difflib's default cutoff
 
 _NAME = re.compile(r"(?:(?!\s)[\x00-\x7f])*")  # of a header
 _SPACE = " \t\r\n\v\f"  # around it and its value
-_BLOCK = b"NATS/1.0\r\n"  # how a block of headers begins; a status of the server's would stand in that line
+_BLOCK = b"NATS/1.0\r\n"  # how a header block begins; a status of the server would be in that line
 
 
 def fields(block: bytes) -> dict[str, str]:
-    """Read a header block, as nats-py does: names that no header can have are left out; `UNREADABLE` if it is none."""
+    """Read a header block as nats-py does. Skips impossible names; returns `UNREADABLE` for a bad block."""
     if not block.startswith(_BLOCK):
         return {UNREADABLE: ""}
     found = {}
@@ -53,12 +53,12 @@ def fields(block: bytes) -> dict[str, str]:
 
 
 def canonical(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The same headers, with the names that we know as we write them."""
+    """The same headers, with known names in our spelling."""
     return {NAMES.get(name.lower(), name): value for name, value in (headers or {}).items()}
 
 
 def unknown(headers: Mapping[str, str]) -> tuple[str, str | None] | None:
-    """Return the first name that was meant for us and is none of ours, and which of ours is the closest."""
+    """Return the first unknown name that was meant for us, and our closest name."""
     for name in headers:
         if name not in NAMES.values() and _OURS.match(name):
             return name[:_LONGEST], meant(name)
@@ -66,7 +66,7 @@ def unknown(headers: Mapping[str, str]) -> tuple[str, str | None] | None:
 
 
 def meant(name: str) -> str | None:
-    """Return which of our names this is a misspelling of, None when it is like none of them."""
+    """Return our name that this one misspells; None if it resembles none."""
     stem = _OURS.sub("", name[:_LONGEST], count=1).lstrip("-_ ").lower()
     close = difflib.get_close_matches(stem, _STEMS, n=1, cutoff=_CLOSE)
     return _STEMS[close[0]] if close else None

@@ -1,4 +1,4 @@
-"""What comes in: subjects and headers to chunks. Pure. `encoding.py` holds what goes out."""
+"""Incoming messages: subjects and headers to chunks. Pure. `outgoing.py` has the other direction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from transcriber.domain import containers, languages
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped, check_frames
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, Encoding, check_frames
 from transcriber.domain.errors import Rejection
 from transcriber.domain.wav import wav_head
 from transcriber.protocol import headers as names
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 AUDIO = "audio"  # audio.<stream>
 TRANSCRIBE = "transcribe"  # transcribe.<name>
-CONTROL_MODEL = "transcriber.control.model"  # and which daemon: `key_of` its audio subject
+CONTROL_MODEL = "transcriber.control.model"  # plus `key_of` the daemon's audio subject
 
-AUDIO_STREAM = "AUDIO"  # JetStream's streams: audio.*, and
-TRANSCRIPT_STREAM = "TRANSCRIPTS"  # transcript.*.final and transcript.*.event
-NO_MESSAGE = 10037  # JetStream's code for "there is no such message"; a stream that is not there gives another one
-LEASES = "TRANSCRIBER_LEASES"  # bucket: which daemon works on which subject
+AUDIO_STREAM = "AUDIO"  # JetStream's stream of audio.*
+TRANSCRIPT_STREAM = "TRANSCRIPTS"  # JetStream's stream of transcript.*.final and transcript.*.event
+NO_MESSAGE = 10037  # JetStream's code for "no message found"; a missing stream has another code
+LEASES = "TRANSCRIBER_LEASES"  # the bucket that says which daemon works on which subject
 
 
 ENCODING, RATE, CHANNELS = names.ENCODING, names.RATE, names.CHANNELS
 SESSION, OFFSET, LANGUAGE = names.SESSION, names.OFFSET, names.LANGUAGE
 TENANT, EVENT, TRACEPARENT = names.TENANT, names.EVENT, names.TRACEPARENT
 UNREADABLE, fields = names.UNREADABLE, names.fields
-_LINE = b"\r\n"  # what ends each of them
+_LINE = b"\r\n"  # ends each header line
 _OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
 _LOWER_OFFSET_LINE = _OFFSET_LINE.lower()
-_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands of them are kept
+_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands are kept
 
 RATES = range(8000, 192_001)  # Hz
 CHANNEL_COUNTS = range(1, 9)
 
-_SHOWN = 160  # characters of a bad value that a rejection repeats: the longest good one has 128
+_SHOWN = 160  # characters of a bad value that a rejection repeats; the longest good value has 128
 _STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
-_DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and its place in samples is still exact as a float of seconds
+_DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and still exact as a float of seconds
 _NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
 # W3C trace context: version, trace id, parent id, flags; all-zero ids and version ff are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -49,7 +49,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """What a chunk without headers is, and how many payload bytes it may have."""
+    """The format of a chunk without headers, and the most payload bytes of a chunk."""
 
     format: AudioFormat = field(default_factory=lambda: AudioFormat(Encoding.S16LE, 48_000, 1))
     max_chunk_bytes: int = 1_048_576
@@ -61,18 +61,18 @@ def is_stream(name: str) -> bool:
 
 
 def key_of(subject: str) -> str:
-    """What the lease and the consumer of `audio.<stream>` or `audio.*` are called."""
+    """The name of the lease and the consumer of `audio.<stream>` or `audio.*`."""
     name = subject.partition(".")[2]
-    return "=all" if name == "*" else name  # "=" is allowed there and not in a stream's name
+    return "=all" if name == "*" else name  # "=" is allowed there, but not in a stream's name
 
 
 def consumer_of(subject: str) -> str:
-    """The consumer that reads a subject's stored audio."""
+    """The name of the consumer of a subject's stored audio."""
     return f"transcriber-{key_of(subject)}"
 
 
 def model_control_of(subject: str) -> str:
-    """Where the daemon of `audio.<stream>` or `audio.*` is asked for another model."""
+    """The subject on which the daemon of `audio.<stream>` or `audio.*` takes requests for another model."""
     return f"{CONTROL_MODEL}.{key_of(subject)}"
 
 
@@ -85,33 +85,33 @@ def stream_of(subject: str) -> str:
 
 
 def session_of(headers: Mapping[str, str] | None) -> str | None:
-    """Return the session that the headers name, None when they name none or a bad one."""
+    """Return the session in the headers; None if there is none or a bad one."""
     return _matching(_PRINTABLE, names.canonical(headers).get(SESSION))
 
 
 def language_of(headers: Mapping[str, str]) -> str | None:
-    """Return the language hint as Whisper's code or `auto`, None when there is none or an unknown one."""
+    """Return the language hint as Whisper's code or `auto`; None if there is none or an unknown one."""
     return languages.code(headers.get(LANGUAGE, ""))
 
 
 def unknown_language_of(headers: Mapping[str, str]) -> str | None:
-    """Return the language hint that nobody can follow, or its beginning; None when there is none or a good one."""
+    """Return a language hint that Whisper does not know, or its beginning; None if there is none or a good one."""
     value = headers.get(LANGUAGE)
     return value[:_SHOWN] if value and languages.code(value) is None else None
 
 
 def tenant_of(headers: Mapping[str, str]) -> str | None:
-    """Return the tenant, None when there is none or one that is not printable."""
+    """Return the tenant; None if there is none or one that is not printable."""
     return _matching(_PRINTABLE, headers.get(TENANT))
 
 
 def traceparent_of(headers: Mapping[str, str]) -> str | None:
-    """Return the trace context that the headers carry, None when there is none or a bad one."""
+    """Return the trace context in the headers; None if there is none or a bad one."""
     return _matching(_TRACEPARENT, headers.get(TRACEPARENT))
 
 
 def audio_format(headers: Mapping[str, str], default: AudioFormat) -> AudioFormat:
-    """Return the format that the headers give. Raises `Rejection`: `encoding`, `rate` or `channels`."""
+    """Return the format in the headers. Raises `Rejection` with the reason `encoding`, `rate` or `channels`."""
     return _audio_format(headers.get(ENCODING), headers.get(RATE), headers.get(CHANNELS), default)
 
 
@@ -136,8 +136,8 @@ def _number(reason: str, header: str, value: str, allowed: range | None = None) 
     return number
 
 
-class Reader:
-    """Makes chunks of messages as they come over the wire: what `parse` makes of them, or the same `Rejection`.
+class ChunkReader:
+    """Makes chunks from messages as they come over the wire, with the same result or `Rejection` as `parse`.
 
     A producer's headers are read once, as long as only the offset differs. To read them each time would be a tenth of
     what live streams in chunks of 20 ms cost.
@@ -145,11 +145,11 @@ class Reader:
 
     def __init__(self, options: InputOptions) -> None:
         self._options = options
-        # Streams with their headers, twice as many as one core takes.
+        # Streams with their headers, twice as many as one core can serve.
         self._without_audio = lru_cache(maxsize=4096)(self._describe)
 
     def read(self, subject: bytes, block: bytes, payload: bytes, arrived: float | None = None) -> Chunk:
-        """Make a chunk of a message; `block`: its headers, empty without any. Raises `Rejection`."""
+        """Make a chunk from a message. `block`: its header block, empty if it has none. Raises `Rejection`."""
         before, marked, rest = block.partition(_OFFSET_LINE)
         if not marked and (at := block.lower().find(_LOWER_OFFSET_LINE)) >= 0:
             before, marked, rest = block[:at], _OFFSET_LINE, block[at + len(_OFFSET_LINE) :]
@@ -158,7 +158,7 @@ class Reader:
         plain = bool(end) and digits.isdigit() and len(digits) <= _DIGITS if marked else True
         if plain and len(block) <= _REMEMBERED_BYTES:
             known = self._without_audio(subject, before + end + after)
-            if known.offset is None:  # else there are two of them, or one is written in another way
+            if known.offset is None:  # else there are two offsets, or one in another spelling
                 return _chunk(known, payload, int(digits) if marked else None, arrived, self._options)
         return parse(subject_of(subject), fields(block) if block else None, payload, self._options, arrived)
 
@@ -167,7 +167,7 @@ class Reader:
 
 
 def subject_of(subject: bytes) -> str:
-    """A subject as text. The server does not check that it is any."""
+    """A subject as text. The server does not check its encoding."""
     return subject.decode("utf-8", "replace")
 
 
@@ -178,13 +178,13 @@ def parse(
     options: InputOptions,
     arrived: float | None = None,
 ) -> Chunk:
-    """Make a chunk of a message. Raises `Rejection`, which names the header, its value and what is allowed."""
+    """Make a chunk from a message. Raises `Rejection`, which names the header, its value and what is allowed."""
     known = _described(subject, names.canonical(headers), options)
     return _chunk(known, payload, known.offset, arrived, options)
 
 
 def _described(subject: str, headers: Mapping[str, str], options: InputOptions) -> Chunk:
-    """What subject and headers say of a chunk."""
+    """Return a chunk without audio, from subject and headers."""
     stream = stream_of(subject)
     if UNREADABLE in headers:
         raise Rejection("headers", "the header block cannot be read; allowed: NATS/1.0 and lines of Name: value")
@@ -232,7 +232,7 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
 
 
 def _unwrap(chunk: Chunk) -> None:
-    """Take the format of a WAV file's head, and the samples after it. Raises `Rejection` for any other file."""
+    """Take the format from a WAV header, and the samples after it. Raises `Rejection` for any other file."""
     if (name := containers.known(chunk.pcm)) is None:
         return
     if name != "WAV":
@@ -247,11 +247,11 @@ def _unwrap(chunk: Chunk) -> None:
     check_frames(chunk.pcm, head.format)
 
 
-def skipped(chunk: Chunk) -> Skipped:
-    """What the account needs of a chunk whose audio is given up."""
+def dropped_chunk(chunk: Chunk) -> DroppedChunk:
+    """Return the chunk without its audio, for the account."""
     known = Chunk(chunk.stream, chunk.format, b"", chunk.session, chunk.offset, chunk.event)
     known.names_rate, known.declared = chunk.names_rate, chunk.declared
-    return Skipped(known, chunk.frames)
+    return DroppedChunk(known, chunk.frames)
 
 
 def _event(value: str | None) -> ChunkEvent | None:
@@ -274,10 +274,10 @@ def _check_payload(payload: bytes, known: Chunk, options: InputOptions) -> None:
 
 
 def _quoted(value: str) -> str:
-    """What a sentence shows of a value that may be as long as a message: its beginning."""
+    """Quote the beginning of a value, which may be as long as a message."""
     return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
 
 
 def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:
-    """Return the value of a header that is a hint: a bad one is ignored, as P-3 asks of `traceparent`."""
+    """Return the value of a header that is a hint. A bad value is ignored, as P-3 requires for `traceparent`."""
     return value if value is not None and pattern.fullmatch(value) else None

@@ -1,4 +1,4 @@
-"""What goes out: results, events and status to subjects, headers and JSON. Pure. The JSON Schema is `schema.json`."""
+"""Outgoing messages: results, events and status to subjects, headers and JSON (see `schema.json`). Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Message:
 
     @property
     def size(self) -> int:
-        """Bytes that count against max_payload: header block included, which nats-py's own check leaves out."""
+        """Bytes that count against max_payload, including the header block, which nats-py's check leaves out."""
         return len(self.payload) + header_bytes(self.headers)
 
 
 def header_bytes(headers: Mapping[str, str]) -> int:
-    """Bytes of the header block: `NATS/1.0`, a line per header, an empty line."""
+    """Bytes of the header block: `NATS/1.0`, a line for each header, an empty line."""
     return len("NATS/1.0\r\n\r\n") + sum(len(k.encode()) + len(v.encode()) + len(": \r\n") for k, v in headers.items())
 
 
@@ -44,7 +44,7 @@ def seconds(samples: int) -> float:
 def encode_event(
     event: Event | Silence, unique: int, traceparent: str | None = None, more: Mapping[str, Any] | None = None
 ) -> Message:
-    """Encode an event with `more` fields; `unique` ends the message id where the event has no bounds."""
+    """Encode an event with `more` fields. `unique` ends the message id of an event without bounds."""
     identity, body = str(unique), dict[str, Any]()
     match event:
         case Silence(origin, start, end):
@@ -67,12 +67,12 @@ def encode_event(
 def encode_outputs(
     outputs: Iterable[Event | Window | Silence], unique: int, traceparent: str | None = None
 ) -> list[Message]:
-    """Encode the events among what sessions give out; windows and silences are no messages of their own."""
+    """Encode the events among a session's outputs. Windows and silences are not messages."""
     return [encode_event(o, unique, traceparent) for o in outputs if not isinstance(o, Window | Silence)]
 
 
 def encode_status(status: Status, unique: int) -> Message:
-    """Encode where a session stands."""
+    """Encode a session's status."""
     body = {
         **account_fields(status.account),
         "pending_jobs": status.pending_jobs,
@@ -100,7 +100,7 @@ def encode_final(
 
 
 def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload: int) -> Message:
-    """Encode a look at an open window: a `final` in shape, whose text may still change past its `stable` part."""
+    """Encode a partial: the shape of a `final`, but the text after its `stable` part may still change."""
     transcript = hypothesis.transcript
     identity = f"{transcript.start}-{transcript.end}"
 
@@ -111,7 +111,7 @@ def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload:
 
 
 def encode_reply(transcript: Transcript, max_payload: int) -> Message:
-    """Encode the answer to a request: a `final` in shape, cut to size like one, addressed by the request itself."""
+    """Encode the reply to a request, in the shape of a `final` and cut to size like one."""
 
     def build(body: Mapping[str, Any]) -> Message:
         return Message("", {"Content-Type": "application/json"}, _json("final", transcript.origin, body))
@@ -139,7 +139,7 @@ def encode_swapped(swapped: Swapped) -> Message:
 
 
 def _fitted(body: dict[str, Any], build: Callable[[Mapping[str, Any]], Message], max_payload: int) -> Message:
-    """Take from the result what it takes for the message to fit."""
+    """Remove parts of the result until the message fits."""
     message = build(body)
     if message.size <= max_payload:
         return message

@@ -1,1 +1,1 @@
-"""The bounded queue and the one thread that owns the Whisper model."""
+"""The bounded queue, and the one thread that owns the Whisper model."""

@@ -10,29 +10,33 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """Made once, by any thread; calling it tells whether it was made."""
+    """Made once, by any thread. `requested` says whether it was made."""
 
     def __init__(self) -> None:
-        self._asked = False
-        self._tell: Callable[[], object] | None = None
+        self._requested = False
+        self._notify: Callable[[], object] | None = None
 
-    def __call__(self) -> bool:
-        return self._asked
+    def requested(self) -> bool:
+        """Whether the request was made."""
+        return self._requested
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Make the request."""
-        self._asked = True  # before the look at who is to be told: they look the other way round
-        tell = self._tell
-        if tell is not None:
-            tell()
+        self._requested = True  # before `_notify` is read: `notifying` sets and reads them in the opposite order
+        notify = self._notify
+        if notify is not None:
+            notify()
 
     @contextmanager
-    def told(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Call `tell` when the request is made, on the thread that makes it; perhaps twice, and just after the end."""
-        self._tell = tell
+    def notifying(self, notify: Callable[[], object]) -> Iterator[None]:
+        """Call `notify` when the request is made, on the thread that makes it.
+
+        It may be called twice, and once more just after the block has ended.
+        """
+        self._notify = notify
         try:
-            if self._asked:
-                tell()
+            if self._requested:
+                notify()
             yield
         finally:
-            self._tell = None
+            self._notify = None

@@ -1,13 +1,11 @@
-"""How many jobs fit into the latency budget, and the inverse questions. Pure arithmetic."""
+"""How many jobs fit into the latency budget, and how many workers so many streams need. Pure arithmetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
-_CEILING = (
-    10_000  # jobs; about 3 GB of five-second windows: no budget needs more, and an RTF near 0 must not ask for it
-)
+_CEILING = 10_000  # jobs, about 3 GB of five-second windows: no budget needs more, but an RTF near 0 would ask for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class Capacity:
 def derive(max_latency: float, window: float, rtf: float) -> Capacity:
     """floor(L_max / (D x RTF)), at least 1: with that many jobs waiting or running, the last is done within L_max.
 
-    It is the queue's size for good; whether a job is in time at the speed of the day, the promise tells.
+    The queue keeps this size. Whether a job is in time at the present speed is for admission control to decide.
 
     `max_latency` (L_max) and `window` (D) in seconds, `rtf` dimensionless, all positive.
     """
@@ -43,7 +41,7 @@ def derive(max_latency: float, window: float, rtf: float) -> Capacity:
 
 
 def given(jobs: int, derived: Capacity) -> Capacity:
-    """The capacity that the settings ask for, in place of the derived one."""
+    """The capacity from the settings, in place of the derived one."""
     return replace(derived, jobs=jobs, given=True)
 
 

@@ -1,4 +1,4 @@
-"""One window through the engine: the first pass, and those that follow while its text is in doubt."""
+"""Decodes one window: a first pass, and further ones while its text is in doubt."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from transcriber.worker.engine import Decoded, Engine
 
 
-class Read(NamedTuple):
-    """What was read in a window, and in how many passes."""
+class DecodedWindow(NamedTuple):
+    """The text of a window, and how many passes it took."""
 
     recognition: Recognition
     passes: int
 
 
-def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callable[[float], bool]) -> Read:
-    """Decode a window until its text is beyond doubt, at most `ATTEMPTS` times. Raises as the engine does.
+def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callable[[float], bool]) -> DecodedWindow:
+    """Decode a window until its text is not in doubt, at most `ATTEMPTS` times. Raises what the engine raises.
 
-    A text that is only unsure of itself gets one more pass: a third one hardly ever made it surer.
+    A text that is in doubt only for its low confidence gets one more pass: a third pass hardly ever raised it.
 
-    `may_repeat` is asked before each further pass, with the work that it may take. The last pass stands, unless it says
-    that nobody speaks or is in doubt too: then the surest of them does, and what is in it is weighed by the guards.
+    `may_repeat` gets the most work that a further pass may take, and says whether it may run. The last pass counts,
+    unless it is empty or in doubt too. Then the pass with the highest confidence counts. The guards review the result.
     """
     tried = [engine.transcribe(window.samples, window.language, stop)]
     while (
@@ -41,11 +41,11 @@ def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callab
     silent = any(not decoded.segments for decoded in tried[1:])
     unsure = len(tried) > 1 and all(map(hallucinations.very_unsure, tried))
     recognition = hallucinations.review(window, _best(tried, window), engine.model, silent=silent, unsure=unsure)
-    return Read(recognition, len(tried))
+    return DecodedWindow(recognition, len(tried))
 
 
 def _best(tried: list[Decoded], window: Window) -> Decoded:
-    """The last pass, or where that is empty or in doubt, the one whose words are surest and had time."""
+    """The last pass; if it is empty or in doubt, the most confident pass whose words had time to be said."""
     if tried[-1].segments and not hallucinations.doubtful(tried[-1], window):
         return tried[-1]
     return max(tried, key=lambda decoded: hallucinations.weight(decoded, window))

@@ -1,4 +1,4 @@
-"""Whose turn it is: jobs of many streams, served fairly by deficit round robin on work. Pure."""
+"""Serves the jobs of many streams fairly: deficit round robin by work. Pure."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
     from transcriber.worker.jobs import Job
 
-_SMOOTHING = 0.1  # weight of the newest round: a stream that leans on the others has ten turns within some seconds
+_SMOOTHING = 0.1  # weight of the newest round: a busy stream has ten turns within seconds
 
 
 @dataclass(slots=True)
 class _Line:
-    """One stream's waiting jobs with their work, first in, first out."""
+    """One stream's waiting jobs with their work; first in, first out."""
 
-    credit: float  # work that the stream may still have done in this turn
+    credit: float  # work left to the stream in this turn
     jobs: deque[tuple[Job, float]] = field(default_factory=deque)
-    since: float | None = None  # `FairQueue._served` when it began to wait for its turn; None in its turn
+    since: float | None = None  # `FairQueue._served` when the stream began to wait for its turn; None during its turn
 
 
 class FairQueue:
-    """Deficit round robin (Shreedhar and Varghese 1995): O(1) a job, whatever the number of streams.
+    """Deficit round robin (Shreedhar and Varghese 1995): O(1) per job, for any number of streams.
 
-    In its turn a stream is served for a quantum, the largest job seen so far; what it cannot use of it is kept for its
-    next turn, as long as it has jobs waiting. A stream that comes new takes the last turn, for its first job alone:
-    what it brings meanwhile would come before the jobs of others, who were promised their time without it.
+    In its turn a stream is served for a quantum of work: the largest job seen so far. It keeps the unused rest for its
+    next turn, as long as it has jobs waiting. A new stream takes the last turn, and that turn serves its first job
+    alone. Its further jobs would overtake other streams' jobs, whose times were promised without them.
     """
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, _Line] = OrderedDict()  # streams with jobs waiting, the next one first
-        self._work: dict[str, float] = {}  # what waits, by stream
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # streams with waiting jobs, the next one first
+        self._work: dict[str, float] = {}  # waiting work, by stream
         self._quantum = 0.0
         self._served = 0.0  # work given out so far
-        self._round = 0.0  # others' work given out while a stream waits for its turn, smoothed; 0 when unknown
+        self._round = 0.0  # work of other streams between two turns of one, smoothed; 0 while unknown
         self._count = 0
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class FairQueue:
         self._count += 1
 
     def take(self) -> Job:
-        """Take out the job whose turn it is. Raises `StopIteration` when there is none."""
+        """Remove and return the next job. Raises `StopIteration` when there is none."""
         while True:
             stream, line = next(iter(self._lines.items()))
             if line.since is not None:
@@ -75,7 +75,7 @@ class FairQueue:
         return job
 
     def take_older(self, than: float) -> Job | None:
-        """Take out a job that was put before then, out of turn; None when there is none."""
+        """Remove and return, out of turn, a job that was put before `than`; None when there is none."""
         for stream, line in self._lines.items():
             job, work = line.jobs[0]
             if job.enqueued < than:
@@ -85,18 +85,18 @@ class FairQueue:
         return None
 
     def newest(self, stream: str) -> float:
-        """The work of the job that would be the stream's last."""
+        """The work of the stream's newest job."""
         return self._lines[stream].jobs[-1][1]
 
     def drop_newest(self, stream: str) -> Job:
-        """Take out the job that would be the stream's last."""
+        """Remove and return the stream's newest job."""
         line = self._lines[stream]
         job, work = line.jobs.pop()
         self._took(stream, work)
         return job
 
     def clear(self) -> list[Job]:
-        """Take out everything."""
+        """Remove and return all jobs."""
         left = [job for line in self._lines.values() for job, _ in line.jobs]
         self._lines.clear()
         self._work.clear()
@@ -104,11 +104,11 @@ class FairQueue:
         return left
 
     def jobs(self) -> Iterator[tuple[Job, float]]:
-        """All that waits, with its work, in no particular order."""
+        """All waiting jobs with their work, in no particular order."""
         return (entry for line in self._lines.values() for entry in line.jobs)
 
     def reweigh(self, weigh: Callable[[int], float]) -> None:
-        """Count the work of what waits again; streams keep their order and begin a fresh turn."""
+        """Weigh all waiting jobs again. Streams keep their order and begin a fresh turn."""
         lines = [[job for job, _ in line.jobs] for line in self._lines.values()]
         self.clear()
         self._quantum = max((weigh(job.samples) for line in lines for job in line), default=0.0)
@@ -117,15 +117,15 @@ class FairQueue:
                 self.put(job, weigh(job.samples))
 
     def held(self) -> dict[str, float]:
-        """The work that waits, by stream."""
+        """The waiting work, by stream."""
         return dict(self._work)
 
     def served_first(self, stream: str, work: float) -> float:
-        """How much work will have been done when one more job of the stream is, itself included.
+        """How much work is served up to the end of one more job of the stream, including that job.
 
-        Of its own stream all of it; of each other one no more than round robin gives it meanwhile: as much as this
-        stream gets, and a quantum. That counts what is here. A stream that needs several turns is also overtaken by
-        what is still to come: from turn to turn it waits for a round, and rounds are taken to be what they were lately.
+        All work of its own stream counts. Of each other stream counts what round robin serves in between: at most as
+        much as this stream gets, plus a quantum. That covers the jobs that wait now. A stream that needs several turns
+        is also overtaken by jobs still to come: it waits one round per turn, and rounds are assumed to be as before.
         """
         waiting = self._work.get(stream, 0.0)
         own = waiting + work
@@ -134,11 +134,11 @@ class FairQueue:
         credit = work if line is None else line.credit
         if own <= credit or not self._round:
             return present
-        further = math.ceil((own - credit) / self._quantum)  # turns after its next one
+        further = math.ceil((own - credit) / self._quantum)  # turns needed after its next one
         return max(present, own + self._others(waiting, self._quantum) + further * self._round)
 
     def _others(self, mine: float, most: float) -> float:
-        """What waits in the other streams, each counted up to `most`. With numpy: this runs for every put."""
+        """Waiting work of the other streams, at most `most` of each. Uses numpy because this runs at every put."""
         works = np.fromiter(self._work.values(), float, len(self._work))
         return float(np.minimum(works, most).sum()) - min(mine, most)
 

@@ -1,8 +1,8 @@
-"""Tells text that was heard from text that was made up. Pure.
+"""Holds back text that Whisper made up. Pure.
 
-Whisper repeats itself, names sounds, and signs off over silence. A loop comes as many short segments, so the window's
-joined text is judged. Words beyond what anybody can say, and names of sounds, were not said. No other sign is proof:
-people do say "seven seven seven seven" and "thank you". So two of those must agree before a text is held back.
+Whisper loops, names sounds, and writes sign-offs over silence. A loop comes as many short segments, so the window's
+joined text is judged. Two signs are proof: more words than anybody can say in the time, and names of sounds. The other
+signs are not, as people do say "seven seven seven seven" and "thank you". So two of them must agree.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from transcriber.worker.engine import Decoded
 
 LEAST_CONFIDENCE = math.exp(-1.0)  # Whisper's logprob_threshold of -1.0 as a probability
-HARDLY_ANY_CONFIDENCE = math.exp(-1.6)  # a fifth; of words that were really said, few lie below, and those are wrong
+HARDLY_ANY_CONFIDENCE = math.exp(-1.6)  # a fifth; few words that were really said are below it, and those are wrong
 MOST_COMPRESSION = 2.4  # Whisper's compression_ratio_threshold
-MOST_REPEATS = 4  # times one run of words stands in a row; three happen in read-out numbers
-LEAST_VOICED = 0.15  # share of voiced frames; the shortest word that opens a window, with its rolls, has more
+MOST_REPEATS = 4  # of one run of words in a row; three occur when numbers are read out
+LEAST_VOICED = 0.15  # share of voiced frames; the shortest window, one word with its pre- and post-roll, has more
 MOST_WORDS_A_SECOND = 8.0  # of the whole window; fast speech has 5
-LEAST_CHARACTERS_A_SECOND = 2.0  # of voice; slow speech has 5, in scripts with a character a syllable 4
-LONG_VOICE = 4.0  # seconds, from which so few characters say something: "Thank you." over music
+LEAST_CHARACTERS_A_SECOND = 2.0  # of voice; slow speech has 5, or 4 in scripts with one character a syllable
+LONG_VOICE = 4.0  # seconds of voice from which so few characters are a sign: "Thank you." over music
 _PUNCTUATION = ".,;:!?\u2026\"'()-"
-_LONGEST_LOOP = 12  # words: a sentence that is said again and again
-_DOUBLED = 4  # words; people seldom say so many twice in a row, but they do: only another pass can tell
-_RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not end by itself
-_UNSURE = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may prove wrong
+_LONGEST_LOOP = 12  # words: a whole sentence may be repeated
+_DOUBLED = 4  # words; people seldom repeat so many at once, but they do: only another pass can tell
+_RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not stop by itself
+_UNSURE = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may refute
 
 
 def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
-    """Split what the engine returned into what is published and what is held back.
+    """Split the engine's text into text to publish and text to hold back.
 
-    `silent`: another pass over the window found no speech in it. `unsure`: several passes were `very_unsure`.
+    `silent`: another pass over the window found no speech. `unsure`: several passes were `very_unsure`.
     """
     kept, held = _split(decoded.segments)
-    found = signals(kept, window, silent=silent, endless=decoded.endless)
+    found = signs(kept, window, silent=silent, endless=decoded.endless)
     if kept and unsure:
         found.append("no_surer")
     if len(found) > 1 or "too_fast" in found or "endless" in found:
@@ -51,31 +51,31 @@ def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False
 
 
 def doubtful(decoded: Decoded, window: Window, *, runaway_only: bool = False) -> bool:
-    """Whether the window is to be decoded once more.
+    """Whether the window's text is in doubt, so that it should be decoded once more.
 
-    Its text loops, has no time, or is not sure of itself, as with a context that is too small. Or it is a sign-off, or
-    next to nothing for so much voice: a later pass tells whether anybody speaks. The name of a sound is not in doubt.
+    The text loops, is too fast, or has low confidence, as with a context that is too small. Or it is a sign-off, or
+    very short for so much voice: a later pass tells whether anybody speaks. The name of a sound is not in doubt.
     """
     kept, _ = _split(decoded.segments)
-    found = {*signals(kept, window, endless=decoded.endless)}
-    signs = _RUNAWAY if runaway_only else _RUNAWAY | _UNSURE
-    return bool(found & signs) or loops(_words(kept), 2, _DOUBLED)
+    found = {*signs(kept, window, endless=decoded.endless)}
+    wanted = _RUNAWAY if runaway_only else _RUNAWAY | _UNSURE
+    return bool(found & wanted) or loops(_words(kept), 2, _DOUBLED)
 
 
 def very_unsure(decoded: Decoded) -> bool:
-    """Whether hardly any of its words can be right."""
+    """Whether the confidence is so low that hardly any word can be right."""
     return _confidence(_split(decoded.segments)[0]) < HARDLY_ANY_CONFIDENCE
 
 
 def weight(decoded: Decoded, window: Window) -> tuple[bool, float]:
-    """How far a pass is to be preferred to others over the same window: by its time first, then by its confidence."""
+    """A pass's rank among those over one window: first whether its words had time, then its confidence."""
     kept, _ = _split(decoded.segments)
-    found = signals(kept, window, endless=decoded.endless)
+    found = signs(kept, window, endless=decoded.endless)
     return not _RUNAWAY & {*found}, _confidence(kept)
 
 
-def signals(segments: Sequence[Segment], window: Window, *, silent: bool = False, endless: bool = False) -> list[str]:
-    """Name every sign that the window's text was made up; none without text."""
+def signs(segments: Sequence[Segment], window: Window, *, silent: bool = False, endless: bool = False) -> list[str]:
+    """Return the names of all signs that the window's text was made up; none without text."""
     text = " ".join(segment.text for segment in segments)
     words = _words(segments)
     if not words:
@@ -102,13 +102,13 @@ def signals(segments: Sequence[Segment], window: Window, *, silent: bool = False
 
 
 def compression(text: str) -> float:
-    """Length over compressed length: high for text that repeats itself (Whisper, Radford et al. 2022, section 4.5)."""
+    """Length over compressed length, high for repetitive text (Whisper, Radford et al. 2022, section 4.5)."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 def loops(words: Sequence[str], repeats: int = MOST_REPEATS, shortest: int = 1) -> bool:
-    """Whether one run of `shortest` to twelve words stands at least `repeats` times in a row."""
+    """Whether a run of `shortest` to twelve words occurs at least `repeats` times in a row."""
     for size in range(shortest, _LONGEST_LOOP + 1):
         matches = 0  # words in a row that equal the word one run earlier
         for i in range(size, len(words)):
@@ -119,7 +119,7 @@ def loops(words: Sequence[str], repeats: int = MOST_REPEATS, shortest: int = 1) 
 
 
 def _split(segments: Iterable[Segment]) -> tuple[list[Segment], list[HeldBack]]:
-    """What may have been said, and what is the name of a sound or stands twice: it had no time, or just came before."""
+    """Separate what may have been said from names of sounds and from segments without time or that repeat the last."""
     kept: list[Segment] = []
     held: list[HeldBack] = []
     for segment in segments:
@@ -135,7 +135,7 @@ def _split(segments: Iterable[Segment]) -> tuple[list[Segment], list[HeldBack]]:
 
 
 def _words(segments: Iterable[Segment]) -> list[str]:
-    """The words, as far as they tell one run of them from another: without capitals and what stands around them."""
+    """The words for comparing runs: in lower case, without punctuation around them."""
     return [word.lower().strip(_PUNCTUATION) or word for segment in segments for word in segment.text.split()]
 
 

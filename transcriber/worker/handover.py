@@ -1,4 +1,4 @@
-"""Another engine in place of the one at work: loaded and measured beside it, without a window waiting for that."""
+"""Replaces the engine. The new one is loaded and measured next to the old one, and no window waits for it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from transcriber.worker.engine import Engine
     from transcriber.worker.thread import WhisperThread
-    from transcriber.worker.warmup import Warm
+    from transcriber.worker.warmup import MeasuredEngine
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECS = 10.0  # in which passes give way to windows: some dozens of them; a worker with no rest is overloaded
-_LOOK_SECS = 0.01  # between two looks whether the worker is idle; a window takes ten times that
+_PATIENCE_SECS = 10.0  # so long passes give way to windows: a worker that is busy all that time is overloaded
+_LOOK_SECS = 0.01  # between two checks whether the worker is idle; a window takes ten times that
 
 
 class ModelHandover:
-    """One try. `load` runs on a thread of its own, which has the new model until the worker takes it, and then the old.
+    """One handover. It loads and measures on a thread of its own, which owns the new engine until the worker takes it.
 
-    The CPU is shared meanwhile. Loading takes one thread. A pass over `speech` begins while no window waits or runs and
-    is stopped when one comes, as partials are, so that neither slows the other down; only when ten seconds have no room
-    for it does it compete. The quickest pass counts: what comes between makes a pass longer, never shorter.
+    Then that thread owns the old engine and closes it. Loading takes one CPU. A pass over `speech` begins while no
+    window waits or runs, and is stopped when one comes, as partials are. So neither slows the other down. After ten
+    seconds, passes compete with the windows. The quickest pass counts, because disturbances only lengthen passes.
     """
 
     def __init__(
@@ -52,70 +52,72 @@ class ModelHandover:
         self._load = load
         self._speech = speech
         self._capacity = capacity
-        self._given_up = threading.Event()
-        self._stop = Stop()  # of the pass that runs
-        self._decided = threading.Event()  # it has taken over, or was given up
-        self._before: Engine | None = None  # when it has taken over
+        self._cancelled = threading.Event()
+        self._stop = Stop()  # ends the pass that runs
+        self._decided = threading.Event()  # replaced, or cancelled
+        self._old: Engine | None = None  # the old engine, once it is replaced
         self._patient_until = 0.0
 
-    async def run(self) -> Warm:
-        """Load, measure, take over between two jobs. Raises what `load` raises, `EngineError`, `Stopped`."""
-        return await on_thread(self._run, "successor")
+    async def run(self) -> MeasuredEngine:
+        """Load, measure and replace the engine. Raises what `load` raises, `EngineError`, `Stopped`."""
+        return await on_thread(self._run, "handover")
 
-    def give_up(self) -> None:
-        """End it as soon as may be; unless it has taken over already, the engine at work stays."""
-        self._given_up.set()
-        self._stop.ask()
+    def cancel(self) -> None:
+        """End the handover as soon as possible. The old engine stays, unless it has been replaced already."""
+        self._cancelled.set()
+        self._stop.request()
         self._decided.set()
 
-    def _run(self) -> Warm:
+    def _run(self) -> MeasuredEngine:
         try:
-            return self._succeed()
+            return self._hand_over()
         except TranscriberError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the engine at work goes on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old engine goes on
             reason = f"{type(error).__name__}: {error}"
-        raise EngineError(reason)  # out here without its cause, whose frames would keep the model in memory
+        raise EngineError(reason)  # out here without its cause: its frames would keep the model in memory
 
-    def _succeed(self) -> Warm:
+    def _hand_over(self) -> MeasuredEngine:
         self._check()
         engine = self._load()
         try:
             ready = self._measure(engine)
-            after = PendingHandover(self._capacity(ready.rtf), ready.pace, engine.work, partial(self._take_over, ready))
-            if self._queue.announce(after):
+            perform = partial(self._replace_engine, ready)
+            if self._queue.schedule_handover(
+                PendingHandover(self._capacity(ready.rtf), ready.speed, engine.work, perform)
+            ):
                 self._decided.wait()
-                self._queue.announce(None)  # from here on it has taken over or never will
-            if self._before is None:
+                self._queue.cancel_handover()  # from here on the engine is replaced or never will be
+            if self._old is None:
                 raise Stopped("the daemon is stopping")
         finally:
-            (self._before or engine).close()
+            (self._old or engine).close()
         return ready
 
-    def _take_over(self, ready: Warm) -> None:
-        self._before = self._worker.exchange(ready)
+    def _replace_engine(self, ready: MeasuredEngine) -> None:
+        self._old = self._worker.replace_engine(ready)
         self._decided.set()
 
-    def _measure(self, engine: Engine) -> Warm:
+    def _measure(self, engine: Engine) -> MeasuredEngine:
         self._patient_until = time.monotonic() + _PATIENCE_SECS
         quickest = warmup.measure(lambda: self._pass(engine))[0]
-        return warmup.warm(engine, self._speech, warmup.rtf_of(quickest, self._speech))
+        return warmup.measured(engine, self._speech, warmup.rtf_of(quickest, self._speech))
 
     def _pass(self, engine: Engine) -> float:
-        """One whole pass, tried until there is one."""
+        """Seconds of one whole pass, begun again until one is not stopped."""
         while True:
             self._check()
             patient = time.monotonic() < self._patient_until
             if patient and self._queue.depth:
-                self._given_up.wait(_LOOK_SECS)
+                self._cancelled.wait(_LOOK_SECS)
                 continue
             try:
-                with self._queue.giving_way() if patient else nullcontext(Stop()) as self._stop:
+                with self._queue.preemptible() if patient else nullcontext(Stop()) as self._stop:
                     self._check()
                     return warmup.timed(engine, self._speech, self._stop)
             except Stopped:
                 log.debug("a measuring pass gave way to a window")
 
     def _check(self) -> None:
-        if self._given_up.is_set():
+        if self._cancelled.is_set():
             raise Stopped("the daemon is stopping")

@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a window: a recognition, or the reason why there is none. Seconds."""
+    """The result of a job: a recognition, or the reason why there is none. Times in seconds."""
 
     window: Window
     recognition: Recognition | None
-    reason: GapReason | None  # None without a recognition: a partial that gave way
+    reason: GapReason | None  # None without a recognition: a partial that a window preempted
     detail: str
     enqueued: float  # monotonic
     queued: float
     processing: float
-    passes: int = 1  # more: decoded again, as the text was in doubt
+    passes: int = 1  # more than one: the text was in doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A window on its way through the worker; `deliver` is called on the event loop with what became of it.
+    """A window on its way through the worker. `deliver` is called with the outcome, on the event loop.
 
-    A partial is a look at a window that is still open: nobody misses it. `first`: nobody has looked at it before.
+    A partial is made from a window that is still open. It is best effort and may be dropped. `first`: the window's
+    first partial.
     """
 
     window: Window
@@ -49,7 +50,7 @@ class Job:
         return self.window.end - self.window.start
 
     def dropped(self, reason: GapReason, detail: str, queued: float = 0.0) -> Outcome:
-        """What is delivered in place of a result when the engine never got the job, `queued` seconds after its put."""
+        """The outcome of a job that the engine never got, dropped `queued` seconds after it was put."""
         return Outcome(
             window=self.window,
             recognition=None,

@@ -1,4 +1,4 @@
-"""Calls into whisper.cpp from outside of the daemon, all of them from one thread."""
+"""Calls whisper.cpp outside the daemon, always from one thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 @contextmanager
 def one_thread() -> Iterator[Callable[..., asyncio.Future[Any]]]:
-    """What is called through this runs on one thread, which is gone at the end; await each call.
+    """Yield a function that runs each call on the same thread; await each call. The thread ends with the block.
 
-    Not `asyncio.to_thread`, which may take another one each time: OpenMP keeps a team of threads for every thread that
-    has called it, and once they are more than the cores, they no longer wait for each other awake. On two cores a
-    window of a tiny-size model then takes 180 ms on two threads in place of 100, and 160 on one.
+    `asyncio.to_thread` may use another thread each time. OpenMP keeps a team of threads for each thread that has called
+    it. Once these are more than the cores, they wait for each other asleep, which is much slower (docs/performance.md).
     """
     with ThreadPoolExecutor(1, thread_name_prefix="whisper") as executor:
         yield partial(asyncio.get_running_loop().run_in_executor, executor)

@@ -1,4 +1,4 @@
-"""A bounded queue between the event loop and the Whisper thread: put never waits, streams are served in turn."""
+"""A bounded queue between the event loop and the Whisper thread. Putting never blocks; streams take turns."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PendingHandover:
-    """What changes when another engine takes over; `take_over` is called at that moment, between two jobs."""
+    """What changes with the next engine. `perform` replaces the engine; it is called between two jobs."""
 
     capacity: int
-    pace: EngineSpeed
+    speed: EngineSpeed
     weigh: Callable[[int], float]
-    take_over: Callable[[], object]
+    perform: Callable[[], object]
 
 
 class JobQueue:
-    """Fair between streams, first in, first out inside one. Capacity counts jobs waiting and the one running.
+    """Fair between streams; first in, first out within a stream. Capacity counts waiting jobs and the running one.
 
-    `weigh` gives the work of a window of so many samples; `clock` is the one that `Job.enqueued` was read from.
+    `weigh` gives the work of a window from its length in samples. `clock` is the clock of `Job.enqueued`.
     """
 
     def __init__(
@@ -49,36 +49,36 @@ class JobQueue:
         self._weigh = weigh
         self._clock = clock
         self._turns = FairQueue()
-        self._partials: OrderedDict[str, Job] = OrderedDict()  # at most one a stream, the next one first
-        self._giving_way: set[Stop] = set()
+        self._partials: OrderedDict[str, Job] = OrderedDict()  # at most one per stream, the next one first
+        self._preemptible: set[Stop] = set()
         self._running: Job | None = None
         self._since = 0.0  # when the running job began
         self._closed = False
-        self._succession: PendingHandover | None = None
-        self._announced = 0.0  # when
+        self._handover: PendingHandover | None = None
+        self._scheduled = 0.0  # when the handover was
         self._changed = threading.Condition()
 
     @property
     def depth(self) -> int:
-        """Jobs waiting or running, partials not counted."""
+        """Jobs waiting or running, without partials."""
         return len(self._turns) + (self._running is not None and not self._running.partial)
 
     @property
     def waiting(self) -> bool:
-        """Whether a job waits that is no partial."""
+        """Whether a job other than a partial waits."""
         return len(self._turns) > 0
 
     @property
     def spare(self) -> float:
-        """Seconds by which everything that waits may be put off and still be in time: infinite when nothing waits.
+        """Seconds by which all waiting jobs may be put off and still be in time; infinite when none waits.
 
-        As if what has waited longest came last: the order of turns may favour others, and no promise may hang on it.
+        Assumes the worst order: the job that has waited longest is served last.
         """
         with self._changed:
             if not self._turns:
                 return math.inf
             oldest = min(job.enqueued for job, _ in self._turns.jobs())
-            ahead = self._admission.pace.at_most(sum(self._turns.held().values()))
+            ahead = self._admission.speed.at_most(sum(self._turns.held().values()))
             return self._admission.max_latency - (self._clock() - oldest) - ahead
 
     @property
@@ -86,18 +86,18 @@ class JobQueue:
         return self._closed
 
     def expected_wait(self, stream: str) -> float:
-        """Seconds until everything is done that would be served before a new window of the stream."""
+        """Seconds until all jobs are done that would be served before a new window of this stream."""
         with self._changed:
-            return self._admission.pace.expected(self._turns.served_first(stream, 0.0)) + self._left()
+            return self._admission.speed.expected(self._turns.served_first(stream, 0.0)) + self._left()
 
     def try_put(self, job: Job) -> bool:
-        """Put without waiting; False when the queue is closed, or full, or the job would be late.
+        """Put a job without blocking. False when the queue is closed or full, or when the job would be late.
 
-        In a full queue a job takes the place of the newest one of the stream that holds most work, if that leaves the
-        two more even. What is pushed out is delivered as `queue_full`, from here.
+        In a full queue, the job may evict the newest job of the stream that holds the most work. It does so only if
+        the two streams are more even afterwards. The evicted job is delivered as `queue_full` before this returns.
         """
         with self._changed:
-            self._partials.pop(job.stream, None)  # the window has closed: nobody needs a look at it any more
+            self._partials.pop(job.stream, None)  # the window has closed, so its partial is of no use
             work = self._weigh(job.samples)
             if self._closed or (self.depth and not self._in_time(job, work)):
                 return False
@@ -109,8 +109,8 @@ class JobQueue:
             pushed_out = self._turns.drop_newest(fullest) if fullest is not None else None
             self._turns.put(job, work)
             self._changed.notify()
-            for stop in self._giving_way:
-                stop.ask()
+            for stop in self._preemptible:
+                stop.request()
         if pushed_out is not None:
             detail = f"pushed out of {self.capacity} jobs for a stream that holds less"
             waited = self._clock() - pushed_out.enqueued
@@ -118,21 +118,20 @@ class JobQueue:
         return True
 
     def offer_partial(self, job: Job) -> None:
-        """Offer a look at an open window: given out only while nothing else waits, replaced by the stream's next one.
+        """Offer a partial. It replaces the stream's last one and is given out only while no window waits.
 
-        First looks come before others: text where there is none is worth more than newer text.
-
-        It has no place in depth or capacity, and is dropped without a word.
+        A window's first partial comes before the others: any text is worth more than newer text. Partials do not count
+        in depth and capacity, and are dropped without notice.
         """
         with self._changed:
             if not self._closed:
-                self._partials[job.stream] = job  # a newer one takes the older one's turn
+                self._partials[job.stream] = job  # keeps the older partial's turn
                 self._changed.notify()
 
     def get(self) -> Job | None:
-        """Wait for a job; None when the queue is closed and empty. Answer each with `done`.
+        """Wait for a job; None when the queue is closed and empty. Call `done` after each job.
 
-        What cannot be in time any more comes first: it costs nothing, and its gap is told before its turn would come.
+        An expired job comes first: dropping it costs nothing, and its gap is published early.
         """
         with self._changed:
             while not self._turns and not self._partials:
@@ -145,48 +144,53 @@ class JobQueue:
             return self._running
 
     @contextmanager
-    def giving_way(self) -> Iterator[Stop]:
-        """For work that gives way to windows: yields what asks for its end when one waits or runs, until left."""
+    def preemptible(self) -> Iterator[Stop]:
+        """Yield a stop request for work that must give way to windows: it is made when a window waits or runs."""
         stop = Stop()
         with self._changed:
             if self.depth:
-                stop.ask()
-            self._giving_way.add(stop)
+                stop.request()
+            self._preemptible.add(stop)
         try:
             yield stop
         finally:
             with self._changed:
-                self._giving_way.remove(stop)
+                self._preemptible.remove(stop)
 
     def done(self) -> None:
-        """The job that was got is finished; its place is free."""
+        """The running job is finished; its place is free."""
         with self._changed:
             self._running = None
-            self._succeed()
+            self._hand_over()
 
-    def announce(self, succession: PendingHandover | None) -> bool:
-        """Let another engine take over when everything is done that was put before; None takes that back.
+    def schedule_handover(self, handover: PendingHandover) -> bool:
+        """Replace the engine once every job put before now is done. False when the queue is closed.
 
-        What was put before was promised at the speed of the engine so far; what comes meanwhile must be in time with
-        the rest of that and at the other one's speed. False when the queue is closed: what it holds ends as it began.
+        Those jobs were accepted at the old engine's speed, so it does them. A job that comes meanwhile must be in time
+        after them, at the new engine's speed.
         """
         with self._changed:
             if self._closed:
                 return False
-            self._succession, self._announced = succession, self._clock()
-            self._succeed()
+            self._handover, self._scheduled = handover, self._clock()
+            self._hand_over()
             return True
 
+    def cancel_handover(self) -> None:
+        """Keep the engine, unless it has been replaced already."""
+        with self._changed:
+            self._handover = None
+
     def close(self) -> None:
-        """Take no more jobs; those waiting are still given out, except partials."""
+        """Accept no more jobs. Waiting windows are still given out; partials are dropped."""
         with self._changed:
             self._closed = True
-            self._succession = None
+            self._handover = None
             self._partials.clear()
             self._changed.notify_all()
 
     def abandon(self) -> list[Job]:
-        """Close, and hand back the jobs that are still waiting."""
+        """Close, and return the jobs that still wait."""
         self.close()
         with self._changed:
             return self._turns.clear()
@@ -195,42 +199,42 @@ class JobQueue:
         stream = next((s for s, job in self._partials.items() if job.first), None) or next(iter(self._partials))
         return self._partials.pop(stream)
 
-    def _succeed(self) -> None:
-        """Let the announced engine take over if its time has come."""
-        after = self._succession
-        if after is None or self._running is not None or any(self._older()):
+    def _hand_over(self) -> None:
+        """Perform the scheduled handover once every job from before it is done."""
+        handover = self._handover
+        if handover is None or self._running is not None or any(self._older()):
             return
-        self._succession = None
-        self.capacity, self._weigh = after.capacity, after.weigh
-        self._turns.reweigh(after.weigh)
-        after.take_over()
+        self._handover = None
+        self.capacity, self._weigh = handover.capacity, handover.weigh
+        self._turns.reweigh(handover.weigh)
+        handover.perform()
 
     def _older(self) -> Iterator[float]:
-        """The work of each job that waits since before the announcement."""
-        return (work for job, work in self._turns.jobs() if job.enqueued < self._announced)
+        """The work of each job that was put before the handover was scheduled."""
+        return (work for job, work in self._turns.jobs() if job.enqueued < self._scheduled)
 
     def _in_time(self, job: Job, work: float) -> bool:
         left, ahead = self._left(), self._turns.served_first(job.stream, work)
         if not self._admission.in_time(left, ahead):
             return False
-        if self._succession is None:
+        if self._handover is None:
             return True
         before = min(ahead, sum(self._older()))
-        after = (ahead - before) * self._succession.weigh(job.samples) / work
-        admission = AdmissionControl(self._admission.max_latency, self._succession.pace)
-        return admission.in_time(left + self._admission.pace.at_most(before), after)
+        after = (ahead - before) * self._handover.weigh(job.samples) / work
+        admission = AdmissionControl(self._admission.max_latency, self._handover.speed)
+        return admission.in_time(left + self._admission.speed.at_most(before), after)
 
     def _left(self) -> float:
-        """Seconds that the running job will still need."""
+        """Expected seconds until the running job is done."""
         if self._running is None:
             return 0.0
-        expected = self._admission.pace.expected(self._weigh(self._running.samples))
+        expected = self._admission.speed.expected(self._weigh(self._running.samples))
         return max(0.0, expected - (self._clock() - self._since))
 
     def _fullest(self, stream: str) -> str | None:
-        """The stream that holds most work, waiting or running, if it holds more than this one even without its newest.
+        """The stream with the most work, waiting or running, if it has more than `stream` even without its newest job.
 
-        So nobody's only job is pushed out, and who was pushed out cannot push back.
+        So a stream's only job is never evicted, and two streams never evict each other's jobs in turn.
         """
         held = self._turns.held()
         with_waiting = list(held)

@@ -1,4 +1,4 @@
-"""How many CPUs there are, and which of the daemon's threads has one first."""
+"""How many CPUs there are, and which of the daemon's threads gets one first."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
-def give_way() -> None:
-    """From now on what wakes up on the calling thread waits for the end of a running thread's time slice.
+def set_batch_scheduling() -> None:
+    """Stop the calling thread from preempting others when it wakes up, with Linux's SCHED_BATCH.
 
-    Linux's SCHED_BATCH, which needs no privilege: the same share of the cores, but a thread under it puts off nobody
-    when it wakes up (sched(7)). An event loop that wakes up hundreds of times a second otherwise takes the core from
-    the engine as often, also while another core idles. Threads made by this one inherit it, so make those that must not
-    have it first. A policy that somebody chose for the process (`chrt`, `CPUSchedulingPolicy=`) is left as it is.
+    It needs no privilege, and the thread's share of the cores stays the same (sched(7)). Otherwise an event loop that
+    wakes up hundreds of times a second takes the core from the engine as often, even while another core is idle. New
+    threads of the calling thread inherit the policy, so start those that must not have it first. A policy that was
+    chosen for the process (`chrt`, `CPUSchedulingPolicy=`) stays.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return  # not Linux
     try:
         if os.sched_getscheduler(0) == os.SCHED_OTHER:  # 0: the calling thread
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:  # musl has the call without the deed; a sandbox may forbid it
+    except OSError as error:  # musl's stub returns ENOSYS; a sandbox may forbid the call
         log.debug("the event loop keeps its scheduling policy: %s", error)
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs this process may use: the container's quota (cgroup v2 or v1), else its affinity; at least 1.
+    """CPUs that this process may use: its container's quota (cgroup v2 or v1) or its affinity; at least 1.
 
-    whisper.cpp takes the host's cores by default, and oversubscribing a quota costs far more than it gains.
+    whisper.cpp uses all cores of the host by default, and more threads than the quota cost far more than they gain.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

@@ -1,4 +1,4 @@
-"""What Whisper writes where nobody speaks: names of sounds, and how the subtitles that it learnt from end. Pure."""
+"""What Whisper writes where nobody speaks: names of sounds, and sign-offs from subtitles. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transcriber.domain.results import Segment, Word
 
-# `[BLANK_AUDIO]`, `(upbeat music)`, `*crying*`, notes around lyrics; one that the window's end cuts off has no end.
-_BRACKETS = (("[", "]"), ("(", ")"), ("\uff08", "\uff09"), ("\u3010", "\u3011"), ("*", "*"))  # two of East Asia
+# `[BLANK_AUDIO]`, `(upbeat music)`, `*crying*`, notes around lyrics. The window's end may cut off the closing mark.
+_BRACKETS = (("[", "]"), ("(", ")"), ("\uff08", "\uff09"), ("\u3010", "\u3011"), ("*", "*"))  # two from East Asia
 _NOTES = "\u266a\u266b\u266c"
 _SOUND = re.compile(
     "|".join(
@@ -21,8 +21,8 @@ _SOUND = re.compile(
 )
 _SPACES = re.compile(r"\s+")
 
-# From the subtitles that Whisper was trained on, as reported for each language in
-# openai/whisper's discussions 679 and 928 and seen here.
+# From the subtitles that Whisper was trained on, as reported by language in
+# openai/whisper's discussions 679 and 928, and as seen here.
 SIGN_OFFS = frozenset(
     {
         # English
@@ -168,12 +168,12 @@ SIGN_OFFS = frozenset(
 
 
 def is_sign_off(text: str) -> bool:
-    """Whether the text is nothing but a way to end subtitles, whatever its capitals, punctuation and spaces."""
+    """Whether the whole text is a sign-off from subtitles, whatever its capitals, punctuation and spaces."""
     return _bare(text) in _BARE_SIGN_OFFS
 
 
 def _bare(text: str) -> str:
-    """Letters, digits and the marks that belong to them, in lower case."""
+    """The text's letters, their combining marks and its digits, in lower case."""
     return "".join(c for c in text.lower() if unicodedata.category(c)[0] in "LMN")
 
 
@@ -181,7 +181,7 @@ _BARE_SIGN_OFFS = frozenset(map(_bare, SIGN_OFFS))
 
 
 def without_sounds(segment: Segment) -> tuple[Segment | None, list[Segment]]:
-    """The segment without names of sounds, None if nothing else is in it; and each of these as a segment."""
+    """Return the segment without names of sounds, None if nothing else is in it, and each name as a segment."""
     found = [match.group() for match in _SOUND.finditer(segment.text)]
     if not found:
         return segment, []
@@ -193,7 +193,7 @@ def without_sounds(segment: Segment) -> tuple[Segment | None, list[Segment]]:
 
 
 def _spoken(segment: Segment) -> tuple[Word, ...]:
-    """The words that lie outside all names of sounds."""
+    """The words outside all names of sounds."""
     joined, spans = "", []
     for word in segment.words:
         joined += " " if joined else ""

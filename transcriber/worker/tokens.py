@@ -1,4 +1,4 @@
-"""What an engine said, token by token, to segments and words. Pure."""
+"""Makes segments and words from an engine's tokens. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TICK = SAMPLE_RATE // 100  # samples: whisper.cpp counts in 10 ms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """Bytes of text (a character may span tokens), bounds in 10 ms ticks, log probability.
+    """Bytes of text (a character may span tokens), bounds in ticks of 10 ms, log probability.
 
-    `time`: of a timestamp, in ticks from the window's first sample; None for text.
+    `time`: of a timestamp token, in ticks from the window's first sample; None for text.
     """
 
     text: bytes
@@ -30,53 +30,53 @@ class Token:
 
 
 def segments(tokens: list[Token], length: int) -> tuple[Segment, ...]:
-    """What lies between timestamps, with bounds inside a window of `length` samples; empty ones are left out."""
-    made = (_segment(piece, length) for piece in _pieces(tokens))
-    # Not of a generator: such a tuple is cut to its length afterwards, and CPython then keeps up to 2,000 of each
-    # length for later, one more a window: memory that looks like a leak for the first hours.
+    """Return the text between timestamps as segments, with bounds within `length` samples. Empty ones are left out."""
+    made = (_segment(phrase, length) for phrase in _phrases(tokens))
+    # From a list, as a tuple from a generator is resized at the end. CPython keeps up to 2,000 of those for each
+    # length, one more per window, which looks like a memory leak for hours.
     return tuple([segment for segment in made if segment.text])
 
 
 @dataclass(slots=True)
-class _Piece:
-    """Words between two timestamps, which are in ticks; None where the model gave none."""
+class _Phrase:
+    """Words between two timestamps. Bounds in ticks; None where the model gave no timestamp."""
 
     start: int | None = None
     end: int | None = None
     words: list[_Word] = field(default_factory=list)
 
 
-def _pieces(tokens: list[Token]) -> Iterator[_Piece]:
-    piece = _Piece()
+def _phrases(tokens: list[Token]) -> Iterator[_Phrase]:
+    phrase = _Phrase()
     for token in tokens:
         if token.time is None:
-            if not piece.words:  # whisper.cpp gives the timestamp in front of it a share of the time
-                piece.words.append(_Word(b"", token.start if piece.start is None else piece.start, token.end, []))
+            if not phrase.words:  # start at the timestamp: whisper.cpp gives that token a share of the time
+                phrase.words.append(_Word(b"", token.start if phrase.start is None else phrase.start, token.end, []))
             elif token.text.startswith(b" "):
-                piece.words.append(_Word(b"", token.start, token.end, []))
-            piece.words[-1].add(token.text, token.end, token.log)
-        elif piece.words:
-            piece.end = token.time
-            yield piece
-            piece = _Piece(token.time)
+                phrase.words.append(_Word(b"", token.start, token.end, []))
+            phrase.words[-1].add(token.text, token.end, token.log)
+        elif phrase.words:
+            phrase.end = token.time
+            yield phrase
+            phrase = _Phrase(token.time)
         else:
-            piece.start = token.time
-    if piece.words:
-        yield piece
+            phrase.start = token.time
+    if phrase.words:
+        yield phrase
 
 
-def _segment(piece: _Piece, length: int) -> Segment:
-    logs = [log for word in piece.words for log in word.logs]
-    words = tuple([word.done(length) for word in piece.words if word.text.strip()])
-    text = b"".join(word.text for word in piece.words).decode("utf-8", "replace").strip()
-    start = _clamp(piece.words[0].start if piece.start is None else piece.start, length)
-    end = max(start, _clamp(piece.words[-1].end if piece.end is None else piece.end, length))
+def _segment(phrase: _Phrase, length: int) -> Segment:
+    logs = [log for word in phrase.words for log in word.logs]
+    words = tuple([word.done(length) for word in phrase.words if word.text.strip()])
+    text = b"".join(word.text for word in phrase.words).decode("utf-8", "replace").strip()
+    start = _clamp(phrase.words[0].start if phrase.start is None else phrase.start, length)
+    end = max(start, _clamp(phrase.words[-1].end if phrase.end is None else phrase.end, length))
     return Segment(text=text, start=start, end=end, confidence=geometric_mean(logs), words=words)
 
 
 @dataclass(slots=True)
 class _Word:
-    """Tokens gathered into one word: bytes, 10 ms ticks, log probabilities."""
+    """Tokens joined into one word: bytes, bounds in ticks, log probabilities."""
 
     text: bytes
     start: int
@@ -99,5 +99,5 @@ def _clamp(ticks: int, length: int) -> int:
 
 
 def geometric_mean(logs: list[float]) -> float:
-    """Return exp of the mean log probability: Whisper's own measure of how sure it was. 0.0 without tokens."""
+    """Return exp of the mean log probability, which is Whisper's own confidence. 0.0 without tokens."""
     return math.exp(sum(logs) / len(logs)) if logs else 0.0

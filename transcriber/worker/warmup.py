@@ -1,4 +1,4 @@
-"""What an engine costs, measured by running it."""
+"""Measures what an engine costs, by running it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from transcriber.worker.cancellation import Stop
     from transcriber.worker.engine import Engine
 
-PASSES = 3  # that count; one pass more is the warm-up (first-touch memory, lazy tables)
-_BUDGET_SECS = 10.0  # with a model this slow one pass says enough
-_LEAST_RTF = 1e-6  # of an engine that does nothing
+PASSES = 3  # measured, after one pass as the warm-up (first-touch memory, lazy tables)
+_BUDGET_SECS = 10.0  # a model so slow that it exceeds this is measured by fewer passes
+_LEAST_RTF = 1e-6  # for an engine that does nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """An engine that has decoded, and what that cost."""
+class MeasuredEngine:
+    """An engine that is warmed up, and its measured speed."""
 
     engine: Engine
     rtf: float
-    pace: EngineSpeed
+    speed: EngineSpeed
 
 
 def measure(one_pass: Callable[[], float], passes: int = PASSES) -> list[float]:
-    """Warm up, then measure: the sorted seconds of the passes; of the warm-up itself when nothing came after it."""
+    """Warm up, then measure. Returns the sorted seconds of the passes, or of the warm-up if it was the only one."""
     begin = time.monotonic()
     took = [one_pass()]
     while len(took) <= passes and time.monotonic() - begin <= _BUDGET_SECS:
@@ -49,11 +49,11 @@ def timed(engine: Engine, speech: NDArray[np.float32], stop: Stop | None = None)
 
 
 def rtf_of(seconds: float, speech: NDArray[np.float32]) -> float:
-    """The real-time factor of a pass over `speech` that took so many seconds."""
+    """The real-time factor of a pass over `speech` that took `seconds`."""
     return max(seconds * SAMPLE_RATE / len(speech), _LEAST_RTF)
 
 
-def warm(engine: Engine, speech: NDArray[np.float32], rtf: float) -> Warm:
-    """An engine that takes `rtf` for a window like `speech`."""
+def measured(engine: Engine, speech: NDArray[np.float32], rtf: float) -> MeasuredEngine:
+    """Return the engine with the speed that follows from `rtf` for a window like `speech`."""
     seconds = len(speech) / SAMPLE_RATE
-    return Warm(engine, rtf, EngineSpeed(rtf * seconds, engine.work(len(speech)), seconds))
+    return MeasuredEngine(engine, rtf, EngineSpeed(rtf * seconds, engine.work(len(speech)), seconds))

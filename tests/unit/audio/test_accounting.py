@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, NOISE, sound
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
 from transcriber.audio.stream import StreamOptions
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding, Skipped
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, Encoding
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Started
 from transcriber.domain.measurements import Tallies
@@ -32,7 +32,7 @@ class World:
     head: int | None = None  # where the last accepted chunk ended, in source frames
     holes: dict[GapReason, int] = field(default_factory=dict)
     rejected: bool = False
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[SessionOutput] = field(default_factory=list)
     waiting: list[Window] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     dropped: dict[GapReason, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class World:
     def position(self, frame: int) -> int:
         return round(frame * 16_000 / self.audio_format.rate)
 
-    def take(self, outputs: list[Output]) -> None:
+    def take(self, outputs: list[SessionOutput]) -> None:
         for output in outputs:
             if isinstance(output, Window):
                 self.waiting.append(output)
@@ -95,7 +95,7 @@ class World:
         offset = self.frame
         new = self.head is None
         self.expect(offset, 0)
-        skipped = Skipped(Chunk("s", self.audio_format, b"", "run", offset), frames)
+        skipped = DroppedChunk(Chunk("s", self.audio_format, b"", "run", offset), frames)
         self.take(self.sessions.skip(skipped, self.now))
         if new or frames:
             assert self.head is not None

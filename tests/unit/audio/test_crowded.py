@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, sound
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
 from transcriber.audio.stream import StreamOptions
 from transcriber.domain.chunks import Chunk
 from transcriber.domain.errors import Rejection
@@ -38,9 +38,9 @@ class Crowd:
         self.shifts = [0, 7001, 13_003]
         self.windows: list[Window] = []
         self.runs: set[int] = set()  # the sounds in the stream's session
-        self.outputs: list[Output] = []
+        self.outputs: list[SessionOutput] = []
 
-    def take(self, outputs: list[Output]) -> None:
+    def take(self, outputs: list[SessionOutput]) -> None:
         self.windows += [o for o in outputs if isinstance(o, Window)]
         self.outputs += [o for o in outputs if not isinstance(o, Window)]
         for _, account in self.sessions.accounts():

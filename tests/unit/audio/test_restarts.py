@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from turns import checkpoint, chunk, ended, kinds, make, noise, received
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
 from transcriber.domain.chunks import ChunkEvent
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Started
@@ -17,7 +17,7 @@ from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, Origin
 
 
-def utterances(sessions: Sessions, *starts: float, same: bool = False) -> list[Output]:
+def utterances(sessions: Sessions, *starts: float, same: bool = False) -> list[SessionOutput]:
     """Four seconds each, in chunks of 0.1 s as time goes by. Each starts from offset 0."""
     outputs = []
     for number, start in enumerate(starts):

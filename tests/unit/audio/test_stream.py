@@ -7,7 +7,7 @@ import pytest
 import soxr
 from harness import Speech, s16
 
-from transcriber.audio.stream import AudioStream, Piece, StreamOptions
+from transcriber.audio.stream import AudioStream, StreamOptions, TimelineItem
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.timeline import Gap, GapReason, Origin, Silence, Window
 
@@ -18,7 +18,7 @@ def trace(n: int) -> str:
     return f"00-{n:032x}-{n:016x}-01"
 
 
-def stream_of(speech: Speech, *, chunk_secs: float = 0.1, **fields: str) -> list[Piece]:
+def stream_of(speech: Speech, *, chunk_secs: float = 0.1, **fields: str) -> list[TimelineItem]:
     """Push the recording at a frame a second; chunk n carries trace n + 1."""
     size = int(chunk_secs * 16_000) * 2
     pcm = s16(speech.samples)
@@ -101,7 +101,7 @@ def test_repeated_audio_is_heard_once(heldout: Speech) -> None:
     audio = AudioStream(Origin("s", "x"), StreamOptions(), plain)
     wanted = [p for p in audio.push(plain) + audio.flush() if isinstance(p, Window)]
     twice = AudioStream(Origin("s", "x"), StreamOptions(), plain)
-    pieces: list[Piece] = []
+    pieces: list[TimelineItem] = []
     for i in range(0, len(pcm), 6400):
         begin = max(0, i - 9600)
         pieces += twice.push(Chunk("s", FORMAT, pcm[begin : i + 6400], "x", begin // 2))

@@ -6,7 +6,7 @@ from itertools import count, islice
 from typing import Any
 
 from transcriber.broker.live import Arrival, LiveSource, MalformedMessage
-from transcriber.domain.chunks import Chunk, ChunkEvent, Skipped
+from transcriber.domain.chunks import Chunk, ChunkEvent, DroppedChunk
 from transcriber.protocol import incoming
 
 
@@ -67,7 +67,7 @@ async def test_arrivals_are_given_out_in_order_until_the_end() -> None:
 
 
 async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
-    """Over the limit a chunk becomes a `Skipped` with session, offset, length and event.
+    """Over the limit a chunk becomes a `DroppedChunk` with session, offset, length and event.
 
     Below it, chunks come again.
     """
@@ -78,10 +78,10 @@ async def test_a_full_buffer_gives_up_audio_but_not_its_bounds() -> None:
     connection.deliver(*message(bytes(2), audio_event="end"))
     kept, given_up, odd, last = await taken(live)
     assert isinstance(kept, Chunk)
-    assert isinstance(given_up, Skipped)
+    assert isinstance(given_up, DroppedChunk)
     assert (given_up.chunk.offset, given_up.frames, given_up.chunks, given_up.chunk.pcm) == (50, 100, 2, b"")
     assert isinstance(odd, MalformedMessage)
-    assert isinstance(last, Skipped)
+    assert isinstance(last, DroppedChunk)
     assert (last.frames, last.chunk.event) == (1, ChunkEvent.END)
     connection.deliver(*message(bytes(100)))
     (again,) = await taken(live)
@@ -107,7 +107,7 @@ async def test_full_buffer_makes_one_hole_a_stream_until_half_empty() -> None:
     deliver(1)
     live.end()
     rest = [arrival async for arrival in arrivals]
-    holes = [arrival for arrival in rest if isinstance(arrival, Skipped)]
+    holes = [arrival for arrival in rest if isinstance(arrival, DroppedChunk)]
     assert [(s.chunk.stream, s.chunk.offset, s.frames, s.chunks) for s in holes] == [
         ("s1", 250, 900, 18),
         ("s2", 250, 900, 18),
@@ -123,9 +123,9 @@ async def test_an_event_without_audio_is_not_given_up() -> None:
     connection.deliver(*message(audio_session="x", audio_event="flush"))
     connection.deliver(*message(bytes(100), audio_session="x", audio_offset="150"))
     _, hole, flush, another = await taken(live)
-    assert isinstance(hole, Skipped)
+    assert isinstance(hole, DroppedChunk)
     assert isinstance(flush, Chunk)
-    assert isinstance(another, Skipped)
+    assert isinstance(another, DroppedChunk)
     assert (hole.frames, flush.event, another.frames) == (100, ChunkEvent.FLUSH, 50)
 
 
@@ -135,7 +135,7 @@ async def test_rest_gives_out_untaken_chunks_with_their_bounds() -> None:
     connection.deliver(*message(bytes(100), audio_offset="7"))
     connection.deliver(*message(b"abc"))
     chunk, odd = live.rest()
-    assert isinstance(chunk, Skipped)
+    assert isinstance(chunk, DroppedChunk)
     assert isinstance(odd, MalformedMessage)
     assert (chunk.chunk.offset, chunk.frames) == (7, 50)
     assert await taken(live) == []

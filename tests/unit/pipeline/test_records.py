@@ -10,7 +10,7 @@ from harness import Speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcriber.audio.sessions import Output, SessionOptions, Sessions
+from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
 from transcriber.broker.jetstream import trim_to
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.events import Ended, Rejected, Started, Suppressed
@@ -115,7 +115,7 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
     assert stored[2].checkpoint.account.received == 200
     assert stored[3].checkpoint == Checkpoint(
         origin=other,
-        asked="y",
+        requested_id="y",
         format=FORMAT,
         position=0,
         sequence=0,
@@ -146,7 +146,7 @@ gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
         origin=st.builds(
             Origin, st.just("s1"), st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1)
         ),
-        asked=st.none() | st.just("asked"),
+        requested_id=st.none() | st.just("asked"),
         format=st.builds(AudioFormat, st.sampled_from(Encoding), st.sampled_from(RATES), st.integers(1, 8)),
         position=counts,
         sequence=counts,
@@ -158,7 +158,7 @@ gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
 def test_a_checkpoint_comes_back_from_every_kind_of_record(at: Checkpoint, kind: str) -> None:
     at = Checkpoint(
         origin=at.origin,
-        asked=at.asked,
+        requested_id=at.requested_id,
         format=at.format,
         position=at.position,
         sequence=at.sequence,
@@ -194,7 +194,7 @@ def spoken_chunks(speech: Speech, rate: int, sizes: list[int], *, offsets: bool)
     return chunks
 
 
-def given_up(sessions: Sessions, records: Records, outputs: list[Output]) -> list[Record]:
+def given_up(sessions: Sessions, records: Records, outputs: list[SessionOutput]) -> list[Record]:
     """Every window becomes a gap at once. Returns the records."""
     stored: list[Record] = []
     for output in outputs:

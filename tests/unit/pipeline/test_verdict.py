@@ -142,7 +142,7 @@ def parts(outbox: Any) -> Parts:
         tallies=tallies,
         max_latency=20.0,
         max_payload=lambda: PLENTY,
-        pace=Mock(),
+        speed=Mock(),
     )
 
 

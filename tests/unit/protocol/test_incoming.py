@@ -57,7 +57,7 @@ def test_a_chunk_that_is_given_up_keeps_its_bounds(headers: dict[str, str]) -> N
     chunk = outcome("audio.s1", headers, bytes(64))
     if isinstance(chunk, Rejection):
         return
-    skipped = incoming.skipped(chunk)
+    skipped = incoming.dropped_chunk(chunk)
     assert skipped.frames == chunk.frames
     assert skipped.chunk.pcm == b""
     assert (skipped.chunk.session, skipped.chunk.offset, skipped.chunk.event) == (
@@ -203,7 +203,7 @@ def test_remembered_headers_are_read_as_new_ones_are(
     """The cache makes no difference, neither the first time nor the second."""
     block = b"\r\n".join([b"NATS/1.0", *lines, *([b"", b""] if whole else [])]) if lines else b""
     expected = outcome(incoming.subject_of(subject), incoming.fields(block) if block else None, payload)
-    reader = incoming.Reader(OPTIONS)
+    reader = incoming.ChunkReader(OPTIONS)
     for _ in range(2):
         try:
             chunk: Chunk | Rejection = reader.read(subject, block, payload)

@@ -12,12 +12,12 @@ from transcriber.worker.admission import AdmissionControl, EngineSpeed
 
 def test_the_rate_is_a_ratio_of_sums_and_so_right_for_any_mix() -> None:
     """Every window, long or short, has a fixed cost. Their total is foreseen in any order."""
-    pace, rand = EngineSpeed(1.0, 1.0, 1.0), random.Random(3)
+    speed, rand = EngineSpeed(1.0, 1.0, 1.0), random.Random(3)
     jobs = [(work, 0.1 * work) for work in (rand.choice([1.0, 20.0]) for _ in range(200))]
     for work, seconds in jobs:
-        pace = pace.after(work, seconds, work)
-    assert pace.expected(sum(work for work, _ in jobs)) == pytest.approx(sum(seconds for _, seconds in jobs))
-    assert pace.rtf == pytest.approx(0.1)
+        speed = speed.after(work, seconds, work)
+    assert speed.expected(sum(work for work, _ in jobs)) == pytest.approx(sum(seconds for _, seconds in jobs))
+    assert speed.rtf == pytest.approx(0.1)
 
 
 def test_pace_follows_a_lasting_change_and_forgets_an_outlier() -> None:
@@ -36,16 +36,16 @@ def test_pace_follows_a_lasting_change_and_forgets_an_outlier() -> None:
 
 def test_margin_covers_chance_in_single_jobs_and_in_sums() -> None:
     """Sums of 1 to 100 jobs stay below `at_most` nearly always, and it is not far above them."""
-    rand, pace = random.Random(5), EngineSpeed(1.0, 1.0, 1.0)
+    rand, speed = random.Random(5), EngineSpeed(1.0, 1.0, 1.0)
     held = tried = 0
     for n in range(20_000):
-        pace = pace.after(1.0, rand.gauss(1.0, 0.2), 1.0)
+        speed = speed.after(1.0, rand.gauss(1.0, 0.2), 1.0)
         if n % 20 == 0:
             jobs = rand.choice([1, 10, 100])
-            held += sum(rand.gauss(1.0, 0.2) for _ in range(jobs)) <= pace.at_most(jobs)
+            held += sum(rand.gauss(1.0, 0.2) for _ in range(jobs)) <= speed.at_most(jobs)
             tried += 1
     assert held / tried > 0.985
-    assert pace.at_most(100) < 100 * 1.6
+    assert speed.at_most(100) < 100 * 1.6
 
 
 def test_promised_job_may_begin_with_a_smaller_margin() -> None:
@@ -59,10 +59,10 @@ def test_promised_job_may_begin_with_a_smaller_margin() -> None:
 
 def test_margin_is_zero_without_noise() -> None:
     """Jobs that always take the same time are promised to the second."""
-    pace = EngineSpeed(0.5, 2.0, 1.0)
+    speed = EngineSpeed(0.5, 2.0, 1.0)
     for _ in range(50):
-        pace = pace.after(2.0, 0.5, 1.0)
-    assert pace.at_most(20.0) == pytest.approx(pace.expected(20.0)) == pytest.approx(5.0)
+        speed = speed.after(2.0, 0.5, 1.0)
+    assert speed.at_most(20.0) == pytest.approx(speed.expected(20.0)) == pytest.approx(5.0)
 
 
 def test_job_is_in_time_until_wait_and_work_fill_the_promise() -> None:

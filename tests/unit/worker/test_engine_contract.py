@@ -140,7 +140,7 @@ def test_a_pass_that_is_to_stop_before_it_begins_is_stopped(engine: Engine, held
     samples = utterance(heldout, 2)
     first = engine.transcribe(samples, None)
     stop = Stop()
-    stop.ask()
+    stop.request()
     with pytest.raises(Stopped):
         engine.transcribe(samples, None, stop)
     assert engine.transcribe(samples, None) == first

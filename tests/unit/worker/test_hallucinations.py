@@ -39,7 +39,7 @@ def decoded(*segments: Segment, endless: bool = False) -> Decoded:
 def test_one_signal_alone_suppresses_nothing(text: str, confidence: float, voiced: float) -> None:
     """Each sign by itself has an innocent explanation."""
     said = segment(text, confidence)
-    assert len(hallucinations.signals([said], window(voiced=voiced))) == 1
+    assert len(hallucinations.signs([said], window(voiced=voiced))) == 1
     assert hallucinations.review(window(voiced=voiced), decoded(said), "m").segments == (said,)
 
 
@@ -74,11 +74,11 @@ def test_no_speech_in_another_pass_is_a_signal() -> None:
 
 def test_a_sign_off_over_music_is_held_back() -> None:
     """Two words for eleven seconds of voice are too few, in any script; twenty are speech."""
-    assert hallucinations.signals([segment("Thank you.")], window(11.0)) == ["sign_off", "sparse"]
-    assert hallucinations.signals([segment("谢谢")], window(6.0)) == ["sparse"]
-    assert hallucinations.signals([segment("洗澡你以后能够做")], window(5.0)) == []
-    assert hallucinations.signals([segment("Thank you for trying out the program.")], window(11.0)) == []
-    assert hallucinations.signals([segment("Thank you.")], window(11.0, voiced=0.1)) == ["silence", "sign_off"]
+    assert hallucinations.signs([segment("Thank you.")], window(11.0)) == ["sign_off", "sparse"]
+    assert hallucinations.signs([segment("谢谢")], window(6.0)) == ["sparse"]
+    assert hallucinations.signs([segment("洗澡你以后能够做")], window(5.0)) == []
+    assert hallucinations.signs([segment("Thank you for trying out the program.")], window(11.0)) == []
+    assert hallucinations.signs([segment("Thank you.")], window(11.0, voiced=0.1)) == ["silence", "sign_off"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("Thank you.", 1.5), ("Right.", 9.0)])
@@ -103,7 +103,7 @@ def test_text_unsure_in_several_passes_is_held_back() -> None:
 def test_a_loop_over_many_short_segments_is_found() -> None:
     """None of them repeats anything by itself."""
     pieces = [segment("in the exhibition,", 0.3) for _ in range(5)]
-    assert hallucinations.signals(pieces, window(5.0)) == ["repetition", "low_confidence"]
+    assert hallucinations.signs(pieces, window(5.0)) == ["repetition", "low_confidence"]
     assert hallucinations.review(window(5.0), decoded(*pieces), "m").segments == ()
 
 
@@ -118,8 +118,8 @@ def test_more_words_than_time_are_held_back_whatever_else(endless: bool) -> None
 
 def test_a_short_window_may_hold_a_word() -> None:
     """A third of a second is enough for one, not for four."""
-    assert hallucinations.signals([segment("No.")], window(0.33)) == []
-    assert hallucinations.signals([segment("No, I do not.")], window(0.33)) == ["too_fast"]
+    assert hallucinations.signs([segment("No.")], window(0.33)) == []
+    assert hallucinations.signs([segment("No, I do not.")], window(0.33)) == ["too_fast"]
 
 
 @pytest.mark.parametrize(

@@ -50,19 +50,19 @@ def job(sequence: int, enqueued: float, stream: str = "s") -> Job:
     return Job(window=window(sequence, stream=stream), deliver=lambda _: None, enqueued=enqueued)
 
 
-def announced(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[str]:
+def scheduled(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[str]:
     """Announce an engine that takes `seconds` a window. The list gets an entry when it takes over."""
     taken: list[str] = []
     weigh = lambda samples: samples / 8000  # noqa: E731 - twice the weight: another engine counts differently
-    pace = EngineSpeed(seconds, 2.0, 1.0)
-    assert queue.announce(PendingHandover(capacity, pace, weigh, lambda: taken.append("over")))
+    speed = EngineSpeed(seconds, 2.0, 1.0)
+    assert queue.schedule_handover(PendingHandover(capacity, speed, weigh, lambda: taken.append("over")))
     return taken
 
 
 def test_an_idle_worker_is_taken_over_at_once() -> None:
     """Between two jobs the change needs no wait."""
     queue = JobQueue(5)
-    assert announced(queue, capacity=3) == ["over"]
+    assert scheduled(queue, capacity=3) == ["over"]
     assert queue.capacity == 3
 
 
@@ -74,7 +74,7 @@ def test_waiting_jobs_are_finished_by_the_engine_they_came_to() -> None:
         assert queue.try_put(job(sequence, 0.0))
     assert queue.get().window.sequence == 0
     clock.now = 1.0
-    taken = announced(queue)
+    taken = scheduled(queue)
     assert queue.try_put(job(2, 1.5))
     queue.done()
     assert (queue.get().window.sequence, taken) == (1, [])
@@ -90,7 +90,7 @@ def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
     queue.try_put(job(0, 0.0))
     queue.get()
     clock.now = 1.0
-    taken = announced(queue, capacity=1)
+    taken = scheduled(queue, capacity=1)
     for sequence in (1, 2, 3):
         assert queue.try_put(job(sequence, 1.0))
     queue.done()
@@ -113,7 +113,7 @@ def test_new_jobs_must_be_in_time_at_both_speeds() -> None:
     for sequence in range(11):
         assert queue.try_put(job(sequence, 0.0))
     clock.now = 0.01
-    announced(queue)
+    scheduled(queue)
     accepted = [queue.try_put(job(11 + n, 0.02)) for n in range(4)]
     assert accepted == [
         True,
@@ -127,8 +127,8 @@ def test_an_announcement_can_be_taken_back() -> None:
     """That works until the change has happened."""
     queue = JobQueue(5)
     queue.try_put(job(0, -1.0))
-    taken = announced(queue)
-    queue.announce(None)
+    taken = scheduled(queue)
+    queue.cancel_handover()
     queue.get()
     queue.done()
     assert (taken, queue.capacity) == ([], 5)
@@ -138,12 +138,12 @@ def test_a_closed_queue_keeps_its_engine() -> None:
     """At shutdown the queued jobs are finished by the engine at work."""
     queue = JobQueue(5)
     queue.try_put(job(0, -1.0))
-    taken = announced(queue)
+    taken = scheduled(queue)
     queue.close()
     queue.get()
     queue.done()
     assert taken == []
-    assert not queue.announce(PendingHandover(1, EngineSpeed(), float, lambda: None))
+    assert not queue.schedule_handover(PendingHandover(1, EngineSpeed(), float, lambda: None))
 
 
 def test_streams_keep_their_order_when_work_is_counted_again() -> None:
@@ -151,7 +151,7 @@ def test_streams_keep_their_order_when_work_is_counted_again() -> None:
     queue = JobQueue(10, clock=Clock())
     queue.try_put(job(9, -1.0))
     queue.get()
-    taken = announced(queue, capacity=10)
+    taken = scheduled(queue, capacity=10)
     for sequence, stream in enumerate("aabba"):
         assert queue.try_put(job(sequence, 0.0, stream))
     queue.done()
@@ -172,21 +172,21 @@ async def test_new_engine_takes_the_next_window_and_the_old_is_closed() -> None:
     loading = threading.Event()
 
     def load() -> Other:
-        assert threading.current_thread().name == "successor"
+        assert threading.current_thread().name == "handover"
         assert loading.wait(10)
         return other
 
-    successor = asyncio.create_task(ModelHandover(thread, queue, load, SPEECH, seven).run())
+    handover = asyncio.create_task(ModelHandover(thread, queue, load, SPEECH, seven).run())
     queue.try_put(Job(window=window(0), deliver=done))
     (before,) = await done.have(1)
     loading.set()
-    warm = await successor
+    warm = await handover
     queue.try_put(Job(window=window(1), deliver=done))
     after = (await done.have(2))[1]
     assert [o.recognition and o.recognition.model for o in (before, after)] == ["one", "other"]
     assert (thread.model, queue.capacity, one.closed.is_set(), other.closed.is_set()) == ("other", 7, True, False)
     assert 0.02 <= warm.rtf < 0.5
-    assert other.threads == {"successor", "whisper"}
+    assert other.threads == {"handover", "whisper"}
     queue.close()
 
 
@@ -213,12 +213,12 @@ async def test_measuring_gives_way_to_windows() -> None:
     """A window stops the measuring pass. It begins again when the worker is idle."""
     one, other, done = Other(0.0, 0.05), Other(math.inf, 0.0), Collector()
     thread, queue = await started(one)
-    successor = asyncio.create_task(ModelHandover(thread, queue, lambda: other, SPEECH, seven).run())
+    handover = asyncio.create_task(ModelHandover(thread, queue, lambda: other, SPEECH, seven).run())
     assert await asyncio.to_thread(other.endless.wait, 10)
     queue.try_put(Job(window=window(0), deliver=done))
     assert (await done.have(1))[0].recognition is not None
     async with asyncio.timeout(10):
-        warm = await successor
+        warm = await handover
     assert warm.rtf < 0.5
     assert thread.model == "other"
     queue.close()
@@ -228,11 +228,11 @@ async def test_giving_up_ends_a_measurement_and_closes_the_new_engine() -> None:
     """This happens at shutdown, in the middle of a pass."""
     one, other = Other(0.0), Other(math.inf)
     thread, queue = await started(one)
-    successor = ModelHandover(thread, queue, lambda: other, SPEECH, seven)
-    running = asyncio.create_task(successor.run())
+    handover = ModelHandover(thread, queue, lambda: other, SPEECH, seven)
+    running = asyncio.create_task(handover.run())
     assert await asyncio.to_thread(other.endless.wait, 10)
     begin = time.monotonic()
-    successor.give_up()
+    handover.cancel()
     with pytest.raises(Stopped):
         await running
     assert time.monotonic() - begin < 5
@@ -253,10 +253,10 @@ async def test_giving_up_before_the_change_keeps_the_old_engine() -> None:
         measured.set()
         return 7
 
-    successor = ModelHandover(thread, queue, lambda: other, SPEECH, capacity)
-    running = asyncio.create_task(successor.run())
+    handover = ModelHandover(thread, queue, lambda: other, SPEECH, capacity)
+    running = asyncio.create_task(handover.run())
     assert await asyncio.to_thread(measured.wait, 10)
-    successor.give_up()
+    handover.cancel()
     with pytest.raises(Stopped):
         await running
     await done.have(1)

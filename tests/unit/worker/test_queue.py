@@ -298,18 +298,18 @@ def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
 def test_interruptible_work_is_asked_to_end_when_a_window_comes() -> None:
     """At once if a window waits or runs already. Not by a look at an open window, and not after its own end."""
     queue = JobQueue(3)
-    with queue.giving_way() as earlier:
+    with queue.preemptible() as earlier:
         pass
-    with queue.giving_way() as stop, queue.giving_way() as other:
+    with queue.preemptible() as stop, queue.preemptible() as other:
         queue.offer_partial(look(0))
-        assert not stop()
+        assert not stop.requested()
         assert queue.try_put(job(1))
-        assert stop()
-        assert other()
+        assert stop.requested()
+        assert other.requested()
     assert not earlier()
     assert queue.get() is not None
-    with queue.giving_way() as late:
+    with queue.preemptible() as late:
         assert late()
     queue.done()
-    with queue.giving_way() as idle:
+    with queue.preemptible() as idle:
         assert not idle()

@@ -31,7 +31,7 @@ def test_a_policy_that_somebody_chose_is_kept(chosen: str, then: str) -> None:
 
     def after() -> int:
         os.sched_setscheduler(0, getattr(os, chosen), os.sched_param(0))
-        scheduling.give_way()
+        scheduling.set_batch_scheduling()
         return os.sched_getscheduler(0)
 
     with ThreadPoolExecutor(1) as executor:

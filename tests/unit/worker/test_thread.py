@@ -43,11 +43,11 @@ async def test_memory_is_given_back_once_no_job_waits(monkeypatch: pytest.Monkey
     once = threading.Event()
     engine, took = Scripted(0.0), Collector()
 
-    def give_back() -> None:
+    def trim_heap() -> None:
         given_back.append(len(engine.attempts) - measured)
         once.set()
 
-    monkeypatch.setattr(memory, "give_back", give_back)
+    monkeypatch.setattr(memory, "trim_heap", trim_heap)
     thread, queue = await started(engine)
     measured = len(engine.attempts)
     engine.may_go.clear()
@@ -110,12 +110,12 @@ async def test_hopeless_job_is_tried_when_none_can_be_in_time() -> None:
     """The measurement must go on, or nobody would know when the slow spell is over."""
     engine, done = Scripted(0.0), Collector()
     thread, queue = await started(engine, max_latency=0.5)
-    thread.admission.pace = EngineSpeed(5.0, 1.0, 1.0)  # what a CPU hog left behind
+    thread.admission.speed = EngineSpeed(5.0, 1.0, 1.0)  # what a CPU hog left behind
     for n in range(20):
         queue.try_put(Job(window=window(n), deliver=done))
         await done.have(n + 1)
     assert all(o.recognition is not None for o in done.outcomes)
-    assert thread.pace.expected(1.0) < 0.5
+    assert thread.speed.expected(1.0) < 0.5
     queue.close()
 
 
@@ -125,8 +125,8 @@ async def test_start_up_measures_the_engine_by_running_it() -> None:
     thread = WhisperThread(lambda: engine, 20)
     rtf = await thread.start(SPEECH)
     assert 0.05 <= rtf < 0.2
-    assert thread.pace.expected(engine.work(16_000)) == pytest.approx(rtf * 1.0)
-    assert thread.pace.rtf == pytest.approx(rtf)
+    assert thread.speed.expected(engine.work(16_000)) == pytest.approx(rtf * 1.0)
+    assert thread.speed.rtf == pytest.approx(rtf)
     thread.serve(queue := JobQueue(1))
     queue.close()
 
@@ -198,7 +198,7 @@ async def test_stuck_window_is_stopped_at_its_deadline() -> None:
     (stopped,) = await done.have(1)
     assert (stopped.recognition, stopped.reason, stopped.detail) == (None, GapReason.DEADLINE, "stopped")
     assert stopped.processing >= 0.1
-    assert thread.pace.expected(1.0) > 0.01
+    assert thread.speed.expected(1.0) > 0.01
     queue.try_put(Job(window=window(1), deliver=done))
     assert (await done.have(2))[1].recognition is not None
     queue.close()
@@ -208,12 +208,12 @@ async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
     """Its outcome is delivered like any other. It says nothing about the pace of windows."""
     engine, done = Scripted(0.0, 0.05), Collector()
     thread, queue = await started(engine)
-    before = thread.pace
+    before = thread.speed
     queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     (looked,) = await done.have(1)
     assert looked.recognition is not None
-    assert thread.pace is before
-    assert thread.partial_pace.processing > before.processing
+    assert thread.speed is before
+    assert thread.partial_speed.processing > before.processing
     assert thread.busy_seconds == 0  # it would have given way: it takes nothing from what the engine can do
     assert queue.try_put(Job(window=window(1), deliver=done))
     await done.have(2)
@@ -225,14 +225,14 @@ async def test_a_running_partial_gives_way_to_a_window() -> None:
     """It ends without a reason and without a measurement. The window is decoded at once."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
     thread, queue = await started(engine)
-    before = thread.partial_pace
+    before = thread.partial_speed
     queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     assert await asyncio.to_thread(engine.endless.wait, 10)
     assert queue.try_put(Job(window=window(1, stream="other"), deliver=done))
     gave_way, decoded = await done.have(2)
     assert (gave_way.window.sequence, gave_way.recognition, gave_way.reason) == (0, None, None)
     assert (decoded.window.sequence, decoded.recognition is not None) == (1, True)
-    assert thread.partial_pace is before
+    assert thread.partial_speed is before
     queue.close()
 
 
@@ -249,10 +249,10 @@ async def test_a_failure_says_nothing_about_the_pace() -> None:
     """An engine that fails at once is not a fast one."""
     engine, done = Scripted(0.0, EngineError("bad")), Collector()
     thread, queue = await started(engine)
-    before = thread.pace
+    before = thread.speed
     queue.try_put(Job(window=window(0), deliver=done))
     await done.have(1)
-    assert thread.pace is before
+    assert thread.speed is before
     queue.close()
 
 
@@ -322,5 +322,5 @@ async def test_second_passes_count_in_the_expected_pace() -> None:
     for n in range(20):
         queue.try_put(Job(window=window(n), deliver=done))
         await done.have(n + 1)
-    assert thread.pace.expected(engine.work(16_000)) > 0.038
+    assert thread.speed.expected(engine.work(16_000)) > 0.038
     queue.close()

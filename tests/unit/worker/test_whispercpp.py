@@ -70,10 +70,10 @@ class _AskedWithin(Stop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.other = threading.Thread(target=self.ask)
+        self.other = threading.Thread(target=self.request)
 
-    def __call__(self) -> bool:
-        asked = super().__call__()
+    def requested(self) -> bool:
+        asked = super().requested()
         if self.other.ident is None:
             self.other.start()
         return asked
@@ -81,7 +81,7 @@ class _AskedWithin(Stop):
 
 def _asked_before() -> Stop:
     stop = Stop()
-    stop.ask()
+    stop.request()
     return stop
 
 
@@ -104,8 +104,8 @@ def test_stop_check_takes_the_gil_only_when_asked_to_stop(engine: WhisperCppEngi
     class Counting(Stop):
         answers: ClassVar[list[bool]] = []
 
-        def __call__(self) -> bool:
-            self.answers.append(super().__call__())
+        def requested(self) -> bool:
+            self.answers.append(super().requested())
             return self.answers[-1]
 
     decoded = engine.transcribe(utterance(heldout, 2), None, Counting())

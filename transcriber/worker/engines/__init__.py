@@ -1,1 +1,1 @@
-"""The engines that there are, each the only room of the library under it."""
+"""The engines. Only an engine's own module imports its library."""

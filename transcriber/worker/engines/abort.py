@@ -1,4 +1,4 @@
-"""How a pass of whisper.cpp is ended early."""
+"""Ends a pass of whisper.cpp early."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ if TYPE_CHECKING:
 def stoppable(parameters: Any, stop: Stop | None) -> Iterator[None]:  # noqa: ANN401 - the bindings have no types
     """Let `stop` end the pass of whisper.cpp that runs with these parameters.
 
-    whisper.cpp asks whether to go on after the encoder and after each token, 12 times in a five-second window, and the
-    bindings take the GIL for the answer, for which the thread has to wait and then to be scheduled again: 2.3 % of a
-    window's time beside an event loop that takes in 338 streams on two cores. But they do so only while there is a
-    callback. So it is taken away once the pass has begun, and with that has got its own copy of the parameters, in
-    which the question stays; and it is put back when there is something to say.
+    whisper.cpp asks whether to go on after the encoder and after each token. For each answer the bindings take the GIL,
+    and the engine's thread waits for it (docs/performance.md has the cost). But they do so only while a callback is
+    installed. So the callback is removed once the pass has begun. By then the pass has its own copy of the parameters,
+    which still asks. The callback is installed again when a stop is requested.
     """
     if stop is None:
         yield
         return
 
-    def put() -> None:
-        whisper.assign_abort_callback(parameters, stop)
+    def install() -> None:
+        whisper.assign_abort_callback(parameters, stop.requested)
 
-    def take_away(_context: object) -> bool:
+    def remove(_context: object) -> bool:
         whisper.clear_abort_callback(parameters)
-        if stop():
-            put()
+        if stop.requested():
+            install()
         return True
 
-    put()
-    whisper.assign_encoder_begin_callback(parameters, take_away)
+    install()
+    whisper.assign_encoder_begin_callback(parameters, remove)
     try:
-        with stop.told(put):
+        with stop.notifying(install):
             yield
     finally:
-        whisper.clear_encoder_begin_callback(parameters)  # it holds the parameters, and they it
+        whisper.clear_encoder_begin_callback(parameters)  # or the callback and the parameters keep each other alive

@@ -1,8 +1,7 @@
 """CTranslate2: the same weights as whisper.cpp's, in int8 on CPUs. An extra: `pip install 'transcriber[ctranslate2]'`.
 
-A pass cannot be stopped in its middle. It is asked whether to go on after the encoder and at the end, and the tokens
-that it may say are bounded, so a pass that nobody waits for any more ends by itself soon. What is too late then is
-not given out: the promise holds.
+A pass cannot be stopped in the middle. A stop request is checked after the encoder and at the end. The number of
+tokens is bounded, so a pass that is no longer needed soon ends by itself. Its text is discarded if it is late.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TICKS_A_POSITION = POSITION // TICK
-_LEAST_PROBABILITY = 1e-9  # of a token, whose logarithm is taken
+_LEAST_PROBABILITY = 1e-9  # of a token; keeps its logarithm finite
 
 
 class CTranslate2Engine:
@@ -88,7 +87,7 @@ class CTranslate2Engine:
         return Decoded(segments(tokens, length), spoken, endless=len(said) >= most)
 
     def work(self, samples: int, *, attempt: int = 0) -> float:
-        """The context goes through the encoder, the window itself through the decoder, at much the same cost."""
+        """The encoder works on the context and the decoder on the window, at much the same cost per second."""
         positions = self._positions(samples)
         work = (positions * POSITION + samples) / SAMPLE_RATE
         return work * self._positions(samples, attempt) / positions
@@ -96,14 +95,14 @@ class CTranslate2Engine:
     def close(self) -> None:
         self._model.unload_model()
         del self._model
-        memory.give_back()
+        memory.trim_heap()
 
     def _positions(self, samples: int, attempt: int = 0) -> int:
-        """Encoder positions that a window is given."""
+        """Encoder positions for a window."""
         return max(fitted_exactly(samples, self._fit, attempt), self._least)
 
     def _is_last(self, length: int, attempt: int) -> bool:
-        """Whether only a higher temperature makes this pass differ from those before."""
+        """Whether this pass differs from the one before only by its higher temperature."""
         return attempt == ATTEMPTS - 1 or (attempt > 0 and self._positions(length, attempt) == self._positions(length))
 
     def _language(self, wanted: str | None, encoded: Any) -> str:  # noqa: ANN401 - the library has no types
@@ -115,7 +114,7 @@ class CTranslate2Engine:
         return self._vocabulary.language(name)
 
     def _task(self, language: str) -> list[int]:
-        """The tokens that ask for a transcript with timestamps."""
+        """The prompt tokens for a transcript with timestamps."""
         numbers = self._vocabulary.numbers
         start = [numbers["<|startoftranscript|>"]]
         if "auto" in self._languages:
@@ -123,7 +122,7 @@ class CTranslate2Engine:
         return start
 
     def _decode(self, encoded: Any, language: str, most: int, attempt: int, *, last: bool) -> list[int]:  # noqa: ANN401
-        """Return what is said, timestamps included; nothing where a later pass takes it for no speech."""
+        """Return the text's tokens, with timestamps. A later pass that detects no speech returns none."""
         found = self._model.generate(
             encoded,
             [[*self._prompt, *self._task(language)]],
@@ -139,11 +138,11 @@ class CTranslate2Engine:
         return list(found.sequences_ids[0])
 
     def _longest(self, most: int) -> int:
-        """CTranslate2 takes half of what it is given, and less where the prompt is longer than that half."""
+        """The `max_length` to pass. CTranslate2 uses half of it, or less when the prompt is longer than that half."""
         return max(2 * most, most + len(self._prompt) + 3)
 
     def _timed(self, encoded: Any, language: str, said: list[int], positions: int) -> list[Token]:  # noqa: ANN401
-        """The tokens with their times and probabilities: the decoder reads all of them at once, and is watched."""
+        """The tokens with times and probabilities, from one run of the decoder over all of them."""
         words = [number for number in said if self._vocabulary.text(number) is not None]
         if not words:
             return []
@@ -167,7 +166,7 @@ class CTranslate2Engine:
         return tokens
 
     def _encoded(self, prompt: str, context: int) -> list[int]:
-        """The prompt's tokens, no more than half of the decoder's context: the newest count."""
+        """The prompt's tokens, cut to the last ones that fit into half of the decoder's context."""
         if not prompt:
             return []
         tokenizer = Tokenizer.from_file(str(self._options.path / TOKENIZER))
@@ -176,7 +175,7 @@ class CTranslate2Engine:
 
 
 def _device(asked: Device) -> Device:
-    """Where to compute; a GPU that was asked for and is not there is an error, one that is not there is said."""
+    """The hardware to run on. With `auto` that is a GPU if there is one. Raises `EngineError` if `cuda` has none."""
     if asked is Device.CPU:
         return asked
     if ctranslate2.get_cuda_device_count() > 0:
@@ -187,5 +186,5 @@ def _device(asked: Device) -> Device:
 
 
 def _check(stop: Stop | None) -> None:
-    if stop is not None and stop():
+    if stop is not None and stop.requested():
         raise Stopped("stopped in the middle of the window")

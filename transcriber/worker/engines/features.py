@@ -1,6 +1,7 @@
-"""The log-mel spectrogram that Whisper hears, for an engine that does not make its own. Pure.
+"""The log-mel spectrogram that Whisper takes, for an engine that does not compute its own. Pure.
 
-Source: `log_mel_spectrogram` in OpenAI's whisper/audio.py (MIT), which pads to 30 s; here the caller says how long.
+Source: `log_mel_spectrogram` in OpenAI's whisper/audio.py (MIT), which pads to 30 s. Here the caller chooses the
+length.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from transcriber.domain.timeline import SAMPLE_RATE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FRAMES_A_POSITION = 2  # mel frames that the encoder's second convolution joins into one position
+FRAMES_A_POSITION = 2  # mel frames; the encoder's second convolution has stride 2
 
 _FFT = 400  # samples of 16 kHz, 25 ms
 _HOP = 160  # samples, 10 ms
-_EDGE = _FFT // 2  # samples mirrored in front of the first: frames are centred on their times
-_LEAST_POWER = 1e-10  # what silence counts as
-_RANGE = 8.0  # decades below the loudest that are told apart
-# Slaney's mel scale, which librosa made Whisper's filters with: linear up to 1 kHz, logarithmic above.
+_EDGE = _FFT // 2  # samples mirrored before the first one, as frames are centred on their times
+_LEAST_POWER = 1e-10  # the floor: digital silence counts as this
+_RANGE = 8.0  # decades below the loudest; anything fainter counts as this far below
+# Slaney's mel scale, as in Whisper's filters, which librosa made: linear up to 1 kHz, logarithmic above.
 _HZ_A_MEL = 200.0 / 3.0
 _BREAK_HZ, _BREAK_MEL = 1000.0, 15.0
 _LOG_STEP = np.log(6.4) / 27.0
-_HANN = np.hanning(_FFT + 1)[:-1].astype(np.float32)  # the periodic one, as torch's
+_HANN = np.hanning(_FFT + 1)[:-1].astype(np.float32)  # periodic, as in torch
 
 
 def log_mel(samples: NDArray[np.float32], bands: int, frames: int) -> NDArray[np.float32]:
@@ -40,7 +41,7 @@ def log_mel(samples: NDArray[np.float32], bands: int, frames: int) -> NDArray[np
     edge = samples[_EDGE:0:-1]
     padded[_EDGE - len(edge) : _EDGE] = edge
     padded[_EDGE : _EDGE + len(samples)] = samples[: len(padded) - _EDGE]
-    # A view that overlaps itself. numpy's own function for that keeps an object for ever at each call.
+    # Overlapping frames as a view. numpy's own function for it leaks an object at each call.
     step = padded.itemsize
     windows = np.ndarray((heard, _FFT), np.float32, padded, strides=(_HOP * step, step))
     spectrum = np.fft.rfft(windows * _HANN, axis=1)

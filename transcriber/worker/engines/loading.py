@@ -1,4 +1,4 @@
-"""The engine that a model's files are made for."""
+"""Loads the engine for a model's format."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _EXTRA = "pip install 'transcriber[ctranslate2]'"
 
 
 def load_engine(options: WhisperOptions) -> Engine:
-    """Load the model at `options.path`, which must have been verified. Raises `EngineError`: the engine refuses it.
+    """Load the model at `options.path`, which must have been verified. Raises `EngineError` if the engine cannot.
 
-    An engine's library is imported here, so that only one of them needs to be installed and is in memory.
+    An engine's library is imported here, so only the chosen one needs to be installed and takes memory.
     """
     name = options.chosen_engine
     _check_format(options)
@@ -46,7 +46,7 @@ def installed(name: EngineName) -> bool:
 
 
 def _check_format(options: WhisperOptions) -> None:
-    """An engine must not be given what is made for the other: it may crash."""
+    """Raise `EngineError` for a model in the other engine's format, which could crash this one."""
     needed = "folder" if options.chosen_engine is EngineName.CTRANSLATE2 else "file"
     if _format(options) != needed:
         made = "; make one with: transcriber models pull NAME --format ctranslate2" if needed == "folder" else ""

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SHORTEST = SAMPLE_RATE  # samples; under 0.1 s whisper.cpp decodes nothing, and under 1 s it warns
-_NEVER = 2.0  # a probability that none exceeds
+_SHORTEST = SAMPLE_RATE  # samples, 1 s; under it whisper.cpp warns, and under 0.1 s it decodes nothing
+_NEVER = 2.0  # above any probability, so that the threshold never applies
 
 
-_ERROR = 4  # ggml's level of what went wrong
-_LOADING = ("whisper_init", "whisper_model_load")  # what such a line starts with when a model could not be loaded
-_complaints: list[str] = []  # such lines, while an engine is made
+_ERROR = 4  # ggml's log level for errors
+_LOADING = ("whisper_init", "whisper_model_load")  # how its log lines begin when a model cannot be loaded
+_complaints: list[str] = []  # those lines, from the engine that is being made
 
 
 def _log(level: object, text: str, *_: object) -> None:
-    """Take what whisper.cpp would print to standard error."""
+    """Take a log line that whisper.cpp would print to standard error."""
     if text.strip(" .\n"):
         log.debug("%s", text.strip())
     if level == _ERROR and text.startswith(_LOADING):
@@ -44,9 +44,9 @@ def _log(level: object, text: str, *_: object) -> None:
 
 
 class WhisperCppEngine:
-    """One whisper.cpp context, greedy decoding without fallback, every parameter set on every call.
+    """One whisper.cpp context, with greedy decoding and no fallback. Every call sets every parameter.
 
-    The file at `options.path` must have been verified: whisper.cpp does not survive a damaged one.
+    The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
 
     def __init__(self, options: WhisperOptions) -> None:
@@ -61,14 +61,14 @@ class WhisperCppEngine:
         parameters.use_gpu = options.use_gpu
         parameters.flash_attn = self.flash
         whisper.whisper_log_set(_log)
-        # The bindings let go of the callback after the interpreter is gone, which aborts the process.
+        # Otherwise the bindings release the callback after the interpreter is gone, which aborts the process.
         atexit.register(whisper.whisper_log_set, None)
         _complaints.clear()
         self._context = whisper.whisper_init_from_file_with_params(str(options.path), parameters)
-        if _complaints:  # the bindings return a context all the same, and every call on it would crash
+        if _complaints:  # the bindings return a context even so, and any call on it would crash
             raise EngineError(f"whisper.cpp cannot load {options.path}: {_complaints[0]}")
         self._languages = {"en"}
-        # On an English-only model "auto" detects nonsense, and that answer would stick to later calls.
+        # On an English-only model "auto" detects a random language, which later calls would keep.
         if whisper.whisper_is_multilingual(self._context):
             known = range(whisper.whisper_lang_max_id() + 1)
             self._languages = {"auto", *(whisper.whisper_lang_str(i) for i in known)}
@@ -95,7 +95,7 @@ class WhisperCppEngine:
         with stoppable(parameters, stop):
             status = whisper.whisper_full(self._context, parameters, samples, len(samples))
         if status:
-            if stop is not None and stop():
+            if stop is not None and stop.requested():
                 raise Stopped("stopped in the middle of the window")
             raise EngineError(f"whisper_full returned {status}")
         tokens = _read_tokens(self._context)
@@ -103,29 +103,28 @@ class WhisperCppEngine:
         return Decoded(segments(tokens, length), spoken, endless=len(tokens) > parameters.max_tokens)
 
     def close(self) -> None:
-        """Free the model: the bindings do not when the object goes."""
+        """Free the model. The bindings do not free it when the object is deleted."""
         whisper.whisper_free(self._context)
         del self._context
-        memory.give_back()
+        memory.trim_heap()
 
     def work(self, samples: int, *, attempt: int = 0) -> float:
-        """The context goes through the encoder, the window itself through the decoder, at much the same cost.
+        """The encoder works on the context and the decoder on the window, at much the same cost per second.
 
-        Measured on the bundled model: 99 to 111 us per position of the two together in windows of 1 to 30 s, while the
-        cost per second of window goes from 56 to 11 ms.
+        docs/performance.md has the measurement.
         """
         positions = self._positions(samples)
         work = (positions * POSITION + samples) / SAMPLE_RATE
         return work * self._positions(samples, attempt) / positions
 
     def _positions(self, samples: int, attempt: int = 0) -> int:
-        """Encoder positions that a window is given."""
+        """Encoder positions for a window."""
         first = fitted(samples, self._fit, flash=self.flash)
         first = max(first, self._least)
         return first if not attempt else wider(first)
 
     def _prime(self, samples: NDArray[np.float32], positions: int) -> None:
-        """Let the language be detected at this context: whisper.cpp would take that of the pass before."""
+        """Set the context for language detection: whisper.cpp would detect with the last pass's context."""
         parameters = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
         parameters.n_threads, parameters.audio_ctx = self._options.threads, positions
         parameters.print_progress = False
@@ -136,32 +135,33 @@ class WhisperCppEngine:
             whisper.clear_encoder_begin_callback(parameters)
 
     def _parameters(self, length: int, language: str | None, attempt: int) -> Any:  # noqa: ANN401 - the bindings have no types
-        """Fresh parameters for one call: nothing carries over from the last."""
+        """Fresh parameters for one call, so that nothing carries over from the last one."""
         options, positions = self._options, self._positions(length, attempt)
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
         p.n_threads = options.threads
         wanted = (language, options.language, "en")
         p.language = next(code for code in wanted if code in self._languages)
         p.initial_prompt = options.prompt
-        p.no_context = True  # text carried over from window to window feeds loops
+        p.no_context = True  # text carried over between windows causes loops
         last = attempt == ATTEMPTS - 1 or (attempt and positions == self._positions(length))
         p.temperature = RETRY_TEMPERATURE if last else 0.0
-        p.temperature_inc = 0.0  # the default fallback, 6 temperatures of 5 candidates each, is a latency cliff
+        p.temperature_inc = 0.0  # the default fallback, 6 temperatures of 5 candidates each, multiplies the latency
         p.greedy = {"best_of": 1}
         p.token_timestamps = True
         p.suppress_blank = True
         p.print_progress = p.print_realtime = p.print_timestamps = p.print_special = False
         p.audio_ctx = positions
-        p.single_segment = True  # one pass of the encoder a window: else each early timestamp begins another
+        p.single_segment = True  # the encoder runs once a window; else it runs again after each early timestamp
         p.max_tokens = most_tokens(length / SAMPLE_RATE, p.language)
-        # whisper.cpp leaves text out when both thresholds say so. The first pass keeps all, so that none of it vanishes
-        # unseen; a later one is for text in doubt already, where Whisper's own no-speech probability decides.
+        # whisper.cpp drops text when both thresholds agree. The first pass keeps all text, so that none vanishes
+        # without a trace. In later passes the text is in doubt already, and Whisper's no-speech probability may drop
+        # it.
         p.logprob_thold, p.no_speech_thold = 0.0, NO_SPEECH if attempt else _NEVER
         return p
 
 
 def _read_tokens(context: Any) -> list[Token]:  # noqa: ANN401 - the bindings have no types
-    """Everything that the last pass said, up to the end of the text."""
+    """The tokens of the last pass, up to the end of the text."""
     end_of_text, first_time = whisper.whisper_token_eot(context), whisper.whisper_token_beg(context)
     tokens: list[Token] = []
     for i in range(whisper.whisper_full_n_segments(context)):

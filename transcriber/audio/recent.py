@@ -1,4 +1,4 @@
-"""What a stream sounded like in the last ten seconds, kept thinly: enough to tell a repeat from something new."""
+"""Remembers a thin sample of a stream's last ten seconds: enough to tell repeated audio from new audio."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from transcriber.domain.chunks import AudioFormat
 
-_A_SECOND = 100  # probes: speech moves from one to the next, and the shortest usual chunk, of 10 ms, holds one
-_KEPT = 10 * _A_SECOND  # as far back as an overlap is no restart by its distance alone (P-15)
-_RUNS = 16  # between holes and changes of format; older ones are forgotten
+_A_SECOND = 100  # probes: speech changes between two of them, and the shortest usual chunk, 10 ms, has one
+_KEPT = 10 * _A_SECOND  # an overlap farther back than 10 s is a restart in any case (P-15)
+_RUNS = 16  # a hole or a change of format begins a new one; the oldest are forgotten
 _CODES: Mapping[Encoding, Literal["B", "H", "I"]] = {
     Encoding.S16LE: "H",
     Encoding.F32LE: "I",
@@ -26,7 +26,7 @@ _CODES: Mapping[Encoding, Literal["B", "H", "I"]] = {
 
 @dataclass(slots=True)
 class _Run:
-    """Contiguous audio of one format: the first channel's sample at every frame `n * step` from `first * step` on."""
+    """Contiguous audio of one format: the first channel's samples at frames `n * step`, from `first * step` on."""
 
     format: AudioFormat
     first: int
@@ -45,14 +45,14 @@ class _Run:
         return self.first + len(self.probes) // self.width
 
 
-class Heard:
-    """Remembers up to 20 s in 2 to 8 KiB. Frames are counted as `Audio-Offset` counts them."""
+class RecentAudio:
+    """Remembers up to 20 s in 2 to 8 KiB. Counts frames as `Audio-Offset` does."""
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
 
     def add(self, audio_format: AudioFormat, frame: int, pcm: bytes) -> None:
-        """Note audio whose first frame is `frame`."""
+        """Remember audio whose first frame is `frame`."""
         first, probes = _probe(audio_format, frame, pcm)
         if not probes:
             return
@@ -68,7 +68,7 @@ class Heard:
             del self._runs[:-1]
 
     def differs(self, audio_format: AudioFormat, frame: int, pcm: bytes) -> bool:
-        """Whether other audio was heard in this place. What nobody remembers does not differ."""
+        """Whether other audio was heard at this place. False if nothing is remembered there."""
         first, probes = _probe(audio_format, frame, pcm)
         known = False
         for run in self._runs:
@@ -89,7 +89,7 @@ def _step(audio_format: AudioFormat) -> int:
 
 
 def _probe(audio_format: AudioFormat, frame: int, pcm: bytes) -> tuple[int, bytes]:
-    """Return the number of the first probe at or after `frame`, and the samples at all probes in `pcm`."""
+    """Return the number of the first probe at or after `frame`, and the samples of all probes in `pcm`."""
     step, channels = _step(audio_format), audio_format.channels
     first = -(-frame // step)
     samples = memoryview(pcm).cast(_CODES[audio_format.encoding])
@@ -97,7 +97,7 @@ def _probe(audio_format: AudioFormat, frame: int, pcm: bytes) -> tuple[int, byte
 
 
 def _meet(run: _Run, audio_format: AudioFormat, first: int, size: int) -> bool:
-    """Whether probes of another format lie where the run does, by time; half a probe is rounding."""
+    """Whether probes of another format overlap the run in time, by more than half a probe of rounding."""
     if run.format == audio_format:
         return False
     of_run, ours = run.step / run.format.rate, _step(audio_format) / audio_format.rate

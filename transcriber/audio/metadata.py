@@ -1,4 +1,4 @@
-"""What is known of a session's windows besides their samples: whose they are, when they came, in which language."""
+"""What a session's windows carry besides samples: origin, number, language, arrival times and traces."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Chunk
 
 
-class Known:
-    """Attributes: `origin`, `sequence` (of the next window) and `traces`."""
+class WindowMetadata:
+    """Collects it from the chunks. Attributes: `origin`, `sequence` (of the next window), `traces`."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -27,7 +27,7 @@ class Known:
         self._arrivals = Arrivals()
 
     def hear(self, chunk: Chunk) -> None:
-        """Take what any chunk may say, one without audio, too."""
+        """Take the language and the tenant from any chunk, with audio or without."""
         if chunk.language is not None:
             self._language = chunk.language
         if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
@@ -40,7 +40,7 @@ class Known:
             self.traces.add(position, chunk.traceparent)
 
     def window(self, span: Span, samples: NDArray[np.float32], head: int) -> Window:
-        """Make the window of a span of speech; the audio so far ends at `head`."""
+        """Make the window for a span of speech. The audio received so far ends at `head`."""
         return Window(
             origin=self.origin,
             sequence=self.sequence,
@@ -49,11 +49,11 @@ class Known:
             samples=samples,
             voiced=span.voiced,
             language=self._language,
-            traceparents=self.traces.within(span.start, span.end, head),
+            traceparents=self.traces.overlapping(span.start, span.end, head),
             arrived=self._arrivals.of(span.start),
         )
 
     def forget(self, settled: int) -> None:
-        """No window will begin before `settled`."""
+        """Forget marks that no window can need: none will begin before `settled`."""
         self.traces.forget(settled)
         self._arrivals.forget(settled)
