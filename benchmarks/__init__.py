@@ -1,1 +1,1 @@
-"""Benchmarks: what the engine, the ingestion and the queue do on this machine. Run `python -m benchmarks NAME`."""
+"""Benchmarks of the engine, the ingestion and the queue on this machine. Run `python -m benchmarks NAME`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: parse, call, exit code."""
+"""`python -m benchmarks NAME`: parses the options, runs the benchmark and sets the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine alone needs for the recording: the capacity that loads are shares of."""
+"""Measures what the engine alone needs for the recording. Loads are shares of that capacity."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from transcriber.domain.timeline import Window
     from transcriber.settings import Settings
 
-_BUDGET = 3.0  # seconds: ten passes of the bundled model, one of a slow one; one of 0.3 s strays by some percent
+_BUDGET = 3.0  # seconds: ten passes of the bundled model, or one of a slow one; passes of 0.3 s vary by a few percent
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of engine for one pass over the recording, its windows, and its length in seconds."""
+    """Engine seconds for one pass over the recording, its windows, and its length in seconds."""
 
     seconds: float
     windows: int
     recorded: float
 
     def streams(self, load: float) -> tuple[int, float]:
-        """How many streams, and how long each one's repeated cycle, make this share of the engine's capacity.
+        """The number of streams and the seconds of their cycle that make this share of the engine's capacity.
 
-        Each stream plays the recording and then is silent for a while: so any load can be made to measure.
+        Each stream repeats the recording with silence after it, so that any load is possible.
         """
         count = max(1, math.ceil(load * self.recorded / self.seconds))
         return count, count * self.seconds / load
 
     @property
     def a_window(self) -> float:
-        """Mean seconds of engine for a window."""
+        """Mean engine seconds for a window."""
         return self.seconds / self.windows
 
 
 async def cost(settings: Settings) -> Cost:
-    """Decode the recording's windows, cut as the daemon cuts them, with nothing else going on: each one's median."""
+    """Decode the recording's windows, cut as in the daemon, while nothing else runs. Takes each window's median."""
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
     passes: list[list[float]] = []
@@ -52,13 +52,13 @@ async def cost(settings: Settings) -> Cost:
         await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
         began = time.monotonic()
         while not passes or time.monotonic() - began < _BUDGET:
-            # Each window in a call of its own: Ctrl-C has to wait for the one that runs.
+            # One call per window, because Ctrl-C has to wait for the running call.
             passes.append([await call(seconds, engine, window) for window in windows])
     return Cost(sum(map(median, zip(*passes, strict=True))), len(windows), material.seconds)
 
 
 def seconds(engine: WhisperCppEngine, window: Window) -> float:
-    """Decode one window as the daemon does, with all its passes; returns how long that took."""
+    """Decode one window as the daemon does, with all its passes. Returns the seconds that it took."""
     began = time.monotonic()
     decode(engine, window, None, lambda _work: True)
     return time.monotonic() - began

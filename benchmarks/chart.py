@@ -1,4 +1,4 @@
-"""An SVG of latency and of what became of the windows against load."""
+"""Draws an SVG of latency and of the windows' fates against load."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transcriber.domain.errors import CannotStart
 if TYPE_CHECKING:
     from benchmarks.report import Report
 
-_INCHES = (7.0, 7.0)  # readable in a page's width
+_INCHES = (7.0, 7.0)  # readable at a page's width
 
 
 def check() -> None:
-    """Raise `CannotStart` when matplotlib is not there, before anything is measured."""
+    """Raise `CannotStart` if matplotlib is not installed, before anything is measured."""
     try:
         import matplotlib.figure  # noqa: F401, PLC0415 - of the dependency group `bench`
     except ImportError:
@@ -22,7 +22,7 @@ def check() -> None:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw a report of `latency` or `overload`: seconds above, shares of the windows below."""
+    """Draw a report of `latency` or `overload`: seconds in the upper half, shares of the windows in the lower."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - of the dependency group `bench`
 
     loads: list[dict[str, Any]] = report.figures["loads"]  # type: ignore[assignment]
@@ -48,7 +48,7 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _latencies(loads: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """The lines above, by name; a load without values leaves a hole."""
+    """The upper lines, by name. A load without values leaves a hole."""
     names = {
         "final": "end of speech to final",
         "partial": "first word to first partial",
@@ -64,7 +64,7 @@ def _latencies(loads: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _shares(loads: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """The lines below, by name, in percent."""
+    """The lower lines, by name, in percent."""
     reasons = sorted({reason for f in loads for reason in f["dropped"]})
     windows = [f.get("offered", f.get("utterances")) or 1 for f in loads]
     found = {

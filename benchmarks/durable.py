@@ -1,4 +1,4 @@
-"""What a backlog in JetStream takes, against the same audio live; how soon a killed daemon is back."""
+"""Compares a backlog in JetStream with the same audio live, and times the restart of a killed daemon."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from transcriber.protocol import incoming
 from transcriber.settings import load
 
 _CHUNK_SECS = 0.1
-_UNDER_WAY = 64  # messages between two looks at what the server has
+_UNDER_WAY = 64  # messages between two checks of what the server has stored
 MEASURED = {
-    "audio": "the bundled recording's utterances one after the other at 16 kHz, one stream, as fast as it goes",
-    "durable": "all of it is stored; from the daemon's being ready to the last record's being stored",
-    "live": "the same daemon on live audio with room for all of it; from the first chunk to the last result",
-    "engine": "sum of the results' own processing times: the rest is the engine's waiting for work",
-    "resumed": "SIGKILL amid a backlog; from the next daemon's being started to the first record that it stores",
+    "audio": "the bundled recording's utterances one after the other at 16 kHz, on one stream, as fast as possible",
+    "durable": "all audio is stored before; from when the daemon is ready to when the last record is stored",
+    "live": "the same daemon on live audio, with room for all of it; from the first chunk to the last result",
+    "engine": "sum of the results' processing times; in the rest of the time the engine waits for work",
+    "resumed": "SIGKILL during a backlog; from the start of the next daemon to the first record that it stores",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """Seconds of the clock, and of them those in the engine."""
+    """Seconds of wall time, and engine seconds in them."""
 
     wall: float
     engine: float
@@ -98,9 +98,9 @@ async def _durable(environ: Mapping[str, str], pcm: bytes) -> _Pass:
 
 
 async def _resumed(environ: Mapping[str, str], pcm: bytes) -> float:
-    """Seconds to the first record of a daemon that is started when the one before it was killed at work."""
+    """Seconds from a daemon's start to its first record, when the last daemon was killed at work."""
     stream = f"bench-{uuid4().hex[:8]}"
-    # A daemon is known by its host and port: one that starts again need not wait for its own lease to run out.
+    # A lease names the daemon's host and port, so a restarted daemon need not wait until its own lease expires.
     again = {**environ, "AUDIO_SOURCE": "jetstream", "HEALTH_PORT": str(free_port())}
     async with _connected(environ) as connection:
         await _publish(connection, stream, pcm)
@@ -118,7 +118,7 @@ async def _resumed(environ: Mapping[str, str], pcm: bytes) -> float:
 
 
 async def _publish(connection: Connection, stream: str, pcm: bytes) -> None:
-    """Everything at once; the last chunk ends the session."""
+    """Publish everything at once. The last chunk ends the session."""
     size = 2 * round(SAMPLE_RATE * _CHUNK_SECS)
     for count, at in enumerate(range(0, len(pcm), size)):
         headers = {incoming.SESSION: stream, incoming.RATE: str(SAMPLE_RATE), incoming.OFFSET: str(at // 2)}
@@ -155,7 +155,7 @@ class _Ear:
                 return
 
     async def until_ended(self, began: float) -> _Pass:
-        """Hear everything; the clock's seconds count from `began`."""
+        """Wait for the end. The wall time counts from `began`."""
         engine = 0.0
         async for body in self._listener.messages():
             if body["type"] == "final":

@@ -1,4 +1,4 @@
-"""What the daemon's way of using Whisper costs against the plain one, and against other programs."""
+"""Compares the cost of the daemon's way to use Whisper with the plain way and with other programs."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
     from benchmarks.speech import Material
     from transcriber.domain.timeline import Window
 
-# Seconds for the passes over each recording, as many as fit into it but one of each at least; and for the full queue.
-# Fewer where fewer seconds of audio were asked for: that is a quick look.
+# Seconds for the passes over each recording, at least one of each way, and seconds for the full queue. They are fewer
+# if `--seconds` asks for less audio, for a quick look.
 _BUDGET = 20.0
 _PASSES = 3
-_SECONDS, _SPEECH_SECONDS = 30.0, 120.0  # of audio: the bundled recording, and of somebody's speech
-_QUEUE_SECONDS = 30.0  # of recordings, at least, whose windows fill the queue
+_SECONDS, _SPEECH_SECONDS = 30.0, 120.0  # seconds of audio: the bundled recording, and with --speech
+_QUEUE_SECONDS = 30.0  # at least, of recordings whose windows fill the queue
 
 MEASURED = {
-    "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way with its resampling, "
-    "VAD, queue, guards and second passes, the plain ones with the engine alone; each engine has decoded once before; "
-    "the median pass counts; while there is time the daemon's way runs after each other one",
-    "plain_cuts": "pywhispercpp with the daemon's threads and decoding flags, its default encoder context of 30 s, and "
-    "flash attention, its default too and faster there, on every five seconds, silence too",
-    "plain_cuts_same_flags": "the same without flash attention, as the daemon, whose contexts it does not suit; left "
-    "out where the daemon has flash attention too",
-    "plain_windows": "as plain cuts, on the daemon's windows",
+    "cpu": "CPU time of this process, all threads, over seconds of recording; the daemon's way includes resampling, "
+    "VAD, queue, guards and second passes, the plain ways only the engine; each engine has decoded once before; the "
+    "median pass counts; while there is time, the daemon's way runs after each other way",
+    "plain_cuts": "pywhispercpp with the daemon's threads and decoding flags, its default encoder context of 30 s and "
+    "flash attention (its default, and faster there), on every five seconds, including silence",
+    "plain_cuts_same_flags": "the same without flash attention, which does not suit the daemon's contexts; left out "
+    "where the daemon uses flash attention too",
+    "plain_windows": "as plain_cuts, on the daemon's windows",
     "daemon": "windows of speech, encoder context fitted to each",
-    "daemon_ctranslate2": "the same with the model of --ct2 in CTranslate2, int8, the same threads, its beam",
-    "WER": "word error rate against what is said in the bundled recording; words as digits count as wrong",
-    "worker": "windows a second of the daemon's thread with a full queue over those of the same engine called in a "
-    "plain loop, on the same windows, in turns; of each window's times, and of all between, the lower quartile",
+    "daemon_ctranslate2": "the same with the model of --ct2 in CTranslate2: int8, the same threads, its own beam",
+    "WER": "word error rate against the bundled recording's text; numbers written as digits count as wrong",
+    "worker": "windows a second of the daemon's thread with a full queue, over those of the same engine in a plain "
+    "loop, on the same windows in turns; the lower quartile of each window's times, and of the time between windows",
 }
 _SPEECH_MEASURED = {
-    "as_recorded": "English recordings of --speech, from its kinds in turn, each a stream of its own",
+    "as_recorded": "English recordings of --speech, from its kinds in turn, each as a stream of its own",
     "half_silence": "the same, each followed by as much silence",
-    "WER": "words inserted, deleted and substituted over words said; texts are normalised as OpenAI does",
+    "WER": "words inserted, deleted and substituted, over words said; texts are normalised as by OpenAI",
 }
 
 
 async def run(options: argparse.Namespace) -> Report:
-    """Run all ways over both materials, then the worker on a full queue."""
+    """Run all ways on both materials, then the worker on a full queue."""
     notes = rivals.missing(options) if options.speech or options.ct2 or options.whisper_server else []
     score = _scoring(options)
     materials = _materials(options)
@@ -94,7 +94,7 @@ def _measured(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _scoring(options: argparse.Namespace) -> Callable[[str, str], Errors] | None:
-    """What compares texts; None for a model that knows no words. Raises `CannotStart` without group `bench`."""
+    """The function that compares texts; None for random weights. Raises `CannotStart` without group `bench`."""
     if options.random_weights:
         return None
     if not options.speech:
@@ -104,7 +104,7 @@ def _scoring(options: argparse.Namespace) -> Callable[[str, str], Errors] | None
 
 
 def _materials(options: argparse.Namespace) -> dict[str, list[Material]]:
-    """Two of them by name, each of one or more recordings."""
+    """The two materials by name, each of one or more recordings."""
     if not options.speech:
         seconds = options.seconds or _SECONDS
         return {"half_silence": [speech.half_silent(seconds)], "speech_alone": [speech.speech_alone(seconds)]}
@@ -116,7 +116,7 @@ def _materials(options: argparse.Namespace) -> dict[str, list[Material]]:
 async def _ways(
     stack: AsyncExitStack, options: argparse.Namespace, engine: WhisperCppEngine, settings: Settings
 ) -> dict[str, Way]:
-    """All ways by name, the daemon's last; what they run is stopped with the stack."""
+    """All ways by name, the daemon's last. The stack stops the programs that they run."""
     plain = Plain(settings.whisper, flash=True)
     ways: dict[str, Way] = {"plain_cuts": Calls(plain.text, Piece.cuts)}
     if not engine.flash:
@@ -144,7 +144,8 @@ async def _all_passes(ways: Mapping[str, Way], pieces: Sequence[Piece], budget: 
         return not passes[name] or time.monotonic() - began < budget
 
     while any(map(due, ways)) and len(passes[others[-1]]) < _PASSES:
-        # The daemon's way after each other one: it takes an eighth of the time, in which the machine may be slow.
+        # The daemon's way runs after each other way. It takes an eighth of their time, so a slow moment distorts it
+        # more.
         for name in filter(due, others):
             passes[name].append(await ways[name].hear(pieces))
             if due("daemon"):
@@ -153,7 +154,7 @@ async def _all_passes(ways: Mapping[str, Way], pieces: Sequence[Piece], budget: 
 
 
 def _queued(recordings: Sequence[Material], settings: Settings) -> list[Window]:
-    """Windows for the full queue: of the first recordings that come to some seconds."""
+    """Windows for the full queue, from the first recordings that make `_QUEUE_SECONDS`."""
     windows: list[Window] = []
     total = 0.0
     for material in recordings:

@@ -1,4 +1,4 @@
-"""What a stream that floods the daemon costs the others."""
+"""Measures what a stream that floods the daemon costs the others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.rig import Played, Rig, environ_for, rig
 from benchmarks.speech import recording
 from transcriber.settings import load
 
-_ALLOWED = 1.2  # times the p95 without the flood, and one window's decode: what a fair queue may cost
+_ALLOWED = 1.2  # times the p95 without the flood, plus one window's decoding: what a fair queue may cost
 
 MEASURED = {
-    "final": "as in `benchmarks latency`, of the ordinary streams alone: each plays the recording in real time",
-    "flood": "one stream more, the recording over and over, so many times faster than real time",
-    "over allowed": f"p95 with the flood over {_ALLOWED} times the p95 without it and one window's decode",
+    "final": "as in `benchmarks latency`, for the ordinary streams only: each plays the recording in real time",
+    "flood": "one more stream, which repeats the recording so many times faster than real time",
+    "over allowed": f"p95 with the flood, over {_ALLOWED} times the p95 without it plus one window's decoding",
 }
 
 

@@ -1,4 +1,4 @@
-"""How much of real speech the daemon gets right, against the same model on whole recordings."""
+"""Measures the daemon's word errors on real speech, against the same model on whole recordings."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from benchmarks.ways import Samples
 
 _BEAM = 5  # faster-whisper's default
-_CHUNK_SECS = 0.1  # what a producer sends at a time
-_SPEED = 50.0  # times real time: ten times what a tiny model makes of it, and a daemon takes in six times as much
+_CHUNK_SECS = 0.1  # a chunk's length
+_SPEED = 50.0  # times real time: ten times the speed of a tiny model; a daemon can take in six times as much
 
 MEASURED = {
     "daemon": "each recording is a session of its own, in chunks of 100 ms at its own rate and channels, one after the "
-    "other and faster than real time; default settings but for the model, its threads, no partials, and time and room "
-    "enough that nothing is dropped; texts of all finals",
-    "whole": "pywhispercpp with its defaults and the same threads, on the whole recording at 16 kHz; of a folder for "
-    "CTranslate2, faster-whisper in int8 with its default beam of 5",
-    "WER": "words inserted, deleted and substituted over words said, all recordings of a kind together; texts are "
-    "normalised as OpenAI does; each letter counts as a word in languages without spaces",
-    "CPU s/s": "CPU time of the process, all threads, over seconds of recording; of the daemon without its start",
-    "fastest": "words (or letters, as above) a second of window, in the final that has most; people speak 2 to 4 "
-    "words, runaway text is far above",
-    "with text": "recordings without speech of which at least one word is left after normalisation",
+    "other and faster than real time; default settings except for the model, its threads, no partials, and enough time "
+    "and room that nothing is dropped; texts of all finals",
+    "whole": "pywhispercpp with its defaults and the same threads, on the whole recording at 16 kHz; for a CTranslate2 "
+    "folder, faster-whisper in int8 with its default beam of 5",
+    "WER": "words inserted, deleted and substituted, over words said, all recordings of a kind together; texts are "
+    "normalised as by OpenAI; each letter counts as a word in languages without spaces",
+    "CPU s/s": "CPU time of the process, all threads, over seconds of recording; for the daemon without its start",
+    "fastest": "words (or letters, as above) per second of window, in the final that has most; people speak 2 to 4 "
+    "words a second, and runaway text is far above that",
+    "with text": "recordings without speech whose text has at least one word after normalisation",
 }
 
 
@@ -82,7 +82,7 @@ async def run(options: argparse.Namespace) -> Report:
 
 
 def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, ...], list[str]]:
-    """What to play, and notes on what is left out. Raises `CannotStart` when nothing is left."""
+    """Return the rows to play, and notes on those left out. Raises `CannotStart` if none is left."""
     rows = manifest.chosen(manifest.read(options.speech), options.kinds, options.most)
     if store.check(settings.whisper.path).multilingual:
         return rows, []
@@ -94,7 +94,7 @@ def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, .
 
 
 def _language(row: Row, options: argparse.Namespace) -> str:
-    """What an engine is told."""
+    """The language that an engine is given."""
     return AUTO if row.foreign and options.language == AUTO else row.language
 
 
@@ -119,9 +119,9 @@ async def _play(bench: Rig, row: Row, language: str) -> Streamed:
 
 
 async def _decode_whole(options: argparse.Namespace, rows: Sequence[Row], settings: Settings) -> list[Whole]:
-    """Decode every recording as a simple program would."""
+    """Decode every recording whole, as a simple program would."""
     whisper.whisper_log_set(_ignore)
-    atexit.register(whisper.whisper_log_set, None)  # the bindings call it after the interpreter is gone
+    atexit.register(whisper.whisper_log_set, None)  # or the bindings call it after the interpreter is gone
 
     def decode(text: Callable[[str, Samples], str], row: Row) -> Whole:
         samples = read_16k(row.path)
@@ -135,7 +135,7 @@ async def _decode_whole(options: argparse.Namespace, rows: Sequence[Row], settin
 
 
 def _whole_decoder(path: Path, threads: int) -> Callable[[str, Samples], str]:
-    """What turns a language and a whole recording into text: the usual program for the model's format."""
+    """Return a function from language and recording to text: the usual program for the model's format."""
     if path.is_dir():
         faster_whisper = rivals.load_faster_whisper(path, threads)
         return lambda language, samples: faster_whisper(_BEAM, None if language == AUTO else language, samples)
@@ -148,7 +148,7 @@ def _ignore(*_: object) -> None:
 
 
 def _gaps(cases: Sequence[Case]) -> list[str]:
-    """A note when audio was dropped: then the figures are not of the whole speech."""
+    """A note if audio was dropped, because then the figures miss some speech."""
     lost: Counter[str] = Counter()
     for case in cases:
         lost.update(case.streamed.gaps)
@@ -160,7 +160,7 @@ def _gaps(cases: Sequence[Case]) -> list[str]:
 
 
 def _ratios(english: Any) -> dict[str, float]:  # noqa: ANN401 - figures, as they go into JSON
-    """Quotients of the English speech."""
+    """Quotients for the English speech."""
     ratios = {}
     for key, name in (("wer", "wer"), ("cpu_seconds_a_second", "cpu")):
         pair = english[key] if english else {}

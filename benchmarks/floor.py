@@ -1,7 +1,7 @@
-"""`python -m benchmarks.floor`: the libraries alone on the same messages as the daemon.
+"""`python -m benchmarks.floor`: the libraries alone, on the same messages as the daemon.
 
-nats-py receives, soxr resamples, webrtcvad listens, message by message, and nothing else is done. It prints "ready"
-when it listens and runs until it is stopped.
+For each message nats-py receives, soxr resamples and webrtcvad decides; nothing else happens. It prints "ready" once it
+listens, and runs until it is stopped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from transcriber import settings
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-_FRAME_BYTES = 960  # 30 ms of 16 kHz s16: the longest frame that webrtcvad takes, and the cheapest
-_RATE = 48_000  # Hz: what `load` publishes
+_FRAME_BYTES = 960  # 30 ms of 16 kHz s16: the longest frame of webrtcvad, and the cheapest
+_RATE = 48_000  # Hz, as `load` publishes
 
 
 class _Ear:
-    """One resampler a stream; the rest of a frame waits for the next message."""
+    """Has a resampler for each stream. An incomplete frame waits for the next message."""
 
     def __init__(self) -> None:
         self._resamplers: dict[str, soxr.ResampleStream] = {}
@@ -49,7 +49,7 @@ async def _main() -> None:
     connection = await nats.connect(broker.servers, **broker.arguments())
     await connection.subscribe("audio.*", cb=_Ear().hear)
     await connection.flush()
-    await connection.flush()  # the first one's PING overtakes the subscription
+    await connection.flush()  # the first PING overtakes the subscription
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.Event().wait()

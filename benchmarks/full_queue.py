@@ -1,4 +1,4 @@
-"""The daemon's thread with a full queue against the same engine in a plain loop: what the thread itself costs."""
+"""Compares the daemon's thread on a full queue with the same engine in a plain loop."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from transcriber.domain.timeline import Window
     from transcriber.worker.engines.whispercpp import WhisperCppEngine
 
-# On a machine that others share a round strays by 2 to 4 %, and so does the best of them; the lower quartiles of what
-# each window takes add up to within 0.5 %.
+# On a shared machine rounds vary by 2 to 4 %, and so does the best of them. The sum of the lower quartiles of the
+# windows' times varies by 0.5 %.
 _ROUNDS = 16
-_ROUND_SECS = 0.5  # of a round, at least: the thread's start and end are 1.3 ms of it
+_ROUND_SECS = 0.5  # a round takes at least: the thread's start and end are 1.3 ms of it
 
 
 async def measure(engine: WhisperCppEngine, windows: Sequence[Window], budget: float) -> dict[str, float]:
     """Windows a second through the daemon's thread, and through the engine in a plain loop.
 
-    As many rounds as fit into `budget` seconds, but one at least.
+    Runs as many rounds as fit into `budget` seconds, but at least one.
     """
 
     async def plainly() -> list[float]:
@@ -48,5 +48,5 @@ async def measure(engine: WhisperCppEngine, windows: Sequence[Window], budget: f
 
 
 def _usual(rounds: list[list[float]]) -> float:
-    """The sum of what each part of a round takes: the lower quartile, as other programs only make it slower."""
+    """Sum the lower quartile of each part of a round: other programs can only make a part slower."""
     return float(np.quantile(rounds, 0.25, axis=0).sum())

@@ -1,4 +1,4 @@
-"""What a second of audio costs outside of Whisper, and how far that is from what the libraries cost."""
+"""Measures what a second of audio costs outside Whisper, compared with the libraries alone."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from transcriber.cli.programs import Program, run_program, unless_ended, until_r
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WARM_UP_SECS = 1.0  # of every load, before anything is measured: sessions open, memory is touched
-_LAG_SHARE = 0.25  # of the time: the probe wakes the loop a hundred times a second, so it runs after CPU was read
-_IDLE_FIRST, _IDLE = 50, 200  # streams: the first ones pay for what is allocated once
-_IDLE_SECS = 0.5  # of audio that an idle stream has sent before
-_SETTLE_SECS = 1.0  # after which an idle stream's window is closed: STREAM_TIMEOUT_SECS and the daemon's tick
-_LOST = ("lost_upstream", "lag", "undecodable")  # gaps that are messages which came to nothing
+_WARM_UP_SECS = 1.0  # of each load before the measurement: sessions open, and memory is touched
+_LAG_SHARE = 0.25  # of the time; after the CPU was read, because the probe wakes the loop a hundred times a second
+_IDLE_FIRST, _IDLE = 50, 200  # streams; the first ones include what is allocated once
+_IDLE_SECS = 0.5  # of audio that an idle stream has sent
+_SETTLE_SECS = 1.0  # until an idle stream's window is closed: STREAM_TIMEOUT_SECS and the daemon's tick
+_LOST = ("lost_upstream", "lag", "undecodable")  # gaps from messages that were lost
 
 MEASURED = {
-    "cpu": "CPU time of the process as the system counts it (user and system, all threads), from one second after the "
-    "load began, over seconds of audio published meanwhile in real time on all streams; engine: none; partials: none "
-    "either, unless asked for, as an engine that takes no time would look at every open window every second",
-    "floor": "a process with nats-py's receive, soxr and webrtcvad alone, on the same messages at the same time",
-    "lag": "by how much sleeps of 10 ms on the daemon's event loop were too long, under the same load, after the "
-    "CPU time was read",
+    "cpu": "CPU time of the process (user and system, all threads), from one second after the load began, over seconds "
+    "of audio published meanwhile in real time on all streams; no engine; no partials unless --partials is given, as "
+    "an engine that takes no time would make one of every open window every second",
+    "floor": "a process with only nats-py's receive, soxr and webrtcvad, on the same messages at the same time",
+    "lag": "by how much sleeps of 10 ms on the daemon's event loop were too long, under the same load, after the CPU "
+    "time was read",
     "idle": f"growth of the daemon's resident memory over {_IDLE} streams that sent {_IDLE_SECS:g} s of audio and then "
-    "nothing, their windows closed",
-    "streams per core": "1000 ms over the daemon's CPU time for a second of audio; with more streams each costs less, "
-    "so measure with about as many as you mean to have",
-    "lost": "messages, from the daemon's account of every session against what was published",
+    "nothing, after their windows closed",
+    "streams per core": "1000 ms over the daemon's CPU time for a second of audio; with more streams each one costs "
+    "less, so measure with about as many as you plan for",
+    "lost": "messages published, less those in the daemon's account of every session",
 }
 
 
@@ -57,7 +57,7 @@ async def run(options: argparse.Namespace) -> Report:
     """Run every chunk length for its share of the time."""
     environ = environ_for(
         options.url,
-        WHISPER_RTF="0.0001",  # nothing to measure
+        WHISPER_RTF="0.0001",  # so that the start measures nothing
         STREAM_TIMEOUT_SECS="0.5",
         MAX_STREAMS=str(options.streams + _IDLE + _IDLE_FIRST),
         **({} if options.partials else {"PARTIAL_INTERVAL_SECS": "0"}),
@@ -106,7 +106,7 @@ async def _measure(bench: Rig, options: argparse.Namespace, seconds: float, chun
         await _sleep_until(played.begin + _WARM_UP_SECS + cpu_secs)
         cpu.daemon = machine.cpu_seconds(bench.daemon.pid) - before.daemon
         cpu.floor = machine.cpu_seconds(floor.pid) - before.floor
-        await floor.stop()  # it would only take CPU from what is measured next
+        await floor.stop()  # it would take CPU from the next measurement
         os.kill(bench.daemon.pid, signal.SIGUSR1)
         await _sleep_until(played.begin + _WARM_UP_SECS + seconds)
         os.kill(bench.daemon.pid, signal.SIGUSR1)
@@ -130,7 +130,7 @@ async def _measure(bench: Rig, options: argparse.Namespace, seconds: float, chun
 
 
 def _lost(played: Played) -> int:
-    """Messages that came to nothing: known holes, and what was never received."""
+    """Lost messages: known holes, and messages that were never received."""
     plan, gaps = played.plan, played.gap_seconds()
     missing = plan.streams * plan.audio_seconds - played.seconds("received") + sum(gaps[reason] for reason in _LOST)
     return round(missing * 1000 / plan.chunk_ms)

@@ -1,4 +1,4 @@
-"""How long after somebody has spoken the text is there."""
+"""Measures how long after speech its text arrives."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.report import Report, kept_up, percentiles, seconds, table
 from benchmarks.rig import PAUSE, Played, Rig, environ_for, rig
 from transcriber.settings import load
 
-# Seconds by which the VAD may end a window before the last sound that the recording's notes name; a window cut in
-# mid-speech ends further before it, and the shortest pause is four times as long.
+# Seconds by which the VAD may end a window before the end of an utterance in the recording's notes. A window cut inside
+# speech ends earlier than that, and the shortest pause is four times as long.
 _SLACK = 0.2
 
 MEASURED = {
-    "final": "from the moment in which an utterance's last sample was recorded (each chunk is published when its last "
-    "sample would have been recorded) to the arrival of its final at a NATS client on this machine; the wait for the "
-    "pause that ends a window is in it",
+    "final": "from the moment when an utterance's last sample was recorded (each chunk is published when its last "
+    "sample would have been recorded) to the arrival of its final at a NATS client on this machine; includes the pause "
+    "that ends a window",
     "partial": "from an utterance's first sample to the arrival of the first partial of its window",
-    "load": "engine seconds a second: streams of the recording, each followed by silence, over what the bare engine "
-    "needs for the same windows, measured just before",
+    "load": "engine seconds a second that the bare engine needs for the windows of all streams, measured just before; "
+    "each stream is the recording followed by silence",
 }
 
 
@@ -71,7 +71,7 @@ async def _measure(bench: Rig, cost: calibrate.Cost, share: float, each: float, 
 
 
 def utterances(played: Played) -> dict[int, list[tuple[float, float]]]:
-    """What was said on each stream, in seconds of the stream; only what was ended by its pause."""
+    """The utterances of each stream, in seconds of the stream; only those that their pause ended."""
     plan, material = played.plan, speech.recording()
     return {
         n: sorted(
@@ -92,7 +92,7 @@ def delays(played: Played) -> tuple[list[float], list[float]]:
     for n, spans in utterances(played).items():
         began = played.begin + played.plan.begin(n)
         for start, end in spans:
-            # A final that covers the utterance's end; a partial, which may have been made in the middle of it.
+            # A final must cover the utterance's end; a partial may be made in the middle of it.
             arrivals = [at for at, body in finals.get(n, ()) if body["start"] < end <= body["end"] + _SLACK]
             to_final += [min(arrivals) - began - end] if arrivals else []
             arrivals = [at for at, body in partials.get(n, ()) if body["start"] < end and body["end"] > start]

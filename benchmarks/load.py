@@ -1,8 +1,8 @@
 """`python -m benchmarks.load PLAN`: many producers in one process, in real time.
 
-Every chunk goes out when its last sample would have been recorded. Unless asked otherwise the streams' chunks are
-spread evenly over a chunk's length, as those of independent producers are. It prints one JSON line when it begins and
-one when it is done.
+Every chunk goes out when its last sample would have been recorded. By default the streams' chunks are spread evenly
+over a chunk's length, like those of independent producers. It prints one JSON line when it begins and one when it is
+done.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from transcriber.broker.connection import Connection
 from transcriber.protocol import incoming
 
 RATE = 48_000  # Hz, of the bundled recording
-NAP = 0.001  # seconds: what epoll's clock counts in
+NAP = 0.001  # seconds: the resolution of epoll's timeout
 _FRAME_BYTES = 2  # s16 mono
-_GOLDEN = 0.618_033_988_749_895  # its multiples modulo one are spread evenly, however many there are
-_TURN = 32  # messages without a pause after which the connection gets its turn
+_GOLDEN = 0.618_033_988_749_895  # any number of its multiples, modulo one, is spread evenly
+_TURN = 32  # messages without a pause, after which the connection may run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Plan:
     in_step: bool = False  # all streams' chunks at once instead of spread evenly
     speed: float = 1.0  # times real time
     rate: int = RATE  # Hz; the daemon must have it as AUDIO_SAMPLE_RATE
-    nap: float = NAP  # seconds that a pause takes at least; what comes due in it goes out late
+    nap: float = NAP  # a pause's least seconds; chunks that are due in it go out late
 
     @classmethod
     def new(  # noqa: PLR0913 - all of it is what a plan is made of
@@ -56,7 +56,7 @@ class Plan:
         rate: int = RATE,
         nap: float = NAP,
     ) -> Self:
-        """A plan with streams and sessions that nobody else has; `seconds` of audio on each."""
+        """A plan with unique streams and sessions, and `seconds` of audio on each."""
         return cls(
             prefix=f"bench-{uuid4().hex[:8]}",
             streams=streams,
@@ -98,11 +98,11 @@ class Plan:
         return round(number * _GOLDEN % 1 * self.cycle * 1000) / 1000
 
     def begin(self, number: int) -> float:
-        """How long after the common beginning the stream's first sample is recorded, in seconds."""
+        """Seconds from the common beginning to the stream's first sample."""
         return 0.0 if self.in_step else number / self.streams * self.chunk_ms / 1000
 
     def spoken(self, number: int, utterance: speech.Utterance) -> list[tuple[float, float]]:
-        """Where in the stream the utterance starts and ends, in seconds; not when the stream cuts it off."""
+        """Where the utterance starts and ends in the stream, in seconds, unless the stream cuts it off."""
         shift, found = utterance.start - self.phase(number), []
         length = utterance.end - utterance.start
         while shift + length <= self.audio_seconds:
@@ -113,7 +113,7 @@ class Plan:
 
 
 async def publish(plan: Plan, connection: Connection, begin: float) -> list[float]:
-    """Send everything; returns by how many seconds each message was late."""
+    """Send everything. Returns by how many seconds each message was late."""
     pcm = speech.resampled(speech.lengthened(speech.recording(), plan.cycle), plan.rate).pcm()
     size = plan.chunk_frames * _FRAME_BYTES
     pcm += pcm[:size]

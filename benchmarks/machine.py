@@ -1,4 +1,4 @@
-"""What the figures were measured on, and the CPU time and memory of a process."""
+"""Describes the machine, and reads the CPU time and memory of a process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock that counts a process's
 
 
 def describe() -> dict[str, object]:
-    """Processor, cores, memory, system, and how busy it was just before (runnable processes, mean of a minute)."""
+    """Processor, cores, memory, system, and the load before (runnable processes, mean of a minute)."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -37,7 +37,7 @@ def describe() -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this program, of the libraries that cost the CPU, and of the server."""
+    """Return the versions of this program, of the libraries that use the CPU, and of the server."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
     try:
         command = [str(find_server()), "--version"]
         found["nats-server"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]  # noqa: S603
-    except CannotStart:  # the user's own server is used
+    except CannotStart:  # the user's own server may be used
         pass
     return found
 
@@ -61,10 +61,10 @@ def _cpu_name() -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used, user and system, all threads, in seconds.
+    """CPU time of a process, user and system, all threads, in seconds.
 
-    On Linux from the process's own clock, which counts nanoseconds (clock_getcpuclockid(3)); psutil reads /proc, which
-    counts in 10 ms, a tenth of what a light load uses in ten seconds.
+    On Linux it is read from the process's own clock, in nanoseconds (clock_getcpuclockid(3)). psutil reads /proc, whose
+    unit of 10 ms is a tenth of what a light load uses in ten seconds.
     """
     if sys.platform == "linux":
         return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
@@ -78,7 +78,7 @@ def memory_bytes(pid: int) -> int:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has at this moment."""
+    """A loopback port that is free at this moment."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Real speech to measure with: a folder with recordings and `manifest.json`, a list of what each of them is."""
+"""Reads a folder of real speech: recordings, and `manifest.json`, which describes each of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transcriber.protocol import incoming
 from transcriber.recording import Recording
 
 NAME = "manifest.json"
-OTHER_LANGUAGES, NO_SPEECH = "lang", "nonspeech"  # what the kinds of these begin with
+OTHER_LANGUAGES, NO_SPEECH = "lang", "nonspeech"  # prefixes of their kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def _span(allowed: range) -> str:
     return f"a whole number from {allowed.start} to {allowed.stop - 1}"
 
 
-# What each key's value must be, and how that is said. A key that is missing has the value None.
+# For each key a check of its value, and the words for what is allowed. A missing key has the value None.
 _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "file": (lambda value: isinstance(value, str) and bool(value), "a file's name"),
     "kind": (lambda value: isinstance(value, str) and bool(value.strip()), "a word, such as clean or lang-de"),
@@ -81,7 +81,7 @@ _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 def read(folder: Path) -> tuple[Row, ...]:
     """Read and check the folder's manifest and the heads of its recordings.
 
-    Raises `CannotStart`, which names the file, the row (from 1) and the key.
+    Raises `CannotStart` with the file, the row (from 1) and the key.
     """
     path = folder / NAME
     try:
@@ -127,7 +127,7 @@ def _row(folder: Path, number: int, row: object) -> Row:
 
 
 def chosen(rows: Sequence[Row], kinds: Sequence[str] | None, most: int | None) -> tuple[Row, ...]:
-    """Rows of these kinds, the first `most` of each. Raises `CannotStart` for a kind that there is not."""
+    """Rows of these kinds, the first `most` of each. Raises `CannotStart` for an unknown kind."""
     known = sorted({row.kind for row in rows})
     for kind in kinds or ():
         if kind not in known:
@@ -142,9 +142,9 @@ def chosen(rows: Sequence[Row], kinds: Sequence[str] | None, most: int | None) -
 
 
 def english_speech(rows: Sequence[Row], seconds: float) -> tuple[Row, ...]:
-    """English rows with a text, from the kinds in turn, until there are so many seconds or no more.
+    """English rows with a text, from the kinds in turn, up to so many seconds.
 
-    Raises `CannotStart` when there are none.
+    Raises `CannotStart` if there are none.
     """
     places: Counter[str] = Counter()
     ranked = []

@@ -1,4 +1,4 @@
-"""What is accepted, what is dropped and how late text is when more is said than the engine can do."""
+"""Measures what is accepted and dropped, and how late text is, under more speech than the engine can decode."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from benchmarks.report import Report, kept_up, percentiles, seconds, table
 from benchmarks.rig import Played, environ_for, rig
 from transcriber.settings import load
 
-# Seconds between two looks of the load generator: one that wakes up a thousand times a second takes the core from the
-# engine as often, which producers on machines of their own do not. A chunk of 200 ms goes out up to this much later.
+# Seconds between two wake-ups of the load generator. At a thousand a second it would take the core from the engine as
+# often, which producers on other machines do not. A chunk of 200 ms goes out up to this much later.
 _NAP = 0.005
 
 MEASURED = {
-    "load": "as asked for: engine seconds a second, by what the bare engine needs for the same windows, measured "
-    "before the first load with nothing else going on; its generator wakes up at most every 5 ms",
-    "alone": "engine seconds a window: what the bare engine needs for the same windows with nothing else going on, "
-    "the mean of just before and just after the load: machines that others share change from minute to minute",
-    "goodput": "finals a second times `alone`, from L_max after the load began (the queue is full by then) to its end: "
-    "the share of the engine's capacity that became text in time",
-    "accepted, dropped": "windows of the whole load that became a final, and that became a gap, by its reason; without "
-    "those that only the end of the streams closed, all at once",
-    "engine": "latency.processing of the finals; far above `alone`, other work takes the CPU",
-    "busy": "engine seconds a second of these finals, over the same time as goodput: where goodput is less, the daemon "
-    "kept the engine at work and the machine, which also makes and carries the load, made it slower",
-    "lateness": "latency.end_to_end of the finals: from try-put onto the queue to publish; L_max bounds it",
+    "load": "engine seconds a second that the bare engine needs for the same windows, measured before the first load "
+    "while nothing else runs; the load generator wakes up at most every 5 ms",
+    "alone": "engine seconds a window that the bare engine needs for the same windows while nothing else runs; the "
+    "mean of just before and just after the load, because shared machines change from minute to minute",
+    "goodput": "finals a second times `alone`: the share of the engine's capacity that became text in time; from L_max "
+    "after the load began, when the queue is full, to its end",
+    "accepted, dropped": "windows of the whole load that became a final, or a gap by its reason; without those that "
+    "only the end of all streams closed",
+    "engine": "latency.processing of the finals; if it is far above `alone`, other work takes the CPU",
+    "busy": "engine seconds a second of these finals, over the same time as goodput; if goodput is less, the machine, "
+    "which also makes the load, made the engine slower",
+    "lateness": "latency.end_to_end of the finals: from try-put to publish; L_max bounds it",
 }
 
 
@@ -58,12 +58,12 @@ async def run(options: argparse.Namespace) -> Report:
             after = (await bench.guard(calibrate.cost(settings))).a_window
             found.append({"load": share, **_figures(played, (before + after) / 2, options.max_latency)})
             before = after
-    _tell(report, found, options.max_latency)
+    _fill_in(report, found, options.max_latency)
     return report
 
 
-def _tell(report: Report, found: list[dict[str, Any]], max_latency: float) -> None:
-    """Fill in what came of all loads."""
+def _fill_in(report: Report, found: list[dict[str, Any]], max_latency: float) -> None:
+    """Add the figures of all loads to the report."""
     report.figures = {"loads": found}
     worst = max((f["lateness"]["p100"] for f in found if f["lateness"]["n"]), default=None)
     if worst is not None:
@@ -76,7 +76,7 @@ def _tell(report: Report, found: list[dict[str, Any]], max_latency: float) -> No
 
 
 def _figures(played: Played, alone: float, max_latency: float) -> dict[str, Any]:
-    """What came of one load; `alone` in seconds a window."""
+    """The figures of one load. `alone`: in seconds a window."""
     finals, dropped = played.decided("final"), played.dropped()
     return {
         "streams": played.plan.streams,
@@ -94,7 +94,7 @@ def _figures(played: Played, alone: float, max_latency: float) -> dict[str, Any]
 
 
 def _rates(played: Played, alone: float, max_latency: float) -> dict[str, float]:
-    """Goodput and busy share; over the second half when the load is shorter than twice L_max."""
+    """Goodput and busy share; over the second half if the load is shorter than twice L_max."""
     until = played.begin + played.plan.audio_seconds
     since = played.begin + min(max_latency, played.plan.audio_seconds / 2)
     took = [body["latency"]["processing"] for at, body in played.of("final") if since <= at < until]

@@ -1,4 +1,4 @@
-"""Other programs take the CPU in mid-run; how soon the promise holds again."""
+"""Measures how soon latency is bounded again after other programs take the CPU."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from transcriber.cli.programs import run_program
 from transcriber.settings import load
 from transcriber.worker.scheduling import cpu_quota
 
-_QUIET_SHARE = 0.4  # of the time passes before the others come: enough for a smoothed RTF to settle
-_SLICE = 5.0  # seconds of a table's row
+_QUIET_SHARE = 0.4  # of the time, before the others start: enough for the engine's speed to settle
+_SLICE = 5.0  # seconds in a row of the table
 
 MEASURED = {
-    "hogs": "processes that compute without end, each in a session of its own, so that each weighs as much as the "
-    "daemon in the scheduler",
+    "hogs": "processes that compute without end, each in a session of its own, so that the scheduler gives each as "
+    "much as the daemon",
     "engine": "latency.processing of the finals",
     "latest": "latency.end_to_end of the latest final: L_max bounds it",
-    "deadline": "windows that were accepted and then turned out too late, by when their gap was published",
-    "recovered": "from the hogs' start to the last such gap: from then on the promise was kept by what was accepted",
+    "deadline": "windows that were accepted and then were too late, by when their gap was published",
+    "recovered": "from the hogs' start to the last such gap; all windows accepted after it were in time",
 }
 
 
 async def run(options: argparse.Namespace) -> Report:
-    """Play one load; start the hogs in its midst."""
+    """Play one load, and start the hogs in the middle of it."""
     limit = {"TRANSCRIPTION_MAX_LATENCY_SECS": f"{options.max_latency:g}", "PARTIAL_INTERVAL_SECS": "0"}
     environ = environ_for(None, **options.whisper, **limit)
     settings = load(environ)
@@ -52,12 +52,12 @@ async def run(options: argparse.Namespace) -> Report:
     async with rig(environ) as bench:
         plan = Plan.new(streams, options.seconds, 100, cycle)
         played, since = await bench.guard(_disturbed(bench, plan, hogs))
-    _tell(report, played, since, options.max_latency)
+    _fill_in(report, played, since, options.max_latency)
     return report
 
 
-def _tell(report: Report, played: Played, since: float, max_latency: float) -> None:
-    """Fill in what came of the load before and after `since`."""
+def _fill_in(report: Report, played: Played, since: float, max_latency: float) -> None:
+    """Add the load's figures before and after `since` to the report."""
     finals = [(at, body["latency"]) for at, body in played.decided("final")]
     before = [latency["processing"] for at, latency in finals if at < since]
     after = [latency["processing"] for at, latency in finals if at >= since]
@@ -78,7 +78,7 @@ def _tell(report: Report, played: Played, since: float, max_latency: float) -> N
 
 
 async def _disturbed(bench: Rig, plan: Plan, hogs: int) -> tuple[Played, float]:
-    """Play the plan; returns with it the moment in which the hogs began."""
+    """Play the plan. Returns what came of it, and when the hogs started."""
     async with bench.playing(plan) as played:
         await _until(played.begin + _QUIET_SHARE * plan.audio_seconds)
         since = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table to read, JSON to keep."""
+"""A benchmark's results: a table to read, and JSON to keep."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmarks import machine
 
-_LATE = 0.05  # seconds that a load generator may be late: half a usual chunk
+_LATE = 0.05  # seconds that the load generator may be late: half a usual chunk
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """One run. `measured` says in a sentence each how the figures came about; `ratios` are quotients of `figures`."""
+    """One run. `measured`: a sentence for each figure that says how it was measured. `ratios`: of `figures`."""
 
     benchmark: str
     settings: Mapping[str, object]
@@ -28,7 +28,7 @@ class Report:
     machine: Mapping[str, object] = field(default_factory=machine.describe)
 
     def text(self) -> str:
-        """What is printed."""
+        """The text to print."""
         m = self.machine
         head = f"{m['cpu']}, {m['cpu_quota']} of {m['cores']} cores, {m['load_before']} processes running before"
         chosen = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in self.settings.items())
@@ -44,7 +44,7 @@ class Report:
         return "\n\n".join(parts)
 
     def write(self, path: Path) -> None:
-        """Write everything but the tables as JSON."""
+        """Write everything except the tables as JSON."""
         names = ("benchmark", "machine", "settings", "measured", "figures", "ratios", "notes")
         body = {name: getattr(self, name) for name in names}
         body["versions"] = machine.versions()
@@ -52,7 +52,7 @@ class Report:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns: the first to the left, figures to the right."""
+    """Lay out columns: the first one left-aligned, figures right-aligned."""
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
@@ -62,13 +62,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percentiles(values: Sequence[float], *wanted: int) -> dict[str, float | None]:
-    """`p50`, `p99` and the like, linear between neighbours; None without values. `n` says how many there were."""
+    """`p50`, `p99` and the like, interpolated linearly; None without values. `n`: the number of values."""
     found = {f"p{p}": float(np.percentile(values, p)) if len(values) else None for p in wanted}
     return {**found, "n": len(values)}
 
 
 def kept_up(late: Iterable[tuple[str, float]]) -> list[str]:
-    """Notes on the loads (name, p99 of lateness in seconds) at which the load generator could not keep its own time."""
+    """Notes on the loads (name, p99 of lateness in seconds) at which the load generator was late."""
     return [
         f"at {name} the load generator was up to {p99 * 1000:.0f} ms late (p99): the machine is full"
         for name, p99 in late

@@ -1,4 +1,4 @@
-"""A server, a daemon and a listener, and one load after the other played to them."""
+"""Runs a server, a daemon and a listener, and plays loads to them."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Message = dict[str, Any]
 
-# Live audio is dropped rather than served late: with an hour's promise and room for all of it, it is not.
+# These settings keep live audio from being dropped: an hour of latency, and room for all windows.
 ALL_OF_IT = {"TRANSCRIPTION_MAX_LATENCY_SECS": "3600", "TRANSCRIPTION_QUEUE_CAPACITY": "10000"}
-PAUSE = 1.0  # seconds after a window within which its pause has closed it, whatever the chunks' length
-# Seconds beyond L_max until every session must have ended: its last window, on a busy machine. Half of it is what the
-# daemon gets before what may have been lost on its way is sent again.
+PAUSE = 1.0  # seconds after a window, within which its pause closes it, for any length of chunks
+# Seconds beyond L_max until every session must have ended, on a busy machine. After half of them an `end` that may have
+# been lost is sent again.
 _PATIENCE = 30.0
-_SILENT_SECS = 600.0  # without a word about a session: a large model on a slow machine may need minutes for a window
+_SILENT_SECS = 600.0  # without a message about a session; a large model on a slow machine may need minutes for a window
 _ROOT = Path(__file__).parents[1]
-_CLIENT_SETTINGS = ("NATS_",)  # of the user's environment, for the user's own server
+_CLIENT_SETTINGS = ("NATS_",)  # taken from the environment for the user's own server
 
 
 @dataclass(slots=True)
 class Played:
-    """What came of one plan. Arrivals and `begin` in seconds of the monotonic clock, which all processes share."""
+    """The results of one plan. Arrivals and `begin` in seconds on the monotonic clock, which all processes share."""
 
     plan: Plan
     begin: float = 0.0
-    publisher: dict[str, Any] = field(default_factory=dict)  # messages; by how much it was late; its CPU seconds
+    publisher: dict[str, Any] = field(default_factory=dict)  # messages, lateness, CPU seconds
     messages: list[tuple[float, Message]] = field(default_factory=list)
 
     def of(self, kind: str) -> list[tuple[float, Message]]:
@@ -67,9 +67,9 @@ class Played:
         return int(body["stream"].rpartition("-")[2])
 
     def decided(self, kind: str) -> list[tuple[float, Message]]:
-        """Finals or gaps of windows that were closed by their own pause or length.
+        """Finals or gaps of windows that their own pause or length closed.
 
-        The end of all streams at once closes what is open then, which no independent producers would do.
+        The end of all streams closes the open windows at once, which independent producers would not do.
         """
         return [(at, body) for at, body in self.of(kind) if body["end"] + PAUSE <= self.plan.audio_seconds]
 
@@ -89,7 +89,7 @@ class Played:
 
 
 class Log:
-    """What the daemon logs; what it drops is counted from its events."""
+    """The daemon's log lines. Drops are counted from events, not from here."""
 
     def __init__(self) -> None:
         self._records: list[LogLine] = []
@@ -100,11 +100,11 @@ class Log:
         self._records.append(record)
         self._news.set()
         if record["level"] in {"error", "critical"} and record["message"] not in self._told:
-            self._told.add(record["message"])  # once: a server that goes away is told for every message under way
+            self._told.add(record["message"])  # once: a lost server causes a line for each message under way
             sys.stderr.write(f"daemon: {record['message']}\n")
 
     async def take(self, message: str) -> LogLine:
-        """Wait for the next line with this message, and take it out."""
+        """Wait for the next line with this message, and remove it."""
         while True:
             for record in self._records:
                 if record["message"] == message:
@@ -115,10 +115,10 @@ class Log:
 
 
 class Rig:
-    """What a benchmark plays its loads to."""
+    """A server and a daemon, to which a benchmark plays its loads."""
 
     def __init__(self, environ: Mapping[str, str], connection: Connection, programs: list[Program], log: Log) -> None:
-        """`programs` are the daemon and perhaps a server; the daemon comes last."""
+        """`programs`: perhaps a server, and last the daemon."""
         self.environ = environ
         self.daemon = programs[-1]
         self.log = log
@@ -130,16 +130,16 @@ class Rig:
         self._news = asyncio.Event()
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work; the end of the server or the daemon ends it with `CannotStart`."""
+        """Do the work. Raises `CannotStart` if the server or the daemon ends."""
         return await unless_ended(work, *self._programs)
 
     async def start(self) -> asyncio.Task[None]:
-        """Begin to listen; the task is what listens."""
+        """Begin to listen. Returns the task that listens."""
         await self._listener.start()
         return asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        """Stamp and keep what the daemon publishes about our streams, for ever."""
+        """Keep all messages about our streams, with their arrival time, without end."""
         async for body in self._listener.messages():
             at = time.monotonic()
             if (heard := self._heard.get(body["session"])) is not None:
@@ -148,7 +148,7 @@ class Rig:
 
     @asynccontextmanager
     async def playing(self, plan: Plan) -> AsyncIterator[Played]:
-        """Publish in a process of its own; when left, everything has been sent. The sessions stay open."""
+        """Publish in a process of its own. The block ends when everything is sent; the sessions stay open."""
         played = Played(plan)
         self._heard[plan.prefix] = played.messages
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -174,9 +174,9 @@ class Rig:
                 finishing.cancel()
 
     async def end(self, played: Played) -> None:
-        """End the plan's sessions and wait until the daemon has told the account of each. Raises as `until` does.
+        """End the plan's sessions, and wait until the daemon has published each one's account. Raises as `until` does.
 
-        An `end` that was lost, because the daemon was too busy for its server, is sent again.
+        An `end` that was lost, because the daemon was too slow for its server, is sent again.
         """
         plan = played.plan
         headers = {
@@ -196,14 +196,14 @@ class Rig:
             telling.cancel()
 
     async def play(self, plan: Plan) -> Played:
-        """Publish everything, end the sessions, hear it all."""
+        """Publish everything, end the sessions, and wait for all results."""
         async with self.playing(plan) as played:
             pass
         await self.end(played)
         return played
 
     async def until(self, played: Played, kind: str, count: int) -> None:
-        """Wait for so many messages. Raises `CannotStart` when they do not come."""
+        """Wait for so many messages. Raises `CannotStart` if they do not come."""
         try:
             async with asyncio.timeout(self._patience):
                 while len(found := played.of(kind)) < count:
@@ -213,9 +213,9 @@ class Rig:
             raise CannotStart(f"the daemon told {len(found)} of {count} {kind} within {self._patience:g} s") from None
 
     async def send(self, delivery: Delivery, audio_format: AudioFormat, pieces: Iterable[bytes]) -> list[Message]:
-        """Publish one session as any producer would; returns all that the daemon told about it, `ended` last.
+        """Publish one session as any producer would. Returns all messages about it, `ended` last.
 
-        Raises `CannotStart` when the daemon says nothing for long.
+        Raises `CannotStart` if no message comes for long.
         """
         heard = self._heard[delivery.session] = []
         producer = Producer(self._connection, delivery, audio_format)
@@ -232,17 +232,17 @@ class Rig:
 
 
 def environ_for(url: str | None, **overrides: str) -> dict[str, str]:
-    """The user's environment for the children; of what is about NATS only for the user's own server."""
+    """The environment for child processes, with the user's NATS_* variables only for the user's own server."""
     kept = {k: v for k, v in os.environ.items() if k.startswith(_CLIENT_SETTINGS)} if url else {}
-    # The children are started with -P; they find this package, and the checkout's own daemon, by this alone.
+    # Children run with -P, so they find this package and the checkout's daemon only by this.
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return environment(os.environ) | {"PYTHONPATH": path} | kept | ({"NATS_URL": url} if url else {}) | overrides
 
 
 @asynccontextmanager
 async def rig(environ: Mapping[str, str], module: str = "transcriber") -> AsyncIterator[Rig]:
-    """Start a server, unless the environment names one, and the daemon; stop both when left."""
-    settings.load(environ)  # a bad setting shows here, by its name
+    """Start a server, unless the environment names one, and the daemon. Both stop with the block."""
+    settings.load(environ)  # raises here for a bad setting
     async with AsyncExitStack() as stack:
         programs: list[Program] = []
         if "NATS_URL" not in environ:

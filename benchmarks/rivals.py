@@ -1,4 +1,4 @@
-"""Other programs that run the same model: faster-whisper, and whisper.cpp's own server."""
+"""Runs the same model in other programs: faster-whisper, and whisper.cpp's own server."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from transcriber.domain.timeline import SAMPLE_RATE
 if TYPE_CHECKING:
     from transcriber.worker.engine import WhisperOptions
 
-_BEAMS = (5, 1)  # faster-whisper's default and the daemon's with CTranslate2, and what it has with whisper.cpp
-_LOOK_SECS = 0.1  # between two looks whether a server is ready
-_PATIENCE = 600.0  # seconds for one answer: a large model on a slow machine
+_BEAMS = (5, 1)  # the default of faster-whisper and of the daemon with CTranslate2; the daemon's with whisper.cpp
+_LOOK_SECS = 0.1  # between two checks whether a server is ready
+_PATIENCE = 600.0  # seconds for one reply of a large model on a slow machine
 
 MEASURED = {
     "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, cuts of "
@@ -39,7 +39,7 @@ MEASURED = {
 
 
 def missing(options: argparse.Namespace) -> list[str]:
-    """Notes on what is left out, and how to get it. Raises `CannotStart` for what was asked for and is not there."""
+    """Notes on programs that are left out, and how to get them. Raises `CannotStart` for a missing requested one."""
     notes = []
     if options.ct2 is None:
         notes.append("left out: CTranslate2 and faster-whisper; give --ct2 DIR the same model's folder")
@@ -58,7 +58,7 @@ def has_faster_whisper() -> bool:
 
 
 def server(options: argparse.Namespace) -> Path | None:
-    """The server's program: as asked for, or with --speech what is found on PATH. Raises `CannotStart`."""
+    """The server's program: the requested one, or with --speech the one on PATH. Raises `CannotStart`."""
     if options.whisper_server is None and not options.speech:
         return None
     found = shutil.which(options.whisper_server or "whisper-server")
@@ -68,7 +68,7 @@ def server(options: argparse.Namespace) -> Path | None:
 
 
 def load_faster_whisper(folder: Path, threads: int) -> Callable[[int, str | None, Samples], str]:
-    """Load a CTranslate2 folder in int8; returns what decodes samples with a beam, a language (None: detected) each.
+    """Load a CTranslate2 folder in int8. Returns a function of beam, language (None: detected) and samples.
 
     Raises `CannotStart`.
     """
@@ -100,7 +100,7 @@ def faster_whisper(folder: Path, threads: int) -> dict[str, Way]:
 
 @asynccontextmanager
 async def whisper_server(program: Path, options: WhisperOptions) -> AsyncIterator[dict[str, Way]]:
-    """Run the server; yields the way to use it, by name. Raises `CannotStart` when it does not start."""
+    """Run the server. Yields the way to use it, by name. Raises `CannotStart` if it does not start."""
     address = f"127.0.0.1:{(port := machine.free_port())}"
     command = [str(program), "--model", str(options.path), "--threads", str(options.threads), "--language", "en"]
     command += ["--host", "127.0.0.1", "--port", str(port), *([] if options.use_gpu else ["--no-gpu"])]
@@ -114,7 +114,7 @@ async def whisper_server(program: Path, options: WhisperOptions) -> AsyncIterato
 
 
 async def _listening(address: str) -> None:
-    """Wait until the model is loaded: until then the server takes no connection, or answers 503."""
+    """Wait until the model is loaded. Until then the server accepts no connection, or answers 503."""
     while True:
         try:
             answer = await asyncio.to_thread(requests.get, f"http://{address}/health", timeout=_PATIENCE)
@@ -127,7 +127,7 @@ async def _listening(address: str) -> None:
 
 
 def _ask(url: str, samples: Samples) -> str:
-    """Send samples as a WAV file; returns the text. Raises `CannotStart`."""
+    """Send samples as a WAV file. Returns the text. Raises `CannotStart`."""
     wav = io.BytesIO()
     soundfile.write(wav, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     try:

@@ -1,4 +1,4 @@
-"""One benchmark from its options to its table, JSON and chart."""
+"""Runs one benchmark, from its options to its table, JSON and chart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transcriber.worker import scheduling
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Measure, print, write. Raises `CannotStart` for what is missing, before anything is measured."""
+    """Measure, print and write. Raises `CannotStart` if anything is missing, before the measurement."""
     drawn: Path | None = getattr(options, "chart", None)
     for file in (options.json, drawn):
         if file and not file.parent.is_dir():
@@ -45,8 +45,8 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def _whisper(options: argparse.Namespace, folder: Path) -> dict[str, str]:
-    """The daemon's settings for the model and the threads that were asked for; the model is verified."""
-    # One core less than there are: the load generator, the server and the daemon's own loop need it.
+    """The daemon's settings for the chosen model and threads. The model is verified."""
+    # One thread less than there are cores: the load generator, the server and the daemon's loop need one.
     chosen = {"WHISPER_THREADS": str(options.threads or max(1, scheduling.cpu_quota() - 1))}
     if options.random_weights:
         from benchmarks import weights  # noqa: PLC0415 - takes its time

@@ -1,4 +1,4 @@
-"""Word errors in real speech, counted as OpenAI counts them: after its own normalisation of texts."""
+"""Counts word errors on real speech as OpenAI does, after its normalisation of texts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Self
 
 from transcriber.domain.errors import CannotStart
 
-# Languages that put no spaces between words: each letter counts as a word, as in OpenAI's own figures.
+# Languages without spaces between words, where each letter counts as a word, as in OpenAI's figures.
 _BY_LETTER = frozenset({"ja", "lo", "my", "th", "zh"})
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Words that were inserted, deleted or substituted, and words that were said."""
+    """Words inserted, deleted or substituted, and words said."""
 
     wrong: int = 0
     said: int = 0
@@ -26,7 +26,7 @@ class Errors:
 
     @property
     def rate(self) -> float | None:
-        """The word error rate; None when nothing was said."""
+        """The word error rate; None if nothing was said."""
         return self.wrong / self.said if self.said else None
 
 
@@ -36,7 +36,7 @@ class Scorer:
     def __init__(self) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a docstring of whisper-normalizer, where it was not compiled before
+                warnings.simplefilter("ignore")  # from a docstring of whisper-normalizer, at its first compilation
                 import jiwer  # noqa: PLC0415 - an optional extra
                 from whisper_normalizer.basic import BasicTextNormalizer  # noqa: PLC0415
                 from whisper_normalizer.english import EnglishTextNormalizer  # noqa: PLC0415
@@ -56,7 +56,7 @@ class Scorer:
         self._normalizer = normalizer
 
     def words(self, text: str, language: str) -> list[str]:
-        """The words that are compared: lower case, without punctuation and what stands in brackets."""
+        """The words to compare: in lower case, without punctuation and text in brackets."""
         return self._normalizer(language)(text).split()
 
     def errors(self, said: str, heard: str, language: str) -> Errors:

@@ -1,4 +1,4 @@
-"""The audio that the benchmarks play: the bundled recording, and what is made of its utterances and pauses."""
+"""The audio of the benchmarks: the bundled recording, and materials made from its utterances and pauses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from transcriber.models import store
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MARGIN = 0.1  # seconds kept around an utterance, so that no sound is cut off; the shortest pause has 0.9 s
-_CHUNK_SECS = 0.1  # what a producer sends at a time
+_MARGIN = 0.1  # seconds kept around an utterance, so that no sound is cut off; the shortest pause is 0.9 s
+_CHUNK_SECS = 0.1  # a chunk's length
 _FULL_SCALE = 32_768  # s16
 
 
@@ -67,13 +67,13 @@ def recording() -> Material:
 
 
 def speech_alone(seconds: float) -> Material:
-    """At least `seconds` of utterances, one right after the other."""
+    """At least `seconds` of utterances without pauses between them."""
     source = recording()
     return _joined(source, seconds, lambda _length: np.zeros(0, np.float32))
 
 
 def half_silent(seconds: float) -> Material:
-    """At least `seconds` of utterances, each followed by a pause as long, with the recording's own background."""
+    """At least `seconds` of utterances, each with an equally long pause of the recording's background after it."""
     source = recording()
     first, second = source.utterances[:2]
     background = source.cut(first.end + _MARGIN, second.start - _MARGIN)
@@ -81,7 +81,7 @@ def half_silent(seconds: float) -> Material:
 
 
 def lengthened(source: Material, seconds: float) -> Material:
-    """The same with more of its own background at the end, `seconds` long in all."""
+    """The same with more of its background at the end, `seconds` long in all."""
     first, second = source.utterances[:2]
     background = source.cut(first.end + _MARGIN, second.start - _MARGIN)
     more = round(seconds * source.rate) - len(source.samples)
@@ -90,7 +90,7 @@ def lengthened(source: Material, seconds: float) -> Material:
 
 
 def with_silence(material: Material) -> Material:
-    """The same followed by as much digital silence."""
+    """The same, followed by equally long digital silence."""
     samples = np.concatenate([material.samples, np.zeros_like(material.samples)])
     return Material(samples, material.rate, material.utterances)
 
@@ -109,7 +109,7 @@ def at_16k(material: Material) -> NDArray[np.float32]:
 
 
 def windows(material: Material, options: StreamOptions) -> list[Window]:
-    """Cut the material as the daemon does: resampled, through the VAD, in windows of speech."""
+    """Cut the material as the daemon does: resampled, then cut to windows of speech."""
     return list(_windows(material, options))
 
 
@@ -127,7 +127,7 @@ def _windows(material: Material, options: StreamOptions) -> Iterator[Window]:
 
 
 def _joined(source: Material, seconds: float, pause: Callable[[int], NDArray[np.float32]]) -> Material:
-    """Utterance after utterance of the source, from the first again when they run out."""
+    """Join the source's utterances, and repeat them as needed."""
     parts: list[NDArray[np.float32]] = []
     said: list[Utterance] = []
     frames = 0

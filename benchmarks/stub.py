@@ -1,7 +1,7 @@
-"""`python -m benchmarks.stub`: the real daemon around an engine that does nothing.
+"""`python -m benchmarks.stub`: the real daemon with an engine that does nothing.
 
-What it costs is what the daemon costs without Whisper. SIGUSR1 begins to measure how late the event loop is, a second
-one ends that and logs it: a timer of 10 ms, and by how much each of its sleeps was too long.
+It costs what the daemon costs without Whisper. SIGUSR1 starts a probe of the event loop, and a second SIGUSR1 ends it
+and logs the result: by how much each sleep of a 10 ms timer was too long.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("benchmarks.stub")
 
-_TICK_SECS = 0.01  # a hundred looks a second show a stall of a chunk's length or more
+_TICK_SECS = 0.01  # a hundred a second show a stall of a chunk's length or more
 
 
 class NullEngine:
-    """Returns at once, one word a window."""
+    """Returns at once, with one word a window."""
 
     model = "null"
 
@@ -53,11 +53,11 @@ class NullEngine:
         return samples / SAMPLE_RATE
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 class LagProbe:
-    """Begins on the first call of `toggle`, ends and logs on the second."""
+    """Starts at the first call of `toggle`; ends and logs at the second."""
 
     def __init__(self) -> None:
         self._lags: list[float] = []

@@ -1,4 +1,4 @@
-"""What `benchmarks fidelity` counts: per recording, per kind, and the tables of it."""
+"""Counts for `benchmarks fidelity`, by recording and by kind, and makes its tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What the daemon told about one recording. `finals`: seconds of window and text; `gaps`: seconds by reason."""
+    """The daemon's results for one recording. `finals`: seconds of window, and text. `gaps`: seconds by reason."""
 
     finals: tuple[tuple[float, str], ...]
     suppressed: tuple[str, ...]
@@ -48,7 +48,7 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One recording, both ways. `errors` and `words` (heard, after normalisation) by way; `fastest`: words a second."""
+    """One recording, both ways. `errors` and `words` (recognised, normalised) by way; `fastest`: words a second."""
 
     row: Row
     streamed: Streamed
@@ -74,7 +74,7 @@ class Case:
         return self.whole.cpu if self.whole else None
 
     def figures(self) -> dict[str, Any]:
-        """Everything about it, for JSON."""
+        """All figures, for JSON."""
         row, streamed = self.row, self.streamed
         return {
             "file": row.path.name,
@@ -103,7 +103,7 @@ class Case:
 
 
 def figures(cases: Sequence[Case]) -> dict[str, Any]:
-    """Count some recordings together; those with a text and those without speech apart."""
+    """Count several recordings together. Those with a text and those without speech are separate."""
     spoken = [case for case in cases if case.row.text is not None]
     silent = [case for case in cases if case.row.text is None]
     ways = [way for way in _WAYS if all(way in case.words for case in cases)]
@@ -129,7 +129,7 @@ def figures(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def tables(kinds: Mapping[str, Sequence[Case]], english: Sequence[Case], *, whole: bool) -> list[str]:
-    """Speech by kind and all English speech together; then recordings without speech."""
+    """A table of speech by kind and all English speech, and a table of recordings without speech."""
     speech, silence = [], []
     for name, cases in (*kinds.items(), *((("all English", english),) if english else ())):
         f = figures(cases)

@@ -1,4 +1,4 @@
-"""Ways to turn recordings into text, each timed on the same pieces: what `benchmarks engine` compares."""
+"""Ways to turn recordings into text, which `benchmarks engine` compares on the same recordings."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 Samples: TypeAlias = NDArray[np.float32]
 
-_CUT_SECS = 5.0  # of the plain way, which does not listen where words end
-_LOOK_SECS = 0.001  # between two looks whether a thread has ended
-_FOR_EVER = 1e9  # seconds: with this promise no window is ever too late
+_CUT_SECS = 5.0  # of the plain way, which ignores where words end
+_LOOK_SECS = 0.001  # between two checks whether a thread has ended
+_FOR_EVER = 1e9  # seconds: with this L_max no window is late
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One recording: as it is, float32 mono at 16 kHz, and the daemon's windows of it."""
+    """One recording: the original, float32 mono at 16 kHz, and the daemon's windows of it."""
 
     material: Material
     samples: Samples
@@ -46,7 +46,7 @@ class Piece:
         return cls(material, speech.at_16k(material), tuple(speech.windows(material, options)))
 
     def cuts(self) -> list[Samples]:
-        """Every five seconds of it, silence too."""
+        """Cuts of five seconds, including silence."""
         size = round(_CUT_SECS * SAMPLE_RATE)
         return [self.samples[i : i + size] for i in range(0, len(self.samples), size)]
 
@@ -60,7 +60,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One way over all pieces: seconds, and a text for each piece."""
+    """One pass over all recordings: seconds, and a text for each recording."""
 
     cpu: float
     wall: float
@@ -68,14 +68,14 @@ class Pass:
 
 
 class Way(Protocol):
-    """Something that turns pieces into text."""
+    """A way to turn recordings into text."""
 
     async def warm_up(self, piece: Piece) -> None:
-        """Do once what is slow the first time."""
+        """Decode once, as the first time is slower."""
         ...
 
     async def hear(self, pieces: Sequence[Piece]) -> Pass:
-        """Decode all of them and say what that took."""
+        """Decode all recordings. Returns texts and times."""
         ...
 
 
@@ -87,7 +87,7 @@ async def _timed(work: Awaitable[Sequence[str]], clock: Callable[[], float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """An engine that is called for one part after the other. `clock`: CPU seconds of the process that decodes."""
+    """An engine called for one part after another. `clock`: CPU seconds of the process that decodes."""
 
     text: Callable[[Samples], str]
     parts: Callable[[Piece], Sequence[Samples]]
@@ -101,13 +101,13 @@ class Calls:
         return await _timed(self._texts([self.parts(piece) for piece in pieces]), self.clock)
 
     async def _texts(self, pieces: Sequence[Sequence[Samples]]) -> list[str]:
-        # Each in a call of its own: Ctrl-C has to wait for the one that runs.
+        # One call per part, because Ctrl-C has to wait for the running call.
         with one_thread() as call:
             return [" ".join([await call(self.text, part) for part in parts]) for parts in pieces]
 
 
 class Plain:
-    """pywhispercpp's own Model with the daemon's threads and decoding flags, and its default encoder context."""
+    """pywhispercpp's Model with the daemon's threads and decoding flags, and its own default encoder context."""
 
     def __init__(self, options: WhisperOptions, *, flash: bool) -> None:
         self._model = Model(
@@ -132,13 +132,13 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The daemon's resampling, VAD, windows, queue and thread, around an engine that is loaded already."""
+    """The daemon's resampling, VAD, windows, queue and thread, with an engine that is already loaded."""
 
     engine: Engine
     options: StreamOptions
 
     async def warm_up(self, piece: Piece) -> None:
-        """Nothing: each pass warms its thread up."""
+        """Do nothing: each pass warms up its own thread."""
 
     async def hear(self, pieces: Sequence[Piece]) -> Pass:
         async with Worker(self.engine, pieces[0].cuts()[0]) as worker:
@@ -152,9 +152,9 @@ class Daemon:
 
 
 class Worker:
-    """The daemon's thread with an engine that is loaded already, warmed up on some samples; it serves once.
+    """The daemon's thread with an engine that is already loaded, warmed up on some samples. It serves once.
 
-    The thread is gone at the end, and with it its OpenMP team: see `one_thread`.
+    The thread ends with the block, and so does its OpenMP team (see `one_thread`).
     """
 
     def __init__(self, engine: Engine, samples: Samples) -> None:
@@ -162,7 +162,7 @@ class Worker:
         self._samples = samples
 
     async def __aenter__(self) -> Self:
-        await self._thread.start(self._samples, 1.0)  # the RTF is given, so that nothing is measured
+        await self._thread.start(self._samples, 1.0)  # with an RTF, so that it measures nothing
         return self
 
     async def __aexit__(self, error: object, *_: object) -> None:
@@ -170,7 +170,7 @@ class Worker:
             await asyncio.sleep(_LOOK_SECS)
 
     async def serve(self, windows: Sequence[Window]) -> list[Outcome]:
-        """Work through a queue that holds them all; returns what became of each, in the windows' order."""
+        """Work through a queue that holds all windows. Returns their outcomes in the same order."""
         queue = JobQueue(max(1, len(windows)))
         outcomes: dict[int, Outcome] = {}
         for place, window in enumerate(windows):

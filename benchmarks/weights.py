@@ -1,7 +1,7 @@
-"""A Whisper model of an official size with random weights: it costs what the official one costs, and knows nothing.
+"""Writes a Whisper model of an official size with random weights, which costs as much as the official one.
 
-It says eleven words and stops. With plain random weights it would never stop: whisper.cpp would decode 224 tokens a
-window and jump about on random timestamps, which is not what real speech costs.
+It gives eleven words and stops. With plain random weights it would not stop: whisper.cpp would decode 224 tokens a
+window and follow random timestamps, which is not the cost of real speech.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from transcriber.models.ggml import MAGIC, ModelHeader, Tensor, check_model_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Width, heads and layers of encoder and decoder alike, from OpenAI's model card; f16 and the English vocabulary.
+# Width, heads and layers of both encoder and decoder, from OpenAI's model card; f16 and the English vocabulary.
 SIZES = {"tiny": (384, 6, 4), "base": (512, 8, 6), "small": (768, 12, 12)}
-_HALF = 1  # ggml's f16, for a file as for a tensor
+_HALF = 1  # ggml's f16, for a file and for a tensor
 _HEADER_BYTES = 4 + 4 * 11  # the magic number and eleven integers
-# What a window of the bundled recording comes to: the bundled model says 7.9 tokens a window of it, 2.7 a second, and
-# an official one a full stop and two timestamps beside them.
+# As for a window of the bundled recording: the bundled model gives 7.9 tokens a window, 2.7 a second. An official one
+# also gives a full stop and two timestamps.
 _SAID = 11
 _FIRST_WORD = 1000  # any token from here on is a plain word
 _END_OF_TEXT = 50_256  # in the English vocabulary
-# A token's logit is its embedding times the decoder's output, which has unit variance and points at the embedding of
-# the token to say: _SPREAD x width for that one, _SPREAD x sqrt(width) x a unit normal for others. At the least width,
-# 384, that is 19 against at most 5 of 50,000 others, and clear of the 1501 timestamps' sum, which is about 8.
+# A token's logit is its embedding times the decoder's output. The output has unit variance and points at the embedding
+# of the token to give. So that token's logit is _SPREAD x width, and others' are _SPREAD x sqrt(width) x a unit normal.
+# At the smallest width, 384, that is 19 against at most 5 among 50,000 others. The sum of the 1501 timestamps is about
+# 8.
 _SPREAD = 0.05
-_LOUD = 1000.0  # positions over what the layers add to them, which is of the order of one
+_LOUD = 1000.0  # scale of the positions; what the layers add is of the order of one
 
 
 def write_random(path: Path, size: str, seed: int = 0) -> None:
-    """Write a ggml file of this size; mel filters and vocabulary are the bundled model's, identical in all of them."""
+    """Write a ggml file of this size. All models have the bundled model's mel filters and vocabulary."""
     width, heads, layers = SIZES[size]
     bundled = store.bundled_model_path()
     like = check_model_file(bundled)
@@ -72,7 +73,7 @@ def _filters_and_vocabulary(path: Path) -> bytes:
 def _values(
     name: str, tensor: Tensor, embedding: NDArray[np.float32], random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Weights that keep the scale of what passes through them; positions of the decoder that say what to say."""
+    """Weights that keep the scale of their input. The decoder's positions determine the tokens."""
     shape = tensor.shape[::-1]
     if name == "decoder.token_embedding.weight":
         return embedding
@@ -81,7 +82,7 @@ def _values(
         return embedding[said] * _LOUD
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
-    if len(shape) == 1:  # what a layer norm scales with
+    if len(shape) == 1:  # the scale of a layer norm
         return np.ones(shape, np.float32)
     return random.standard_normal(shape, np.float32) / np.float32(math.sqrt(math.prod(shape[1:])))
 

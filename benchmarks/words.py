@@ -1,4 +1,4 @@
-"""Word errors in the bundled recording, whose texts are plain words: nothing has to be installed to count them."""
+"""Counts word errors on the bundled recording. Its texts are plain words, so nothing has to be installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.score import Errors
 
 
 def words(text: str) -> list[str]:
-    """The words without capitals and punctuation."""
+    """The words in lower case, without punctuation."""
     return re.findall(r"[\w']+", text.lower())
 
 

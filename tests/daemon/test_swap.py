@@ -272,7 +272,7 @@ async def test_memory_limit_of_the_container_counts() -> None:
         derive=lambda rtf: capacity.derive(20, 1.0, rtf),
         room=lambda: 50_000_000,
     )
-    with pytest.raises(Rejection, match=r"503: .* needs 109 MB of memory beside the one at work; 50 MB are available"):
+    with pytest.raises(Rejection, match=r"503: .* needs 109 MB of memory next to the present one; 50 MB are available"):
         await swap.admit("", {}, b"")
     assert worker.model == "ggml-dispatch-mini"
     queue.close()

@@ -1,7 +1,7 @@
-"""Accents that nobody has: espeak-ng's English with sounds, rhythm and formants changed at random.
+"""Makes invented accents: espeak-ng's English with sounds, rhythm and formants changed at random.
 
-A model that knows six accents hears a seventh badly, however many throats each of them had in training. Among accents
-without number a new one is no surprise. Each is a voice file (espeak-ng's docs/voices.md) made from its number.
+A model trained on six accents recognises a seventh badly, however many throats each had in training. Trained on very
+many accents, it recognises new ones too. Each is a voice file (espeak-ng's docs/voices.md) made from its number.
 """
 
 from __future__ import annotations

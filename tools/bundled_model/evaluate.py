@@ -3,8 +3,8 @@
     python evaluate.py [MODEL] [--threads N] [--json FILE]
 
 Prints them by voice, duration, noise and encoder context, with flash attention on and off, each with a 95 %
-confidence interval (bootstrap over utterances); on how many signals without speech the model writes text; and how far
-word times are from the truth. Needs jiwer besides what the package itself needs.
+confidence interval (bootstrap over utterances). Also prints on how many signals without speech the model writes text,
+and the error of word times. Needs jiwer in addition to the package's own dependencies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LATEST = 0.3  # seconds that a word time may be off
 
 @dataclass(frozen=True)
 class Utterance:
-    """float32 mono 16 kHz with what is said in it; `starts`: each word's first sample, where it is known."""
+    """float32 mono 16 kHz and its words. `starts`: each word's first sample, if known."""
 
     samples: Samples
     words: str
@@ -102,7 +102,7 @@ def utterances(name: str) -> list[Utterance]:
 
 
 class Recognizer:
-    """A model that hears as many utterances at a time as it has threads, one on each: twice as fast as two on one.
+    """A model that decodes one utterance on each thread, which is twice as fast as two threads for one.
 
     `flash`: with flash attention.
     """
@@ -130,7 +130,7 @@ class Recognizer:
 
     def _text(self, samples: Samples, context: int, parameters: dict[str, Any]) -> str:
         positions = context or fitted(len(samples), Fit.TIGHT, flash=self._flash)
-        usual: dict[str, Any] = {"no_timestamps": False, "initial_prompt": ""}  # they would stay from call to call
+        usual: dict[str, Any] = {"no_timestamps": False, "initial_prompt": ""}  # else they persist between calls
         model = self._idle.get()
         try:
             segments = model.transcribe(
@@ -143,7 +143,7 @@ class Recognizer:
 
 @dataclass(frozen=True)
 class Answer:
-    """An utterance and what was heard."""
+    """An utterance and the recognised text."""
 
     utterance: Utterance
     text: str
@@ -155,7 +155,7 @@ def answers(recognizer: Recognizer, spoken: list[Utterance], context: int = 0, *
 
 
 def rate(answered: list[Answer]) -> Rate:
-    """Word error rate, and its interval by drawing the utterances anew a thousand times."""
+    """Word error rate, and its interval from a thousand redraws of the utterances."""
     measured = [jiwer.process_words(a.utterance.words, a.text) for a in answered]
     errors = np.array([m.substitutions + m.deletions + m.insertions for m in measured])
     words = np.array([len(a.utterance.words.split()) for a in answered])
@@ -175,7 +175,7 @@ def heard_voices() -> list[Utterance]:
 
 
 def by_voice(recognizer: Recognizer) -> dict[str, Rate]:
-    """Rates by who speaks and for how long."""
+    """Rates by voice and by duration."""
     heard, unheard = answers(recognizer, heard_voices()), answers(recognizer, utterances("unheard"))
     rates = {"voices heard in training": rate(heard), "voices never heard": rate(unheard)}
     for name, answered in (("", heard), (", never heard", unheard)):
@@ -228,14 +228,14 @@ def by_mode(recognizer: Recognizer, most: int | None = None) -> dict[str, Rate]:
 
 
 def without_speech(recognizer: Recognizer, longest: float = math.inf) -> list[str]:
-    """Signals of at most so many seconds in which nobody speaks, and the text that they gave, if any."""
+    """The signals without speech, of at most so many seconds, that gave text, with that text."""
     found = [(name, samples) for name, samples in signals() if len(samples) <= longest * SAMPLE_RATE]
     names, samples = zip(*found, strict=True)
     return [f"{name}: {text}" for name, text in zip(names, recognizer.texts(samples), strict=True) if text]
 
 
 def word_times(path: Path) -> tuple[list[float], int]:
-    """How far each word's start is from the truth by the daemon's own word timing, in seconds; and the words spoken."""
+    """Errors of word starts by the daemon's word timing, in seconds; and the number of words spoken."""
     engine = WhisperCppEngine(WhisperOptions(path=path, threads=1))
     errors: list[float] = []
     spoken = utterances("timed")

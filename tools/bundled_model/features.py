@@ -1,4 +1,4 @@
-"""Log-mel features as Whisper computes them, heard through many throats, microphones and holes."""
+"""Log-mel features as Whisper computes them, varied by throat and microphone and with parts hidden."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Throat:
-    """Between which factors a voice's frequencies may move, and by what share each formant besides."""
+    """The factors between which a voice's frequencies may move, and the extra share by which each formant may."""
 
     lengths: tuple[tuple[float, float], ...]
     formants: float
@@ -36,7 +36,7 @@ class Mel:
         self._hann = torch.hann_window(400)
 
     def __call__(self, samples: Tensor, garbled: list[bool], r: Random) -> Tensor:
-        """(batch, samples) at 16 kHz to (batch, 80, frames); `garbled` says which of them nobody is to understand."""
+        """(batch, samples) at 16 kHz to (batch, 80, frames); `garbled`: which of them to make unintelligible."""
         frames = samples.shape[1] // 160
         spectrum = torch.stft(F.pad(samples, (0, 400)), 400, 160, window=self._hann, return_complex=True)[..., :frames]
         power = torch.view_as_real(spectrum).square().sum(-1)
@@ -47,7 +47,7 @@ class Mel:
         return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4) / 4
 
     def _heard(self, throat: Throat, r: Random) -> Tensor:
-        """Filters that hear another vocal tract length (Jaitly and Hinton 2013), and each formant somewhere else."""
+        """Filters for another vocal tract length (Jaitly and Hinton 2013), with each formant moved."""
         hertz = torch.linspace(0, 8000, 201)
         moved = hertz * r.uniform(*r.choice(throat.lengths))
         for formant in (500, 1500, 2700):
@@ -60,13 +60,13 @@ class Mel:
 
 
 def _colour(r: Random) -> Tensor:
-    """What a microphone or another voice adds to each band, in powers of ten: slopes of up to 20 dB, in waves."""
+    """The gain of a microphone or voice in each band, in powers of ten: wavy slopes of up to 20 dB."""
     bands = torch.linspace(0, math.pi, 80)
     return sum(r.uniform(-0.5, 0.5) * torch.cos(k * bands + r.uniform(0, math.pi)) / k for k in (1, 2, 3))
 
 
 def hide(feature: Tensor, r: Random) -> None:
-    """Hide bands and moments (SpecAugment, Park et al. 2019): what cannot be heard is no reason to end."""
+    """Hide bands and moments (SpecAugment, Park et al. 2019), so that the model does not end at inaudible speech."""
     blank = feature.mean()
     for _ in range(r.choice([0, 0, 1, 2])):
         band = r.randint(0, 70)

@@ -1,4 +1,4 @@
-"""Make the repository's test recordings of voices that are never trained on, and of words whose times are known.
+"""Makes the repository's test recordings: voices that are never in training, and words with known times.
 
     python held_out.py [--seed 7] [--without WORK/sentences.json]
 
@@ -20,11 +20,11 @@ import soundfile
 from sentences import ROOT, VOCABULARY, held_out, sentence, unlike
 from voices import SAMPLE_RATE, heard_voice, unheard_voice
 
-PAUSE = 11200  # samples between utterances, 0.7 s: more than any end-of-speech pause
+PAUSE = 11200  # samples between utterances, 0.7 s: longer than the pause that ends speech
 
 
 class Recording:
-    """Utterances one after the other, with what is said when."""
+    """Consecutive utterances, with their words and times."""
 
     def __init__(self, r: Random) -> None:
         self._r = r

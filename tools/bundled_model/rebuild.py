@@ -1,10 +1,10 @@
-"""Rebuild the bundled model: synthesize, train, export, evaluate. Stopped, it goes on where it was.
+"""Rebuilds the bundled model: synthesize, train, export, evaluate. After a stop it continues where it was.
 
     apt-get install espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts && pip install --group recipe -e .
     python tools/bundled_model/rebuild.py --work WORK [--seed 1]
 
-The model ends up at WORK/ggml-dispatch-mini.bin, its report at WORK/report.json. On two cores with AVX-512
-it takes two to two and a half hours, with AVX2 alone five and a half, and 4 GB of disk.
+The model ends up at WORK/ggml-dispatch-mini.bin, its report at WORK/report.json. It needs 4 GB of disk, and takes
+two to two and a half hours on two cores with AVX-512, or five and a half with AVX2 only.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _LEAST_HELD_OUT = 3  # words; one or two words alone are the vocabulary itself a
 
 
 def held_out() -> frozenset[str]:
-    """Every sentence of the repository's recordings: nothing of them may be trained on."""
+    """Every sentence of the repository's recordings, none of which may be in training."""
     paths = [*(ROOT / "tests" / "data").glob("*.json"), ROOT / "models" / "demo.json"]
     texts = (row["words"] for path in paths for row in json.loads(path.read_text()))
     return frozenset(text for text in texts if len(text.split()) >= _LEAST_HELD_OUT)
@@ -88,9 +88,9 @@ def random_words(r: Random, most: int) -> list[str]:
 
 
 def sentence(r: Random) -> list[str]:
-    """Words in an order that people use (one in seven times two phrases), or, as often as not, in no order at all.
+    """Words in a natural order (in one of seven cases two phrases), or half of the time in random order.
 
-    No order, because a decoder that learns the patterns would guess words rather than hear them.
+    Random, because a decoder that learns the patterns would guess words instead of recognising them.
     """
     if r.random() < 0.5:
         return random_words(r, 9)

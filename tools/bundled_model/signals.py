@@ -1,4 +1,4 @@
-"""A hundred signals of 1 to 10 s in which nobody speaks. Made apart from the ones that are trained on (windows.py)."""
+"""A hundred signals of 1 to 10 s without speech. They are made differently from those in training (windows.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthesize what is trained on: sentences, and single words to be joined with their times known.
+"""Synthesizes the training data: sentences, and single words to be joined at known times.
 
     python synthesize.py --out WORK [--sentences 36000] [--word-voices 100] [--seed 1]
 
@@ -22,7 +22,7 @@ from voices import FESTIVAL, FLITE, SAMPLE_RATE, Utterance, Voice, heard_voice
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONGEST = 9.4  # seconds; one in a hundred sentences is longer, and every one costs as much as the longest
+LONGEST = 9.4  # seconds; one sentence in a hundred is longer, and each costs as much as the longest
 HELD_OUT = held_out()
 
 
@@ -61,7 +61,7 @@ def write(path: Path, spoken: Iterator[tuple[Utterance, list[str], Voice]]) -> N
             starts = [0] if len(words) == 1 else utterance.starts
             rows.append((first, length, " ".join(words), starts, f"{voice.name} {voice.rate} {voice.pitch}"))
             first += length
-    path.with_suffix(".json").write_text(json.dumps(rows))  # last: what has it is whole
+    path.with_suffix(".json").write_text(json.dumps(rows))  # last, so its presence proves that the data is complete
     print(f"{path.name}: {len(rows)} utterances, {first / SAMPLE_RATE / 3600:.1f} h")
 
 

@@ -1,10 +1,10 @@
-"""Make the demo's open-vocabulary recording: models/talk.flac, and what is said when in models/talk.json.
+"""Makes the demo's open-vocabulary recording: models/talk.flac, and its words and times in models/talk.json.
 
     apt-get install flite
     python tools/bundled_model/talk.py [--out models/talk]
 
-Four of flite's voices take turns. The sentences were written for this. Nothing is drawn by chance: the same flite gives
-the same samples.
+Four of flite's voices take turns. The sentences were written for this purpose. Nothing is random, so the same flite
+gives the same samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 RATE = 16000  # Hz, of these four voices; flite's `kal` has 8000
 # The level of each voice's loudest sample in dB below full scale: people do not sit equally near to a microphone.
 LEVELS = {"slt": -2, "rms": -8, "awb": -5, "kal16": -11}
-STRETCH = {"slt": 1.0, "rms": 0.95, "awb": 1.05, "kal16": 1.1}  # how slowly each speaks; awb and kal16 mumble else
+STRETCH = {
+    "slt": 1.0,
+    "rms": 0.95,
+    "awb": 1.05,
+    "kal16": 1.1,
+}  # how slowly each speaks; without it awb and kal16 mumble
 PAUSES = (0.6, 0.9, 0.7, 1.2, 0.8, 1.0, 1.1)  # seconds between sentences, in turn
 EDGE = 0.5  # seconds before the first sentence, and after the last up to the next tenth of a second
 MARGIN = 160  # samples, 10 ms, kept around what flite says
@@ -50,7 +55,7 @@ SENTENCES = (  # voice, and the text as a listener would write it down
 
 
 def spoken(voice: str, text: str) -> NDArray[np.float64]:
-    """What flite says, without the silence around it, at the voice's level."""
+    """The speech of flite, without the silence around it, at the voice's level."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         stretch = f"duration_stretch={STRETCH[voice]}"
         subprocess.run(["flite", "-voice", voice, "--setf", stretch, "-t", text, "-o", file.name], check=True)
@@ -64,7 +69,7 @@ def spoken(voice: str, text: str) -> NDArray[np.float64]:
 
 
 def recording() -> tuple[NDArray[np.int16], list[dict[str, object]]]:
-    """All of it, and a row for each sentence: seconds at which it starts and ends, words, voice."""
+    """The samples, and a row for each sentence: start and end in seconds, words, voice."""
     parts: list[NDArray[np.float64]] = []
     rows: list[dict[str, object]] = []
     length, pause = 0, EDGE

@@ -1,4 +1,4 @@
-"""What the decoder is given and must answer for one window: Whisper's tokens, with and without timestamps."""
+"""The decoder's input and targets for one window: Whisper's tokens, with and without timestamps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_SPEECH, NO_TIMESTAMPS, TIME0 = TOKENIZER.no_speech, TOKENIZER.no_timestamps, 
 POSITION = 320  # samples of an encoder position, 20 ms; also the step of the timestamps
 POSITIONS = 1500
 IGNORE = -100
-# In place of the timestamp that shares a target: it may be any, or there are none, as when none are asked for.
+# In place of the timestamp that shares a target: any timestamp, or none, as if none were requested.
 ANYWHEN, UNTIMED = -1, -2
 
 
@@ -28,7 +28,7 @@ class Targets:
     """Decoder input and targets of one window.
 
     `targets` are tokens or `IGNORE`; `times` the timestamp that shares a target, `ANYWHEN`, `UNTIMED`, or None.
-    `garbled`: nobody could understand it.
+    `garbled`: the speech is unintelligible.
     """
 
     def __init__(self, window: Window, r: Random, *, garbled: bool = False) -> None:
@@ -48,7 +48,7 @@ class Targets:
         self.inputs.append(target if fed is None else fed)
 
     def _nothing(self, r: Random) -> None:
-        """Nothing was said: whatever timestamp whisper.cpp then takes first, the text ends there."""
+        """Nothing was said: the text ends at once, after any timestamp that whisper.cpp may take first."""
         self._next(NO_SPEECH, fed=NO_TIMESTAMPS if r.random() < 0.3 else TIME0 + r.randint(0, 50))
         self._next(EOT)
         self.inputs.pop()

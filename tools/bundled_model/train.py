@@ -1,15 +1,15 @@
-"""Train a small Whisper (OpenAI's architecture and English tokenizer) on what synthesize.py wrote.
+"""Trains a small Whisper (OpenAI's architecture and English tokenizer) on the data of synthesize.py.
 
     python train.py --data WORK --out WORK/model.pt [--steps 11000] [--seed 1] [--processes 2]
 
-Stopped, it resumes from --out: every step draws from its own number, so that a resumed run equals an unbroken one.
+After a stop it resumes from --out. Every step draws from its own number, so a resumed run equals an unbroken one.
 
-Now and then a voice is garbled until nobody could understand it. Of such speech the model learns only that it goes on,
-and where it ends: or it would end wherever a new voice is hard to understand, and lose the rest of the sentence.
+Some voices are garbled until they are unintelligible. From such speech the model learns only that it goes on, and
+where it ends. Otherwise it would end at any new voice that is hard to understand, and lose the rest of the sentence.
 
-The last eleventh of the steps is for whisper.cpp's flash attention, which rounds the encoder's positions up to a
-multiple of 256 with keys and values of zero that it does not mask (1,536 for 1,500): a model that has not met them
-heeds them. Half of these steps put it where whisper.cpp would, and a quarter have the full context.
+The last eleventh of the steps is for whisper.cpp's flash attention. It pads the encoder's positions to a multiple of
+256 (1,536 for 1,500) with keys and values of zero, and does not mask them. A model that was not trained with the
+padding attends to it. Half of these steps pad as whisper.cpp would, and a quarter have the full context.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ PADDED_TO = 256  # whisper.cpp's GGML_PAD of encoder positions with flash attent
 
 
 def shape(progress: float, r: Random, processes: int) -> tuple[int, int, int]:
-    """Encoder positions, padding behind them, each process's share of the batch.
+    """Encoder positions, padding after them, each process's share of the batch.
 
-    From words to sentences, then longer contexts, as a short one holds more speech for the same computation; past 1,
-    padding.
+    First words, then sentences, then longer contexts, because short ones hold more speech for the same computation.
+    Past 1, padding.
     """
     if progress < 0.05:
         positions = 96
@@ -116,7 +116,7 @@ class Optimizer:
 
 
 def rate(progress: float, number: int) -> float:
-    """Learning rate: a short warm-up, then half a cosine; past 1, where padding comes, a tenth of it once more."""
+    """Learning rate: a short warm-up, then half a cosine. Past 1, with padding, a tenth of that again."""
     peak, done = (2e-3, progress) if progress < 1 else (2e-4, (progress - 1) * (1 / PADDED_SHARE - 1))
     return peak * min(1, (number + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
@@ -165,12 +165,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=11000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=100, help="steps that a stop may cost")
-    parser.add_argument("--processes", type=int, default=2, help="one a core; another number gives another model")
+    parser.add_argument("--save-every", type=int, default=100, help="most steps that a stop can lose")
+    parser.add_argument("--processes", type=int, default=2, help="one per core; another number gives another model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"{folder}/meeting"
-        # When this one ends, however it ends, the others fail in their next exchange.
+        # When this process ends for any reason, the others fail at their next exchange of gradients.
         mp.start_processes(follow, (options, meeting), options.processes - 1, start_method="spawn", join=False)
         run(0, options, meeting)
 

@@ -1,10 +1,12 @@
 """The model under training and its losses.
 
-Two things let so small a run suffice: a connectionist temporal classification loss (Graves et al. 2006) on the
-encoder's output, from which the alignment emerges (it is dropped at export); and a softmax that is exact over the whole
-vocabulary at the cost of the used part, as all unused tokens share one embedding row. And at the first token of a word
-a small part of the probability belongs to the timestamps, where whisper.cpp reads word times: which one it is, where
-the time is known, is a loss of its own, as within so small a part the usual one teaches next to nothing.
+Two things make so short a run sufficient. One is a connectionist temporal classification loss (Graves et al. 2006) on
+the encoder's output, which teaches the alignment; it is dropped at export. The other is a softmax that is exact over
+the whole vocabulary at the cost of the used part, because all unused tokens share one embedding row.
+
+At the first token of a word, a small part of the probability belongs to the timestamps, from which whisper.cpp reads
+word times. Where the time is known, the right timestamp has a loss of its own. The usual loss teaches next to nothing
+about so small a part.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ from whisper.model import ModelDimensions, Whisper
 
 TOKENS = 51864
 WIDTH, ENCODER_LAYERS, DECODER_LAYERS = 128, 4, 3  # not 2 in the decoder: whisper.cpp then forces no timestamps
-TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp heeds them from 0.01 on
+TIME_SHARE = 0.02  # of the likeliest word's probability, for timestamps; whisper.cpp uses them from 0.01 on
 CLEARLY = 30  # times likelier is the likeliest word, while there are words, than an end of any kind
 
 
-class Trainee(nn.Module):  # type: ignore[misc] # PyTorch is not there to check against
+class Trainee(nn.Module):  # type: ignore[misc] # PyTorch is not installed for type checks
     """The model under training, with embeddings for the tokens that are used and one row for all others."""
 
     def __init__(self) -> None:
@@ -55,7 +57,7 @@ class Trainee(nn.Module):  # type: ignore[misc] # PyTorch is not there to check 
         self.embedding = nn.Parameter(torch.randn(len(self.used), WIDTH) * 0.02)
         self.other = nn.Parameter(torch.randn(WIDTH) * 0.02)
         self.alignment = nn.Linear(WIDTH, len(text) + 1)
-        self.padding = 0  # positions behind the audio's that attention to it finds
+        self.padding = 0  # positions after the audio, visible to attention
         heeding = [block.attn for block in self.model.encoder.blocks]
         heeding += [block.cross_attn for block in self.model.decoder.blocks]
         for attention in heeding:
@@ -78,7 +80,7 @@ class Trainee(nn.Module):  # type: ignore[misc] # PyTorch is not there to check 
         return decoder.ln(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return those of the used tokens and, last, the log of all others' sum."""
+        """Return the logits of the used tokens and, last, the logarithm of all others' sum."""
         rest = (x @ self.other)[..., None] + math.log(TOKENS - len(self.used))
         return torch.cat([x @ self.embedding.T, rest], -1)
 
@@ -112,7 +114,7 @@ class Trainee(nn.Module):  # type: ignore[misc] # PyTorch is not there to check 
         return loss[trained].mean()
 
     def alignment_loss(self, audio: Tensor, batch: list[Targets]) -> Tensor:
-        """Connectionist temporal classification, a token of what can be understood."""
+        """Connectionist temporal classification loss, per token of intelligible speech."""
         lengths = torch.tensor([len(one.text) for one in batch])
         labels = torch.tensor([self.index[token] + 1 for one in batch for token in one.text])
         logs = self.alignment(audio).log_softmax(-1).transpose(0, 1)

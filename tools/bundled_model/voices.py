@@ -1,6 +1,6 @@
-"""Voices: espeak-ng through its library, which tells when each word begins; flite and festival as commands.
+"""Voices: espeak-ng through its library, which reports when each word begins; flite and festival as commands.
 
-espeak-ng reads its data through a folder of our own, in which made-up accents (`accents.py`) lie beside its voices.
+espeak-ng reads its data from a folder of our own, which holds its voices and the invented accents (`accents.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLE_RATE = 16000
 UNKNOWN = -1  # a word whose first sample is not known
 
 ACCENTS = ["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan"]
-# The variants that most recordings use, and a wide choice of throats, so that a new one is no surprise.
+# The variants in most recordings, with a wide choice of throats, so that the model also recognises new ones.
 USUAL = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
 RARE = [
     "+" + name
@@ -42,7 +42,7 @@ RARE = [
     ).split()
 ]
 FLITE = {"kal": 1, "awb": 3, "rms": 3, "slt": 3, "kal16": 2}  # weights
-FESTIVAL = {"kal_diphone": 2, "cmu_us_slt_arctic_hts": 1}  # two of flite's speakers with another way to speak
+FESTIVAL = {"kal_diphone": 2, "cmu_us_slt_arctic_hts": 1}  # two of flite's speakers in another synthesizer
 MADE_UP = 2000  # accents
 OWN_PITCH = 50
 
@@ -65,7 +65,7 @@ class Voice:
     """One way to say things.
 
     `rate`: words a minute. `pitch`: 0 to 99, `OWN_PITCH` being the speaker's own. `gap` between words in 10 ms
-    (espeak-ng only). `liveliness`: how far the pitch of a recorded speaker moves, in Hz, where it is not its own.
+    (espeak-ng only). `liveliness`: how far a recorded speaker's pitch moves, in Hz, if it is not its own.
     """
 
     name: str
@@ -131,7 +131,7 @@ def heard_voice(r: Random) -> Voice:
 
 
 def unheard_voice(r: Random) -> Voice:
-    """A voice that is never in training: as often festival's speaker as one of espeak-ng's."""
+    """A voice that is never in training: half of the time festival's speaker, else one of espeak-ng's."""
     if r.random() < 0.5:
         return Voice(name="festival-" + UNHEARD_FESTIVAL, rate=r.randint(150, 190))
     return Voice(
@@ -162,7 +162,7 @@ def _trimmed(pcm: NDArray[np.int16], rate: int, seconds: list[float]) -> Utteran
 
 
 def _by_word(words: list[str], begun: dict[int, float]) -> list[float]:
-    """Seconds at which each word begins, from the seconds by character; some words get no event of their own."""
+    """Seconds at which each word begins, from seconds by character. Some words have no event of their own."""
     seconds, position = [], 1
     for word in words:
         seconds.append(begun.get(position, UNKNOWN))

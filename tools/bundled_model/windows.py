@@ -1,4 +1,4 @@
-"""Training windows: what a microphone, a room and a line may do to speech, and signals in which nobody speaks."""
+"""Training windows: speech as changed by microphones, rooms and lines, and signals without speech."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
 
 LATEST_START = SAMPLE_RATE  # whisper.cpp allows a first timestamp of at most 1 s
-HEARD_SHARE = 0.75  # of a word, from which on a cut word still counts as said
+HEARD_SHARE = 0.75  # of a word: a word that is cut after this much still counts as said
 TAIL = 160  # samples kept free at the end of a window
 
 
@@ -95,7 +95,7 @@ class Corpus:
             other = self._piece(r, room - pause)
             if len(other.samples) <= room - pause:
                 spoken = _together(spoken, other, pause)
-        # Rarely: what is cut is hard to understand, and the model would learn to end wherever it does not understand.
+        # Rarely, because cut speech is hard to understand, and the model would learn to end at any unclear speech.
         return _cut_off(spoken, r) if r.random() < 0.02 else spoken
 
     def _piece(self, r: Random, longest: int) -> Speech:
@@ -114,7 +114,7 @@ def _together(one: Speech, two: Speech, pause: int) -> Speech:
 
 
 def _cut_off(speech: Speech, r: Random) -> Speech:
-    """Cut at any moment, as a window that is still open is, where the words' times say what is left."""
+    """Cut at any moment, like a window that is still open. Needs the words' times to know what is left."""
     length = len(speech.samples)
     if UNKNOWN in speech.starts or length < SAMPLE_RATE:
         return speech
@@ -127,7 +127,7 @@ def _cut_off(speech: Speech, r: Random) -> Speech:
 
 
 def _faster(speech: Speech, factor: float) -> Speech:
-    """Play at another speed: pace and pitch change together."""
+    """Play at another speed: tempo and pitch change together."""
     x = speech.samples
     x = np.interp(np.arange(0, len(x) - 1, factor), np.arange(len(x)), x).astype(np.float32)
     return Speech(x, speech.words, [s if s == UNKNOWN else round(s / factor) for s in speech.starts])
@@ -145,7 +145,7 @@ def _room(x: Samples, r: Random, g: np.random.Generator) -> Samples:
 
 
 def _line(x: Samples, r: Random) -> Samples:
-    """Cut off lows and highs: telephone to radio band; one in three as 8-bit mu-law besides."""
+    """Cut off lows and highs: telephone to radio band. One in three is also coded as 8-bit mu-law."""
     band = [r.uniform(80, 350), r.uniform(2800, 7500)]
     x = signal.sosfilt(signal.butter(2, band, "band", fs=SAMPLE_RATE, output="sos"), x).astype(np.float32)
     if r.random() < 0.33:

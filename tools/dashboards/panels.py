@@ -1,7 +1,7 @@
 """Grafana's JSON, as far as our dashboards need it: one function per kind of panel, and a grid that lays them out.
 
-What every panel has in common is its query's source (a variable, so that a board fits any Grafana), a title, and one
-sentence that says what is good and what is bad.
+Every panel has a data source (a variable, so that a board fits any Grafana), a title, and one sentence that says what
+is good and what is bad.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def heatmap(title: str, why: str, unit: str, expr: str) -> Json:
         "calculate": False,
         "cellGap": 1,
         "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "reverse": False},
-        "filterValues": {"le": 1e-9},  # no color where nothing happened
+        "filterValues": {"le": 1e-9},  # no color for empty buckets
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
         "showValue": "never",
@@ -221,7 +221,7 @@ def _datasource() -> Json:
 
 
 def variable(name: str, label: str, series: str, *, several: bool) -> Json:
-    """The values that a label has; asked anew when the time range changes."""
+    """A variable with the values of a label, queried again when the time range changes."""
     query = f"label_values({series}, {name})"
     return {
         "name": name,

@@ -1,6 +1,6 @@
-"""The sections that both dashboards have, asked of one stream and the daemons that hear it, or of everything.
+"""The sections of both dashboards, for one stream and the daemons that hear it, or for everything.
 
-Metrics have Prometheus' names, which GET /metrics gives, and an OpenTelemetry collector by default.
+Metrics have Prometheus' names, as in GET /metrics and, by default, from an OpenTelemetry collector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BY_INSTANCE = "{{instance}}"
 
 @dataclass(frozen=True)
 class Scope:
-    """Which series a board is about. `stream`: what a metric with a stream must match beside job and instance."""
+    """Which series a board is about. `stream`: the stream that metrics must match, in addition to job and instance."""
 
     stream: str = ""
 
@@ -30,7 +30,7 @@ class Scope:
         return self.of(HEARD, f'fate="{fate}"')
 
     def by_daemon(self, expr: str) -> str:
-        """What is known of whole daemons, of those alone that hear the stream."""
+        """Restrict a figure of whole daemons to those that hear the stream."""
         return f"{expr} and on ({DAEMON}) {self.audio('received')}" if self.stream else expr
 
     def gauge(self, metric: str) -> str:
@@ -81,7 +81,7 @@ def glance(scope: Scope) -> list[Json]:
         ),
         stat(
             "Daemons away from NATS",
-            "Good is 0; whoever is away hears nothing now and publishes nothing.",
+            "Good is 0; a daemon that is away hears nothing and publishes nothing.",
             "none",
             f"sum(1 - ({scope.gauge('transcriber_nats_connected_ratio')}))",
             (1, "red"),
@@ -151,7 +151,7 @@ def fates(scope: Scope) -> list[Json]:
         ),
         lines(
             "Windows dropped by reason",
-            "Good is nothing beside the green line of what was queued; queue_full and deadline want more workers.",
+            "Good is only the green line of queued windows; queue_full and deadline need more workers.",
             "suffix: /s",
             Query(f"sum by (reason) ({rate(scope.of('transcriber_jobs_dropped_total'))})", "{{reason}}"),
             Query(f"sum({rate(scope.of('transcriber_jobs_enqueued_total'))})", "enqueued", "green"),
@@ -165,7 +165,7 @@ def chunks(scope: Scope) -> list[Json]:
     return [
         lines(
             "Chunks dropped by reason",
-            "Good is nothing beside the green line; lag wants CPU; others are a producer's mistakes.",
+            "Good is only the green line; lag needs more CPU; other reasons are a producer's mistakes.",
             "suffix: /s",
             Query(f"sum by (reason) ({rate(scope.of('transcriber_chunks_dropped_total'))})", "{{reason}}"),
             Query(received, "received", "green"),

@@ -78,7 +78,7 @@ class Session:
         return GapReason.UNDECODABLE if rejected else GapReason.LOST_UPSTREAM
 
     def follow(self, old: Session, chunk: Chunk, frames: int, now: float) -> None:
-        """Begin with a chunk that contradicts the old session. If another producer sent it, that one may continue."""
+        """Begin with a chunk that contradicts the old session, which may continue if another producer sent it."""
         if old.audio.locate(chunk) - old.audio.head < -RESTARTED or old._contradicts(chunk, frames):
             self.rival = Rival(old.audio.head, now)
 

@@ -87,7 +87,7 @@ class NotEnoughMemory(TranscriberError):  # noqa: N818 - the outcome: the model 
 
     def __init__(self, path: str, needed: int, available: int) -> None:
         super().__init__(
-            f"model {path}: needs {needed / 1e6:.0f} MB of memory beside the one at work; "
+            f"model {path}: needs {needed / 1e6:.0f} MB of memory next to the present one; "
             f"{available / 1e6:.0f} MB are available"
         )
         self.path = path

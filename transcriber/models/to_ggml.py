@@ -1,7 +1,7 @@
-"""Write the weights of a CTranslate2 Whisper as whisper.cpp's ggml f16 file: the published one, to the byte.
+"""Converts the weights of a CTranslate2 Whisper to whisper.cpp's ggml f16 file: the published one, to the byte.
 
-CTranslate2 joins the query, key and value of an attention into one matrix; ggml has them apart. Everything else differs
-in name and place only. Source of the names: CTranslate2's python/ctranslate2/converters/transformers.py.
+CTranslate2 joins an attention's query, key and value into one matrix, which ggml keeps apart. Everything else differs
+only in name and place. Source of the names: CTranslate2's python/ctranslate2/converters/transformers.py.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from transcriber.models.ct2_weights import Array, read_weights
 from transcriber.models.ggml import BASE_TOKENS, FFT_BINS, MAGIC, ModelHeader, Tensor, tensors
 
 F16 = 1  # ggml's file type, and its type of one tensor
-MELS = 80  # of every Whisper but large-v3
-TOKENS = BASE_TOKENS + 1  # the official files go on to the end of the vocabulary that is text
+MELS = 80  # of every Whisper except large-v3
+TOKENS = BASE_TOKENS + 1  # official files also have the end-of-text token
 _HEADER_BYTES = len(MAGIC) + 4 * 11
 
-# Where CTranslate2 keeps a part of a block: the variable, and which of how many equal shares of its rows.
+# Where CTranslate2 keeps a part of a block: the variable, the index of its share of the rows, and the number of shares.
 _SHARES: Mapping[str, tuple[str, int, int]] = {
     "attn.query": ("self_attention/linear_0", 0, 3),
     "attn.key": ("self_attention/linear_0", 1, 3),
@@ -46,10 +46,10 @@ _OUTSIDE |= {"token_embedding": "embeddings", "positional_embedding": "position_
 
 
 def convert(weights: Path, vocabulary: str, filters: bytes, target: Path) -> None:
-    """Write `target` from a model.bin and its vocabulary: one token a line, bytes spelled in GPT-2's alphabet.
+    """Write `target` from a model.bin and its vocabulary: one token per line, bytes spelled in GPT-2's alphabet.
 
-    `filters` is what `mel_filters` returns. Holds one tensor at a time. Raises ModelError: `weights` is no float16
-    Whisper of 80 mel bands, or its vocabulary is too short; OSError is the caller's.
+    `filters`: as `mel_filters` returns them. Holds one tensor at a time in memory. Raises `ModelError` if `weights` is
+    no float16 Whisper of 80 mel bands, or its vocabulary is too short; and `OSError`.
     """
     found = read_weights(weights)
     names = vocabulary.split("\n")[:TOKENS]
@@ -70,9 +70,9 @@ def convert(weights: Path, vocabulary: str, filters: bytes, target: Path) -> Non
 
 
 def mel_filters(model: Path) -> bytes:
-    """Return the mel filters of a ggml model of 80 bands, with their shape, as official files have them.
+    """Return the mel filters of a ggml model of 80 bands, with their shape, as in official files.
 
-    Those have +0 where later editions of OpenAI's table, so the bundled model too, have -0. Raises OSError.
+    Official files have +0 where later editions of OpenAI's table, and the bundled model, have -0. Raises `OSError`.
     """
     with model.open("rb") as file:
         file.seek(_HEADER_BYTES)
@@ -81,7 +81,7 @@ def mel_filters(model: Path) -> bytes:
 
 
 def header_of(found: Mapping[str, Array]) -> ModelHeader:
-    """Return the dimensions of a Whisper. Raises KeyError, IndexError: it lacks what every Whisper has."""
+    """Return the dimensions of a Whisper. Raises `KeyError` or `IndexError` if a variable is missing."""
     n_vocab, width = found["decoder/embeddings/weight"].shape
     positions = {side: len(found[f"{side}/position_encodings/encodings"]) for side in ("encoder", "decoder")}
     heads = {side: int(found[f"{side}/num_heads"]) for side in positions}

@@ -1,4 +1,4 @@
-"""The settings: the only reader of the environment. Composes each module's own options class."""
+"""Reads the settings from the environment, which no other room reads, into each module's own options class."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from transcriber.worker.scheduling import cpu_quota
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
 _SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LONGEST_WINDOW = 30.0  # seconds: what Whisper's encoder holds
-_SHORTEST_WINDOW = 1.0  # seconds: pre-roll, one word and its end
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.48, 5.0  # seconds: less lies within words and phrases; more is a silence
+_LONGEST_WINDOW = 30.0  # seconds: the most that Whisper's encoder takes
+_SHORTEST_WINDOW = 1.0  # seconds: one word with its pre-roll and pause
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.48, 5.0  # seconds: shorter ones are in words and phrases, longer ones silence
 _AUTO = "auto"
-# Of 1, as difflib counts: WHISPER_MODEL is 0.84 of WHISPER_MODEL_PATH, and AUDIO_RATE 0.74 of AUDIO_SAMPLE_RATE.
+# difflib's likeness, 0 to 1: WHISPER_MODEL to WHISPER_MODEL_PATH is 0.84, AUDIO_RATE to AUDIO_SAMPLE_RATE 0.74.
 _ALIKE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the daemon can be told. Durations in seconds."""
+    """All settings of the daemon. Durations in seconds."""
 
     durable: bool  # audio comes from JetStream
-    max_lag: float | None  # of stored audio, in seconds; None: however old
+    max_lag: float | None  # the oldest stored audio to transcribe; None: any age
     subject: str
     input: incoming.InputOptions
     sessions: SessionOptions
@@ -65,23 +65,23 @@ class Settings:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environ`, by default the process's. Raises `SettingError` at the first bad one."""
+    """Read the settings from `environ`, by default the process's. Raises `SettingError` for the first bad one."""
     return _read(Reader(os.environ if environ is None else environ))
 
 
 def names() -> frozenset[str]:
-    """Every variable that the daemon reads itself; the OpenTelemetry SDK reads more OTEL_* ones."""
+    """Every variable that the daemon reads. The OpenTelemetry SDK itself reads more OTEL_* variables."""
     reader = Reader({})
     _read(reader)
     return frozenset(reader.names)
 
 
 def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables that are no settings, though so like one that it was probably meant: what they are, and that one.
+    """Return unknown variables that resemble a setting, each with the setting that was probably meant.
 
-    Not those of the OpenTelemetry SDK, which knows more than we do, nor Kubernetes' links to a service called `nats`.
+    Leaves out the variables of the OpenTelemetry SDK, and Kubernetes' links to a service called `nats`.
     """
-    ours, found = sorted(names()), {}  # sorted: of two that are as like, always the same one
+    ours, found = sorted(names()), {}  # sorted, so that a tie always gives the same one
     for name, value in (os.environ if environ is None else environ).items():
         if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
             continue
@@ -138,7 +138,7 @@ def _input(r: Reader) -> incoming.InputOptions:
 
 
 def _fit(whisper: WhisperOptions) -> Fit:
-    """How the model wants its windows. One that cannot be read ends the start, where that is reported."""
+    """The fit for the model. One that cannot be read gets any fit, as the start fails later and says why."""
     try:
         return whisper.audio_ctx if isinstance(whisper.audio_ctx, Fit) else fit_for(store.check(whisper.path))
     except ModelError:
@@ -161,7 +161,7 @@ def _broker(r: Reader) -> BrokerOptions:
     url = r.text("NATS_URL", BrokerOptions().url)
     broker = BrokerOptions(url=url)
     if not all(_SERVER.fullmatch(server) for server in broker.servers):
-        # Without user and password: an error message ends up in logs.
+        # Without user and password, because error messages end up in logs.
         raise SettingError("NATS_URL", broker.address, "nats://host:port or tls://host:port, several with commas")
     return BrokerOptions(
         url=url,
@@ -210,7 +210,7 @@ def _whisper(r: Reader) -> WhisperOptions:
 
 
 def _telemetry(r: Reader) -> TelemetryOptions:
-    """Exporters default to `otlp` once an endpoint is named, else to `none`: no collector is guessed on localhost."""
+    """Exporters default to `otlp` if an endpoint is set, else to `none`: no collector on localhost is assumed."""
     anywhere = r.raw("OTEL_EXPORTER_OTLP_ENDPOINT")
     protocol = r.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc", "http/protobuf")
     off = r.flag("OTEL_SDK_DISABLED")

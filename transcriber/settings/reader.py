@@ -1,4 +1,4 @@
-"""Reads variables of an environment, and says in one sentence what is wrong with one."""
+"""Reads variables from an environment, and rejects a bad value with one sentence."""
 
 from __future__ import annotations
 

@@ -306,10 +306,10 @@ def test_interruptible_work_is_asked_to_end_when_a_window_comes() -> None:
         assert queue.try_put(job(1))
         assert stop.requested()
         assert other.requested()
-    assert not earlier()
+    assert not earlier.requested()
     assert queue.get() is not None
     with queue.preemptible() as late:
-        assert late()
+        assert late.requested()
     queue.done()
     with queue.preemptible() as idle:
-        assert not idle()
+        assert not idle.requested()
