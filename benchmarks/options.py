@@ -27,8 +27,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _add_fidelity(fidelity)
 
     ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
-    ingest.add_argument("--seconds", default=30.0, type=seconds, help="seconds to measure, over all runs [%(default)g]")
-    ingest.add_argument("--streams", default=10, type=integer_between(1, 10_000), help="streams at a time [%(default)s]")
+    ingest.add_argument("--seconds", default=30.0, type=seconds, help="seconds in all [%(default)g]")
+    ingest.add_argument("--streams", default=10, type=integer_between(1, 10_000), help="at a time [%(default)s]")
     ingest.add_argument(
         "--chunk-ms", default=[100, 20], type=integer_between(10, 1000), nargs="+", help="lengths of a chunk [100 20]"
     )
@@ -68,9 +68,19 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _add_fairness(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--seconds", default=60.0, type=number_between(0.1, _LONGEST), help="seconds to measure, over both runs [%(default)g]")
+    add(
+        "--seconds",
+        default=60.0,
+        type=number_between(0.1, _LONGEST),
+        help="seconds to measure, over both runs [%(default)g]",
+    )
     add("--streams", default=9, type=integer_between(1, 1000), help="ordinary streams [%(default)s]")
-    add("--flood", default=20.0, type=number_between(1, 1000), help="speed of the flood, in times real time [%(default)g]")
+    add(
+        "--flood",
+        default=20.0,
+        type=number_between(1, 1000),
+        help="speed of the flood, in times real time [%(default)g]",
+    )
     add("--max-latency", default=5.0, type=number_between(0.1, 3600), help="L_max in seconds [%(default)g]")
 
 
@@ -97,7 +107,12 @@ def _add_fidelity(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--speech", required=True, type=Path, metavar="DIR", help=_SPEECH)
     add("--kinds", type=lambda text: text.split(","), metavar="KIND,...", help="kinds of recordings [all]")
-    add("--most", type=integer_between(1, 1_000_000), metavar="N", help="most recordings of each kind, for a quick look [all]")
+    add(
+        "--most",
+        type=integer_between(1, 1_000_000),
+        metavar="N",
+        help="most recordings of each kind, for a quick look [all]",
+    )
     help_text = "language that the engines get for other languages: the given one, or auto [%(default)s]"
     add("--language", default="given", choices=("given", "auto"), help=help_text)
     help_text = "compare with the same model on whole recordings [yes]"
@@ -113,7 +128,13 @@ def _add_loads(parser: argparse.ArgumentParser, seconds: float, loads: list[floa
         help="seconds to measure, over all loads [%(default)g]",
     )
     shown = " ".join(f"{load:g}" for load in loads)
-    add("--loads", default=loads, type=number_between(0.01, 100), nargs="+", help=f"shares of the engine's capacity [{shown}]")
+    add(
+        "--loads",
+        default=loads,
+        type=number_between(0.01, 100),
+        nargs="+",
+        help=f"shares of the engine's capacity [{shown}]",
+    )
     add("--chunk-ms", default=chunk_ms, type=integer_between(10, 1000), help="length of a chunk [%(default)s]")
 
 
@@ -132,7 +153,9 @@ def _model(*, random: bool = True) -> argparse.ArgumentParser:
         which.add_argument("--random-weights", choices=("tiny", "base", "small"), help=help_text)
     else:
         parent.set_defaults(random_weights=None)
-    parent.add_argument("--threads", type=integer_between(1, 256), help="threads of the engine [one less than the CPU quota]")
+    parent.add_argument(
+        "--threads", type=integer_between(1, 256), help="threads of the engine [one less than the CPU quota]"
+    )
     return parent
 
 

@@ -45,8 +45,8 @@ class DurableSource:
     """Yields the messages stored for `subject`, from `begin` on and in order, through `arrivals`.
 
     `begin` is a sequence number or a time. `done` holds, by stream, where the transcripts end; messages before that are
-    left out. Messages older than `max_lag` seconds are yielded as `DroppedChunk`. With `lasting` the consumer is named after
-    the subject and stays when we are gone, so that autoscalers can read its lag.
+    left out. Messages older than `max_lag` seconds are yielded as `DroppedChunk`. With `lasting` the consumer is named
+    after the subject and stays when we are gone, so that autoscalers can read its lag.
     """
 
     def __init__(  # noqa: PLR0913 - what to read, from where, and how to parse it
