@@ -32,7 +32,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
 
 from transcriber.audio.sessions import SessionOptions, Sessions
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.options import BrokerOptions
 from transcriber.broker.setup import Storage, set_up
 from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.chunks import Cursor

@@ -7,37 +7,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats.errors
-import nkeys
 import pytest
 from harness import NatsServer, converse
+from identities import CERTIFICATE, KEY, PUBLIC, SEED
 from nats.aio.msg import Msg
 
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.credentials import Credentials
+from transcriber.broker.options import BrokerOptions
 from transcriber.domain.errors import BrokerError, BrokerLost
 from transcriber.protocol.incoming import UNREADABLE
-
-SEED = b"SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"  # from nkeys' own documentation
-# For 127.0.0.1, signed by itself (openssl ca -selfsign), from 2020 to 2120, good for nothing but this test.
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgyc2RXPwc3O2qQ5Rt
-92LWzOifna9FA1hOVBIFRHXN4r+hRANCAAQx5YGp3eXcSV3C4E4kUemdt65inCx1
-4KOfdh94pqDwLqMjmY9GXsPPaAZUfGIPJgCIece2Trcq9ronzLEAss4r
------END PRIVATE KEY-----
-"""
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBWDCB/6ADAgECAgEBMAoGCCqGSM49BAMCMBQxEjAQBgNVBAMMCWxvY2FsaG9z
-dDAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowFDESMBAGA1UEAwwJ
-bG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEMeWBqd3l3EldwuBO
-JFHpnbeuYpwsdeCjn3YfeKag8C6jI5mPRl7Dz2gGVHxiDyYAiHnHtk63Kva6J8yx
-ALLOK6NAMD4wDAYDVR0TBAUwAwEB/zAPBgNVHREECDAGhwR/AAABMB0GA1UdDgQW
-BBQOfY+zQQFEVhKVwhODMx7lrFkW0jAKBggqhkjOPQQDAgNIADBFAiEApFX0HzZA
-xTK6hAtSh7rDhvfl2t5SGuYhNNJoGOOg17ICIAuDM5HvubXYkxmkWvHf3M8MjCkC
-PxNZxoh9or6WHCaf
------END CERTIFICATE-----
-"""
-PUBLIC = nkeys.from_seed(bytearray(SEED)).public_key.decode()
 
 
 @pytest.mark.parametrize(
@@ -62,17 +41,15 @@ def test_shown_address_holds_no_credentials(url: str, address: str) -> None:
     assert "t0ken" not in repr(options)
 
 
-def test_credentials_become_nats_pys_arguments(tmp_path: Path) -> None:
-    """Only given values are passed on. A user without a password has an empty one."""
-    creds, nkey = tmp_path / "creds", tmp_path / "nkey"
-    creds.write_text("-----BEGIN NATS USER JWT-----\neyJ0\n-----BEGIN USER NKEY SEED-----\nSUA\n")
+def test_credentials_are_what_was_given(tmp_path: Path) -> None:
+    """And nothing else; a user without a password has an empty one."""
+    nkey = tmp_path / "nkey"
     nkey.write_bytes(SEED)
-    assert BrokerOptions().arguments() == {}
-    assert BrokerOptions(user="u", password="p").arguments() == {"user": "u", "password": "p"}
-    assert BrokerOptions(user="u").arguments() == {"user": "u", "password": ""}
-    assert BrokerOptions(token="t").arguments() == {"token": "t"}
-    assert BrokerOptions(creds=str(creds)).arguments() == {"user_credentials": str(creds)}
-    assert BrokerOptions(nkey=str(nkey)).arguments() == {"nkeys_seed": str(nkey)}
+    assert BrokerOptions().credentials() == Credentials()
+    assert BrokerOptions(user="u", password="p").credentials() == Credentials(user="u", password="p")
+    assert BrokerOptions(user="u").credentials() == Credentials(user="u", password="")
+    assert BrokerOptions(token="t").credentials() == Credentials(token="t")
+    assert BrokerOptions(nkey=str(nkey)).credentials() == Credentials(seed=SEED.decode())
 
 
 @pytest.mark.parametrize("field", ["creds", "nkey", "ca", "cert"])
@@ -82,7 +59,7 @@ def test_a_file_that_is_missing_or_junk_is_named(tmp_path: Path, field: str) -> 
     junk.write_text("nothing of use\n")
     for path in (junk, tmp_path / "missing", tmp_path):
         with pytest.raises(BrokerError, match=f"NATS_{field.upper()}"):
-            BrokerOptions(**{field: str(path)}).arguments()  # type: ignore[arg-type]
+            BrokerOptions(**{field: str(path)}).credentials()  # type: ignore[arg-type]
 
 
 async def opened(options: BrokerOptions) -> None:

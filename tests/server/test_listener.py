@@ -18,7 +18,8 @@ from command import Command, bus
 from cues import event, final, parse_srt, parse_vtt
 from harness import PATIENCE, NatsServer
 
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.options import BrokerOptions
 from transcriber.client.listener import Listener
 from transcriber.domain.errors import BrokerError, BrokerLost
 

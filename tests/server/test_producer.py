@@ -15,7 +15,8 @@ import nats
 import pytest
 from harness import PATIENCE, NatsServer
 
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.options import BrokerOptions
 from transcriber.client.producer import Delivery, Pipe, Producer
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import BrokerError, BrokerLost, RecordingError

@@ -15,9 +15,10 @@ import nats
 import nats.errors
 import nats.js.errors
 from checks import schema
-from harness import NatsServer, Speech, free_port, s16
+from harness import IDENTITY, NatsServer, Speech, free_port, s16
 
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.options import BrokerOptions
 from transcriber.broker.setup import Storage, set_up
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -29,7 +30,7 @@ def jetstream_server(folder: Path, config: str = "") -> NatsServer:
 
 
 async def set_up_streams(url: str, storage: Storage | None = None) -> None:
-    connection = Connection(BrokerOptions(url=url))
+    connection = Connection(BrokerOptions(url=url, creds=IDENTITY.get("user_credentials", "")))
     await connection.open()
     await set_up(connection, storage or Storage())
     await connection.close()
@@ -44,7 +45,9 @@ def durable(**environ: str) -> dict[str, str]:
 async def connected(url: str) -> AsyncIterator[nats.NATS]:
     async def ignore(_error: Exception) -> None: ...
 
-    client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=ignore)
+    client = await nats.connect(
+        url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=ignore, **IDENTITY
+    )
     try:
         yield client
     finally:
@@ -112,12 +115,13 @@ async def until_ended(url: str, stream: str = "s1", patience: float = 60.0) -> l
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """Samples of a session: heard at all, in no record or silence, in two of them."""
+    """Samples of a session: heard at all, in no record or silence, in two of them; and in gaps."""
 
     received: int
     lost: int
     doubled: int
     text: str
+    gaps: int = 0
 
 
 def covered(records: list[dict[str, Any]]) -> Covered:
@@ -145,4 +149,5 @@ def covered(records: list[dict[str, Any]]) -> Covered:
         round(b["end"] * SAMPLE_RATE) - round(b["start"] * SAMPLE_RATE) for b in records if b["type"] == "final"
     )
     lost = round(ended["transcribed"] * SAMPLE_RATE) - spoken
-    return Covered(received, lost, doubled, " ".join(text))
+    gaps = round(sum(ended["gap"].values()) * SAMPLE_RATE)
+    return Covered(received, lost, doubled, " ".join(text), gaps)

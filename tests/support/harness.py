@@ -30,6 +30,7 @@ from transcriber.cli.programs import find_server
 
 PATIENCE = 30.0  # seconds until a test gives up waiting for an event that must come
 STUB = SUPPORT / "stub_daemon.py"
+IDENTITY: dict[str, str] = {}  # what clients of the tests tell a server about themselves, as nats-py takes it
 QUICK = {"WHISPER_RTF": "0.05", "WHISPER_THREADS": "1"}  # start without measuring, and leave a core to the test
 
 
@@ -78,6 +79,13 @@ class NatsServer:
             self._process.kill()  # a frozen one, too
             self._process.wait()
             self._process = None
+
+    def reload(self, config: str) -> None:
+        """Take another configuration, as the running server does on SIGHUP."""
+        assert self._process is not None
+        self.config = config
+        (self._folder / "nats.conf").write_text(config)
+        self._process.send_signal(signal.SIGHUP)
 
     def freeze(self) -> None:
         """Alive but deaf: connections stay open and nothing is answered."""
@@ -213,15 +221,20 @@ def _get(url: str) -> int:
 class Client:
     """A producer and a listener. Every message heard is checked against the JSON Schema."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **identity: str) -> None:
         self.url = url
+        self._identity = identity or IDENTITY
         self.heard: list[dict[str, Any]] = []
         self.raw: list[Msg] = []
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self.nats: NatsClient = await nats.connect(
-            self.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+            self.url.split(","),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,
+            error_cb=_ignore,
+            **self._identity,
         )
         await self.nats.subscribe("transcript.>", cb=self._on_message)
         await self.flush()

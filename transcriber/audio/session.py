@@ -52,7 +52,7 @@ class Session:
     def from_checkpoint(cls, at: Checkpoint, options: StreamOptions, now: float) -> Self:
         """Continue a session of an earlier daemon."""
         audio, ledger = AudioStream.resumed(at, options), Ledger.resumed(at.position, at.account)
-        stored = at.cursor.time
+        stored = at.cursor.mark.time if at.cursor.mark is not None else None
         return cls(
             requested_id=at.requested_id,
             audio=audio,

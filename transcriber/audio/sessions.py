@@ -14,7 +14,7 @@ from transcriber.audio.used import UsedNames
 from transcriber.domain import containers
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, as_declared
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Ended, Rejected, Started
+from transcriber.domain.events import Ended, Rejected, Replaced, Started
 from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Cursor
     from transcriber.domain.measurements import Tallies
 
-SessionOutput = Started | Window | Silence | Gap | Ended | Rejected
+SessionOutput = Started | Window | Silence | Gap | Ended | Rejected | Replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,10 @@ class Sessions:
         return [
             Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
         ]
+
+    def replaced(self, detail: str) -> list[SessionOutput]:
+        """Tell every current session that its audio comes from another place now."""
+        return [Replaced(session.origin, detail) for session in self._current.values()]
 
     def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transcriber.domain.chunks import Cursor
 from transcriber.domain.timeline import SAMPLE_RATE
@@ -48,8 +48,8 @@ class Stored:
         _, frame, cursor = self.marks[0]
         if position >= head:
             last = self.marks[-1][2]
-            return Cursor(last.seq + 1, 0, last.time)
-        return Cursor(cursor.seq, cursor.frame + clock.first_frame_at(position) - frame, cursor.time)
+            return Cursor(last.seq + 1, 0, last.mark)
+        return replace(cursor, frame=cursor.frame + clock.first_frame_at(position) - frame)
 
 
 class Arrivals:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import ssl
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
+    from transcriber.broker.options import BrokerOptions
     from transcriber.broker.patched_client import Taker
 
 log = logging.getLogger(__name__)
@@ -27,77 +26,12 @@ log = logging.getLogger(__name__)
 _RETRY_SECS = 0.5  # between attempts: a server restarts within seconds, and a refused attempt costs it little
 _AGAIN_SECS = 0.05  # many times what a cancelled task needs to notice it
 _FLUSH_SECS = 0.5  # a round trip on a working connection takes milliseconds
-_CLOSE_SECS = 0.25  # by then nothing is left to wait for
-_PING_SECS = 5  # after three unanswered pings the connection counts as broken: within the default L_max of 20 s
-_EVER = 10**6  # seconds: for ever, where nats-py needs a number
-# Parts of errors by which the server refuses us. Trying again would not help.
-_REFUSALS = ("permissions violation", "authorization violation", "authentication")
-_BETWEEN_SERVERS = re.compile(r",(?=[^,]*://|[^@]*$)")  # a comma, unless it may belong to a password
-_USER = re.compile(r"(?<=://).*@|^(?!.*://).*@")  # and the password, with any characters
-# A credentials file must contain these. Without the first, nats-py would read for ever.
-_CREDS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerOptions:
-    """The address of NATS and our credentials. An empty string means not given. Timeouts in seconds."""
-
-    url: str = field(default="nats://127.0.0.1:4222", repr=False)  # or several, separated by commas
-    user: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    creds: str = ""  # path of a credentials file
-    nkey: str = ""  # path of a seed file
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    connect_timeout: float = 30.0
-    reconnect_timeout: float = 120.0
-
-    @property
-    def servers(self) -> list[str]:
-        return [server.strip() for server in _BETWEEN_SERVERS.split(self.url)]
-
-    @property
-    def address(self) -> str:
-        """The URLs without user and password, fit for logs."""
-        return ",".join(_USER.sub("", server) for server in self.servers)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Return a TLS context made from the files; None when none is given."""
-        if not (self.ca or self.cert):
-            return None
-        context = ssl.create_default_context(cafile=self.ca or None)
-        if self.cert:
-            context.load_cert_chain(self.cert, self.key or None)
-        return context
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of nats-py's `connect` for these credentials. Raises `BrokerError`."""
-        given: dict[str, Any] = {"user": self.user, "password": self.password} if self.user else {}
-        if self.token:
-            given["token"] = self.token
-        if self.creds:
-            self._check("NATS_CREDS", self.creds, *_CREDS_PARTS)
-            given["user_credentials"] = self.creds
-        if self.nkey:
-            self._check("NATS_NKEY", self.nkey, "SU")  # a user's seed begins like this
-            given["nkeys_seed"] = self.nkey
-        try:
-            context = self.tls()
-        except OSError as error:  # ssl.SSLError is an OSError
-            raise BrokerError(self.address, f"NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from error
-        return given | ({"tls": context} if context else {})
-
-    def _check(self, setting: str, path: str, *parts: str) -> None:
-        """Check that the file can be read and contains all `parts`. Raises `BrokerError`."""
-        try:
-            text = Path(path).read_text("ascii", "replace")
-        except OSError as error:
-            raise BrokerError(self.address, f"{setting}={path!r} cannot be read: {error.strerror}") from error
-        for part in parts:
-            if part not in text:
-                raise BrokerError(self.address, f"{setting}={path!r} holds no {part!r}")
+_CLOSE_SECS = 0.25  # nothing is left to wait for then
+_PING_SECS = 5  # a server that is there but silent is left after three of these, within the default promise of 20 s
+_EVER = 10**6  # seconds, where nats-py wants a number
+# What the server says when it knows us and does not want us: trying again changes nothing.
+_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
+_FORBIDDEN = "permissions violation"  # a subject that is not for us
 
 
 class Connection:
@@ -109,7 +43,7 @@ class Connection:
     def __init__(self, options: BrokerOptions, *, name: str = "transcriber") -> None:
         loop = asyncio.get_running_loop()
         self.options = options
-        self.client = MendedClient()
+        self.client = MendedClient(options.credentials)
         self.connected = asyncio.Event()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.reconnects = 0
@@ -117,11 +51,16 @@ class Connection:
         self._refusal: asyncio.Future[str] = loop.create_future()
         self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the current connection breaks
         self._closing = False
+        self._opened = False
+        self._trouble = ""  # what the server or the network said last
         self._giving_up: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Connect within `connect_timeout` seconds. Raises `BrokerError` on a timeout or a refusal."""
         options = self.options
+        options.credentials()  # what is broken now is told at once
+        if any(server.startswith("ws") for server in options.servers) and find_spec("aiohttp") is None:
+            raise BrokerError(options.address, "ws:// and wss:// need aiohttp: pip install 'transcriber[websocket]'")
         connecting = asyncio.ensure_future(
             self.client.connect(
                 options.servers,
@@ -133,13 +72,13 @@ class Connection:
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RETRY_SECS,  # type: ignore[arg-type] # seconds go straight into asyncio.sleep
                 ping_interval=_PING_SECS,
-                **options.arguments(),
             )
         )
         waiting: set[asyncio.Future[Any]] = {connecting, self._refusal}
         try:
             await asyncio.wait(waiting, timeout=options.connect_timeout, return_when=asyncio.FIRST_COMPLETED)
             if connecting.done() and connecting.exception() is None:
+                self._opened = True
                 self.connected.set()
                 return
             reason = self._why_not(connecting)
@@ -177,12 +116,20 @@ class Connection:
         return subscription
 
     async def confirm(self) -> None:
-        """Wait until the server has handled everything sent so far. Raises `BrokerError` on a refusal or a timeout."""
-        try:
-            await self.client.flush()
-        except nats.errors.Error as error:
-            raise BrokerError(self.options.address, str(error)) from error
-        self.check()
+        """Wait until the server has answered everything sent so far.
+
+        Raises `BrokerError` on a refusal, and on silence for NATS_CONNECT_TIMEOUT_SECS; meanwhile another server of a
+        cluster may answer.
+        """
+        give_up = time.monotonic() + self.options.connect_timeout
+        while True:
+            try:
+                await self.client.flush()
+                return self.check()
+            except nats.errors.Error as error:
+                if self.client.is_closed or time.monotonic() >= give_up:
+                    raise BrokerError(self.options.address, str(error) or type(error).__name__) from error
+                await asyncio.sleep(_RETRY_SECS)
 
     def check(self) -> None:
         """Raise `BrokerError` if the server has refused something."""
@@ -199,6 +146,11 @@ class Connection:
         finally:
             if not flushing.done():
                 flushing.cancel()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several, any of which may be away."""
+        return self.client.clustered
 
     @property
     def max_payload(self) -> int:
@@ -228,13 +180,15 @@ class Connection:
         try:
             async with asyncio.timeout(_CLOSE_SECS):
                 await self.client.close()
-        except (TimeoutError, nats.errors.Error, OSError) as error:
+        except (TimeoutError, nats.errors.Error, OSError, AssertionError) as error:  # the last: it was never open
             log.debug("NATS did not close cleanly: %s", error)
 
     async def _on_error(self, error: Exception) -> None:
-        # This runs in the read loop, once per dropped message, so it must not wait.
-        text = str(error) or type(error).__name__
-        refused = isinstance(error, nats.errors.AuthorizationError) or any(r in text.lower() for r in _REFUSALS)
+        # Runs inside the read loop, once per dropped message: nothing here may wait.
+        self._trouble = text = str(error) or type(error).__name__
+        refused = _FORBIDDEN in text.lower()
+        # In mid-run, credentials that are refused may be renewed before it is over.
+        refused |= not self._opened and any(r in text.lower() for r in _REFUSALS)
         if refused and not self._refusal.done():
             self._refusal.set_result(text)
         log.log(logging.ERROR if refused else logging.WARNING, "NATS: %s", text, extra={"limited": True})
@@ -254,6 +208,7 @@ class Connection:
             self._giving_up.cancel()
             self._giving_up = None
         self.reconnects += 1
+        self._trouble = ""
         self._interrupted = asyncio.get_running_loop().create_future()
         self.connected.set()
         log.warning("NATS reconnected")
@@ -261,9 +216,10 @@ class Connection:
     async def _on_closed(self) -> None:
         self.connected.clear()
         if not self._closing:
-            self._give_up()
+            self._give_up(closed=True)
 
-    def _give_up(self) -> None:
+    def _give_up(self, *, closed: bool = False) -> None:
         if not self.lost.done():
-            self.lost.set_exception(BrokerLost(self.options.address, self.options.reconnect_timeout))
+            seconds = None if closed else self.options.reconnect_timeout
+            self.lost.set_exception(BrokerLost(self.options.address, seconds, self._trouble))
             self.lost.exception()  # marks it as retrieved; tasks that wait for it still get it

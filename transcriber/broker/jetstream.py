@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from transcriber.broker.lease import NO_JETSTREAM
 from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk
-from transcriber.domain.errors import BrokerError, Rejection
+from transcriber.broker.patience import AWAY, Backoff, persist
+from transcriber.broker.whereabouts import REPLACED, Whereabouts
+from transcriber.domain.chunks import Chunk, Cursor, Mark, Moved, DroppedChunk
+from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Lag
 from transcriber.protocol import incoming
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from nats.aio.msg import Msg
+    from nats.js.api import RawStreamMsg
     from nats.js.client import JetStreamContext
 
     from transcriber.broker.connection import Connection
@@ -34,11 +35,9 @@ log = logging.getLogger(__name__)
 
 _BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so a round trip costs little in comparison
 _WAIT_SECS = 1.0  # how long one pull waits for a message, and how soon a lost consumer is noticed
-_RETRY_SECS = 0.2
 _INACTIVE_SECS = 60.0  # after which the server deletes a temporary consumer
-_OURS = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 
-Arrival = Chunk | DroppedChunk | MalformedMessage
+Arrival = Chunk | DroppedChunk | Moved | MalformedMessage
 
 
 class DurableSource:
@@ -74,7 +73,13 @@ class DurableSource:
         self._expected = 1
         self._reconnects = connection.reconnects
         self._ending = False
-        self._last: tuple[float, float] | None = None  # the newest message's time, and when we got it
+        self._whereabouts = Whereabouts(connection, self._jetstream, subject)
+        marks = [cursor.mark for cursor in done.values() if cursor.mark is not None]
+        self._mark = max(marks, key=lambda mark: mark.time, default=None)  # the newest message had, by anybody
+        self._moved: Moved | None = None  # to be told
+        self._backoff = Backoff("stored audio")
+        self._held = False  # our own clock, since JetStream does not answer
+        self._last: tuple[float, float] | None = None  # the newest message's time, and when we had it
         self.lag = Lag(0, 0.0)
 
     @property
@@ -83,7 +88,7 @@ class DurableSource:
         if self._last is None:
             return time.time()
         stored, had = self._last
-        return stored + (0.0 if self.lag.chunks else time.monotonic() - had)
+        return stored + (0.0 if self.lag.chunks or self._held else time.monotonic() - had)
 
     def end(self) -> None:
         """Make `arrivals` end."""
@@ -92,7 +97,11 @@ class DurableSource:
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """Yield stored and future messages, until `end`. Messages that are not asked for stay in the stream."""
         while not self._ending:
-            for message in await self._fetch():
+            messages = await self._fetch()
+            if self._moved is not None:
+                moved, self._moved = self._moved, None
+                yield moved
+            for message in messages:
                 if self._ending:
                     return
                 if (arrival := self._take(message)) is not None:
@@ -100,34 +109,46 @@ class DurableSource:
                 await asyncio.sleep(0)
 
     async def _fetch(self) -> list[Msg]:
-        """Return the next messages, or none after a timeout. Raises `BrokerError` when there is no audio stream."""
+        """Return the next messages, none when none came in time or JetStream did not answer."""
         await self._connection.connected.wait()
         try:
             if not self._whole or self._reconnects != self._connection.reconnects:
                 await self._begin()
-            assert self._subscription is not None  # noqa: S101 - _begin() set it
-            return await self._subscription.fetch(_BATCH, _WAIT_SECS)
-        except nats.js.errors.NotFoundError as error:
-            raise BrokerError(
-                self._connection.options.address,
-                f"there is no stream {incoming.AUDIO_STREAM}: {error.description}; `transcriber setup` makes it",
-            ) from error
-        except TimeoutError:
-            self.lag = Lag(0, 0.0)
-            await self._check()
-        except _OURS as error:
-            log.warning("JetStream: %s", str(error) or type(error).__name__, extra={"limited": True})
+            messages = await self._pull()
+        except AWAY as error:
+            self._hold()
             self._whole = False
-            await asyncio.sleep(_RETRY_SECS)
-        return []
+            await self._backoff.failed(error)
+            return []
+        self._backoff.worked()
+        return messages
 
-    async def _check(self) -> None:
-        """Begin again if the server has lost the consumer, as after a restart."""
-        assert self._subscription is not None  # noqa: S101 - called after a fetch
+    async def _pull(self) -> list[Msg]:
+        """Ask the consumer for messages; when none comes, ask whether there is none. Raises what JetStream does."""
+        assert self._subscription is not None  # noqa: S101 - _begin() set it
         try:
-            await self._subscription.consumer_info()
-        except _OURS:
-            self._whole = False
+            return await self._subscription.fetch(_BATCH, _WAIT_SECS)
+        except TimeoutError:
+            info = await self._subscription.consumer_info()
+            given = info.delivered.consumer_seq if info.delivered is not None else 0
+            if given >= self._expected:  # the last ones were lost between two servers, and nothing follows them
+                self._whole = False
+            elif not info.num_pending:
+                self.lag = Lag(0, 0.0)
+                self._go_on()
+            return []
+
+    def _hold(self) -> None:
+        """Stop our own clock: what is stored meanwhile is not late, and ends no session."""
+        if self._last is not None:
+            self._last = (self.now, time.monotonic())
+        self._held = True
+
+    def _go_on(self) -> None:
+        """Let our own clock go on from where it stands."""
+        if self._held and self._last is not None:
+            self._last = (self._last[0], time.monotonic())
+        self._held = False
 
     async def _begin(self) -> None:
         """Create the consumer again, starting after the last message that we got."""
@@ -135,13 +156,30 @@ class DurableSource:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
         self._reconnects = self._connection.reconnects
+        await self._look_around()
         name = incoming.consumer_of(self._subject) if self._lasting else f"transcriber-{uuid4().hex}"
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await self._jetstream.delete_consumer(incoming.AUDIO_STREAM, name)
+        await self._jetstream.add_consumer(incoming.AUDIO_STREAM, self._consumer(name))
+        self._subscription = await self._jetstream.pull_subscribe_bind(name, incoming.AUDIO_STREAM)
+        self._whole, self._expected = True, 1
+
+    async def _look_around(self) -> None:
+        """Go on elsewhere if the stream is another than the one we have read from."""
+        if self._since is not None and self._mark is None:
+            return
+        now = await self._whereabouts.moved(Cursor(self._next, 0, self._mark))
+        if now is None:
+            return
+        self._moved = Moved(f"{REPLACED} {now.seq} instead of {self._next}")
+        log.warning(self._moved.detail)
+        self._next, self._mark, self._done = now.seq, now.mark, {}
+
+    def _consumer(self, name: str) -> ConsumerConfig:
         start: dict[str, Any] = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": self._next}
         if self._since is not None and self._next == 1:
             start = {"deliver_policy": DeliverPolicy.BY_START_TIME, "opt_start_time": self._since}
-        config = ConsumerConfig(
+        return ConsumerConfig(
             name=name,
             durable_name=name if self._lasting else None,
             inactive_threshold=None if self._lasting else _INACTIVE_SECS,
@@ -149,9 +187,6 @@ class DurableSource:
             ack_policy=AckPolicy.NONE,  # the transcripts record what is done
             **start,
         )
-        await self._jetstream.add_consumer(incoming.AUDIO_STREAM, config)
-        self._subscription = await self._jetstream.pull_subscribe_bind(name, incoming.AUDIO_STREAM)
-        self._whole, self._expected = True, 1
 
     def _take(self, message: Msg) -> Arrival | None:
         """Turn a message into an arrival. None when it is transcribed already, or one before it is missing."""
@@ -163,17 +198,18 @@ class DurableSource:
         self._expected += 1
         self._next = meta.sequence.stream + 1
         stored = meta.timestamp.timestamp()
-        self._last = (stored, arrived := time.monotonic())
+        self._mark = Mark(meta.sequence.stream, stored)
+        self._last, self._held = (stored, arrived := time.monotonic()), False
         self.lag = Lag(meta.num_pending, max(0.0, time.time() - stored))
-        return self._parse(message, meta.sequence.stream, stored, arrived)
+        return self._parse(message, self._mark, arrived)
 
-    def _parse(self, message: Msg, seq: int, stored: float, arrived: float) -> Arrival | None:
-        subject, headers, payload = message.subject, message.headers, message.data
+    def _parse(self, message: Msg, mark: Mark, arrived: float) -> Arrival | None:
+        subject, headers, payload, seq = message.subject, message.headers, message.data, mark.seq
         stream = subject.partition(".")[2]
         start = self._done.get(stream, Cursor(1, 0))
         if seq < start.seq:
             return None
-        at = Cursor(seq, start.frame if seq == start.seq else 0, stored)
+        at = Cursor(seq, start.frame if seq == start.seq else 0, mark)
         try:
             chunk = incoming.parse(subject, headers, payload, self._options, arrived)
             if self._max_lag is None or self.lag.seconds <= self._max_lag:
@@ -192,15 +228,17 @@ def trim_to(chunk: Chunk, at: Cursor) -> Chunk:
 
 
 async def newest(connection: Connection, subject: str, since: datetime | None) -> int:
-    """Return the sequence of a subject's last message; 0 if none is stored `since` then. Raises `BrokerError`."""
-    try:
-        message = await connection.client.jetstream().get_last_msg(incoming.AUDIO_STREAM, subject)
-    except nats.js.errors.NotFoundError as error:
-        if error.err_code == incoming.NO_MESSAGE:
-            return 0
-        reason = f"there is no stream {incoming.AUDIO_STREAM}; `transcriber setup` makes it"
-        raise BrokerError(connection.options.address, reason) from error
-    except nats.js.errors.ServiceUnavailableError as error:
-        raise BrokerError(connection.options.address, NO_JETSTREAM) from error
-    early = since is not None and message.time is not None and message.time < since
-    return 0 if early else message.seq or 0
+    """The sequence of the last message of a subject, 0 without one stored `since` then. Raises `BrokerError`."""
+    jetstream = connection.client.jetstream()
+
+    async def read() -> RawStreamMsg | None:
+        try:
+            return await jetstream.get_last_msg(incoming.AUDIO_STREAM, subject)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == incoming.NO_MESSAGE:
+                return None
+            raise
+
+    message = await persist(connection, "stored audio", read)
+    early = since is not None and message is not None and message.time is not None and message.time < since
+    return 0 if early or message is None else message.seq or 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
-import nats.errors
 import nats.js.errors
 
+from transcriber.broker.patience import AWAY, NO_JETSTREAM, Backoff, is_off
 from transcriber.domain.errors import BrokerError, Fenced
 from transcriber.protocol import incoming
 
@@ -20,12 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
-LEASE_SECS = 10.0  # after which a lease that is not renewed is free (P-25)
+LEASE_SECS = 10.0  # after which one that is not renewed is free (P-25)
 _RENEW_SECS = LEASE_SECS / 4  # two renewals may fail
-_ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and its start, it takes over within 15 s
-_FULL = 10023  # JSInsufficientResourcesErr: the server's store is full
-_AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+_ASK_SECS = 1.0  # between a standby's attempts: with LEASE_SECS and the start of work it is there within 15 s
 
 
 class Lease:
@@ -44,35 +40,48 @@ class Lease:
     async def acquire(self) -> None:
         """Wait until the lease is ours. Raises `BrokerError` when there is no bucket, or no JetStream."""
         standing_by = False
-        give_up = time.monotonic() + self._connection.options.connect_timeout
+        backoff = Backoff("the lease")
         while True:
             await self._connection.connected.wait()
             try:
-                if await self._take():
-                    return
-                if not standing_by:
-                    log.info("standing by: another daemon holds the lease", extra={"lease": self._key})
-                    standing_by = True
-            except nats.js.errors.NotFoundError as error:
-                reason = f"there is no bucket {incoming.LEASES}; `transcriber setup` makes it"
-                raise BrokerError(self._connection.options.address, reason) from error
-            except _AWAY as error:
-                off = isinstance(error, nats.js.errors.ServiceUnavailableError) and error.err_code != _FULL
-                if off and time.monotonic() > give_up:  # while a cluster starts, JetStream may be off for a moment
-                    raise BrokerError(self._connection.options.address, NO_JETSTREAM) from error
-                log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
+                taken = await self._take()
+            except AWAY as error:
+                self._check(error, backoff)
+                await backoff.failed(error)
+                continue
+            backoff.worked()
+            if taken:
+                return
+            if not standing_by:
+                log.info("standing by: another daemon holds the lease", extra={"lease": self._key})
+                standing_by = True
             await asyncio.sleep(_ASK_SECS)
 
+    def _check(self, error: Exception, backoff: Backoff) -> None:
+        """Raise `BrokerError` when it is time to: a cluster has NATS_CONNECT_TIMEOUT_SECS to find what it has."""
+        options, in_time = self._connection.options, backoff.failing <= self._connection.options.connect_timeout
+        self._connection.check()
+        if isinstance(error, nats.js.errors.NotFoundError) and not (self._connection.clustered and in_time):
+            raise BrokerError(
+                options.address, f"there is no bucket {incoming.LEASES}; `transcriber setup` makes it"
+            ) from error
+        if is_off(error) and not in_time:
+            raise BrokerError(options.address, NO_JETSTREAM) from error
+
     async def keep(self) -> None:
-        """Renew the lease, for ever. Raises `Fenced` when another daemon has it."""
+        """Renew it, for ever. Raises `Fenced` when somebody else has it."""
+        backoff = Backoff("the lease")
         while True:
             await asyncio.sleep(_RENEW_SECS)
             await self._connection.connected.wait()
             try:
-                if not await self._renew() and not await self._take():
-                    raise Fenced(f"the lease {self._key}", "another daemon has taken it")
-            except _AWAY as error:
-                log.warning("the lease: %s", str(error) or type(error).__name__, extra={"limited": True})
+                ours = await self._renew() or await self._take()
+            except AWAY as error:
+                await backoff.failed(error)
+                continue
+            backoff.worked()
+            if not ours:
+                raise Fenced(f"the lease {self._key}", "another daemon has taken it")
 
     async def release(self) -> None:
         """Give up the lease, so that another daemon can take it at once."""
@@ -80,7 +89,7 @@ class Lease:
             async with asyncio.timeout(_ASK_SECS):
                 if self._bucket is not None and self._revision:
                     await self._bucket.delete(self._key, last=self._revision)
-        except _AWAY as error:
+        except AWAY as error:
             log.debug("the lease runs out by itself: %s", error)
 
     async def _take(self) -> bool:
@@ -102,12 +111,16 @@ class Lease:
         return True
 
     async def _is_ours(self) -> bool:
+        # Not KeyValue.get: any server may answer that, also one that has not heard of the latest entry yet.
+        stream, subject = f"KV_{incoming.LEASES}", f"$KV.{incoming.LEASES}.{self._key}"
         try:
-            entry = await (await self._opened()).get(self._key)
-        except nats.js.errors.KeyNotFoundError:
+            entry = await self._connection.client.jetstream(timeout=_ASK_SECS).get_last_msg(stream, subject)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code != incoming.NO_MESSAGE:
+                raise
             return False
-        self._revision = entry.revision or 0
-        return entry.value == self._holder
+        self._revision = entry.seq or 0
+        return entry.data == self._holder  # what marks an entry as deleted is empty
 
     async def _opened(self) -> KeyValue:
         if self._bucket is None:

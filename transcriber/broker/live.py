@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Chunk, DroppedChunk
+from transcriber.domain.chunks import Chunk, Moved, DroppedChunk
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 
@@ -43,7 +43,7 @@ class MalformedMessage:
         self.cursor = cursor  # where the message is stored
 
 
-Arrival = Chunk | DroppedChunk | MalformedMessage
+Arrival = Chunk | DroppedChunk | Moved | MalformedMessage
 _Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, time of arrival
 
 

@@ -6,10 +6,12 @@ It overrides private methods, so pyproject.toml pins nats-py's version.
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+import nkeys
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
+    from transcriber.broker.credentials import Credentials
+
     Taker = Callable[[bytes, bytes, bytes], None]  # subject, header block or nothing, payload
 
 _PING = b"PING\r\n"
+_NO_GREETING = "expecting INFO message"  # nats-py's words when the server hangs up first
+_STALE = "stale connection"
+# After these the server keeps the connection.
+_HARMLESS = ("permissions violation", "invalid subject", "invalid publish subject", "maximum subscriptions exceeded")
 # For so long the socket may collect data. When messages come faster, waking up for each one costs more than reading it.
 # It is a tenth of the 50 ms that a final may take besides its pause and its decoding.
 _GATHER_SECS = 0.005
@@ -35,12 +43,69 @@ class MendedClient(Client):
     A PONG that nobody waits for any more causes one too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Callable[[str], Credentials]) -> None:
+        """`credentials` says who we are to a server, `host:port`, at the moment of connecting."""
         super().__init__()
+        self._credentials = credentials
+        self._tls_first: set[str] = set()  # servers that say nothing before TLS
         self._takers: dict[int, Taker] = {}
         self._taken = False  # whether a taker got a message since the last `gather`
         self._last_taken = 0.0  # when reading went on after the last `gather`
         self._ps = _GatheringParser(self)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several."""
+        return bool(self._server_info.get("cluster"))
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """With the credentials as they are now: nats-py reads some of the files at start alone."""
+        self._present(self._credentials(_place(s)))
+        if self._transport:
+            self._transport.close()  # type: ignore[no-untyped-call] # of an attempt that was refused, which nats-py leaves open
+        await super()._connect_to_server(s)
+
+    def _present(self, who: Credentials) -> None:
+        self.options |= {"user": who.user, "password": who.password, "token": who.token}
+        self.options.pop("tls", None)
+        if who.tls is not None:
+            self.options["tls"] = who.tls
+        if who.seed is not None:
+            pair = nkeys.from_seed(bytearray(who.seed.encode()))
+            self._public_nkey = pair.public_key.decode()
+            self._signature_cb = lambda nonce: base64.b64encode(pair.sign(nonce.encode()))
+        if who.jwt is not None:
+            jwt = bytearray(who.jwt.encode())
+            self._user_jwt_cb = lambda: jwt
+
+    async def _process_connect_init(self) -> None:
+        """Find out whether the server wants TLS before anything else: it says nothing then, where others greet."""
+        server = self._current_server
+        assert server is not None  # noqa: S101 - it has been selected
+        secure, place = server.uri.scheme == "tls" or "tls" in self.options, _place(server)
+        self.options["tls_handshake_first"] = first = place in self._tls_first
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            if first:
+                self._tls_first.discard(place)  # it may be another one by now
+            elif secure and (isinstance(error, TimeoutError) or _NO_GREETING in str(error)):
+                self._tls_first.add(place)
+            raise
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnect after an error that the server has told, where nats-py closes for good.
+
+        Credentials may have been renewed, or there may be room again. A subject that is refused costs no connection.
+        """
+        text = err_msg.strip().strip("'")
+        if _STALE in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        self._err = error = nats.errors.Error(f"nats: {text}")
+        await self._error_cb(error)
+        if not text.lower().startswith(_HARMLESS):
+            await self._process_op_err(error)
 
     async def hand_over(self, subject: str, take: Taker) -> Subscription:
         """Subscribe; the read loop passes every message directly to `take`, which must neither wait nor raise.
@@ -109,6 +174,10 @@ class _GatheringParser(Parser):
         await super().parse(data)
         if len(data) < DEFAULT_BUFFER_SIZE:  # otherwise more data is waiting already
             await self.nc.gather()
+
+
+def _place(server: Srv) -> str:
+    return f"{server.uri.hostname}:{server.uri.port}"
 
 
 async def _never(_message: object) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 
-from transcriber.broker.lease import LEASE_SECS, NO_JETSTREAM
+from transcriber.broker.lease import LEASE_SECS
+from transcriber.broker.patience import persist
 from transcriber.domain.errors import BrokerError
 from transcriber.protocol import incoming
 
@@ -64,13 +64,15 @@ def streams(storage: Storage) -> list[StreamConfig]:
 async def set_up(connection: Connection, storage: Storage) -> list[str]:
     """Create or check the streams and the bucket of leases; return a line for each. Raises `BrokerError`."""
     jetstream = connection.client.jetstream(timeout=_ANSWER_SECS)
-    try:
-        done = [await _stream(connection, jetstream, wanted) for wanted in streams(storage)]
-        return [*done, *await _consumers(connection, jetstream), await _leases(connection, jetstream, storage)]
-    except nats.js.errors.ServiceUnavailableError as error:
-        raise BrokerError(connection.options.address, NO_JETSTREAM) from error
-    except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-        raise BrokerError(connection.options.address, f"JetStream: {str(error) or type(error).__name__}") from error
+    made: dict[str, str] = {}  # by an attempt that was interrupted
+
+    async def attempt() -> list[str]:
+        for wanted in streams(storage):
+            name = wanted.name or ""
+            made[name] = made.get(name) or await _stream(connection, jetstream, wanted)
+        return [*made.values(), *await _consumers(connection, jetstream), await _leases(connection, jetstream, storage)]
+
+    return await persist(connection, "setup", attempt)
 
 
 async def _stream(connection: Connection, jetstream: JetStreamContext, wanted: StreamConfig) -> str:

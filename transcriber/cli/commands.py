@@ -12,11 +12,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tqdm import tqdm
 
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
 from transcriber.cli.progress import bar
 from transcriber.cli.subtitles import Formatter, Style
 from transcriber.client.listener import Listener
@@ -26,6 +27,9 @@ from transcriber.domain.errors import RecordingError, SettingError
 from transcriber.domain.wav import wav_head
 from transcriber.models import catalogue, store
 from transcriber.recording import Recording, is_recording
+
+if TYPE_CHECKING:
+    from transcriber.broker.options import BrokerOptions
 
 _STDIN = "standard input"
 # A recorder's clock may run some parts per million faster than ours. Reading 1 % faster keeps its pipe from filling.

@@ -14,7 +14,8 @@ from typing import Any
 from uuid import uuid4
 
 from transcriber import settings
-from transcriber.broker.connection import BrokerOptions, Connection
+from transcriber.broker.connection import Connection
+from transcriber.broker.options import BrokerOptions
 from transcriber.cli.demo_choice import Choice, choose
 from transcriber.cli.programs import LogLine, environment, find_server, run_daemon, run_server, unless_ended
 from transcriber.cli.spoken import matching, words

@@ -105,6 +105,7 @@ _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "gap": lambda m: f"[not transcribed: {m['reason']}]",
     "suppressed": lambda m: f"[suppressed, {m['reason']}: {m['text']}]",
     "rejected": lambda m: f"[chunk rejected: {m['detail']}]",
+    "replaced": lambda m: f"[{m['detail']}]",
     "lost": lambda m: f"[{m['messages']} messages lost]",
     "ended": lambda m: f"[ended: {account(m)}]",
 }

@@ -156,7 +156,7 @@ class DurableMode:
         self._keeping_lease = asyncio.create_task(lease.keep())
         transcripts = Transcripts(connection)
         resume_point = await transcripts.resume_point(settings.subject)
-        self._pipeline = DurablePipeline(running.parts, transcripts, resume_point.checkpoints)
+        self._pipeline = DurablePipeline(running.parts, transcripts, resume_point.checkpoints, resume_point.moved)
         self._source = DurableSource(
             connection,
             settings.subject,

@@ -50,6 +50,14 @@ class ChunkEvent(StrEnum):
     KEEPALIVE = "keepalive"
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stored message that was read: by its number and time (seconds since 1970) its stream can be known again."""
+
+    seq: int
+    time: float
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
     """A place in stored audio: `frame` of the message with the stream sequence `seq`.
@@ -59,7 +67,14 @@ class Cursor:
 
     seq: int
     frame: int
-    time: float | None = field(default=None, compare=False)
+    mark: Mark | None = field(default=None, compare=False)  # that message, or the one before it
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The stored audio is another than what was read so far; it goes on as `detail` says."""
+
+    detail: str
 
 
 @dataclass(slots=True)  # not frozen: that takes five times as long to make, 50 times a second for each stream

@@ -67,8 +67,11 @@ class BrokerError(CannotStart):
 class BrokerLost(TranscriberError):  # noqa: N818 - the outcome, as the exit code names it
     """NATS was lost during the run and did not come back in time."""
 
-    def __init__(self, url: str, seconds: float) -> None:
-        super().__init__(f"NATS at {url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS={seconds:g}")
+    def __init__(self, url: str, seconds: float | None, trouble: str = "") -> None:
+        """`seconds`: how long was waited; None: the connection ended by itself. `trouble`: what was heard last."""
+        ended = "the connection ended" if seconds is None else "lost, and not back within "
+        waited = "" if seconds is None else f"NATS_RECONNECT_TIMEOUT_SECS={seconds:g}"
+        super().__init__(f"NATS at {url}: {ended}{waited}{f' ({trouble})' if trouble else ''}")
         self.url = url
         self.seconds = seconds
 

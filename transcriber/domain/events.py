@@ -44,6 +44,14 @@ class Rejected:
     cursor: Cursor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The stream of stored audio is another than the one that the session was read from."""
+
+    origin: Origin
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
     """The model was replaced: the new file's sha256 and size in bytes, its measured speed, and the old values."""
@@ -90,4 +98,4 @@ class Status:
     lag: Lag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Suppressed
+Event = Started | Ended | Gap | Rejected | Replaced | Suppressed

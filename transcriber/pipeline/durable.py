@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from transcriber.broker.transcripts import FENCE_BYTES
-from transcriber.domain.events import Rejected
+from transcriber.domain.events import Rejected, Replaced
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline import parts as shared
@@ -49,7 +49,14 @@ class DurablePipeline:
     `failed` gets the error that ends the work, for example `Fenced` when another daemon writes.
     """
 
-    def __init__(self, parts: Parts, transcripts: Transcripts, at: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        transcripts: Transcripts,
+        at: Mapping[str, Checkpoint],
+        moved: Mapping[str, str] | None = None,
+    ) -> None:
+        """`at`: where each stream goes on; `moved`: of which streams the stored audio is another, in words."""
         self._parts = parts
         self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, on_chunk=parts.on_chunk)
         self._in_work = InWork()
@@ -63,6 +70,7 @@ class DurablePipeline:
         now = time.time()
         for checkpoint in at.values():
             parts.sessions.resume(checkpoint, now)
+        self._take(Replaced(at[stream].origin, detail) for stream, detail in (moved or {}).items())
 
     async def ingest(self, source: Source) -> None:
         """Read stored messages one at a time, and wait while there is no room for their windows."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk
+from transcriber.domain.chunks import Chunk, Cursor, Moved, DroppedChunk
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.producer_warnings import ProducerWarnings
@@ -59,6 +59,8 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
+            case Moved(detail=detail):
+                self._take(self._sessions.replaced(detail))
             case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)

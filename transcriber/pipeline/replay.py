@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import DurableSource, newest
-from transcriber.domain.chunks import DroppedChunk
+from transcriber.domain.chunks import Moved, DroppedChunk
 from transcriber.domain.errors import EngineError
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
@@ -151,5 +151,7 @@ def _events(outputs: Iterable[Any]) -> list[Message]:
 
 
 def _sequence(arrival: Arrival) -> int:
+    if isinstance(arrival, Moved):
+        return 0
     cursor = arrival.chunk.cursor if isinstance(arrival, DroppedChunk) else arrival.cursor
     return cursor.seq if cursor is not None else 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from transcriber.domain.chunks import AudioFormat, Cursor, Encoding
-from transcriber.domain.events import Rejected, Suppressed
+from transcriber.domain.chunks import AudioFormat, Cursor, Encoding, Mark
+from transcriber.domain.events import Rejected, Replaced, Suppressed
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, GapReason, Origin
 from transcriber.protocol.outgoing import Message, account_fields, encode_event, encode_final
@@ -21,9 +21,12 @@ def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     """Encode a record. `unique` ends the message id of a record without bounds and without a place in stored audio."""
     event, at = record.event, record.checkpoint
     more = {} if at is None else _fields(at)
-    if at is not None and isinstance(event, Suppressed | Rejected):  # they have a session and an end of their own
+    if at is not None and isinstance(
+        event, Suppressed | Rejected | Replaced
+    ):  # they have a session and an end of their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
+        more["at"] |= {"over": True} if at.over else {}
     if isinstance(event, Transcript):
         return encode_final(event, record.traceparent, max_payload, more)
     return encode_event(event, unique, record.traceparent, more)
@@ -50,7 +53,7 @@ def _fields(at: Checkpoint) -> dict[str, Any]:
         "next_frame": at.cursor.frame,
         **({"declared": True} if at.declared else {}),
         **({"older": list(at.older)} if at.older else {}),
-        **({} if at.cursor.time is None else {"message_time": at.cursor.time}),
+        **({} if at.cursor.mark is None else {"mark_seq": at.cursor.mark.seq, "mark_time": at.cursor.mark.time}),
     }
 
 
@@ -58,6 +61,7 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
     # A final has the number of its window, every other record that of the next window.
     sequence = body["sequence"] + (body["type"] == "final")
     source = body["source"]
+    mark = Mark(body["mark_seq"], body["mark_time"]) if "mark_seq" in body else None
     return Checkpoint(
         origin=Origin(body["stream"], body["session"], body.get("tenant")),
         requested_id=body["asked"],
@@ -71,8 +75,8 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
             gap={GapReason(reason): _samples(length) for reason, length in body["gap"].items()},
             pending=0,
         ),
-        cursor=Cursor(body["next_seq"], body["next_frame"], body.get("message_time")),
-        over=body["type"] == "ended",
+        cursor=Cursor(body["next_seq"], body["next_frame"], mark),
+        over=body["type"] == "ended" or body.get("over", False),
         declared=body.get("declared", False),
         older=tuple(body.get("older", ())),
     )

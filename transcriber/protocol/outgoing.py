@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transcriber.domain.events import Ended, Event, Rejected, Started, Status, Suppressed, Swapped
+from transcriber.domain.events import Ended, Event, Rejected, Replaced, Started, Status, Suppressed, Swapped
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Gap, Origin, Silence, Window
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def encode_event(
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
             kind, body = "ended", account_fields(account)
+        case Replaced(origin, detail):
+            kind, body = "replaced", {"detail": detail}
         case Started(origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):

@@ -13,7 +13,7 @@ from transcriber import __version__
 from transcriber.audio.segmenter import Segmentation
 from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
-from transcriber.broker.connection import BrokerOptions
+from transcriber.broker.options import BrokerOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError, SettingError
@@ -29,7 +29,7 @@ from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Dev
 from transcriber.worker.scheduling import cpu_quota
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
-_SERVER = re.compile(r"((nats|tls)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
+_SERVER = re.compile(r"((nats|tls|wss?)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: the most that Whisper's encoder takes
 _SHORTEST_WINDOW = 1.0  # seconds: one word with its pre-roll and pause
@@ -162,7 +162,7 @@ def _broker(r: Reader) -> BrokerOptions:
     broker = BrokerOptions(url=url)
     if not all(_SERVER.fullmatch(server) for server in broker.servers):
         # Without user and password, because error messages end up in logs.
-        raise SettingError("NATS_URL", broker.address, "nats://host:port or tls://host:port, several with commas")
+        raise SettingError("NATS_URL", broker.address, "nats://, tls://, ws:// or wss://host:port, several with commas")
     return BrokerOptions(
         url=url,
         user=r.text("NATS_USER"),

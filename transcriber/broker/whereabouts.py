@@ -1,0 +1,93 @@
+"""Whether the audio stream is still the one that was read from, and where to go on if it is not.
+
+A stream that is deleted and made again counts from 1, so that what it gets next lies before what was read. One that is
+restored from a backup ends too early, and numbers what follows a second time. A mirror that takes its place has the
+same messages. So each checkpoint remembers a message it has had, by number and time (P-28).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+
+from transcriber.domain.chunks import Cursor
+from transcriber.protocol import incoming
+
+if TYPE_CHECKING:
+    from nats.js.api import RawStreamMsg
+    from nats.js.client import JetStreamContext
+
+    from transcriber.broker.connection import Connection
+
+REPLACED = f"{incoming.AUDIO_STREAM} was made again or restored; going on at message"
+_STALE_SECS = 15.0  # a leader that others have deposed steps down after 10 s; until then it may answer
+_SAME_SECS = 0.001  # nats-py gives times in microseconds, rounded in two ways
+
+
+class Whereabouts:
+    """Tells where stored audio goes on, in the stream as it is now."""
+
+    def __init__(self, connection: Connection, jetstream: JetStreamContext, subject: str) -> None:
+        self._connection = connection
+        self._jetstream = jetstream
+        self._subject = subject
+        self._short_since: float | None = None
+
+    async def moved(self, cursor: Cursor) -> Cursor | None:
+        """Return where the audio at `cursor` is now; None when it is where it was. Raises what JetStream does."""
+        last = (await self._jetstream.stream_info(incoming.AUDIO_STREAM)).state.last_seq or 0
+        mark = cursor.mark
+        had = cursor.seq - 1 if mark is None else mark.seq
+        if had > last:
+            self._check_stale(had, last)
+            return Cursor(1, 0) if mark is None else await self._find(cursor, last)
+        self._short_since = None
+        message = await self._read(had) if mark is not None else None
+        if mark is None or message is None or abs(_time(message) - mark.time) < _SAME_SECS:
+            return None  # too old a record, or too old a message, to know better
+        return await self._find(cursor, last)
+
+    def _check_stale(self, had: int, last: int) -> None:
+        """In a cluster, do not believe it at once that messages are gone."""
+        now = time.monotonic()
+        self._short_since = self._short_since or now
+        longest = min(_STALE_SECS, self._connection.options.connect_timeout / 2)
+        if self._connection.clustered and now - self._short_since < longest:
+            raise nats.errors.Error(f"{incoming.AUDIO_STREAM} ends at message {last}, and {had} has been read")
+        self._short_since = None
+
+    async def _find(self, cursor: Cursor, last: int) -> Cursor:
+        """The first message that is not older than the mark; what follows it, if it is the mark itself."""
+        mark = cursor.mark
+        assert mark is not None  # noqa: S101 - moved() has seen to it
+        low, high, found = 1, last + 1, None
+        while low < high:
+            middle = (low + high) // 2
+            message = await self._read(middle, following=True)
+            if message is None or _time(message) > mark.time - _SAME_SECS:
+                high, found = middle, message
+            else:
+                low = (message.seq or middle) + 1
+        if found is None or abs(_time(found) - mark.time) >= _SAME_SECS:
+            return Cursor(low, 0)
+        seq = found.seq or low
+        return replace(cursor, seq=seq + cursor.seq - mark.seq, mark=replace(mark, seq=seq))
+
+    async def _read(self, seq: int, *, following: bool = False) -> RawStreamMsg | None:
+        """Return a message, or the subject's first one from there on; None without one."""
+        try:
+            if following:
+                return await self._jetstream.get_msg(incoming.AUDIO_STREAM, seq, self._subject, next=True)
+            return await self._jetstream.get_msg(incoming.AUDIO_STREAM, seq)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == incoming.NO_MESSAGE:
+                return None
+            raise
+
+
+def _time(message: RawStreamMsg) -> float:
+    return message.time.timestamp() if message.time is not None else 0.0
