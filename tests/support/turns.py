@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
-from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding, Mark
 from transcriber.domain.events import Ended, Started
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Account, Checkpoint, Origin
@@ -69,7 +69,7 @@ def checkpoint() -> Checkpoint:
         position=16_000,
         sequence=0,
         account=Account(received=16_000, transcribed=0, silent=16_000, gap={}, pending=0),
-        cursor=Cursor(2, 0, 100.0),
+        cursor=Cursor(2, 0, Mark(1, 100.0)),
     )
 
 

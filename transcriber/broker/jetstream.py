@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from transcriber.broker.live import MalformedMessage
 from transcriber.broker.patience import AWAY, Backoff, persist
 from transcriber.broker.whereabouts import REPLACED, Whereabouts
-from transcriber.domain.chunks import Chunk, Cursor, Mark, Moved, DroppedChunk
+from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, Mark, Moved
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Lag
 from transcriber.protocol import incoming

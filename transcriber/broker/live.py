@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Chunk, Moved, DroppedChunk
+from transcriber.domain.chunks import Chunk, DroppedChunk, Moved
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 

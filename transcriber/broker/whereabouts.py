@@ -2,7 +2,7 @@
 
 A stream that is deleted and made again counts from 1, so that what it gets next lies before what was read. One that is
 restored from a backup ends too early, and numbers what follows a second time. A mirror that takes its place has the
-same messages. So each checkpoint remembers a message it has had, by number and time (P-28).
+same messages. So each checkpoint remembers a message it has had, by number and time (P-30).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, Moved, DroppedChunk
+from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, Moved
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.producer_warnings import ProducerWarnings

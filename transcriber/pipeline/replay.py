@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import DurableSource, newest
-from transcriber.domain.chunks import Moved, DroppedChunk
+from transcriber.domain.chunks import DroppedChunk, Moved
 from transcriber.domain.errors import EngineError
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
