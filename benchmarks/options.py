@@ -27,13 +27,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     _add_fidelity(fidelity)
 
     ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
-    ingest.add_argument("--seconds", default=30.0, type=seconds, help="seconds in all [%(default)g]")
-    ingest.add_argument("--streams", default=10, type=integer_between(1, 10_000), help="at a time [%(default)s]")
-    ingest.add_argument(
-        "--chunk-ms", default=[100, 20], type=integer_between(10, 1000), nargs="+", help="lengths of a chunk [100 20]"
-    )
-    ingest.add_argument("--partials", action="store_true", help="with partials [without]")
-    ingest.add_argument("--in-step", action="store_true", help="all streams at once [spread over a chunk's length]")
+    _add_ingest(ingest)
 
     latency = kinds.add_parser(
         "latency", parents=[file, model, server, chart], help="seconds from the end of speech to text"
@@ -44,10 +38,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "overload", parents=[file, model, server, chart], help="drops and latency beyond the engine's capacity"
     )
     _add_loads(overload, seconds=48.0, loads=[0.5, 0.8, 1.0, 1.2, 2.0, 5.0], chunk_ms=200)
-    help_text = "L_max in seconds; short, so that a short load fills the queue [%(default)g]"
-    overload.add_argument("--max-latency", default=2.0, type=number_between(0.1, 3600), help=help_text)
-    help_text = "of the audio, in Hz; low, so that its making and its ingestion cost little [%(default)s]"
-    overload.add_argument("--rate", default=16_000, type=int, choices=_RATES, help=help_text)
+    _add_limits(overload)
 
     _add_fairness(
         kinds.add_parser(
@@ -64,6 +55,24 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "durable", parents=[file, model], help="a backlog in JetStream against live audio, and a restart"
     )
     durable.add_argument("--seconds", default=120.0, type=seconds, help="seconds of stored audio [%(default)g]")
+
+
+def _add_ingest(ingest: argparse.ArgumentParser) -> None:
+    seconds = number_between(0.1, _LONGEST)
+    ingest.add_argument("--seconds", default=30.0, type=seconds, help="seconds in all [%(default)g]")
+    ingest.add_argument("--streams", default=10, type=integer_between(1, 10_000), help="at a time [%(default)s]")
+    ingest.add_argument(
+        "--chunk-ms", default=[100, 20], type=integer_between(10, 1000), nargs="+", help="lengths of a chunk [100 20]"
+    )
+    ingest.add_argument("--partials", action="store_true", help="with partials [without]")
+    ingest.add_argument("--in-step", action="store_true", help="all streams at once [spread over a chunk's length]")
+
+
+def _add_limits(overload: argparse.ArgumentParser) -> None:
+    help_text = "L_max in seconds; short, so that a short load fills the queue [%(default)g]"
+    overload.add_argument("--max-latency", default=2.0, type=number_between(0.1, 3600), help=help_text)
+    help_text = "of the audio, in Hz; low, so that its making and its ingestion cost little [%(default)s]"
+    overload.add_argument("--rate", default=16_000, type=int, choices=_RATES, help=help_text)
 
 
 def _add_fairness(parser: argparse.ArgumentParser) -> None:

