@@ -16,18 +16,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the benchmarks and their options."""
     kinds = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     file, model, server, chart = _file(), _model(), _server(), _chart()
-    seconds = number_between(0.1, _LONGEST)
 
-    engine = kinds.add_parser(
-        "engine", parents=[file, model], help="cost of the daemon's way to use Whisper, and of plain ones"
+    _add_engine(
+        kinds.add_parser(
+            "engine", parents=[file, model], help="cost of the daemon's way to use Whisper, and of plain ones"
+        )
     )
-    _add_engine(engine)
-
-    fidelity = kinds.add_parser("fidelity", parents=[file, _model(random=False)], help="word errors on real speech")
-    _add_fidelity(fidelity)
-
-    ingest = kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper")
-    _add_ingest(ingest)
+    _add_fidelity(kinds.add_parser("fidelity", parents=[file, _model(random=False)], help="word errors on real speech"))
+    _add_ingest(kinds.add_parser("ingest", parents=[file, server], help="streams per core without Whisper"))
 
     latency = kinds.add_parser(
         "latency", parents=[file, model, server, chart], help="seconds from the end of speech to text"
@@ -54,7 +50,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     durable = kinds.add_parser(
         "durable", parents=[file, model], help="a backlog in JetStream against live audio, and a restart"
     )
-    durable.add_argument("--seconds", default=120.0, type=seconds, help="seconds of stored audio [%(default)g]")
+    durable.add_argument(
+        "--seconds", default=120.0, type=number_between(0.1, _LONGEST), help="seconds of stored audio [%(default)g]"
+    )
 
 
 def _add_ingest(ingest: argparse.ArgumentParser) -> None:

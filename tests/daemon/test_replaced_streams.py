@@ -123,9 +123,7 @@ async def test_audio_that_is_restored_from_a_backup_is_read_from_there(
         check(session, speech)
 
 
-async def test_transcripts_that_are_made_again_end_the_daemon_with_a_sentence(
-    server: NatsServer, heldout: Speech
-) -> None:
+async def test_new_transcript_stream_ends_the_daemon_with_a_sentence(server: NatsServer, heldout: Speech) -> None:
     """They are the checkpoint: the next start transcribes all stored audio into the new stream."""
     speech = heldout.cut(0, 3)
     await set_up_streams(server.url)

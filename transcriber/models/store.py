@@ -167,8 +167,7 @@ def pull(  # noqa: PLR0913 - the last three are for tests and mirrors
     called several times a second with bytes done and bytes in all. An exception from it ends the pull. An unfinished
     download from the host leaves `<file>.part` to be resumed; one from the index leaves nothing.
 
-    Raises `Unavailable` if no source has the model now, and `ModelError` for an unknown name, a full disk, or a file
-    that is not the official one, which is deleted.
+    Raises `Unavailable` if no source has the model, and `ModelError` for an unknown name, a full disk or a wrong file.
     """
     model = models.get(name)
     if model is None:
