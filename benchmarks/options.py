@@ -16,7 +16,6 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the benchmarks and their options."""
     kinds = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     file, model, server, chart = _file(), _model(), _server(), _chart()
-
     _add_engine(
         kinds.add_parser(
             "engine", parents=[file, model], help="cost of the daemon's way to use Whisper, and of plain ones"
@@ -50,9 +49,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     durable = kinds.add_parser(
         "durable", parents=[file, model], help="a backlog in JetStream against live audio, and a restart"
     )
-    durable.add_argument(
-        "--seconds", default=120.0, type=number_between(0.1, _LONGEST), help="seconds of stored audio [%(default)g]"
-    )
+    help_text = "seconds of stored audio [%(default)g]"
+    durable.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
 
 
 def _add_ingest(ingest: argparse.ArgumentParser) -> None:
