@@ -96,7 +96,8 @@ def _comments(text: str) -> Iterator[tuple[int, str]]:
         if token.type != tokenize.COMMENT:
             continue
         line, column = token.start
-        if block and (line - len(block), column) != begin:
+        alone = not token.line[:column].strip()
+        if block and (not alone or (line - len(block), column) != begin):
             yield begin[0], "\n".join(block)
             block = []
         begin = begin if block else token.start

@@ -18,8 +18,8 @@ _NOTHING = np.zeros(0, np.float32)
 class Resampler:
     """Resamples one contiguous run of float32 mono from `rate` Hz to 16 kHz.
 
-    The output does not depend on how the input is split: soxr's blocks follow the position in the input, not the calls.
-    soxr holds back up to about 0.1 s (its filter's length), which `flush` returns.
+    The output does not depend on how the input is split, as soxr counts its blocks by their position in the input. It
+    holds back up to about 0.1 s, the length of its filter, and `flush` returns that.
     """
 
     def __init__(self, rate: int) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TimelineItem = Window | Silence | Gap
 
-# Chunks gather as long as that delays nothing, because a call into soxr and NumPy costs as much as their work on 20 ms
-# of audio. This bounds them for any format: 0.68 s of 48 kHz s16 mono.
+# Chunks gather as long as that delays nothing. A call into soxr and NumPy costs as much as their work on 20 ms of
+# audio. This bounds them for any format: 0.68 s of 48 kHz s16 mono.
 _GATHERED_BYTES = 65_536
 
 

@@ -54,9 +54,11 @@ class WebRtcDetector:
     absolute floor. The other is the background: a running minimum of the frames' power that rises slowly.
 
     That power excludes DC and hum. Otherwise quiet speech would never exceed a background of steady hum. Each frame is
-    filtered by itself: the least-squares fit of everything up to 120 Hz is subtracted. The loss is 25 dB or more there,
-    5 dB at 140 Hz and 1 dB at 180 Hz. webrtcvad gets unfiltered frames, as it has its own high-pass at 80 Hz. It finds
-    no less speech in them than in filtered ones, and more where the hum has a third harmonic.
+    filtered by itself: the least-squares fit of everything up to 120 Hz is subtracted. The loss is 25 dB or more
+    there. At 140 Hz it is 5 dB, and at 180 Hz 1 dB.
+
+    webrtcvad gets unfiltered frames, as it has its own high-pass at 80 Hz. It finds no less speech in them than in
+    filtered ones, and more where the hum has a third harmonic.
     """
 
     ABSOLUTE_FLOOR = power(-60)  # above an idle 16-bit line or mu-law codec, below whispered speech at arm's length

@@ -1,4 +1,4 @@
-"""Who we are to a server, read from files as they are now: they are renewed while the daemon runs."""
+"""Our identity at a server, read from the files as they are now: they are renewed while the daemon runs."""
 
 from __future__ import annotations
 
@@ -83,5 +83,5 @@ def _checked(seed: str) -> str:
 
 
 def _no_passphrase() -> str:
-    """What OpenSSL gets instead of asking whoever sits at the terminal."""
+    """Answer OpenSSL, which would otherwise ask at the terminal."""
     raise ValueError("NATS_KEY is encrypted; a key without a passphrase is allowed")

@@ -79,7 +79,7 @@ class BrokerOptions:
         return {name: value for name, value in given.items() if value is not None}
 
     def _in_url(self, server: str | None) -> Credentials:
-        """Who the URL says that we are, percent-encoded or not: a password may hold any character."""
+        """Return the identities in the URL, percent-encoded or not: a password may hold any character."""
         known: dict[str, Credentials] = {}
         for given, bare in zip(self._given, self.servers, strict=True):
             userinfo = given.partition("://")[2] or given

@@ -125,9 +125,8 @@ class Tensor:
 def check_model_file(path: str | Path) -> ModelHeader:
     """Return the model's dimensions, if the file is complete and whisper.cpp can load it.
 
-    Reads about 1 MB of a file of any size. Raises `ModelError` if the file is missing, unreadable, not a file, not a
-    ggml Whisper, or truncated; if a dimension is out of range; if a tensor is unknown, missing, duplicate or of the
-    wrong shape or type; or if bytes follow the last tensor.
+    Reads about 1 MB of a file of any size. Raises `ModelError` if the file is missing, unreadable or no ggml Whisper.
+    So it does if the file is truncated or too long, or if a dimension or tensor is not that of a Whisper.
     """
     path = Path(path)
     try:

@@ -18,8 +18,8 @@ _SPACELESS = re.compile(
 # Characters that belong to the one before them, although Unicode calls them letters: Thai and Lao AM, and half-width
 # voicing marks. The joiner of emoji, too.
 _TRAILING = "\u0e33\u0eb3\uff9e\uff9f\u200d"
-# Characters that belong to the one after them: vowels that Thai and Lao write first, signs that stack consonants in
-# Khmer and Myanmar, and the joiner.
+# Characters that belong to the one after them. These are vowels that Thai and Lao write first, signs that stack
+# consonants in Khmer and Myanmar, and the joiner.
 _LEADING = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u17d2\u1039\u200d"
 
 

@@ -9,7 +9,7 @@ The speed depends on the engine alone, never on what was accepted or refused. So
 oscillate. In lasting overload the queue stays at the length that L_max allows. Each finished job makes room for about
 one new job, and the engine is never idle. A slower engine shows within ten windows. A window that was accepted before
 and is too late now is dropped when its turn comes, at no cost. If not even a lone window could be in time, one window
-at a time is tried all the same, because only that shows when the engine is faster again.
+at a time is tried all the same. Only that shows when the engine is faster again.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class FairQueue:
 
         All work of its own stream counts. Of each other stream counts what round robin serves in between: at most as
         much as this stream gets, plus a quantum. That covers the jobs that wait now. A stream that needs several turns
-        is also overtaken by jobs still to come: it waits one round per turn, and rounds are assumed to be as before.
+        is also overtaken by jobs still to come. It waits one round per turn, and rounds are assumed to be as before.
         """
         waiting = self._work.get(stream, 0.0)
         own = waiting + work

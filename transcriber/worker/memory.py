@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from transcriber.models.ggml import ModelHeader
 
 # Besides its weights, a model needs a fixed part, for its vocabulary and buffers, and a part that grows with the model.
-# The growing part is less than twice the sum of the encoder's attention scores (a float32 for each pair of positions
-# and head) and the decoder's keys and values (two float16 for each position, width and layer). docs/performance.md has
-# the measurements.
+# The growing part is less than twice the sum of two tables. The encoder's attention scores take a float32 for each pair
+# of positions and head. The decoder's keys and values take two float16 for each position, width and layer.
+# docs/performance.md has the measurements.
 _FIXED_BYTES = 48 * 2**20
 _BUFFER_FACTOR = 2
 _SCORE_BYTES = 4

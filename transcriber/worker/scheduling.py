@@ -13,9 +13,9 @@ def set_batch_scheduling() -> None:
     """Stop the calling thread from preempting others when it wakes up, with Linux's SCHED_BATCH.
 
     It needs no privilege, and the thread's share of the cores stays the same (sched(7)). Otherwise an event loop that
-    wakes up hundreds of times a second takes the core from the engine as often, even while another core is idle. New
-    threads of the calling thread inherit the policy, so start those that must not have it first. A policy that was
-    chosen for the process (`chrt`, `CPUSchedulingPolicy=`) stays.
+    wakes up hundreds of times a second takes the core from the engine as often. It does so even while another core is
+    idle. New threads of the calling thread inherit the policy, so start those that must not have it first. A policy
+    that was chosen for the process (`chrt`, `CPUSchedulingPolicy=`) stays.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return  # not Linux
