@@ -102,7 +102,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     help_text = "seconds of recording, before silence is added [30; with --speech 120]"
     add("--seconds", type=number_between(0.1, _LONGEST), help=help_text)
     add("--speech", type=Path, metavar="DIR", help=f"English speech to use, {_SPEECH} [the bundled recording]")
-    help_text = "a CTranslate2 folder of the same model, to measure faster-whisper too"
+    help_text = "the same model for CTranslate2: measures that engine, and faster-whisper if installed"
     add("--ct2", type=Path, metavar="DIR", help=help_text)
     help_text = "whisper.cpp's own server, to measure it too [with --speech: whisper-server, if on PATH]"
     add("--whisper-server", metavar="FILE", help=help_text)

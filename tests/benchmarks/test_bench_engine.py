@@ -54,7 +54,7 @@ def test_every_way_decodes_the_same_speech(folder: Path, server: Path, tmp_path:
         assert recording["ways"]["daemon"]["wer"] == 0
         assert recording["ways"]["whisper_server_cuts"]["wer"] < 1
     assert found["ratios"]["whisper_server_cuts_over_daemon_as_recorded"] > 0
-    assert "note: left out: faster-whisper; pip install faster-whisper" in out
+    assert "note: left out: CTranslate2 and faster-whisper; give --ct2 DIR" in out
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,9 @@ class Lease:
         """Raise `BrokerError` when it is time to: a cluster has NATS_CONNECT_TIMEOUT_SECS to find what it has."""
         options, in_time = self._connection.options, backoff.failing <= self._connection.options.connect_timeout
         self._connection.check()
-        if isinstance(error, nats.js.errors.NotFoundError) and not (self._connection.clustered and in_time):
+        missing = isinstance(error, nats.js.errors.NotFoundError)
+        missing &= not isinstance(error, nats.js.errors.KeyNotFoundError)  # it has run out between two calls
+        if missing and not (self._connection.clustered and in_time):
             raise BrokerError(
                 options.address, f"there is no bucket {incoming.LEASES}; `transcriber setup` makes it"
             ) from error

@@ -64,14 +64,15 @@ class Backoff:
 
 def told(error: BaseException) -> str:
     """The error in words, whatever it has of them."""
-    if isinstance(error, nats.js.errors.APIError) and error.description:
-        return error.description
+    description = getattr(error, "description", None)  # not all of nats-py's have it
+    if isinstance(error, nats.js.errors.APIError) and not isinstance(error, nats.js.errors.KeyValueError):
+        return description or type(error).__name__
     return str(error) or type(error).__name__
 
 
 def is_off(error: BaseException) -> bool:
     """Whether nobody takes calls to JetStream; a store that is full says something similar."""
-    return isinstance(error, nats.js.errors.ServiceUnavailableError) and error.err_code != _FULL
+    return isinstance(error, nats.js.errors.ServiceUnavailableError) and getattr(error, "err_code", None) != _FULL
 
 
 def is_final(connection: Connection, error: BaseException) -> bool:
@@ -79,7 +80,7 @@ def is_final(connection: Connection, error: BaseException) -> bool:
     if isinstance(error, nats.js.errors.NotFoundError) or (is_off(error) and getattr(error, "code", None) is None):
         return not connection.clustered
     code = getattr(error, "code", None)
-    return code in _OWN_FAULT and error.err_code != _NO_PEERS  # type: ignore[attr-defined] # they come together
+    return code in _OWN_FAULT and getattr(error, "err_code", None) != _NO_PEERS
 
 
 async def persist(connection: Connection, what: str, call: Callable[[], Awaitable[T]]) -> T:
