@@ -64,9 +64,8 @@ class Backoff:
 
 def told(error: BaseException) -> str:
     """The error in words, whatever it has of them."""
-    description = getattr(error, "description", None)  # not all of nats-py's have it
-    if isinstance(error, nats.js.errors.APIError) and not isinstance(error, nats.js.errors.KeyValueError):
-        return description or type(error).__name__
+    if isinstance(error, nats.js.errors.APIError):
+        return getattr(error, "description", None) or type(error).__name__  # not all of nats-py's have one
     return str(error) or type(error).__name__
 
 
