@@ -33,6 +33,7 @@ _LONGEST_SECS = 2.0  # an election takes 4 to 9 s: going on is late by a quarter
 _NO_PEERS = 10005  # JSClusterNoPeersErr: a cluster that has just come up does not know all its servers yet
 _FULL = 10023  # JSInsufficientResourcesErr: the server's store is
 _OWN_FAULT = range(400, 500)  # what HTTP calls a client's error, and JetStream with it
+_WORDED = (nats.js.errors.KeyNotFoundError, nats.js.errors.KeyDeletedError)  # whose words are not a description
 
 
 class Backoff:
@@ -64,7 +65,7 @@ class Backoff:
 
 def told(error: BaseException) -> str:
     """The error in words, whatever it has of them."""
-    if isinstance(error, nats.js.errors.APIError):
+    if isinstance(error, nats.js.errors.APIError) and not isinstance(error, _WORDED):
         return getattr(error, "description", None) or type(error).__name__  # not all of nats-py's have one
     return str(error) or type(error).__name__
 
