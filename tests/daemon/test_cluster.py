@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from chaos import covered, durable, everything, publish, set_up_streams, until_ended
 from cluster import Cluster
 from harness import Daemon, Speech
@@ -13,6 +14,7 @@ from transcriber.broker.setup import Storage
 from transcriber.daemon.shutdown import ExitCode
 
 
+@pytest.mark.slow  # two minutes on a busy machine; tests/slow/test_cluster_chaos.py has ten of each
 async def test_leaders_that_die_freeze_or_are_cut_off_cost_nothing(tmp_path: Path, heldout: Speech) -> None:
     """One fault of each kind while two streams speak; what is said about it names what did not answer."""
     speech = heldout.cut(0, 12)
