@@ -86,7 +86,7 @@ def test_prometheus_finds_daemons_that_are_asked_directly(jobs, daemon):
 
 def test_daemon_offers_metrics_by_the_variable_of_the_example(daemon):
     """The variable in the example's comment makes a daemon of these manifests offer its metrics."""
-    (variable,) = re.findall(r"Set (OTEL_\w+=\w+)", (K8S / "examples/scraped-daemons.yaml").read_text())
+    (variable,) = re.findall(r"[Ss]et (OTEL_\w+=\w+)", (K8S / "examples/scraped-daemons.yaml").read_text())
     name, _, value = variable.partition("=")
     assert settings.load(environment(daemon)).telemetry.metrics_exporter == "otlp"
     assert settings.load(environment(daemon) | {name: value}).telemetry.metrics_exporter == "prometheus"
