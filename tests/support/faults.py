@@ -167,7 +167,7 @@ FAULTS = (
         ("TranscriberLate", "TranscriberLagging"),
         ("TranscriberSaturated",),
     ),
-    Fault(hung_partial, "the engine never returns from a look at an open window", ("TranscriberStarved",)),
+    Fault(hung_partial, "the engine never returns from a partial of an open window", ("TranscriberStarved",)),
     Fault(hung_window, "the engine never returns from a window", ("TranscriberWedged",)),
     # A process takes its seconds to start, and more on a busy machine: three of them must fit into the window.
     Fault(killed, "`kill -9` of the daemon, again and again", ("TranscriberRestarting",), minute=3),
