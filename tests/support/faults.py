@@ -181,7 +181,7 @@ FAULTS = (
     ),
     Fault(
         miscount,
-        "a stand-in exporter that adds ten seconds to what was received (no real defect is known)",
+        "a stand-in exporter adds ten seconds to what was received (no real defect is known)",
         ("TranscriberUnaccounted",),
     ),
 )
