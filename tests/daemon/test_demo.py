@@ -289,9 +289,9 @@ def test_demo_does_not_wait_for_ever_for_a_server(monkeypatch: pytest.MonkeyPatc
 
 def test_demo_passes_on_lines_outside_the_log_as_warnings() -> None:
     """Native code or an exporter may print among the daemon's log. The lines reach the user and break nothing."""
-    assert programs._record(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
+    assert programs._parse_line(json.dumps({"level": "info", "message": "ready"}))["level"] == "info"
     for line in ("ggml: out of memory", "{", "[]", '{"name": "transcriber.rtf"}'):
-        assert programs._record(line) == {"level": "warning", "message": line}
+        assert programs._parse_line(line) == {"level": "warning", "message": line}
 
 
 def test_demo_prefers_the_server_installed_next_to_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
