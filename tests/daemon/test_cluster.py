@@ -33,6 +33,7 @@ async def test_leaders_that_die_freeze_or_are_cut_off_cost_nothing(tmp_path: Pat
     assert any(record["message"].endswith("trying again") for record in daemon.records)
 
 
+@pytest.mark.slow
 async def test_a_start_without_a_quorum_waits_for_it(tmp_path: Path, heldout: Speech) -> None:
     """Two servers of three are away: neither exit 3 nor exit 1, and work when they are back."""
     speech = heldout.cut(0, 2)

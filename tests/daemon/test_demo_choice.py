@@ -290,7 +290,7 @@ async def test_an_official_tiny_en_in_its_place_hears_real_words(home: Path) -> 
     models = home / ".cache" / "transcriber" / "models"
     models.mkdir(parents=True)
     (models / "ggml-tiny.en.bin").symlink_to(real.model("tiny.en").absolute())
-    environ = {"HOME": str(home), "HTTPS_PROXY": "http://127.0.0.1:9", **QUICK}
+    environ = {"HOME": str(home), "HTTPS_PROXY": "http://127.0.0.1:9", "WHISPER_ENGINE": "whisper.cpp", **QUICK}
     async with Command(program=("-c", _THREEFOLD), **environ) as command:
         await asyncio.wait_for(command.process.wait(), 120 + PATIENCE)
     assert [line for line in command.out if line.startswith("daemon          ggml-tiny.en, ")]

@@ -74,6 +74,7 @@ async def test_audio_that_is_made_again_while_nobody_reads_is_read(
     assert "made again" in told["detail"]
 
 
+@pytest.mark.slow
 async def test_audio_that_is_made_again_under_the_daemon_is_read(server: NatsServer, heldout: Speech) -> None:
     """The session that is open learns of it; what was acknowledged and not read before is gone with the old stream."""
     before, after = heldout.cut(0, 3), heldout.cut(3, 5)
@@ -94,6 +95,7 @@ async def test_audio_that_is_made_again_under_the_daemon_is_read(server: NatsSer
     assert [b["session"] for b in await transcript(server.url) if b["type"] == "replaced"] == ["x"]
 
 
+@pytest.mark.slow
 async def test_audio_that_is_restored_from_a_backup_is_read_from_there(
     server: NatsServer, heldout: Speech, tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ async def test_new_transcript_stream_ends_the_daemon_with_a_sentence(server: Nat
     check(second, heldout.cut(3, 5))
 
 
+@pytest.mark.slow
 async def test_leases_that_are_made_again_are_taken_again(server: NatsServer, heldout: Speech) -> None:
     """Nobody else has it; the daemon says that it is missing, and works on."""
     speech = heldout.cut(0, 2)

@@ -349,6 +349,7 @@ async def test_swapping_loses_nothing_of_stored_audio(tmp_path: Path, folder: Pa
     assert list(dict.fromkeys(models)) == ["ggml-one", "ggml-two", "ggml-dispatch-mini"]
 
 
+@pytest.mark.slow
 async def test_memory_of_the_previous_model_is_freed(
     client: Client, daemon: Daemon, folder: Path, heldout: Speech
 ) -> None:

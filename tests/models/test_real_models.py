@@ -96,12 +96,12 @@ def test_the_language_is_detected_and_leaves_no_trace(model_format: Format) -> N
 
 
 def test_streaming_loses_few_words_and_never_runs_away(tmp_path: Path) -> None:
-    """tiny.en through the daemon, two recordings of each kind: close to the whole recording, and never too fast."""
+    """tiny.en through the daemon, one recording of each kind: close to the whole recording, and never too fast."""
     real.rows()
-    arguments = ("--speech", str(real.SPEECH), "--model", str(real.model("tiny.en")), "--most", "2", "--threads", "1")
+    arguments = ("--speech", str(real.SPEECH), "--model", str(real.model("tiny.en")), "--most", "1", "--threads", "1")
     found, _ = bench(tmp_path, "fidelity", *arguments)
     figures = found["figures"]
     streamed, whole = (figures["english"]["wer"][way] for way in ("daemon", "whole"))
-    assert streamed <= whole + 0.04  # some 200 words: one is half a point
+    assert streamed <= whole + 0.04  # one word is about a point
     assert all(kind["fastest"]["words_a_second"] <= MOST_WORDS_A_SECOND for kind in figures["kinds"].values())
     assert figures["kinds"]["nonspeech"]["no_speech"]["with_text"]["daemon"] == 0

@@ -120,8 +120,8 @@ def test_a_window_leaves_no_object_behind(engine: Engine, heldout: Speech) -> No
         return sys.getallocatedblocks()
 
     gc.collect()
-    counts = [blocks_after(3 * windows)]  # the first ones fill what is used again
-    counts += [blocks_after(windows) for _ in range(4)]
+    counts = [blocks_after(8 * windows)]  # the first ones fill what is used again
+    counts += [blocks_after(windows) for _ in range(3)]
     assert min(after - before for before, after in itertools.pairwise(counts)) < windows
 
 
