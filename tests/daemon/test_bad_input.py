@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ctranslate2
 import numpy as np
 import pytest
 import soundfile
@@ -268,3 +269,24 @@ async def test_invalid_model_file_ends_the_start_with_exit_code_3(tmp_path: Path
     assert last["message"].startswith(f"cannot start: model {path}: ")
     assert says in last["message"]
     assert daemon.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "code", "says"),
+    [
+        ("WHISPER_ENGINE", "whisper.cpp", 3, "is a folder, but WHISPER_ENGINE=whisper.cpp needs a file"),
+        ("WHISPER_COMPUTE_TYPE", "float16", 3, "cannot be loaded by CTranslate2: "),
+        ("WHISPER_DEVICE", "cuda", 2, "WHISPER_DEVICE='cuda' is not allowed: cpu or auto here"),
+    ],
+)
+async def test_engine_that_cannot_have_its_model_ends_the_start(
+    bundled_folder: Path, setting: str, value: str, code: int, says: str
+) -> None:
+    """Each in one sentence, with the exit code of a missing model or of a wrong setting."""
+    if setting == "WHISPER_DEVICE" and ctranslate2.get_cuda_device_count():
+        pytest.skip("there is a GPU here")
+    environ = {"WHISPER_MODEL_PATH": str(bundled_folder), setting: value}
+    async with Daemon("nats://127.0.0.1:1", wait=False, **environ) as daemon:
+        assert await daemon.ended(20) == code
+    assert says in daemon.stderr + "".join(record["message"] for record in daemon.records)
+    assert "Traceback" not in daemon.stderr

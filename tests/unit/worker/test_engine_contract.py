@@ -15,7 +15,7 @@ import pytest
 import soxr
 from harness import Speech
 
-from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.errors import ModelError, Stopped
 from transcriber.models import store
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
@@ -166,5 +166,5 @@ def test_work_grows_with_the_window_and_with_the_attempt(engine: Engine) -> None
 def test_a_model_of_the_other_format_is_refused_in_a_sentence(engine_name: EngineName, bundled_folder: Path) -> None:
     """It does not crash in native code."""
     other = store.bundled_model_path() if engine_name is EngineName.CTRANSLATE2 else bundled_folder
-    with pytest.raises(EngineError, match=r"is a f\w+, but WHISPER_ENGINE=\S+ needs a f\w+"):
+    with pytest.raises(ModelError, match=r"is a f\w+, but WHISPER_ENGINE=\S+ needs a f\w+"):
         load_engine(WhisperOptions(path=other, threads=1, engine=engine_name))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ctranslate2
 from tokenizers import Tokenizer
 
-from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.models.ct2_folder import TOKENIZER, check_model_folder
 from transcriber.worker import memory
@@ -53,7 +53,7 @@ class CTranslate2Engine:
                 intra_threads=options.threads,
             )
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"CTranslate2 cannot load {options.path}: {error}") from error
+            raise ModelError(str(options.path), f"cannot be loaded by CTranslate2: {error}") from error
         log.info("CTranslate2 computes on %s in %s", self._model.device, self._model.compute_type)
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
@@ -175,13 +175,13 @@ class CTranslate2Engine:
 
 
 def _device(asked: Device) -> Device:
-    """The hardware to run on. With `auto` that is a GPU if there is one. Raises `EngineError` if `cuda` has none."""
+    """The hardware to run on. With `auto` that is a GPU if there is one. Raises `SettingError` if `cuda` has none."""
     if asked is Device.CPU:
         return asked
     if ctranslate2.get_cuda_device_count() > 0:
         return Device.CUDA
     if asked is Device.CUDA:
-        raise EngineError("WHISPER_DEVICE=cuda, but CTranslate2 finds no GPU; allowed here are cpu and auto")
+        raise SettingError("WHISPER_DEVICE", str(asked), "cpu or auto here, as CTranslate2 finds no GPU")
     return Device.CPU
 
 

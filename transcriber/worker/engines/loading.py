@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
-from transcriber.domain.errors import EngineError
+from transcriber.domain.errors import ModelError
 from transcriber.worker.engine import EngineName
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _EXTRA = "pip install 'transcriber[ctranslate2]'"
 
 
 def load_engine(options: WhisperOptions) -> Engine:
-    """Load the model at `options.path`, which must have been verified. Raises `EngineError` if the engine cannot.
+    """Load the model at `options.path`, which must have been verified. Raises `ModelError` if it cannot be loaded here.
 
     An engine's library is imported here, so only the chosen one needs to be installed and takes memory.
     """
@@ -33,9 +33,8 @@ def load_engine(options: WhisperOptions) -> Engine:
     try:
         from transcriber.worker.engines.ctranslate2 import CTranslate2Engine  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise EngineError(
-            f"{options.path} is for CTranslate2, which is not installed ({error.name}): {_EXTRA}"
-        ) from None
+        reason = f"is for CTranslate2, which is not installed ({error.name}): {_EXTRA}"
+        raise ModelError(str(options.path), reason) from None
     return CTranslate2Engine(options)
 
 
@@ -46,12 +45,12 @@ def installed(name: EngineName) -> bool:
 
 
 def _check_format(options: WhisperOptions) -> None:
-    """Raise `EngineError` for a model in the other engine's format, which could crash this one."""
+    """Raise `ModelError` for a model in the other engine's format, which could crash this one."""
     needed = "folder" if options.chosen_engine is EngineName.CTRANSLATE2 else "file"
     if _format(options) != needed:
         made = "; make one with: transcriber models pull NAME --format ctranslate2" if needed == "folder" else ""
         reason = f"is a {_format(options)}, but WHISPER_ENGINE={options.chosen_engine} needs a {needed}{made}"
-        raise EngineError(f"{options.path} {reason}")
+        raise ModelError(str(options.path), reason)
 
 
 def _format(options: WhisperOptions) -> str:
