@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from chaos import jetstream_server
 from harness import Client, Daemon, NatsServer, Speech
 from places import DATA
 
@@ -36,6 +37,13 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     with NatsServer(tmp_path / "nats") as server:
         yield server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server with JetStream, for durable mode."""
+    with jetstream_server(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture

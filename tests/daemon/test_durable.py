@@ -8,8 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import jiwer
@@ -20,7 +18,6 @@ from chaos import (
     covered,
     durable,
     everything,
-    jetstream_server,
     publish,
     set_up_streams,
     transcript,
@@ -45,12 +42,6 @@ from transcriber.pipeline.listeners import Listeners
 from transcriber.pipeline.parts import Parts
 from transcriber.worker.jobs import Job
 from transcriber.worker.queue import JobQueue
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with jetstream_server(tmp_path) as running:
-        yield running
 
 
 async def test_stored_audio_is_transcribed_as_live_audio_is(server: NatsServer, heldout: Speech) -> None:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import jiwer
-import pytest
-from chaos import covered, durable, everything, jetstream_server, publish, set_up_streams, transcript, until_ended
+from chaos import covered, durable, everything, publish, set_up_streams, transcript, until_ended
 from harness import STUB, Daemon, NatsServer, Speech
 
 from transcriber.daemon.shutdown import ExitCode
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with jetstream_server(tmp_path) as running:
-        yield running
 
 
 async def test_daemon_killed_four_times_loses_and_doubles_nothing(server: NatsServer, heldout: Speech) -> None:

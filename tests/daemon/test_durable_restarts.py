@@ -7,21 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import jiwer
-import pytest
-from chaos import connected, durable, jetstream_server, set_up_streams, transcript
+from chaos import connected, durable, set_up_streams, transcript
 from harness import PATIENCE, Daemon, NatsServer, Speech, s16
 
 from transcriber.daemon.shutdown import ExitCode
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with jetstream_server(tmp_path) as running:
-        yield running
 
 
 async def store(url: str, session: str, speech: Speech, event: str | None = None, frames: int | None = None) -> None:

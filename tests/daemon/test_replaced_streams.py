@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from chaos import (
     covered,
     durable,
     everything,
-    jetstream_server,
     publish,
     set_up_streams,
     transcript,
@@ -23,12 +21,6 @@ from chaos import (
 from harness import PATIENCE, Daemon, NatsServer, Speech
 
 from transcriber.daemon.shutdown import ExitCode
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with jetstream_server(tmp_path) as running:
-        yield running
 
 
 async def delete(server: NatsServer, stream: str) -> None:

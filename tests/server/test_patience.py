@@ -11,7 +11,7 @@ from harness import NatsServer
 
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
-from transcriber.broker.patience import is_final, is_off, told
+from transcriber.broker.patience import describe, is_final, is_off
 
 
 def _kinds() -> list[type[Exception]]:
@@ -31,8 +31,8 @@ async def test_every_error_can_be_told(nats_server: NatsServer) -> None:
         except TypeError:  # its arguments are not optional
             continue
         made += 1
-        assert told(error)
-        assert "None" not in told(error) or kind.__module__ != "nats.js.errors", kind
+        assert describe(error)
+        assert "None" not in describe(error) or kind.__module__ != "nats.js.errors", kind
         is_final(connection, error)
         is_off(error)
     await connection.close()
@@ -49,4 +49,4 @@ async def test_every_error_can_be_told(nats_server: NatsServer) -> None:
     ],
 )
 def test_in_words(error: Exception, words: str) -> None:
-    assert told(error) == words
+    assert describe(error) == words

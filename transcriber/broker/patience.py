@@ -1,4 +1,4 @@
-"""JetStream that does not answer: what is worth waiting for, for how long, and what is said meanwhile.
+"""Decides which errors of JetStream are worth waiting for, and for how long, and logs the wait.
 
 In a cluster a leader may die at any call. A new one takes 4 to 9 s, and calls meet with silence or refusals until then.
 """
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# All that a call to JetStream raises because of the server or the way to it. nats-py's TimeoutError is asyncio's.
+# Every error that the server, or the way to it, causes in a call to JetStream. nats-py's TimeoutError is asyncio's.
 AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
 _FIRST_SECS = 0.2  # a server process that restarts is back within as much
-_LONGEST_SECS = 2.0  # an election takes 4 to 9 s: going on is late by a quarter of that at most
+_LONGEST_SECS = 2.0  # an election takes 4 to 9 s, so work resumes late by at most half of that
 _NO_PEERS = 10005  # JSClusterNoPeersErr: a cluster that has just come up does not know all its servers yet
 _FULL = 10023  # JSInsufficientResourcesErr: the server's store is
 _OWN_FAULT = range(400, 500)  # what HTTP calls a client's error, and JetStream with it
-_WORDED = (nats.js.errors.KeyNotFoundError, nats.js.errors.KeyDeletedError)  # whose words are not a description
+_WORDED = (
+    nats.js.errors.KeyNotFoundError,
+    nats.js.errors.KeyDeletedError,
+)  # these have a text instead
 
 
 class Backoff:
@@ -52,7 +55,7 @@ class Backoff:
     async def failed(self, error: BaseException) -> None:
         """Say so, and wait."""
         self._since = time.monotonic() if self._since is None else self._since
-        log.warning("%s: %s; trying again", self._what, told(error), extra={"limited": True})
+        log.warning("%s: %s; trying again", self._what, describe(error), extra={"limited": True})
         await asyncio.sleep(self._secs)
         self._secs = min(2 * self._secs, _LONGEST_SECS)
 
@@ -63,20 +66,20 @@ class Backoff:
         self._secs, self._since = _FIRST_SECS, None
 
 
-def told(error: BaseException) -> str:
-    """The error in words, whatever it has of them."""
+def describe(error: BaseException) -> str:
+    """Return the error in words. nats-py leaves some of its errors without a description."""
     if isinstance(error, nats.js.errors.APIError) and not isinstance(error, _WORDED):
-        return getattr(error, "description", None) or type(error).__name__  # not all of nats-py's have one
+        return getattr(error, "description", None) or type(error).__name__
     return str(error) or type(error).__name__
 
 
 def is_off(error: BaseException) -> bool:
-    """Whether nobody takes calls to JetStream; a store that is full says something similar."""
+    """Whether JetStream is switched off. A full store gives a similar error."""
     return isinstance(error, nats.js.errors.ServiceUnavailableError) and getattr(error, "err_code", None) != _FULL
 
 
 def is_final(connection: Connection, error: BaseException) -> bool:
-    """Whether waiting cannot mend it. What a cluster has not found it may find when all its servers are there."""
+    """Whether waiting cannot help. In a cluster a missing stream may appear once all servers are up."""
     if isinstance(error, nats.js.errors.NotFoundError) or (is_off(error) and getattr(error, "code", None) is None):
         return not connection.clustered
     code = getattr(error, "code", None)
@@ -96,7 +99,7 @@ async def persist(connection: Connection, what: str, call: Callable[[], Awaitabl
                 await connection.connected.wait()
             return await call()
         except AWAY as error:
-            connection.check()  # what we may not ask is not answered: that looks like silence
+            connection.check()  # the server does not answer a forbidden call, which looks like silence
             if is_final(connection, error) or time.monotonic() >= give_up:
                 raise BrokerError(connection.options.address, _explained(error)) from error
             await backoff.failed(error)
@@ -105,5 +108,5 @@ async def persist(connection: Connection, what: str, call: Callable[[], Awaitabl
 def _explained(error: BaseException) -> str:
     if isinstance(error, nats.js.errors.NotFoundError):
         made = f"{incoming.AUDIO_STREAM}, {incoming.TRANSCRIPT_STREAM} and the bucket {incoming.LEASES}"
-        return f"{told(error)}: `transcriber setup` makes {made}"
-    return NO_JETSTREAM if is_off(error) else f"JetStream: {told(error)}"
+        return f"{describe(error)}: `transcriber setup` makes {made}"
+    return NO_JETSTREAM if is_off(error) else f"JetStream: {describe(error)}"

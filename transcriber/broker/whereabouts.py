@@ -1,8 +1,8 @@
 """Whether the audio stream is still the one that was read from, and where to go on if it is not.
 
-A stream that is deleted and made again counts from 1, so that what it gets next lies before what was read. One that is
-restored from a backup ends too early, and numbers what follows a second time. A mirror that takes its place has the
-same messages. So each checkpoint remembers a message it has had, by number and time (P-30).
+A stream that is deleted and made again counts from 1, so its next messages have lower numbers than those already read.
+A stream restored from a backup ends too early, and uses the later numbers twice. A mirror that replaces the stream has
+the same messages. So each checkpoint remembers one message that was read, by number and time (P-30).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Whereabouts:
         self._short_since = None
         message = await self._read(had) if mark is not None else None
         if mark is None or message is None or abs(_time(message) - mark.time) < _SAME_SECS:
-            return None  # too old a record, or too old a message, to know better
+            return None  # the record or the message is too old to tell
         return await self._find(cursor, last)
 
     def _check_stale(self, had: int, last: int) -> None:

@@ -14,6 +14,7 @@ import ctranslate2
 from tokenizers import Tokenizer
 
 from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
+from transcriber.domain.languages import AUTO
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.models.ct2_folder import TOKENIZER, check_model_folder
 from transcriber.worker import memory
@@ -57,7 +58,7 @@ class CTranslate2Engine:
         log.info("CTranslate2 computes on %s in %s", self._model.device, self._model.compute_type)
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
-            self._languages = frozenset({"auto", *self._vocabulary.languages})
+            self._languages = frozenset({AUTO, *self._vocabulary.languages})
         self._prompt = self._encoded(options.prompt, folder.header.n_text_ctx)
 
     @property
@@ -108,7 +109,7 @@ class CTranslate2Engine:
     def _language(self, wanted: str | None, encoded: Any) -> str:  # noqa: ANN401 - the library has no types
         asked = (wanted, self._options.language, "en")
         spoken = next(code for code in asked if code in self._languages)
-        if spoken != "auto":
+        if spoken != AUTO:
             return spoken
         name, _ = self._model.detect_language(encoded)[0][0]
         return self._vocabulary.language(name)
@@ -117,7 +118,7 @@ class CTranslate2Engine:
         """The prompt tokens for a transcript with timestamps."""
         numbers = self._vocabulary.numbers
         start = [numbers["<|startoftranscript|>"]]
-        if "auto" in self._languages:
+        if AUTO in self._languages:
             start += [self._vocabulary.number_of(language), numbers["<|transcribe|>"]]
         return start
 
