@@ -1,0 +1,1 @@
+"""Speaks the protocols of existing speech clients, and maps them to subjects on NATS."""

@@ -1,0 +1,1 @@
+"""One file for each protocol that clients speak. Pure: messages and results in, commands out, no sockets or clocks."""
