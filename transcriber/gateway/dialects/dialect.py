@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from transcriber.domain.chunks import AudioFormat
+if TYPE_CHECKING:
+    from transcriber.domain.chunks import AudioFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
