@@ -73,9 +73,9 @@ def give_out(owners: Sequence[str | None], weights: Sequence[float], capacities:
 def moves(owners: Sequence[str | None], weights: Sequence[float], capacities: Mapping[str, float]) -> dict[int, str]:
     """Return the partitions to move, each with its new owner. None while the fleet is even enough.
 
-    Each step takes from the busiest member and gives to the idlest: the heaviest partition that leaves neither on the
-    other side of the mean, or else what makes the busier of the two least busy. So a member that joins gets its share
-    and nobody else gets anything, and no partition moves twice.
+    Each step takes from the busiest member and gives to the idlest. It prefers the heaviest partition that leaves
+    neither on the other side of the mean. Else it takes the one that makes the busier of the two least busy. So a
+    member that joins gets its share and nobody else gets anything, and no partition moves twice.
     """
     shares = _Shares(owners, weights, capacities)
     if shares.busy(shares.busiest()) <= _UNEVEN and shares.busy(shares.idlest()) >= 2 - _UNEVEN:

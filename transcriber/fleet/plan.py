@@ -1,4 +1,4 @@
-"""Who owns which partition, and how that changes: one pure function from a plan to the next one."""
+"""The owners of the partitions, and how they change: one pure function from a plan to the next one."""
 
 from __future__ import annotations
 
