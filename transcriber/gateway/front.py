@@ -24,12 +24,12 @@ from transcriber.protocol import incoming
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.gateway.bridge import Surroundings
     from transcriber.gateway.gate import Gate
     from transcriber.gateway.head import Head
     from transcriber.gateway.keys import Key
     from transcriber.gateway.problems import Shape
     from transcriber.gateway.routes import Routes
+    from transcriber.gateway.surroundings import Surroundings
     from transcriber.telemetry.gateway import CallSpan, GatewayTelemetry
 
 log = logging.getLogger(__name__)

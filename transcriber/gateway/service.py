@@ -15,7 +15,7 @@ from transcriber.broker.asking import Asking
 from transcriber.broker.connection import Connection
 from transcriber.broker.direct import DirectLine
 from transcriber.domain.errors import CannotStart, SettingError
-from transcriber.gateway.bridge import RESTARTING, Surroundings
+from transcriber.gateway.bridge import RESTARTING
 from transcriber.gateway.figures import Figures
 from transcriber.gateway.front import Entrance, Front
 from transcriber.gateway.gate import Gate
@@ -26,6 +26,7 @@ from transcriber.gateway.requests import Requests
 from transcriber.gateway.results import Results
 from transcriber.gateway.routes import Routes
 from transcriber.gateway.site import REGISTERS, Site
+from transcriber.gateway.surroundings import Surroundings
 from transcriber.gateway.tokens import Tokens
 from transcriber.gateway.workers import Workers
 from transcriber.telemetry.gateway import GatewayTelemetry
@@ -33,6 +34,7 @@ from transcriber.telemetry.gateway import GatewayTelemetry
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from transcriber.gateway.bridge import Bridge
     from transcriber.gateway.options import GatewayOptions
     from transcriber.gateway.site import Register
 
@@ -83,8 +85,7 @@ class Gateway:
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
-        workers = Workers(connection, asking, lambda: bool(self._figures.connections), self._renew)
-        await workers.ask()
+        workers = Workers(connection, asking, lambda: bool(self._figures.connections), self._on_change)
         line = DirectLine(connection)
         gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
         self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
@@ -98,6 +99,7 @@ class Gateway:
             line=line, results=Results(line), workers=workers, figures=self._figures, gateway=secrets.token_hex(3)
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
+        await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
         self._server = await self._listen()
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
@@ -128,10 +130,17 @@ class Gateway:
                     socket.tick(loop.time())
                 await asyncio.sleep(1 / _TICKS)
 
-    def _renew(self) -> None:
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.renew()
+    def _on_change(self, back: bool) -> None:
+        """A worker is gone, or workers are back after none was there."""
+        for bridge in self._bridges:
+            if back:
+                bridge.renew()
+            else:
+                bridge.suspect()
+
+    @property
+    def _bridges(self) -> list[Bridge]:
+        return [socket.bridge for socket in self._entrance.sockets if socket.bridge is not None]
 
     def reload(self) -> None:
         """Read the keys again; close the connections of those that are gone."""
@@ -154,13 +163,11 @@ class Gateway:
         log.info("draining", extra={"connections": self._figures.connections})
         grace = self._options.shutdown_grace
         serving = asyncio.create_task(self._site.shut_down(grace))
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.finish()
+        for bridge in self._bridges:
+            bridge.finish()
         await self._until_closed(grace)
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.close(*RESTARTING)
+        for bridge in self._bridges:
+            bridge.close(*RESTARTING)
         await self._until_closed(_CLOSE_SECS)
         for socket in list(self._entrance.sockets):
             socket.abort()
