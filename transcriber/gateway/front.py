@@ -160,11 +160,12 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._data += data
         end = self._data.find(heads.END)
+        if (len(self._data) if end < 0 else end) > heads.LONGEST_HEAD:
+            self._done()
+            text = f"the head of the request has more than {heads.LONGEST_HEAD} bytes"
+            write_refusal(self._transport, Problem(431, text, code="headers_too_large"), in_openai_shape, "")
+            return
         if end < 0:
-            if len(self._data) > heads.LONGEST_HEAD:
-                self._done()
-                text = f"the head of the request has more than {heads.LONGEST_HEAD} bytes"
-                write_refusal(self._transport, Problem(431, text, code="headers_too_large"), in_openai_shape, "")
             return
         self._done()
         end += len(heads.END)

@@ -57,7 +57,7 @@ class Gateway:
             raise SettingError("GATEWAY_HOST", options.host, allowed)
         self._options = options
         self._registers = registers
-        self._figures = Figures(max_connections=options.max_connections)
+        self.figures = Figures(max_connections=options.max_connections)
         self.keys = Keys(None if options.open else options.keys)
         self._tokens = Tokens(options.token_secret.encode() or secrets.token_bytes(32))
         self._telemetry: GatewayTelemetry | None = None
@@ -85,18 +85,18 @@ class Gateway:
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
-        workers = Workers(connection, asking, lambda: bool(self._figures.connections), self._on_change)
+        self.workers = workers = Workers(connection, asking, lambda: bool(self.figures.connections), self._on_change)
         line = DirectLine(connection)
-        gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
-        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
+        gate = Gate(self._options, self.keys, self._tokens, workers, self.figures)
+        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
         parts = Parts(options=self._options, routes=routes, requests=Requests(asking), workers=workers)
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
-        self._gate, self._site = gate, Site(routes, gate, self._figures, telemetry)
+        self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
         shared = Surroundings(
-            line=line, results=Results(line), workers=workers, figures=self._figures, gateway=secrets.token_hex(3)
+            line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
         await workers.ask()
@@ -160,7 +160,7 @@ class Gateway:
         self._server.close()
         for transport in list(self._entrance.fronts):
             transport.abort()
-        log.info("draining", extra={"connections": self._figures.connections})
+        log.info("draining", extra={"connections": self.figures.connections})
         grace = self._options.shutdown_grace
         serving = asyncio.create_task(self._site.shut_down(grace))
         for bridge in self._bridges:
@@ -181,7 +181,7 @@ class Gateway:
                     await asyncio.sleep(1 / _TICKS)
 
     def _summary(self) -> dict[str, object]:
-        figures = self._figures
+        figures = self.figures
         return {
             "opened": figures.opened.total(),
             "requests": figures.requests.total(),
