@@ -34,6 +34,11 @@ class Asking:
         """Subscribe to the answers. Raises `BrokerError` when the server forbids it."""
         await self._connection.hand_over(f"{self._inbox}.*", self._take)
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a message, with its headers, that the server takes."""
+        return self._connection.max_payload
+
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str], patience: float) -> bytes:
         """Return the answer's payload.
 

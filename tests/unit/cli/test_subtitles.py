@@ -11,7 +11,8 @@ from cues import event, final, parse_srt, parse_vtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.cli.subtitles import Formatter, Style, account, timestamp
+from transcriber.cli.subtitles import Formatter, Style, account
+from transcriber.domain.cues import timestamp
 
 
 def printed(formatter, messages):
