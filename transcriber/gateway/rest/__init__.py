@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transcriber.gateway.rest.deepgram import Deepgram
 from transcriber.gateway.rest.openai import OpenAI
 from transcriber.gateway.rest.recordings import Recordings
+from transcriber.gateway.rest.seed import Seed
 
 if TYPE_CHECKING:
     from transcriber.gateway.parts import Parts
@@ -14,4 +16,5 @@ if TYPE_CHECKING:
 def register(parts: Parts) -> None:
     """Add the paths of all protocols for recordings."""
     recordings = Recordings(parts)
-    OpenAI(parts, recordings).register()
+    for protocol in (OpenAI, Deepgram, Seed):
+        protocol(parts, recordings).register()

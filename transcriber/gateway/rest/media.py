@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transcriber.domain.chunks import AudioFormat, Encoding
-from transcriber.domain.containers import name_of
+from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError
 from transcriber.gateway.problems import Problem
 from transcriber.protocol import incoming
@@ -49,11 +49,16 @@ def open_media(upload: Upload, raw: AudioFormat | None = None) -> Media:
         else:
             media = Sound(upload)
     except RecordingError as error:
-        what = f"the file is {kind}" if kind is not None else "the file is no audio that is known"
-        message = f"{what}; allowed: WAV, FLAC, Ogg, MP3, AIFF, CAF, AU, and with {_EXTRA}: {', '.join(_FOREIGN)}"
-        raise Problem(400, f"{message} ({error})", code="invalid_audio", param="file") from error
+        raise Problem(400, _refusal(kind, error), code="invalid_audio", param="file") from error
     check_range(media.format)
     return media
+
+
+def _refusal(kind: str | None, error: RecordingError) -> str:
+    if kind in {*DECODABLE, *_FOREIGN}:
+        return f"the file is {kind} that cannot be decoded: {error}"
+    what = f"the file is {kind}" if kind is not None else "the file is of no known kind"
+    return f"{what}; allowed: {', '.join(sorted(DECODABLE))}, and with {_EXTRA}: {', '.join(_FOREIGN)}"
 
 
 def check_range(audio: AudioFormat) -> None:
