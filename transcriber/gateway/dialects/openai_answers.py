@@ -30,10 +30,10 @@ def answer(options: Options, text: RecordingText) -> tuple[str, str]:
             return "text/plain", f"{text.text}\n"
         case Format.SRT:
             cues = (srt_cue(i, s.start, s.end, s.text) for i, s in enumerate(_spoken(text), 1))
-            return "text/plain", "\n".join(cues)
+            return "text/plain", "".join(f"{cue}\n" for cue in cues)
         case Format.VTT:
             cues = (vtt_cue(s.start, s.end, s.text) for s in _spoken(text))
-            return "text/plain", "\n".join([VTT_HEAD, *cues])
+            return "text/plain", "".join(f"{block}\n" for block in (VTT_HEAD, *cues))
         case Format.VERBOSE_JSON:
             return "application/json", _json(_verbose(options, text))
         case _:
