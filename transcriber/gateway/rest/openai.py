@@ -76,7 +76,7 @@ async def _stream(
     request: web.BaseRequest, call: Call, events: openai_answers.Events, answers: AsyncIterator[Answered]
 ) -> web.StreamResponse:
     """Send each part's text as it comes. The head waits for the first, so that a refusal can still have its status."""
-    head = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "x-request-id": call.id}
+    head = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", **call.headers}
     response = web.StreamResponse(headers=head)
 
     async def send(data: bytes | None) -> None:

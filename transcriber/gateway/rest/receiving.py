@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
 from transcriber.gateway.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from concurrent.futures import Executor
 
     from aiohttp import web
 
     from transcriber.gateway.rest.upload import Upload
 
+T = TypeVar("T")
+
 _CHUNK = 1 << 18  # bytes at a time of a file: four reads of aiohttp's
 _FIELD_BYTES = 65_536  # of a form's field: a prompt has at most 1 kB, a reference of a speaker's voice is not for us
 _FIELDS = 200
+_IDLE_SECS = 60.0  # without a byte of the body, after which the client is given up
 JSON_BYTES = 16 << 20  # of a JSON body, which is in memory several times
 
 
@@ -36,12 +40,12 @@ async def form(request: web.BaseRequest, upload: Upload) -> tuple[list[tuple[str
     found = False
     try:
         reader = await request.multipart()
-        while (part := await reader.next()) is not None:
+        while (part := await _soon(reader.next())) is not None:
             if not isinstance(part, aiohttp.BodyPartReader):
                 raise Problem(400, "the form has a form within it", code="invalid_form")
             if part.name == "file" and not found:
                 found = True
-                while chunk := await part.read_chunk(_CHUNK):
+                while chunk := await _soon(part.read_chunk(_CHUNK)):
                     await upload.write(chunk)
             elif part.name and len(fields) < _FIELDS:
                 fields.append((part.name, await _field(part)))
@@ -53,7 +57,7 @@ async def form(request: web.BaseRequest, upload: Upload) -> tuple[list[tuple[str
 
 async def _field(part: aiohttp.BodyPartReader) -> str:
     value = bytearray()
-    while chunk := await part.read_chunk():
+    while chunk := await _soon(part.read_chunk()):
         value += chunk
         if len(value) > _FIELD_BYTES:
             message = f"the field {part.name!r} has more than {_FIELD_BYTES} bytes"
@@ -64,7 +68,7 @@ async def _field(part: aiohttp.BodyPartReader) -> str:
 async def body(request: web.BaseRequest, upload: Upload) -> None:
     """Read a bare body into `upload`. Raises `Problem` 413."""
     upload.check(request.content_length)
-    async for chunk in request.content.iter_chunked(_CHUNK):
+    while chunk := await _soon(request.content.read(_CHUNK)):
         await upload.write(chunk)
     await upload.finish()
 
@@ -74,7 +78,7 @@ async def json_body(request: web.BaseRequest, pool: Executor) -> dict[str, Any]:
     data = bytearray()
     if (request.content_length or 0) > JSON_BYTES:
         raise _too_much()
-    async for chunk in request.content.iter_any():
+    while chunk := await _soon(request.content.readany()):
         data += chunk
         if len(data) > JSON_BYTES:
             raise _too_much()
@@ -88,6 +92,15 @@ async def json_body(request: web.BaseRequest, pool: Executor) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Problem(400, "the body is no JSON object", code="invalid_json")
     return found
+
+
+async def _soon(reading: Awaitable[T]) -> T:
+    """Wait for more of the body. Raises `Problem` 408."""
+    try:
+        async with asyncio.timeout(_IDLE_SECS):
+            return await reading
+    except TimeoutError:
+        raise Problem(408, f"no byte of the body for {_IDLE_SECS:g} s", code="timeout") from None
 
 
 def _too_much() -> Problem:

@@ -126,7 +126,7 @@ class Recordings:
         limits = Limits(max_payload=self._parts.requests.max_payload, max_audio=self._parts.options.max_audio)
         each = recorded.wish.each_channel
         if (only := whole(recorded.upload, recorded.raw, limits, each_channel=each)) is not None:
-            recorded.call.caller.charge(only.end)
+            _charge(recorded, only, first=True)
             yield Answered(0, 1, await self._heard(only, recorded, progress))
         else:
             parts = Parts(recorded.upload, recorded.raw, limits, each_channel=each)
@@ -151,7 +151,7 @@ class Recordings:
                     if part is None:
                         more = False
                         continue
-                    recorded.call.caller.charge(part.end - part.start)
+                    _charge(recorded, part, first=part.start == 0)
                     waiting.append((part, asyncio.create_task(self._released(part, recorded, progress))))
                     continue
                 part, task = waiting.popleft()
@@ -216,6 +216,15 @@ class Recordings:
     def _wait(self) -> float:
         """Seconds until a worker probably has room."""
         return min((worker.estimated_wait for worker in self._parts.workers.all), default=1.0)
+
+
+def _charge(recorded: Recorded, part: Part, *, first: bool) -> None:
+    """Take a part off the key's allowance, which the first one needs. Raises `Problem` 429."""
+    caller, seconds = recorded.call.caller, part.end - part.start
+    if first:
+        caller.charge(seconds)
+    else:
+        caller.sent(seconds)
 
 
 def _given_up(part: Part, error: RequestError, progress: _Progress) -> RecordingText:
