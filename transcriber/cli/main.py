@@ -50,7 +50,7 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    for name, meant in settings.mistaken().items():
+    for name, meant in settings.misspelt().items():
         logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
 
     async def live() -> NoReturn:

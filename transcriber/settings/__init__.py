@@ -76,7 +76,7 @@ def names() -> frozenset[str]:
     return frozenset(reader.names)
 
 
-def mistaken(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return unknown variables that resemble a setting, each with the setting that was probably meant.
 
     Leaves out the variables of the OpenTelemetry SDK, and Kubernetes' links to a service called `nats`.
