@@ -183,7 +183,7 @@ class Realtime:
                 yield self._send(speech_started(item))
         item.unsettled = {window for window in item.unsettled if window >= end}
         item.language = final.get("language") or item.language
-        item.last = end
+        item.last = max(end, item.last or end)
         yield from self._tell(self._items.hear(item, final["text"]))
         if self._options.vad and item.end is None and final.get("closed") != "length":
             yield from self._stop(item, end)
@@ -194,8 +194,7 @@ class Realtime:
         if item is None:
             yield from self._tell(self._items.fail([(start, end, reason)]))
             return
-        item.lost.append((start, end, reason))
-        item.unsettled = {window for window in item.unsettled if not start <= window < end}
+        self._items.lose(item, start, end, reason)
         yield from self._complete_settled()
 
     def _speech(self, speech: Mapping[str, Any], session: _Session) -> Iterator[Command]:

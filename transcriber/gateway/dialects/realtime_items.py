@@ -35,6 +35,7 @@ class Item:
     lost: list[tuple[float, float, str]] = field(default_factory=list)
     language: str | None = None
     told: str = ""  # of the open window, in deltas
+    told_at: float = 0.0  # where that window begins
     begun: bool = False  # there was a delta
 
     @property
@@ -85,6 +86,7 @@ class Items:
     def hear_so_far(self, item: Item, start: float, stable: str) -> Iterator[Event]:
         """Take the part that will not change of the text of an open window, which begins at `start`."""
         if not any(window < start for window in item.unsettled):  # else its text would come before theirs
+            item.told_at = start
             yield from self._grow(item, stable)
 
     def hear(self, item: Item, text: str) -> Iterator[Event]:
@@ -92,6 +94,13 @@ class Items:
         yield from self._grow(item, text)
         item.texts.append(text)
         item.told = ""
+
+    def lose(self, item: Item, start: float, end: float, reason: str) -> None:
+        """Take the loss of [start, end) of an item."""
+        item.lost.append((start, end, reason))
+        item.unsettled = {window for window in item.unsettled if not start <= window < end}
+        if start <= item.told_at < end:
+            item.told = ""
 
     def _grow(self, item: Item, known: str) -> Iterator[Event]:
         if not item.wanted or len(known) <= len(item.told) or not known.startswith(item.told):
