@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from command import Command
 from harness import PATIENCE, QUICK, Daemon, NatsServer, Speech, s16
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from transcriber.daemon.shutdown import ExitCode
 
@@ -38,7 +39,9 @@ async def test_gateway_that_stops_gives_every_client_its_last_words(nats_server:
             await client.send(s16(speech.samples))
             heard = [await client.recv()]  # the audio has arrived
             gateway.signal(signal.SIGTERM)
-            heard += [message async for message in client]
+            with contextlib.suppress(ConnectionClosedError):
+                async for message in client:
+                    heard.append(message)
         assert client.close_code == 1012
         assert await gateway.ended() == ExitCode.CLEAN
     texts = [m["channel"]["alternatives"][0]["transcript"] for m in map(json.loads, heard) if m.get("is_final")]

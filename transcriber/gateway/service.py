@@ -29,6 +29,7 @@ from transcriber.gateway.site import REGISTERS, Site
 from transcriber.gateway.surroundings import Surroundings
 from transcriber.gateway.tokens import Tokens
 from transcriber.gateway.workers import Workers
+from transcriber.gateway.wyoming_door import WyomingDoor
 from transcriber.telemetry.gateway import GatewayTelemetry
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Gateway:
         gate = Gate(self._options, self.keys, self._tokens, workers, self.figures)
         self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
-        parts = Parts(options=self._options, routes=routes, requests=Requests(asking), workers=workers)
+        parts = Parts(
+            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self.figures
+        )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
@@ -99,11 +102,17 @@ class Gateway:
             line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
+        self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
-        self._server = await self._listen()
+        self._servers = [await self._listen()]
+        if self._options.wyoming_port is not None:
+            self._servers.append(await self._door.listen())
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
-        log.info("ready", extra={**extra, "version": __version__, "workers": len(workers.all)})
+        log.info(
+            "ready",
+            extra={**extra, "version": __version__, "workers": workers.count, "wyoming_port": self._door.port or None},
+        )
         self.ready.set()
 
     async def _listen(self) -> asyncio.Server:
@@ -157,7 +166,8 @@ class Gateway:
     async def _shut_down(self) -> None:
         """Refuse what is new, end every session, wait for the last words, close."""
         self._gate.closing = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for transport in list(self._entrance.fronts):
             transport.abort()
         log.info("draining", extra={"connections": self.figures.connections})
