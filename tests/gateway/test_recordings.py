@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -95,7 +96,7 @@ def form(audio: bytes, **fields: str) -> aiohttp.FormData:
     made = aiohttp.FormData()
     for name, value in fields.items():
         made.add_field(name, value)
-    made.add_field("file", audio, filename="a.bin", content_type="audio/wav")
+    made.add_field("file", io.BytesIO(audio), filename="a.bin", content_type="audio/wav")
     return made
 
 
@@ -190,26 +191,28 @@ async def test_lost_part_is_told_with_its_bounds(workers, site, http, flac) -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "detail", "status", "kind"),
+    ("refusal", "kind"),
     [
-        (503, "the queue is full (1 jobs)", 503, "server_error"),
-        (500, "engine_error: it failed", 500, "server_error"),
-        (400, "Audio-Channels='7'", 400, "invalid_request_error"),
+        (Refusal(503, "the queue is full (1 jobs)"), "server_error"),
+        (Refusal(500, "engine_error: it failed"), "server_error"),
+        (Refusal(400, "Audio-Channels='7'"), "invalid_request_error"),
     ],
+    ids=str,
 )
-async def test_recording_of_which_all_is_lost_is_refused(
-    workers, site, http, flac, code: int, detail: str, status: int, kind: str
+async def test_recording_of_which_all_is_lost_is_refused(  # noqa: PLR0913, PLR0917 - fixtures
+    workers, site, http, flac, refusal: Refusal, kind: str
 ) -> None:
     """Once patience is over; with a time to try again where that may help."""
 
     async def never(_asked: Asked) -> str:
-        raise Refusal(code, detail)
+        raise refusal
 
     await workers(never)
     serving = await site(patience=0.3)
     answer, body = await transcribed(http, serving, flac)
-    assert (answer.status, body["error"]["type"], body["error"]["message"]) == (status, kind, detail)
-    assert ("Retry-After" in answer.headers) == (status == 503)
+    error = body["error"]
+    assert (answer.status, error["type"], error["message"]) == (refusal.code, kind, refusal.detail)
+    assert ("Retry-After" in answer.headers) == (refusal.code == 503)
     await serving.idle()
 
 
@@ -349,25 +352,25 @@ async def test_upload_beyond_the_limit_is_refused(workers, site, http) -> None:
         assert told in (await answer.json())["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "told"),
-    [
-        (b"", "multipart/form-data; boundary=x", "cannot be read"),
-        (b"--y\r\n\r\nz", "multipart/form-data; boundary=x", "cannot be read"),
-        (b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nRIFF", "multipart/form-data; boundary=x", "read"),
-        (b"x", "multipart/form-data", "cannot be read"),
-        (b"--x--\r\n", "multipart/form-data; boundary=x", "has no field 'file'"),
-        (b"{}", "application/json", "Content-Type='application/json'; allowed: multipart/form-data"),
-    ],
-)
-async def test_broken_form_is_refused(workers, site, http, body: bytes, kind: str, told: str) -> None:
+BROKEN = [
+    (b"", "multipart/form-data; boundary=x", "cannot be read"),
+    (b"--y\r\n\r\nz", "multipart/form-data; boundary=x", "cannot be read"),
+    (b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nRIFF", "multipart/form-data; boundary=x", "read"),
+    (b"x", "multipart/form-data", "cannot be read"),
+    (b"--x--\r\n", "multipart/form-data; boundary=x", "has no field 'file'"),
+    (b"{}", "application/json", "Content-Type='application/json'; allowed: multipart/form-data"),
+]
+
+
+async def test_broken_form_is_refused(workers, site, http) -> None:
     """With a sentence, and without a trace in the log."""
     await workers(name_it)
     serving = await site()
     url = f"{serving.url}/v1/audio/transcriptions"
-    async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
-        assert answer.status == 400
-        assert told in (await answer.json())["error"]["message"]
+    for body, kind, told in BROKEN:
+        async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
+            assert (answer.status, body) == (400, body)
+            assert told in (await answer.json())["error"]["message"]
 
 
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:
