@@ -45,8 +45,11 @@ class Asking:
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str], patience: float) -> bytes:
         """Return the answer's payload.
 
-        Raises `RequestError` with the code of the answer as in P-8, and with these of its own: 413 for more than the
-        server's max_payload, 503 when NATS is away or nobody listens, 504 when no answer comes in `patience` seconds.
+        Raises `RequestError` with the code of the answer as in P-8, or with one of these:
+
+        - 413: more than the server's max_payload;
+        - 503: NATS is away, or nobody listens;
+        - 504: no answer within `patience` seconds.
         """
         size, most = len(payload) + (header_bytes(headers) if headers else 0), self._connection.max_payload
         if size > most:

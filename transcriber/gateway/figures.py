@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 class Figures:
     """Counts since the start. Seconds of audio are of all clients together."""
 
+    max_connections: int = 0
     connections: int = 0  # WebSockets and TCP clients, open now
     opened: Counter[str] = field(default_factory=Counter)  # by path
     closed: Counter[int] = field(default_factory=Counter)  # by the code with which they ended
     refused: Counter[int] = field(default_factory=Counter)  # by status, before any upgrade
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # of HTTP, by path and status
-    request_seconds: float = 0.0  # from the head of each to the end of its answer
     audio: float = 0.0  # seconds published
     lost: float = 0.0  # seconds that the gateway had to give up
     messages_in: int = 0

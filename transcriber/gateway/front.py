@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transcriber.gateway.keys import Key
     from transcriber.gateway.problems import Shape
     from transcriber.gateway.routes import Routes
+    from transcriber.telemetry.gateway import CallSpan, GatewayTelemetry
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +40,33 @@ _codec_log = logging.getLogger("transcriber.gateway.frames")
 _codec_log.setLevel(logging.WARNING)  # websockets tells of every connection that ends
 
 
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Whose connection it is, its id, and the name of its path in figures."""
+
+    key: Key
+    request_id: str
+    label: str
+
+
 class Entrance:
     """Opens WebSockets, and knows those that are open."""
 
-    def __init__(self, gate: Gate, routes: Routes, shared: Surroundings, http: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        routes: Routes,
+        shared: Surroundings,
+        telemetry: GatewayTelemetry,
+        http: Callable[[], asyncio.Protocol],
+    ) -> None:
         """`http` makes the protocol for connections that are not WebSockets."""
+        self._telemetry = telemetry
         self._gate = gate
         self._routes = routes
         self._shared = shared
         self.http = http
-        self.sockets: dict[Socket, Key] = {}
+        self.sockets: dict[Socket, tuple[Key, CallSpan]] = {}
         self.fronts: set[asyncio.Transport] = set()  # connections without a head so far
 
     def upgrade(self, head: Head, transport: asyncio.Transport) -> Socket | None:
@@ -77,11 +96,10 @@ class Entrance:
             log.exception("a WebSocket could not be opened", extra={"path": head.path})
             self._refuse(transport, Problem(500, "internal error", code="internal_error"), shape, request_id)
             return None
-        return self._open(head, transport, accepted, key, request_id)
+        label = head.path if not parameters else head.path.rpartition("/")[0]
+        return self._open(head, transport, accepted, _Client(key, request_id, label))
 
-    def _open(
-        self, head: Head, transport: asyncio.Transport, accepted: Accepted, key: Key, request_id: str
-    ) -> Socket | None:
+    def _open(self, head: Head, transport: asyncio.Transport, accepted: Accepted, client: _Client) -> Socket | None:
         codec = ServerProtocol(
             subprotocols=None if accepted.subprotocol is None else [accepted.subprotocol],  # type: ignore[list-item] # a NewType
             state=State.OPEN,  # the head has been read already
@@ -89,7 +107,7 @@ class Entrance:
             logger=_codec_log,
         )
         answer = codec.accept(Request(head.target, Headers(head.headers), head.method, head.version))
-        answer.headers["x-request-id"] = request_id
+        answer.headers["x-request-id"] = client.request_id
         if answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._shared.figures.refused[answer.status_code] += 1
             transport.write(answer.serialize())
@@ -98,18 +116,21 @@ class Entrance:
         answer.headers.update(accepted.headers)
         transport.write(answer.serialize())
         socket = Socket(transport, codec, self._shared.figures, self._left)
-        trace = incoming.traceparent_of({"traceparent": head.headers.get("traceparent", "")})
-        bridge = Bridge(accepted.dialect, socket, self._shared, key, trace)
-        self.sockets[socket] = key
-        key.open += 1
+        given = incoming.traceparent_of({"traceparent": head.headers.get("traceparent", "")})
+        span = self._telemetry.begin(f"WebSocket {client.label}", given)
+        bridge = Bridge(accepted.dialect, socket, self._shared, client.key, span.traceparent)
+        self.sockets[socket] = client.key, span
+        client.key.open += 1
         self._shared.figures.connections += 1
-        self._shared.figures.opened[head.path] += 1
+        self._shared.figures.opened[client.label] += 1
         transport.set_protocol(socket)
         socket.connect(bridge)
         return socket
 
     def _left(self, socket: Socket) -> None:
-        if (key := self.sockets.pop(socket, None)) is not None:
+        if (found := self.sockets.pop(socket, None)) is not None:
+            key, span = found
+            span.end(socket.close_code)
             key.open -= 1
             self._shared.figures.connections -= 1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -11,8 +13,11 @@ from aiohttp import web
 from transcriber.gateway.problems import Problem
 from transcriber.gateway.routes import Call, Route
 from transcriber.gateway.tokens import LONGEST_SECS
+from transcriber.telemetry.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transcriber.broker.connection import Connection
     from transcriber.gateway.gate import Gate
     from transcriber.gateway.parts import Parts
@@ -21,8 +26,10 @@ if TYPE_CHECKING:
 _LARGEST_BODY = 64 * 1024  # bytes: a session's configuration has some hundred
 
 
-def add_own_paths(parts: Parts, gate: Gate, tokens: Tokens, connection: Connection) -> None:
-    """Add /livez, /readyz, /health and /v1/realtime/client_secrets."""
+def add_own_paths(
+    parts: Parts, gate: Gate, tokens: Tokens, connection: Connection, scrape: Callable[[], str] | None
+) -> None:
+    """Add /livez, /readyz, /health, /v1/realtime/client_secrets, and /metrics if Prometheus is to scrape them."""
 
     async def live(_request: web.BaseRequest, _call: Call) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -51,7 +58,14 @@ def add_own_paths(parts: Parts, gate: Gate, tokens: Tokens, connection: Connecti
 
     for path, handler in (("/livez", live), ("/readyz", ready), ("/health", health)):
         parts.routes.add("GET", path, Route(handler=handler, free=True))
+    if scrape is not None:
+        parts.routes.add("GET", "/metrics", Route(handler=partial(_metrics, scrape), free=True))
     parts.routes.add("POST", "/v1/realtime/client_secrets", Route(handler=secret))
+
+
+async def _metrics(scrape: Callable[[], str], _request: web.BaseRequest, _call: Call) -> web.Response:
+    text = await asyncio.to_thread(scrape)
+    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _state(problem: str | None, **more: object) -> web.Response:

@@ -28,6 +28,7 @@ from transcriber.gateway.routes import Routes
 from transcriber.gateway.site import REGISTERS, Site
 from transcriber.gateway.tokens import Tokens
 from transcriber.gateway.workers import Workers
+from transcriber.telemetry.gateway import GatewayTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,9 +55,10 @@ class Gateway:
             raise SettingError("GATEWAY_HOST", options.host, allowed)
         self._options = options
         self._registers = registers
-        self._figures = Figures()
+        self._figures = Figures(max_connections=options.max_connections)
         self.keys = Keys(None if options.open else options.keys)
         self._tokens = Tokens(options.token_secret.encode() or secrets.token_bytes(32))
+        self._telemetry: GatewayTelemetry | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.ready = asyncio.Event()
 
@@ -74,6 +76,8 @@ class Gateway:
             for task in self._tasks:
                 task.cancel()
             await connection.close()
+            if self._telemetry is not None:
+                await self._telemetry.shutdown()
         return next((task for task in (connection.lost, *self._tasks) if task.done() and not task.cancelled()), None)
 
     async def _start(self, connection: Connection) -> None:
@@ -83,16 +87,17 @@ class Gateway:
         await workers.ask()
         line = DirectLine(connection)
         gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
+        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
         routes = Routes()
         parts = Parts(options=self._options, routes=routes, requests=Requests(asking), workers=workers)
-        add_own_paths(parts, gate, self._tokens, connection)
+        add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
-        self._gate, self._site = gate, Site(routes, gate, self._figures)
+        self._gate, self._site = gate, Site(routes, gate, self._figures, telemetry)
         shared = Surroundings(
             line=line, results=Results(line), workers=workers, figures=self._figures, gateway=secrets.token_hex(3)
         )
-        self._entrance = Entrance(gate, routes, shared, self._site.protocol)
+        self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
         self._server = await self._listen()
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
@@ -135,7 +140,7 @@ class Gateway:
         except SettingError as error:
             log.error("keys not reloaded: %s", error)  # noqa: TRY400 - the sentence says it all
             return
-        for socket, key in list(self._entrance.sockets.items()):
+        for socket, (key, _) in list(self._entrance.sockets.items()):
             if key.revoked and socket.bridge is not None:
                 socket.bridge.close(1008, "this API key was revoked")
         log.info("keys reloaded", extra={"keys": len(self.keys), "revoked": len(gone)})

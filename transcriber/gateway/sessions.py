@@ -83,7 +83,7 @@ class Session:
     def settle(self, message: Mapping[str, Any]) -> None:
         """Learn from what a worker says up to where the fate of the audio is known."""
         kind = message["type"]
-        if kind in {"final", "gap"}:
+        if kind in {"final", "gap", "flushed"}:
             known = message.get("end")
         elif kind in {"status", "ended"}:
             known = message.get("received", 0.0) - message.get("pending", 0.0)

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from transcriber.gateway.figures import Figures
     from transcriber.gateway.gate import Gate
-    from transcriber.gateway.keys import Key
     from transcriber.gateway.parts import Parts
     from transcriber.gateway.problems import Shape
-    from transcriber.gateway.routes import Routes
+    from transcriber.gateway.routes import Route, Routes
+    from transcriber.telemetry.gateway import GatewayTelemetry
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ _CORS_SECS = "600"
 class Site:
     """The handler of all HTTP requests."""
 
-    def __init__(self, routes: Routes, gate: Gate, figures: Figures) -> None:
+    def __init__(self, routes: Routes, gate: Gate, figures: Figures, telemetry: GatewayTelemetry) -> None:
+        self._telemetry = telemetry
         self._routes = routes
         self._gate = gate
         self._figures = figures
@@ -75,26 +77,21 @@ class Site:
         response: web.StreamResponse
         try:
             self._gate.check_origin(headers)
-            more |= self._cors(headers)
+            more |= _cors(headers)
             if request.method == "OPTIONS" and "access-control-request-method" in headers:
                 return web.Response(status=204, headers=more | _preflight(headers))
             route, parameters = self._routes.find(request.method, request.path)
             label, shape = request.path if not parameters else request.path.rpartition("/")[0], route.shape
-            key = self._caller(headers, free=route.free)
-            if route.works:
-                self._gate.admit()
             call = Call(
-                caller=key,
+                caller=self._gate.nobody if route.free else self._gate.caller(headers),
                 id=request_id,
                 traceparent=incoming.traceparent_of({"traceparent": headers.get("traceparent", "")}),
                 parameters=parameters,
                 headers=more,
             )
-            response = await route.handler(request, call)
+            response = await self._handled(request, route, call, label)
         except Problem as problem:
             response = refusal(problem, shape)
-        except RequestError as error:
-            response = refusal(problem_of(error), shape)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -103,17 +100,40 @@ class Site:
         if not response.prepared:
             response.headers.update(more)
         self._figures.requests[label, response.status] += 1
-        self._figures.request_seconds += time.monotonic() - begin
+        self._telemetry.record(label, time.monotonic() - begin)
         return response
 
-    def _caller(self, headers: Mapping[str, str], *, free: bool) -> Key:
-        return self._gate.nobody if free else self._gate.caller(headers)
+    async def _handled(self, request: web.BaseRequest, route: Route, call: Call, label: str) -> web.StreamResponse:
+        """Call the handler within a span. Raises `Problem`."""
+        if route.works:
+            self._gate.admit()
+        if route.free:  # probes would be most of all spans
+            return await route.handler(request, call)
+        span = self._telemetry.begin(f"{request.method} {label}", call.traceparent)
+        status = 499  # the client is gone
+        try:
+            response = await route.handler(request, replace(call, traceparent=span.traceparent))
+            status = response.status
+        except RequestError as error:
+            status = error.code
+            raise problem_of(error) from error
+        except Problem as problem:
+            status = problem.status
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            span.end(status)
+        return response
 
-    def _cors(self, headers: Mapping[str, str]) -> dict[str, str]:
-        origin = headers.get("origin")
-        if origin is None:
-            return {}
-        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": _EXPOSED}
+
+def _cors(headers: Mapping[str, str]) -> dict[str, str]:
+    """What lets the page read the answer; its origin is allowed."""
+    origin = headers.get("origin")
+    if origin is None:
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": _EXPOSED}
 
 
 def _preflight(headers: Mapping[str, str]) -> dict[str, str]:

@@ -37,7 +37,6 @@ class Socket(asyncio.Protocol):
     __slots__ = (
         "_blocked_since",
         "_bridge",
-        "_close_code",
         "_closing",
         "_codec",
         "_figures",
@@ -47,7 +46,7 @@ class Socket(asyncio.Protocol):
         "_pinged_at",
         "_text",
         "_transport",
-        "path",
+        "close_code",
     )
 
     def __init__(
@@ -61,7 +60,7 @@ class Socket(asyncio.Protocol):
         self._parts: list[bytes] | None = None  # of a message that comes in fragments
         self._text = False  # whether that is text
         self._closing: asyncio.TimerHandle | None = None
-        self._close_code = 1006
+        self.close_code = 1006  # with which it ended
         self._blocked_since: float | None = None
         self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
@@ -95,7 +94,8 @@ class Socket(asyncio.Protocol):
         if self._closing is not None:
             self._closing.cancel()
         received = self._codec.close_rcvd
-        self._figures.closed[received.code if received is not None else self._close_code] += 1
+        self.close_code = received.code if received is not None else self.close_code
+        self._figures.closed[self.close_code] += 1
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             self._guarded(bridge.closed)
@@ -170,7 +170,7 @@ class Socket(asyncio.Protocol):
         """Begin the closing handshake, which may take some seconds."""
         if self._codec.state is not State.OPEN:
             return
-        self._close_code = code
+        self.close_code = code
         try:
             self._codec.send_close(code, _short(reason))
         except ProtocolError:

@@ -80,6 +80,16 @@ class Workers:
         return bool(self._known)
 
     @property
+    def count(self) -> int:
+        """How many answer."""
+        return len(self._known)
+
+    @property
+    def reconnects(self) -> int:
+        """How often NATS came back."""
+        return self._connection.reconnects
+
+    @property
     def connected(self) -> bool:
         """Whether NATS is there."""
         return self._connection.up
