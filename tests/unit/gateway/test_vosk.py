@@ -42,7 +42,7 @@ def test_session_begins_with_the_first_audio() -> None:
     assert begin.hearing.format == AudioFormat(Encoding.S16LE, 8_000, 1)
     assert send(configured, config(sample_rate=16000.0, phrase_list=["a"], model="x")) == []
     begin, audio, reply = send(configured, FRAME)
-    assert begin.hearing.format.rate == 16_000
+    assert (begin.hearing.format.rate, begin.hearing.model) == (16_000, "x")
     assert audio == Audio(FRAME)
     assert replies(reply) == [{"partial": ""}]
 

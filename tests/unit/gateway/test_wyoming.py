@@ -62,11 +62,12 @@ def test_describe_without_workers_names_all_languages() -> None:
 
 def test_utterance_becomes_one_transcript(wyoming: Wyoming) -> None:
     """Its windows are joined; the language is what was heard."""
-    asked = Event("transcribe", {"language": "de-DE", "transcript_names": ["Alma"], "transcript_terms": ["gate"]})
+    names = {"transcript_names": ["Alma"], "transcript_terms": ["gate"]}
+    asked = Event("transcribe", {"name": "large", "language": "de-DE", **names})
     begin, audio = send(wyoming, asked, START, CHUNK)
     assert isinstance(begin, Begin)
     assert begin.hearing.format == AudioFormat(Encoding.S16LE, 16_000, 1)
-    assert (begin.hearing.language, begin.hearing.prompt) == ("de", "Alma, gate")
+    assert (begin.hearing.model, begin.hearing.language, begin.hearing.prompt) == ("large", "de", "Alma, gate")
     assert audio == Audio(PCM)
     assert send(wyoming, STOP) == [End()]
     assert told(*hear(wyoming, final("turn left"), final("", 1.0), final("now", 2.0), ended(0.1))) == [
@@ -202,6 +203,25 @@ def test_bytes_that_are_no_event_end_the_connection(wyoming: Wyoming, data: byte
     *_, close = commands = list(wyoming.received(data))
     assert isinstance(close, Close)
     assert told(*commands) == [("error", {"text": close.reason, "code": "malformed"})]
+
+
+def test_names_beyond_what_whisper_reads_are_left_out(wyoming: Wyoming) -> None:
+    """Home Assistant may send the names of a whole house. None is cut in two."""
+    asked = Event("transcribe", {"transcript_names": ["lamp" * 10] * 100, "transcript_terms": "no list"})
+    begin, _ = send(wyoming, asked, START, CHUNK)
+    assert isinstance(begin, Begin)
+    assert begin.hearing.prompt == ", ".join(["lamp" * 10] * 16)
+
+
+def test_last_words_answer_only_what_is_waited_for(wyoming: Wyoming) -> None:
+    """Half a command would be another command, so an utterance that goes on gets none."""
+    send(wyoming, START, CHUNK, STOP, START, CHUNK)
+    hear(wyoming, final("one"))
+    said = list(Events(2**20).add(wyoming.last_words("no_workers")))
+    assert [event.type for event in said] == ["error", "transcript", "transcript-stop"]
+    assert said[0].data == {"text": "no_workers", "code": "closed"}
+    assert said[1].data["text"] == "one"
+    assert wyoming.last_words("again") == b""
 
 
 @given(st.data())

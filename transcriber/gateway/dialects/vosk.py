@@ -29,6 +29,7 @@ class _Options:
     """What a client may configure."""
 
     rate: int = 8_000
+    model: str | None = None
     words: bool = True
     alternatives: bool = False  # answer with a list of one text, as clients with `max_alternatives` expect it
 
@@ -96,7 +97,8 @@ class Vosk:
 
     def _hear(self, data: bytes) -> Iterator[Command]:
         if self._channel is None:
-            self._channel = Channel(Hearing(format=AudioFormat(Encoding.S16LE, self._options.rate, 1)))
+            sound = AudioFormat(Encoding.S16LE, self._options.rate, 1)
+            self._channel = Channel(Hearing(format=sound, model=self._options.model))
         yield from self._channel.audio(data)
         if self._resetting:
             self._owed += 1
@@ -104,11 +106,12 @@ class Vosk:
             yield self._reply()
 
     def _configure(self, config: Mapping[str, Any]) -> Iterator[Command]:
-        known = self._options
+        known, model = self._options, config.get("model")
         try:
             wanted = replace(
                 known,
                 rate=round(float(config.get("sample_rate", known.rate))),
+                model=model if isinstance(model, str) else known.model,
                 words=bool(config.get("words", known.words)),
                 alternatives=bool(int(config.get("max_alternatives", known.alternatives))),
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
@@ -19,7 +19,9 @@ from transcriber.gateway.dialects.wyoming_events import Event, EventError, Event
 
 _WIDTH = 2  # bytes a sample: 16 bits, which is all that its clients send
 _RATES, _CHANNELS = (8_000, 192_000), (1, 8)  # as the wire protocol allows (P-3)
+_PROMPT_CHARS = 224 * 3  # Whisper reads 224 tokens of a prompt, and names have about three characters each
 _MALFORMED = 1002  # RFC 6455, section 7.4.1; TCP has no such codes, and only closes
+_ANY_MODEL = "default"
 _USUAL = AudioFormat(Encoding.S16LE, 16_000, 1)  # what Home Assistant sends
 
 
@@ -78,6 +80,22 @@ class Wyoming:
     def tick(self, now: float) -> Iterable[Command]:  # noqa: ARG002 - nothing here depends on time
         return ()
 
+    def last_words(self, reason: str) -> bytes:
+        """The connection is about to be closed: the answers to the utterances that are over, with what is known."""
+        waiting = [utterance for utterance in self._utterances if utterance.over and utterance.wanted]
+        self._utterances.clear()
+        return b"".join(
+            cast("bytes", command.message)
+            for utterance in waiting
+            for command in (*utterance.fail("closed", reason), *utterance.answer())
+            if isinstance(command, Send)
+        )
+
+    @staticmethod
+    def refusal(reason: str) -> bytes:
+        """What a client is told that does not get in."""
+        return encode(Event("error", {"text": reason, "code": "too_many_connections"}))
+
     def _take(self, event: Event) -> Iterator[Command]:
         match event.type:
             case "describe":
@@ -101,7 +119,9 @@ class Wyoming:
             yield from self._answer()
         sound, problem = _sound(event.data)
         language = languages.code(str(self._asked.get("language") or ""))
-        utterance = _Utterance(Hearing(format=sound, language=language, prompt=_prompt(self._asked)))
+        name = self._asked.get("name")
+        model = name if isinstance(name, str) and name != _ANY_MODEL else None
+        utterance = _Utterance(Hearing(format=sound, model=model, language=language, prompt=_prompt(self._asked)))
         self._utterances.append(utterance)
         if problem:
             yield from utterance.fail("format", problem)
@@ -203,7 +223,7 @@ def info(program: Program) -> dict[str, Any]:
     maker = {"attribution": {"name": "transcriber", "url": ""}, "installed": True, "version": program.version}
     models = [
         {"name": name, "description": name, "languages": _languages(name), **maker}
-        for name in program.models or ("default",)
+        for name in program.models or (_ANY_MODEL,)
     ]
     service = {
         "name": "transcriber",
@@ -222,10 +242,13 @@ def _languages(model: str) -> list[str]:
 
 
 def _prompt(asked: Mapping[str, Any]) -> str | None:
-    """Names first, then terms: Wyoming says that names count for more."""
+    """As many names and terms as Whisper reads. Names come first: Wyoming says that they count for more."""
     listed = [asked.get(key) for key in ("transcript_names", "transcript_terms")]
     terms = [str(term) for entry in listed if isinstance(entry, list) for term in entry]
-    return ", ".join(terms) or None
+    prompt = ", ".join(terms)
+    if len(prompt) > _PROMPT_CHARS:
+        prompt = prompt[:_PROMPT_CHARS].rpartition(", ")[0]
+    return prompt or None
 
 
 def _sound(data: Mapping[str, Any]) -> tuple[AudioFormat, str]:
