@@ -64,12 +64,13 @@ class _Watched:
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine, self._threads = engine, threads
-        self.model, self.work, self.close = engine.model, engine.work, engine.close
+        self.model, self.device, self.work, self.close = engine.model, engine.device, engine.work, engine.close
+        self.beams, self.batch_sizes, self.transcribe = engine.beams, engine.batch_sizes, engine.transcribe
         self.shares: list[float] = []
 
-    def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes
+    def transcribe_many(self, *arguments: Any, **named: Any) -> list[Decoded]:  # noqa: ANN401 - what the engine takes
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(*arguments, **named)
+        decoded = self._engine.transcribe_many(*arguments, **named)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
 
