@@ -44,7 +44,8 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
     derived = queue_capacity.derive(settings.max_latency, window, rtf)
     if settings.queue_capacity is not None:
         derived = queue_capacity.given(settings.queue_capacity, derived)
-    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window"
+    most = worker.costs.most
+    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window{_batched(most)}"
     used, count = options.utilisation, options.streams
     carried, needed = queue_capacity.streams(rtf, used), queue_capacity.workers(count, rtf, used)
     lines = (
@@ -73,6 +74,10 @@ class _Watched:
         decoded = self._engine.transcribe_many(*arguments, **named)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
+
+
+def _batched(most: int) -> str:
+    return f", {most} in a pass" if most > 1 else ""
 
 
 def _count(number: int, noun: str) -> str:

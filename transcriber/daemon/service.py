@@ -217,6 +217,7 @@ class Service:
         queue = JobQueue(derived.jobs, self._worker.admission, self._worker.costs)
         self._worker.serve(queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
+        extra |= self._worker.passes
         log.info("model ready: %s", derived, extra=extra)
         if verified.path == store.bundled_model_path():
             log.warning(store.BUNDLED_NOTE)

@@ -97,6 +97,11 @@ class WhisperThread:
         return self.admission.speed
 
     @property
+    def passes(self) -> dict[str, str | int | float]:
+        """Device, most windows in a pass, and the measured cost of beam search, for the log."""
+        return {"device": str(self.device), "batch": self.costs.most, "beam_cost": round(self.costs.beam, 2)}
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
