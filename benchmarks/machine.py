@@ -63,8 +63,8 @@ def _cpu_name() -> str:
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process, user and system, all threads, in seconds.
 
-    On Linux it is read from the process's own clock, in nanoseconds (clock_getcpuclockid(3)). psutil reads /proc, whose
-    unit of 10 ms is a tenth of what a light load uses in ten seconds.
+    On Linux it is read from the process's own clock, in nanoseconds, as in clock_getcpuclockid(3). psutil reads /proc.
+    Its unit of 10 ms is a tenth of what a light load uses in ten seconds.
     """
     if sys.platform == "linux":
         return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)

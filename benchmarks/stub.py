@@ -1,7 +1,7 @@
 """`python -m benchmarks.stub`: the real daemon with an engine that does nothing.
 
-It costs what the daemon costs without Whisper. SIGUSR1 starts a probe of the event loop, and a second SIGUSR1 ends it
-and logs the result: by how much each sleep of a 10 ms timer was too long.
+It costs what the daemon costs without Whisper. SIGUSR1 starts a probe of the event loop. A second one
+ends it, and logs by how much each sleep of a 10 ms timer was too long.
 """
 
 from __future__ import annotations

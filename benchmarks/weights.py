@@ -1,7 +1,7 @@
 """Writes a Whisper model of an official size with random weights, which costs as much as the official one.
 
-It gives eleven words and stops. With plain random weights it would not stop: whisper.cpp would decode 224 tokens a
-window and follow random timestamps, which is not the cost of real speech.
+It gives eleven words and stops. With plain random weights it would not stop. It would decode 224 tokens a window and
+follow random timestamps, which is not the cost of real speech.
 """
 
 from __future__ import annotations

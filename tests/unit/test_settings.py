@@ -164,7 +164,7 @@ def test_misspelt_variable_is_found_with_the_setting_meant() -> None:
     usual = ("LANG", "HOSTNAME", "GPG_KEY", "PYTHON_VERSION", "SSL_CERT_FILE", "OMP_NUM_THREADS", "NATS_SERVICE_HOST")
     link = {"NATS_PORT": "tcp://10.0.0.1:4222"}
     set_ = dict.fromkeys((*meant, *usual, *settings.names(), "OTEL_METRIC_EXPORTER"), "x")
-    assert settings.mistaken(set_ | link) == meant
+    assert settings.misspelt(set_ | link) == meant
 
 
 @pytest.mark.parametrize(

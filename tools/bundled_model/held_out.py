@@ -2,10 +2,12 @@
 
     python held_out.py [--seed 7] [--without WORK/sentences.json]
 
-Writes tests/data/unheard (96 sentences, half by a speaker of festival's, half by accents and throats of espeak-ng's
-that training leaves out) and tests/data/timed (24 sentences of words spoken apart and joined, so that each word's start
-is known). Synthesis for training leaves out every sentence that is found there. `--without` names sentences that were
-trained on already. Needs Debian's festival and festvox-kdlpc16k besides espeak-ng and flite.
+Writes tests/data/unheard: 96 sentences, half by a speaker of festival's. The other half are accents and throats of
+espeak-ng's that training leaves out. Writes tests/data/timed: 24 sentences of words spoken apart and joined, so that
+each word's start is known. Synthesis for training leaves out every sentence that is found there.
+
+`--without` names sentences that were trained on already. Needs Debian's festival and festvox-kdlpc16k besides espeak-ng
+and flite.
 """
 
 from __future__ import annotations

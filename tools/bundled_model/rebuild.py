@@ -3,8 +3,8 @@
     apt-get install espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts && pip install --group recipe -e .
     python tools/bundled_model/rebuild.py --work WORK [--seed 1]
 
-The model ends up at WORK/ggml-dispatch-mini.bin, its report at WORK/report.json. It needs 4 GB of disk, and takes
-two to two and a half hours on two cores with AVX-512, or five and a half with AVX2 only.
+The model ends up at WORK/ggml-dispatch-mini.bin, its report at WORK/report.json. It needs 4 GB of disk.
+On two cores with AVX-512 it takes two to two and a half hours, with AVX2 only five and a half.
 """
 
 from __future__ import annotations

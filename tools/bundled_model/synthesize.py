@@ -2,8 +2,8 @@
 
     python synthesize.py --out WORK [--sentences 36000] [--word-voices 100] [--seed 1]
 
-Writes WORK/sentences and WORK/words, each as `.pcm` (int16, 16 kHz, one after the other) and `.json`, whose rows are
-[first sample, samples, words, each word's first sample in the row or -1, voice].
+Writes WORK/sentences and WORK/words, each as `.pcm` and `.json`. The `.pcm` has one row after the other, int16, 16 kHz.
+A row of the `.json` is [first sample, samples, words, each word's first sample in the row or -1, voice].
 """
 
 from __future__ import annotations

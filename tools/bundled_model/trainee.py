@@ -1,8 +1,8 @@
 """The model under training and its losses.
 
 Two things make so short a run sufficient. One is a connectionist temporal classification loss (Graves et al. 2006) on
-the encoder's output, which teaches the alignment; it is dropped at export. The other is a softmax that is exact over
-the whole vocabulary at the cost of the used part, because all unused tokens share one embedding row.
+the encoder's output, which teaches the alignment; it is dropped at export. The other is a softmax over the whole
+vocabulary at the cost of the used part. It is exact, because all unused tokens share one embedding row.
 
 At the first token of a word, a small part of the probability belongs to the timestamps, from which whisper.cpp reads
 word times. Where the time is known, the right timestamp has a loss of its own. The usual loss teaches next to nothing

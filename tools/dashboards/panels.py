@@ -1,7 +1,7 @@
 """Grafana's JSON, as far as our dashboards need it: one function per kind of panel, and a grid that lays them out.
 
-Every panel has a data source (a variable, so that a board fits any Grafana), a title, and one sentence that says what
-is good and what is bad.
+Every panel has a data source, a title, and one sentence that says what is good and what is bad. The data source is a
+variable, so that a board fits any Grafana.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A hook of mkdocs: takes pages outside docs/ into the site, and makes every link fit the place that a page has there.
 
-README.md becomes the first page. From it, links are followed: each file that a page names joins the site, a Markdown
-file as a page and any other as it is. So a link has one form, the one that works on the code host.
+README.md becomes the first page. From it, links are followed: each file that a page names joins the site. A Markdown
+file becomes a page, and any other stays as it is. So a link has one form, the one that works on the code host.
 """
 
 from __future__ import annotations

@@ -14,12 +14,11 @@ from uuid import uuid4
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from transcriber.broker.live import MalformedMessage
 from transcriber.broker.patience import AWAY, Backoff, persist
 from transcriber.broker.whereabouts import REPLACED, Whereabouts
-from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, Mark, Moved
+from transcriber.domain.chunks import Arrival, Chunk, Cursor, DroppedChunk, MalformedMessage, Mark, Moved
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Lag
+from transcriber.domain.events import ConsumerLag
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 _BATCH = 32  # messages in one pull: 3 s of 100 ms chunks, so a round trip costs little in comparison
 _WAIT_SECS = 1.0  # how long one pull waits for a message, and how soon a lost consumer is noticed
 _INACTIVE_SECS = 60.0  # after which the server deletes a temporary consumer
-
-Arrival = Chunk | DroppedChunk | Moved | MalformedMessage
 
 
 class DurableSource:
@@ -80,7 +77,7 @@ class DurableSource:
         self._backoff = Backoff("stored audio")
         self._held = False  # our own clock, since JetStream does not answer
         self._last: tuple[float, float] | None = None  # the newest message's time, and when we had it
-        self.lag = Lag(0, 0.0)
+        self.lag = ConsumerLag(0, 0.0)
 
     @property
     def now(self) -> float:
@@ -134,7 +131,7 @@ class DurableSource:
             if given >= self._expected:  # the last ones were lost between two servers, and nothing follows them
                 self._whole = False
             elif not info.num_pending:
-                self.lag = Lag(0, 0.0)
+                self.lag = ConsumerLag(0, 0.0)
                 self._go_on()
             return []
 
@@ -200,7 +197,7 @@ class DurableSource:
         stored = meta.timestamp.timestamp()
         self._mark = Mark(meta.sequence.stream, stored)
         self._last, self._held = (stored, arrived := time.monotonic()), False
-        self.lag = Lag(meta.num_pending, max(0.0, time.time() - stored))
+        self.lag = ConsumerLag(meta.num_pending, max(0.0, time.time() - stored))
         return self._parse(message, self._mark, arrived)
 
     def _parse(self, message: Msg, mark: Mark, arrived: float) -> Arrival | None:

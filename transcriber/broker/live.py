@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Chunk, DroppedChunk, Moved
+from transcriber.domain.chunks import Arrival, DroppedChunk, MalformedMessage
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.connection import Connection
-    from transcriber.domain.chunks import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +28,6 @@ BUFFER_BYTES = 32 * 1024 * 1024
 _BATCH = 32  # messages, about 5 ms of work; then other tasks of the event loop get their turn
 
 
-class MalformedMessage:
-    """A message that breaks the wire protocol; `stream` is None when its subject names none."""
-
-    __slots__ = ("cursor", "rejection", "session", "stream")
-
-    def __init__(
-        self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None = None
-    ) -> None:
-        self.stream = stream
-        self.session = session
-        self.rejection = rejection
-        self.cursor = cursor  # where the message is stored
-
-
-Arrival = Chunk | DroppedChunk | Moved | MalformedMessage
 _Message = tuple[bytes, bytes, bytes, float]  # subject, header block, payload, time of arrival
 
 

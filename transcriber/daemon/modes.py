@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
     from transcriber.broker.requests import RequestService
     from transcriber.daemon.state import Grace
-    from transcriber.domain.events import Lag
+    from transcriber.domain.events import ConsumerLag
     from transcriber.pipeline.parts import Parts
     from transcriber.settings import Settings
     from transcriber.worker.thread import WhisperThread
@@ -53,7 +53,7 @@ class Mode(Protocol):
         ...
 
     @property
-    def lag(self) -> Lag | None:
+    def lag(self) -> ConsumerLag | None:
         """How far stored audio is ahead of the daemon; None for live audio."""
         ...
 
@@ -86,7 +86,7 @@ class LiveMode:
         return self._settings.max_latency
 
     @property
-    def lag(self) -> Lag | None:
+    def lag(self) -> ConsumerLag | None:
         return None
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - live mode has no state of its own
@@ -142,7 +142,7 @@ class DurableMode:
         return math.inf
 
     @property
-    def lag(self) -> Lag | None:
+    def lag(self) -> ConsumerLag | None:
         return self._source.lag if self._source is not None else None
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from transcriber.domain.events import Lag
+from transcriber.domain.events import ConsumerLag
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.worker.engine import Device
@@ -28,11 +28,11 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     sessions: Sessions,
     connection: Connection | None,
     *,
-    lag: Lag | None,
+    lag: ConsumerLag | None,
     max_latency: float,
 ) -> Snapshot:
     """Read all figures at this moment."""
-    ahead = lag or Lag(0, 0.0)
+    ahead = lag or ConsumerLag(0, 0.0)
     return Snapshot(
         queue_depth=queue.depth if queue is not None else 0,
         queue_capacity=queue.capacity if queue is not None else 0,

@@ -144,3 +144,21 @@ class DroppedChunk:
         return DroppedChunk(
             replace(chunk, event=more.chunk.event), self.frames + more.frames, self.chunks + more.chunks
         )
+
+
+class MalformedMessage:
+    """A message that breaks the wire protocol; `stream` is None when its subject names none."""
+
+    __slots__ = ("cursor", "rejection", "session", "stream")
+
+    def __init__(
+        self, stream: str | None, session: str | None, rejection: Rejection, cursor: Cursor | None = None
+    ) -> None:
+        self.stream = stream
+        self.session = session
+        self.rejection = rejection
+        self.cursor = cursor  # where the message is stored
+
+
+# What a source of audio yields for a message, or for several that were dropped.
+Arrival = Chunk | DroppedChunk | Moved | MalformedMessage

@@ -78,7 +78,7 @@ class Suppressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class ConsumerLag:
     """How much stored audio waits: messages, and the age in seconds of the newest message taken."""
 
     chunks: int
@@ -95,7 +95,7 @@ class Status:
     queue_capacity: int
     estimated_wait: float
     rtf: float
-    lag: Lag | None = None
+    lag: ConsumerLag | None = None
 
 
 Event = Started | Ended | Gap | Rejected | Replaced | Suppressed

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from transcriber.audio.sessions import SessionOutput
-    from transcriber.broker.live import Arrival
     from transcriber.broker.transcripts import Transcripts
+    from transcriber.domain.chunks import Arrival
     from transcriber.domain.records import Record
     from transcriber.domain.timeline import Checkpoint
 

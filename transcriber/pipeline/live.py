@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from transcriber.audio.sessions import SessionOutput
-    from transcriber.broker.live import Arrival
+    from transcriber.domain.chunks import Arrival
     from transcriber.pipeline.listeners import Span
     from transcriber.pipeline.verdict import Verdict
 

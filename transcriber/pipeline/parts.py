@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from transcriber.domain.events import Lag, Status
+from transcriber.domain.events import ConsumerLag, Status
 from transcriber.protocol.outgoing import encode_status
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import Sessions
-    from transcriber.broker.live import Arrival
     from transcriber.broker.publisher import Publisher
+    from transcriber.domain.chunks import Arrival
     from transcriber.domain.measurements import Tallies
     from transcriber.domain.timeline import Window
     from transcriber.pipeline.listeners import Listener, Observer, Span
@@ -34,7 +34,7 @@ class Source(Protocol):
     @property
     def now(self) -> float: ...
     @property
-    def lag(self) -> Lag | None: ...
+    def lag(self) -> ConsumerLag | None: ...
     def arrivals(self) -> AsyncIterator[Arrival]: ...
 
 
@@ -104,7 +104,7 @@ async def keep_time(parts: Parts, receiver: Receiver, in_work: InWork, source: S
                 _publish_status(parts, in_work, source.lag)
 
 
-def _publish_status(parts: Parts, in_work: InWork, lag: Lag | None) -> None:
+def _publish_status(parts: Parts, in_work: InWork, lag: ConsumerLag | None) -> None:
     rtf, capacity, jobs = parts.speed().rtf, parts.queue.capacity, in_work.by_session()
     for origin, account in parts.sessions.accounts():
         wait = parts.queue.expected_wait(origin.stream)

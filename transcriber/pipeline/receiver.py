@@ -6,15 +6,14 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from transcriber.broker.live import MalformedMessage
-from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, Moved
+from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, MalformedMessage, Moved
 from transcriber.domain.errors import Rejection
 from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.producer_warnings import ProducerWarnings
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import SessionOutput, Sessions
-    from transcriber.broker.live import Arrival
+    from transcriber.domain.chunks import Arrival
     from transcriber.domain.measurements import Tallies
 
     Take: TypeAlias = Callable[[Iterable[SessionOutput]], None]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from transcriber.audio.sessions import SessionOptions
     from transcriber.broker.connection import Connection
-    from transcriber.broker.jetstream import Arrival
+    from transcriber.domain.chunks import Arrival
     from transcriber.protocol.incoming import InputOptions
     from transcriber.worker.engine import Engine, WhisperOptions
 

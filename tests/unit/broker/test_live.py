@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import count, islice
 from typing import Any
 
-from transcriber.broker.live import Arrival, LiveSource, MalformedMessage
-from transcriber.domain.chunks import Chunk, ChunkEvent, DroppedChunk
+from transcriber.broker.live import LiveSource
+from transcriber.domain.chunks import Arrival, Chunk, ChunkEvent, DroppedChunk, MalformedMessage
 from transcriber.protocol import incoming
 
 
