@@ -56,7 +56,7 @@ def encode_event(
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
             kind, body = "ended", account_fields(account)
-        case Replaced(origin, detail):
+        case Replaced(origin=origin, detail=detail):
             kind, body = "replaced", {"detail": detail}
         case Started(origin):
             kind = "started"
