@@ -24,7 +24,7 @@ from transcriber.gateway.parts import Parts
 from transcriber.gateway.problems import Problem
 from transcriber.gateway.routes import Accepted, Opening, SocketRoute
 from transcriber.gateway.service import Gateway
-from transcriber.gateway.site import REGISTERS
+from transcriber.gateway.site import REGISTERS, Register
 
 
 class Plain:
@@ -98,10 +98,10 @@ async def worker(url: str, **state: Any) -> AsyncIterator[nats.aio.client.Client
 
 
 @asynccontextmanager
-async def gateway(url: str, **options: Any) -> AsyncIterator[Gateway]:
-    """A gateway on a free port, with all of its own paths and `/plain`; stopped at the end."""
+async def gateway(url: str, add: Register = register, **options: Any) -> AsyncIterator[Gateway]:
+    """A gateway on a free port, with all of its own paths and those of `add`; stopped at the end."""
     given = GatewayOptions(port=0, broker=BrokerOptions(url=url), **{"shutdown_grace": 5.0, **options})
-    serving, stop = Gateway(given, [*REGISTERS, register]), asyncio.Event()
+    serving, stop = Gateway(given, [*REGISTERS, add]), asyncio.Event()
     running = asyncio.create_task(serving.run(stop))
     await asyncio.wait({running, asyncio.create_task(serving.ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
