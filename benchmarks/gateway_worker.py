@@ -33,7 +33,15 @@ _OFFSET = f"{names.OFFSET}: ".encode()
 _SESSION = f"{names.SESSION}: ".encode()
 _END = f"{names.EVENT}: end".encode()
 _NOTHING: dict[str, Any] = {"transcribed": 0.0, "silent": 0.0, "gap": {}, "pending": 0.0}
-_TEXT = {"language": "en", "confidence": 1.0, "model": "none", "segments": [], "closed": "pause"}
+_LATENCY = {"queue": 0.0, "processing": 0.0, "end_to_end": 0.0}
+_TEXT: dict[str, Any] = {
+    "language": "en",
+    "confidence": 1.0,
+    "model": "none",
+    "segments": [],
+    "closed": "pause",
+    "latency": _LATENCY,
+}
 
 
 class Worker:
