@@ -51,6 +51,17 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     help_text = "seconds of stored audio [%(default)g]"
     durable.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
+    _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
+
+
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--daemons", default=100, type=integer_between(1, 1000), help="[%(default)s]")
+    add("--streams", default=10_000, type=integer_between(1, 1_000_000), help="at a time [%(default)s]")
+    add("--partitions", default=1024, type=integer_between(1, 4096), help="FLEET_PARTITIONS [%(default)s]")
+    add("--minutes", default=10.0, type=number_between(0.1, 1440), help="virtual time [%(default)g]")
+    add("--dying", default=0.01, type=number_between(0, 1), help="share of the daemons each minute [%(default)g]")
+    add("--seed", default=1, type=integer_between(0, 2**31), help="of the random numbers [%(default)s]")
 
 
 def _add_ingest(ingest: argparse.ArgumentParser) -> None:

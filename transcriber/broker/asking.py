@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from typing import TYPE_CHECKING
@@ -18,27 +19,32 @@ if TYPE_CHECKING:
 
 _CODE, _DETAIL = "Nats-Service-Error-Code", "Nats-Service-Error"  # as the services API names them
 _NO_RESPONDERS = b"NATS/1.0 503"  # how the server says that nobody listens to a subject
+_MORE_SECS = 0.05  # for one that has just started; the others needed milliseconds
 
 
 class Asking:
-    """Asks and gets answers. nats-py makes a task of each answer; here the read loop hands it to who waits for it."""
+    """Asks and gets answers, without the task that nats-py makes of each."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._numbers = itertools.count(1)
         self._waiting: dict[bytes, asyncio.Future[tuple[bytes, bytes]]] = {}
-        self._gathering: dict[bytes, list[bytes]] = {}
+        self._gathering: dict[bytes, _Gathering] = {}
 
     async def start(self) -> None:
         """Subscribe to the answers. Raises `BrokerError` when the server forbids it."""
-        await self._connection.hand_over(f"{self._inbox}.*", self._take)
+        self._connection.client.listen(f"{self._inbox}.*", self._take)
+        await self._connection.confirm()
 
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str], patience: float) -> bytes:
         """Return the answer's payload.
 
-        Raises `RequestError`: the code of the answer as in P-8, 413 for more than the server's max_payload, 503 when
-        NATS is away or nobody listens, and 504 when no answer comes within `patience` seconds.
+        Raises `RequestError` with the code of the answer as in P-8, or with one of these:
+
+        - 413: more than the server's max_payload;
+        - 503: NATS is away, or nobody listens;
+        - 504: no answer within `patience` seconds.
         """
         size, most = len(payload) + (header_bytes(headers) if headers else 0), self._connection.max_payload
         if size > most:
@@ -64,17 +70,22 @@ class Asking:
             raise RequestError(int(code) if code.isdigit() else 500, fields.get(_DETAIL, ""))
         return body
 
-    async def ask_all(self, subject: str, patience: float) -> list[bytes]:
-        """Return the payload of every answer that comes within `patience` seconds. Raises `RequestError` as `ask`."""
+    async def ask_all(self, subject: str, patience: float, expected: int = 0) -> list[bytes]:
+        """Return the payloads of all answers within `patience` seconds, sooner if `expected` ones are there.
+
+        Raises `RequestError` as `ask` does.
+        """
         reply = f"{self._inbox}.{next(self._numbers)}"
-        found: list[bytes] = []
-        self._gathering[reply.encode()] = found
+        gathering = _Gathering(expected)
+        self._gathering[reply.encode()] = gathering
         try:
             await self._publish(subject, b"", {}, reply)
-            await asyncio.sleep(patience)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await gathering.complete.wait()
         finally:
             del self._gathering[reply.encode()]
-        return found
+        return gathering.found
 
     async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str], reply: str) -> None:
         if not self._connection.up:
@@ -85,5 +96,23 @@ class Asking:
         answer = self._waiting.get(subject)
         if answer is not None and not answer.done():
             answer.set_result((block, payload))
-        elif (gathered := self._gathering.get(subject)) is not None and not block.startswith(_NO_RESPONDERS):
-            gathered.append(payload)
+        elif (gathering := self._gathering.get(subject)) is not None:
+            gathering.add(None if block.startswith(_NO_RESPONDERS) else payload)
+
+
+class _Gathering:
+    """Answers of several to one question. One more than expected may be on its way, so that moment is waited for."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self.found: list[bytes] = []
+        self.complete = asyncio.Event()
+
+    def add(self, payload: bytes | None) -> None:
+        """Add an answer; None: the server says that there will be none."""
+        if payload is None:
+            self.complete.set()
+            return
+        self.found.append(payload)
+        if len(self.found) == self._expected:
+            asyncio.get_running_loop().call_later(_MORE_SECS, self.complete.set)

@@ -18,11 +18,25 @@ T = TypeVar("T")
 
 
 class Caller(Protocol):
-    """Who calls, by the key that was given. Without keys, everybody is one caller."""
+    """The owner of the key that was given. Without keys, everybody is one caller."""
 
     @property
     def tenant(self) -> str:
         """[A-Za-z0-9_-]{1,32}; goes out as Audio-Tenant and begins the names of streams."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the key in hexadecimal; empty without keys."""
+        ...
+
+    @property
+    def may_send(self) -> bool:
+        """Whether its streams may send audio now."""
+        ...
+
+    def sent(self, seconds: float) -> None:
+        """Count audio of a stream."""
         ...
 
     def charge(self, seconds: float) -> None:
@@ -38,6 +52,7 @@ class Call:
     id: str  # goes out as x-request-id
     traceparent: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)  # to put on an answer that the handler itself prepares
 
 
 Handler = Callable[["web.BaseRequest", Call], Awaitable["web.StreamResponse"]]

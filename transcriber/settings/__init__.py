@@ -8,28 +8,30 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transcriber import __version__
 from transcriber.audio.segmenter import Segmentation
 from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
-from transcriber.broker.options import BrokerOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
-from transcriber.domain.errors import ModelError, SettingError
+from transcriber.domain.errors import ModelError
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.protocol import incoming
+from transcriber.settings import shared
 from transcriber.settings.reader import Reader
-from transcriber.telemetry.logs import LogFormat
-from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
 from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
 from transcriber.worker.scheduling import cpu_quota
 
+if TYPE_CHECKING:
+    from transcriber.broker.options import BrokerOptions
+    from transcriber.telemetry.logs import LogFormat
+    from transcriber.telemetry.providers import TelemetryOptions
+
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
-_SERVER = re.compile(r"((nats|tls|wss?)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: the most that Whisper's encoder takes
 _SHORTEST_WINDOW = 1.0  # seconds: one word with its pre-roll and pause
@@ -109,13 +111,13 @@ def _read(r: Reader) -> Settings:
         ),
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
-        broker=_broker(r),
+        broker=shared.broker(r),
         whisper=whisper,
         model_sha256=sha256 or None,
         max_latency=max_latency,
         rtf=r.number("WHISPER_RTF", 0.0, 1e-4, 1e3) or None,
         queue_capacity=r.whole("TRANSCRIPTION_QUEUE_CAPACITY", 0, 1, 10_000) or None,
-        shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
+        shutdown_grace=shared.shutdown_grace(r),
         status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
         partial_interval=r.number("PARTIAL_INTERVAL_SECS", 1.0, 0, 30),
         health=HealthOptions(
@@ -123,9 +125,9 @@ def _read(r: Reader) -> Settings:
             r.whole("HEALTH_PORT", 8080, 0, 65_535),
         ),
         status_page=r.choice("STATUS_PAGE", "on", "on", "off") == "on",
-        telemetry=_telemetry(r),
-        log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),
-        log_format=LogFormat(r.choice("LOG_FORMAT", "json", *LogFormat)),
+        telemetry=shared.telemetry(r),
+        log_level=shared.log_level(r),
+        log_format=shared.log_format(r),
     )
 
 
@@ -157,27 +159,6 @@ def _sessions(r: Reader, cutting: Cutting) -> SessionOptions:
     )
 
 
-def _broker(r: Reader) -> BrokerOptions:
-    url = r.text("NATS_URL", BrokerOptions().url)
-    broker = BrokerOptions(url=url)
-    if not all(_SERVER.fullmatch(server) for server in broker.servers):
-        # Without user and password, because error messages end up in logs.
-        raise SettingError("NATS_URL", broker.address, "nats://, tls://, ws:// or wss://host:port, several with commas")
-    return BrokerOptions(
-        url=url,
-        user=r.text("NATS_USER"),
-        password=r.text("NATS_PASSWORD"),
-        token=r.text("NATS_TOKEN"),
-        creds=r.text("NATS_CREDS"),
-        nkey=r.text("NATS_NKEY"),
-        ca=r.text("NATS_CA"),
-        cert=r.text("NATS_CERT"),
-        key=r.text("NATS_KEY"),
-        connect_timeout=r.number("NATS_CONNECT_TIMEOUT_SECS", 30.0, 0.1, 3600),
-        reconnect_timeout=r.number("NATS_RECONNECT_TIMEOUT_SECS", 120.0, 0.1, 86_400),
-    )
-
-
 def _whisper(r: Reader) -> WhisperOptions:
     def context(value: str) -> int | Fit | None:
         if value in {"auto", Fit.FULL, Fit.TIGHT}:
@@ -206,32 +187,6 @@ def _whisper(r: Reader) -> WhisperOptions:
         device=Device(r.choice("WHISPER_DEVICE", Device.AUTO, *Device)),
         compute_type=None if compute_type == _AUTO else compute_type,
         beam_size=r.whole("WHISPER_BEAM_SIZE", BEAM_SIZE, 1, WIDEST_BEAM),
-    )
-
-
-def _telemetry(r: Reader) -> TelemetryOptions:
-    """Exporters default to `otlp` if an endpoint is set, else to `none`: no collector on localhost is assumed."""
-    anywhere = r.raw("OTEL_EXPORTER_OTLP_ENDPOINT")
-    protocol = r.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc", "http/protobuf")
-    off = r.flag("OTEL_SDK_DISABLED")
-
-    def exporter(signal: str) -> str:
-        endpoint = r.raw(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or anywhere
-        kinds = ("otlp", "console", "none", *(("prometheus",) if signal == "METRICS" else ()))
-        chosen = r.choice(f"OTEL_{signal}_EXPORTER", "otlp" if endpoint else "none", *kinds)
-        return "none" if off else chosen
-
-    def spoken(signal: str) -> str:
-        return r.choice(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", protocol, "grpc", "http/protobuf")
-
-    timeouts = [r.raw(f"OTEL_EXPORTER_OTLP_{signal}TIMEOUT") for signal in ("", "METRICS_", "TRACES_")]
-    return TelemetryOptions(
-        metrics_exporter=exporter("METRICS"),
-        traces_exporter=exporter("TRACES"),
-        metrics_protocol=spoken("METRICS"),
-        traces_protocol=spoken("TRACES"),
-        timeout=None if any(timeouts) else 2.0,
-        version=__version__,
     )
 
 

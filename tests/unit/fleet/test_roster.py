@@ -1,0 +1,64 @@
+"""The roster: when a member counts as missing, and when the fleet may be evened out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from transcriber.fleet.plan import Member, Plan
+from transcriber.fleet.roster import LEASE_SECS, Roster, without_owner
+
+A, B = Member(id="a=1", since=1.0), Member(id="b=1", since=2.0, loads={3: 2.0})
+
+
+def roster() -> Roster:
+    found = Roster(0.0)
+    found.heard(A, 0.0)
+    found.heard(B, 0.0)
+    return found
+
+
+def test_member_is_overdue_a_lease_after_its_last_word() -> None:
+    """And not while it goes on renewing."""
+    r = roster()
+    r.heard(A, 4.0)
+    assert r.overdue(LEASE_SECS - 0.1) == []
+    assert r.overdue(LEASE_SECS) == ["b=1"]
+    r.gone("b=1", LEASE_SECS)
+    assert set(r.members) == {"a=1"}
+    assert r.loads[3] == 2.0  # whoever gets the partition gets its streams
+
+
+def test_nobody_is_overdue_for_a_lease_after_trouble() -> None:
+    """The others could not renew their leases either."""
+    r = roster()
+    r.troubled(20.0)
+    assert r.overdue(20.0 + LEASE_SECS - 0.1) == []
+    assert r.overdue(20.0 + LEASE_SECS) == ["a=1", "b=1"]
+
+
+def test_partitions_without_owner_are_given_out_at_once() -> None:
+    """Evening out waits for rest; an owner does not."""
+    r = roster()
+    plan = r.next_plan(Plan.empty(8), 0.1)
+    assert without_owner(plan, r.members) == []
+    assert without_owner(plan, ["a=1"]) == plan.owned("b=1")
+
+
+def test_moves_wait_until_nobody_comes_or_goes() -> None:
+    """A third member gets its share 2 s after it came, and the next moves wait 10 s."""
+    r = roster()
+    plan = r.next_plan(Plan.empty(12), 0.1)
+    r.heard(Member(id="c=1", since=3.0), 20.0)
+    assert r.next_plan(plan, 21.0) is plan
+    moving = r.next_plan(plan, 22.5)
+    assert [entry.to for entry in moving.partitions].count("c=1") in {3, 4}
+    r.heard(replace(A, loads=dict.fromkeys(plan.owned("a=1"), 9.0)), 23.0)
+    assert r.next_plan(plan, 30.0) is plan
+    assert r.next_plan(plan, 33.0) is not plan
+
+
+def test_prepared_terms_come_from_all_members() -> None:
+    """An owner drains when the next one listens, whichever that is."""
+    r = roster()
+    r.heard(replace(A, prepared=frozenset({(1, 4)})), 1.0)
+    assert r.prepared() == {(1, 4)}

@@ -1,0 +1,82 @@
+"""Names of a fleet on the wire: partitions, their subjects, and the keys of members and plans. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from transcriber.protocol import incoming
+
+MEMBERS = "TRANSCRIBER_MEMBERS"  # the bucket of members: an entry that is not renewed runs out
+FLEETS = "TRANSCRIBER_FLEETS"  # the bucket of plans and positions, which stay
+PARTITIONS = 64  # four for each of sixteen daemons, so that one of them can be 1.25 times as busy as the mean at most
+MOST_PARTITIONS = 4096  # a plan of so many still fits into a message of 128 kB
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # of a fleet: a token of a subject
+
+_OFFSET_BASIS, _PRIME = 2166136261, 16777619  # FNV-1a with 32 bits, the hash of partition() in nats-server
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """The fleet that a process belongs to: its name and its number of partitions."""
+
+    name: str
+    partitions: int = PARTITIONS
+
+    def subject_of(self, stream: str) -> str:
+        """The subject of a stream's live audio, with its partition."""
+        return f"{incoming.AUDIO}.{partition_of(stream, self.partitions)}.{stream}"
+
+    @property
+    def source(self) -> str:
+        """The subjects to which producers publish that do not know of partitions."""
+        return f"{incoming.AUDIO}.*"
+
+    @property
+    def mapped(self) -> str:
+        """What the server makes of those subjects, in its own notation."""
+        return f"{incoming.AUDIO}.{{{{partition({self.partitions},1)}}}}.{{{{wildcard(1)}}}}"
+
+
+def partition_of(stream: str, partitions: int) -> int:
+    """The partition of a stream, as the server's `partition()` has it."""
+    value = _OFFSET_BASIS
+    for byte in stream.encode():
+        value = (value ^ byte) * _PRIME & 0xFFFFFFFF
+    return value % partitions
+
+
+def subject_of_partition(partition: int) -> str:
+    """The subjects of one partition's audio."""
+    return f"{incoming.AUDIO}.{partition}.*"
+
+
+def member_key(fleet: str, member: str) -> str:
+    """The key of a member's entry."""
+    return f"{fleet}.{member}"
+
+
+def plan_key(fleet: str) -> str:
+    """The key of a fleet's plan."""
+    return f"{fleet}.plan"
+
+
+def position_key(fleet: str, partition: int) -> str:
+    """The key of the places up to which a partition's live streams are settled."""
+    return f"{fleet}.position.{partition}"
+
+
+def drain_subject(fleet: str, member: str) -> str:
+    """Where a member takes the request to give up its partitions."""
+    return f"transcriber.fleet.{fleet}.drain.{member}"
+
+
+def member_name(host: str, port: int) -> str:
+    """A member's name: the same after a restart, and without characters that a key cannot have."""
+    return _NOT_ALLOWED.sub("_", f"{host}-{port}")
+
+
+def name_of(member: str) -> str:
+    """The name in a member's id, `<name>=<run>`: two runs of one process have the same."""
+    return member.partition("=")[0]
