@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -29,13 +29,13 @@ def is_recording(data: bytes) -> bool:
 class Recording:
     """An open audio file. Attributes: `rate` in Hz, `channels`, `frames` (sample frames in all)."""
 
-    def __init__(self, source: Path | bytes) -> None:
-        """Open a path or a file's bytes. Raises `RecordingError` if libsndfile cannot decode it."""
-        self._name = "recording" if isinstance(source, bytes) else str(source)
+    def __init__(self, source: Path | bytes | IO[bytes]) -> None:
+        """Open a path, a file's bytes or an open file. Raises `RecordingError` if libsndfile cannot decode it."""
+        self._name = str(source) if isinstance(source, Path) else "recording"
         try:
             if isinstance(source, Path):
                 source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
-            self._file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+            self._file = soundfile.SoundFile(_as_opened(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
         except TypeError as error:  # a name that ends in .raw: such a file has no header
@@ -63,6 +63,12 @@ class Recording:
         """Yield the audio as interleaved pcm_s16le, in blocks of at most `frames` sample frames."""
         for block in self.blocks(frames):
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def _as_opened(source: Path | bytes | IO[bytes]) -> str | IO[bytes]:
+    if isinstance(source, Path):
+        return str(source)
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

@@ -60,7 +60,7 @@ SEEDS = {
 }
 
 
-@pytest.mark.parametrize("text", SEEDS)
+@pytest.mark.parametrize("text", SEEDS, ids=range(len(SEEDS)))  # one of them is new each time
 def test_a_broken_seed_is_told_and_not_shown(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.write_text(text)

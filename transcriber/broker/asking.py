@@ -37,6 +37,11 @@ class Asking:
         self._connection.client.listen(f"{self._inbox}.*", self._take)
         await self._connection.confirm()
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a message, with its headers, that the server takes."""
+        return self._connection.max_payload
+
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str], patience: float) -> bytes:
         """Return the answer's payload.
 

@@ -28,6 +28,7 @@ class GatewayOptions:
     max_connections: int = 10_000
     max_upload: int = 1 << 30  # bytes
     max_audio: float = 4 * 3600.0  # seconds in one recording
+    patience: float = 60.0  # seconds that a recording waits while none of its parts is answered
     shutdown_grace: float = 25.0  # seconds
     broker: BrokerOptions = field(default_factory=BrokerOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)

@@ -22,6 +22,11 @@ class Requests:
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a request, with its headers, that the server takes."""
+        return self._asking.max_payload
+
     async def transcribe(
         self, name: str, headers: Mapping[str, str], payload: bytes, patience: float = ANSWER_SECS
     ) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def _read(r: Reader) -> GatewayOptions:
         max_connections=r.whole("GATEWAY_MAX_CONNECTIONS", _DEFAULTS.max_connections, 1, 1_000_000),
         max_upload=r.whole("GATEWAY_MAX_UPLOAD_BYTES", _DEFAULTS.max_upload, 1, 1024 * _GIB),
         max_audio=r.number("GATEWAY_MAX_AUDIO_SECS", _DEFAULTS.max_audio, 1, 10**7),
+        patience=r.number("GATEWAY_PATIENCE_SECS", _DEFAULTS.patience, 0.1, 3600),
         shutdown_grace=shutdown_grace(r),
         broker=broker(r),
         telemetry=telemetry(r),

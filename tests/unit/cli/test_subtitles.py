@@ -11,7 +11,7 @@ from cues import event, final, parse_srt, parse_vtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.cli.subtitles import Formatter, Style, account, timestamp
+from transcriber.cli.subtitles import Formatter, Style, account
 
 
 def printed(formatter, messages):
@@ -118,15 +118,6 @@ def test_json_is_the_message_on_one_line():
     line = Formatter(Style.JSON).format(message)
     assert json.loads(line) == message
     assert "\n" not in line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "00:00:00.000"), (59.9995, "00:01:00.000"), (3600.0004, "01:00:00.000"), (360_000.5, "100:00:00.500")],
-)
-def test_timestamps_round_to_milliseconds_and_carry(seconds, text):
-    """There is no 60th second. More than 99 hours are shown."""
-    assert timestamp(seconds) == text
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=5, max_size=5))

@@ -1,0 +1,218 @@
+"""Deepgram's API for recordings, `POST /v1/listen`: what a query asks for, and the answer. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transcriber.domain import languages
+from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.gateway.dialects.recording import RecordingText, Wish, gap_fields
+from transcriber.gateway.problems import Problem
+from transcriber.protocol import incoming
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Their word for what is 32 bits a sample is floating point, as their encoders for Python and Go write it.
+_ENCODINGS = {
+    "linear16": Encoding.S16LE,
+    "linear32": Encoding.F32LE,
+    "mulaw": Encoding.MULAW,
+    "alaw": Encoding.ALAW,
+}
+_IN_CONTAINERS = {"flac", "opus", "ogg-opus", "speex", "amr-nb", "amr-wb", "g729"}  # recognised by their own heads
+_REFUSED = {
+    "callback": "answers come on the connection that asked, and nowhere else",
+    "redact": "nothing is left out of a transcript",
+}
+# What a transcript would have more of. Clients get it without, and are told.
+_NOT_DONE = (
+    "custom_intent",
+    "custom_topic",
+    "detect_entities",
+    "diarize",
+    "dictation",
+    "intents",
+    "measurements",
+    "paragraphs",
+    "profanity_filter",
+    "replace",
+    "search",
+    "sentiment",
+    "summarize",
+    "topics",
+)
+_SHOWN = 100  # characters of a bad value that an error repeats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a query asks for. `raw`: the format of audio without a head; `not_done`: parameters that change nothing."""
+
+    wish: Wish
+    raw: AudioFormat | None = None
+    utterances: bool = False
+    tags: tuple[str, ...] = ()
+    not_done: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an answer says of its request. `created`: a time as in RFC 3339."""
+
+    request_id: str
+    sha256: str
+    created: str
+
+
+def options(query: Mapping[str, Sequence[str]]) -> Options:
+    """Read a query. Raises `Problem` 400. Unknown parameters are ignored, as clients send many."""
+    for name, why in _REFUSED.items():
+        if _asked(query, name):
+            raise Problem(400, f"{name} is not available: {why}", code="INVALID_QUERY_PARAMETER", param=name)
+    words = [*query.get("keyterm", ()), *(word.partition(":")[0] for word in query.get("keywords", ()))]
+    return Options(
+        wish=Wish(
+            model=_last(query, "model"),
+            language=_language(query),
+            prompt=", ".join(word for word in words if word) or None,
+            each_channel=_asked(query, "multichannel"),
+        ),
+        raw=_raw(query),
+        utterances=_asked(query, "utterances"),
+        tags=tuple(query.get("tag", ())),
+        not_done=tuple(name for name in _NOT_DONE if _asked(query, name)),
+    )
+
+
+def refused_url() -> Problem:
+    """The problem of a request that names an address in place of audio."""
+    message = "audio is not fetched from a url; send it in the body, with its own Content-Type"
+    return Problem(400, message, code="INVALID_AUDIO_SOURCE", param="url")
+
+
+def in_deepgram_shape(problem: Problem) -> dict[str, Any]:
+    """`{"err_code", "err_msg"}`; the request's id is in the header `x-request-id`."""
+    return {"err_code": (problem.code or "error").upper(), "err_msg": problem.message, "request_id": ""}
+
+
+def answer(options: Options, about: About, channels: Sequence[RecordingText]) -> dict[str, Any]:
+    """The answer, with a text for each channel, or one for their mix."""
+    models = [*dict.fromkeys(text.model for text in channels if text.model)]
+    results: dict[str, Any] = {"channels": [_channel(text) for text in channels]}
+    if options.utterances:
+        results["utterances"] = _utterances(channels)
+    return {
+        "metadata": {
+            "transaction_key": "deprecated",
+            "request_id": about.request_id,
+            "sha256": about.sha256,
+            "created": about.created,
+            "duration": max((text.duration for text in channels), default=0.0),
+            "channels": len(channels),
+            "models": models,
+            "model_info": {name: {"name": name, "version": "", "arch": "whisper"} for name in models},
+            **({"tags": list(options.tags)} if options.tags else {}),
+            **({"warnings": [_warning(name) for name in options.not_done]} if options.not_done else {}),
+            **_gaps(channels),
+        },
+        "results": results,
+    }
+
+
+def _channel(text: RecordingText) -> dict[str, Any]:
+    words = _words(text)
+    return {
+        "alternatives": [{"transcript": text.text, "confidence": _confidence(words, text), "words": words}],
+        "detected_language": text.language or None,
+    }
+
+
+def _words(text: RecordingText) -> list[dict[str, Any]]:
+    return [
+        {
+            "word": word.text,
+            "start": word.start,
+            "end": word.end,
+            "confidence": word.confidence,
+            "punctuated_word": word.text,
+        }
+        for word in text.words
+    ]
+
+
+def _confidence(words: Sequence[Mapping[str, Any]], text: RecordingText) -> float:
+    """The mean of the words' confidences; of the segments', where words are not told."""
+    each = [float(word["confidence"]) for word in words] or [segment.confidence for segment in text.segments]
+    return sum(each) / len(each) if each else 0.0
+
+
+def _utterances(channels: Sequence[RecordingText]) -> list[dict[str, Any]]:
+    """Every segment of every channel, in time's order."""
+    found = []
+    for channel, text in enumerate(channels):
+        for number, segment in enumerate(text.segments):
+            part = RecordingText(end=segment.end, language="", model="", segments=(segment,))
+            found.append(
+                {
+                    "start": segment.start,
+                    "end": segment.end,
+                    "confidence": segment.confidence,
+                    "channel": channel,
+                    "transcript": segment.text,
+                    "words": _words(part),
+                    "id": f"{channel}-{number}",
+                }
+            )
+    return sorted(found, key=lambda utterance: utterance["start"])
+
+
+def _gaps(channels: Sequence[RecordingText]) -> dict[str, Any]:
+    gaps = [gap | {"channel": channel} for channel, text in enumerate(channels) for gap in gap_fields(text.gaps)]
+    return {"gaps": gaps} if gaps else {}
+
+
+def _warning(name: str) -> dict[str, str]:
+    return {"parameter": name, "type": "unsupported_parameter", "message": f"{name} is not available and was ignored"}
+
+
+def _last(query: Mapping[str, Sequence[str]], name: str) -> str:
+    return (query.get(name) or [""])[-1].strip()
+
+
+def _asked(query: Mapping[str, Sequence[str]], name: str) -> bool:
+    return _last(query, name).lower() not in {"", "false", "0", "no"}
+
+
+def _bad(param: str, value: str, allowed: str) -> Problem:
+    message = f"{param}={value[:_SHOWN]!r}; allowed: {allowed}"
+    return Problem(400, message, code="INVALID_QUERY_PARAMETER", param=param)
+
+
+def _language(query: Mapping[str, Sequence[str]]) -> str | None:
+    value = _last(query, "language")
+    if value == "multi" or (not value and _asked(query, "detect_language")):
+        return languages.AUTO
+    if value and languages.code(value) is None:
+        raise _bad("language", value, languages.ALLOWED)
+    return languages.code(value) if value else None
+
+
+def _raw(query: Mapping[str, Sequence[str]]) -> AudioFormat | None:
+    """The format of raw PCM, if the query names one."""
+    encoding = _last(query, "encoding").lower()
+    if not encoding or encoding in _IN_CONTAINERS:
+        return None
+    if encoding not in _ENCODINGS:
+        raise _bad("encoding", encoding, ", ".join([*_ENCODINGS, *sorted(_IN_CONTAINERS)]))
+    rate = _number(query, "sample_rate", "", incoming.RATES)
+    return AudioFormat(_ENCODINGS[encoding], rate, _number(query, "channels", "1", incoming.CHANNEL_COUNTS))
+
+
+def _number(query: Mapping[str, Sequence[str]], name: str, default: str, allowed: range) -> int:
+    value = _last(query, name) or default
+    number = int(value) if value.isascii() and value.isdigit() and len(value) <= len(str(allowed.stop)) else -1
+    if number not in allowed:
+        raise _bad(name, value, f"{allowed.start} to {allowed.stop - 1}, with encoding")
+    return number

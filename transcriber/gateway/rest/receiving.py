@@ -1,0 +1,108 @@
+"""Reads what a client sends: a form with a file, a bare body, or JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+
+from transcriber.gateway.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from concurrent.futures import Executor
+
+    from aiohttp import web
+
+    from transcriber.gateway.rest.upload import Upload
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 18  # bytes at a time of a file: four reads of aiohttp's
+_FIELD_BYTES = 65_536  # of a form's field: a prompt has at most 1 kB, a reference of a speaker's voice is not for us
+_FIELDS = 200
+_IDLE_SECS = 60.0  # without a byte of the body, after which the client is given up
+JSON_BYTES = 16 << 20  # of a JSON body, which is in memory several times
+
+
+async def form(request: web.BaseRequest, upload: Upload) -> tuple[list[tuple[str, str]], bool]:
+    """Read a form into `upload` (its field `file`) and a list of the other fields; and whether there was a file.
+
+    Fields may come in any order. Raises `Problem`: 400 for a bad form, 413 for too much.
+    """
+    if not request.content_type.startswith("multipart/"):
+        message = f"Content-Type={request.content_type[:100]!r}; allowed: multipart/form-data"
+        raise Problem(400, message, code="invalid_content_type")
+    upload.check(request.content_length)
+    fields: list[tuple[str, str]] = []
+    found = False
+    try:
+        reader = await request.multipart()
+        while (part := await _soon(reader.next())) is not None:
+            if not isinstance(part, aiohttp.BodyPartReader):
+                raise Problem(400, "the form has a form within it", code="invalid_form")
+            if part.name == "file" and not found:
+                found = True
+                while chunk := await _soon(part.read_chunk(_CHUNK)):
+                    await upload.write(chunk)
+            elif part.name and len(fields) < _FIELDS:
+                fields.append((part.name, await _field(part)))
+    except (ValueError, RuntimeError, AssertionError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        raise Problem(400, f"the form cannot be read: {str(error)[:200]}", code="invalid_form") from error
+    await upload.finish()
+    return fields, found
+
+
+async def _field(part: aiohttp.BodyPartReader) -> str:
+    value = bytearray()
+    while chunk := await _soon(part.read_chunk()):
+        value += chunk
+        if len(value) > _FIELD_BYTES:
+            message = f"the field {part.name!r} has more than {_FIELD_BYTES} bytes"
+            raise Problem(413, message, code="too_large", param=part.name)
+    return value.decode("utf-8", "replace")
+
+
+async def body(request: web.BaseRequest, upload: Upload) -> None:
+    """Read a bare body into `upload`. Raises `Problem` 413."""
+    upload.check(request.content_length)
+    while chunk := await _soon(request.content.read(_CHUNK)):
+        await upload.write(chunk)
+    await upload.finish()
+
+
+async def json_body(request: web.BaseRequest, pool: Executor) -> dict[str, Any]:
+    """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`."""
+    data = bytearray()
+    if (request.content_length or 0) > JSON_BYTES:
+        raise _too_much()
+    while chunk := await _soon(request.content.readany()):
+        data += chunk
+        if len(data) > JSON_BYTES:
+            raise _too_much()
+    try:
+        if len(data) <= _FIELD_BYTES:
+            found = json.loads(data)
+        else:  # takes long enough that others would wait
+            found = await asyncio.get_running_loop().run_in_executor(pool, json.loads, data)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    if not isinstance(found, dict):
+        raise Problem(400, "the body is no JSON object", code="invalid_json")
+    return found
+
+
+async def _soon(reading: Awaitable[T]) -> T:
+    """Wait for more of the body. Raises `Problem` 408."""
+    try:
+        async with asyncio.timeout(_IDLE_SECS):
+            return await reading
+    except TimeoutError:
+        raise Problem(408, f"no byte of the body for {_IDLE_SECS:g} s", code="timeout") from None
+
+
+def _too_much() -> Problem:
+    message = f"the JSON has more than {JSON_BYTES} bytes; send long recordings to /v1/audio/transcriptions"
+    return Problem(413, message, code="too_large")
