@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from uuid import uuid4
 
 from websockets.datastructures import Headers
@@ -41,12 +41,23 @@ _codec_log.setLevel(logging.WARNING)  # websockets tells of every connection tha
 
 
 @dataclass(frozen=True, slots=True)
-class _Client:
+class _Opened:
     """Whose connection it is, its id, and the name of its path in figures."""
 
     key: Key
     request_id: str
     label: str
+
+
+class Client(Protocol):
+    """A client's connection, whatever it speaks."""
+
+    @property
+    def bridge(self) -> Bridge | None: ...
+    @property
+    def close_code(self) -> int: ...
+    def tick(self, now: float) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Entrance:
@@ -66,7 +77,7 @@ class Entrance:
         self._routes = routes
         self._shared = shared
         self.http = http
-        self.sockets: dict[Socket, tuple[Key, CallSpan]] = {}
+        self.sockets: dict[Client, tuple[Key, CallSpan]] = {}
         self.fronts: set[asyncio.Transport] = set()  # connections without a head so far
 
     def upgrade(self, head: Head, transport: asyncio.Transport) -> Socket | None:
@@ -97,9 +108,9 @@ class Entrance:
             self._refuse(transport, Problem(500, "internal error", code="internal_error"), shape, request_id)
             return None
         label = head.path if not parameters else head.path.rpartition("/")[0]
-        return self._open(head, transport, accepted, _Client(key, request_id, label))
+        return self._open(head, transport, accepted, _Opened(key, request_id, label))
 
-    def _open(self, head: Head, transport: asyncio.Transport, accepted: Accepted, client: _Client) -> Socket | None:
+    def _open(self, head: Head, transport: asyncio.Transport, accepted: Accepted, client: _Opened) -> Socket | None:
         codec = ServerProtocol(
             subprotocols=None if accepted.subprotocol is None else [accepted.subprotocol],  # type: ignore[list-item] # a NewType
             state=State.OPEN,  # the head has been read already
@@ -115,22 +126,27 @@ class Entrance:
             return None
         answer.headers.update(accepted.headers)
         transport.write(answer.serialize())
-        socket = Socket(transport, codec, self._shared.figures, self._left)
+        socket = Socket(transport, codec, self._shared.figures, self.leave)
         given = incoming.traceparent_of({"traceparent": head.headers.get("traceparent", "")})
         span = self._telemetry.begin(f"WebSocket {client.label}", given)
         bridge = Bridge(accepted.dialect, socket, self._shared, client.key, span.traceparent)
-        self.sockets[socket] = client.key, span
-        client.key.open += 1
-        self._shared.figures.connections += 1
-        self._shared.figures.opened[client.label] += 1
+        self.enter(socket, client.key, span, client.label)
         transport.set_protocol(socket)
         socket.connect(bridge)
         return socket
 
-    def _left(self, socket: Socket) -> None:
-        if (found := self.sockets.pop(socket, None)) is not None:
+    def enter(self, client: Client, key: Key, span: CallSpan, label: str) -> None:
+        """Count a client that is let in; `label` is what it speaks."""
+        self.sockets[client] = key, span
+        key.open += 1
+        self._shared.figures.connections += 1
+        self._shared.figures.opened[label] += 1
+
+    def leave(self, client: Client) -> None:
+        """Count it no more."""
+        if (found := self.sockets.pop(client, None)) is not None:
             key, span = found
-            span.end(socket.close_code)
+            span.end(client.close_code)
             key.open -= 1
             self._shared.figures.connections -= 1
 

@@ -29,6 +29,7 @@ from transcriber.gateway.site import REGISTERS, Site
 from transcriber.gateway.surroundings import Surroundings
 from transcriber.gateway.tokens import Tokens
 from transcriber.gateway.workers import Workers
+from transcriber.gateway.wyoming_door import WyomingDoor
 from transcriber.telemetry.gateway import GatewayTelemetry
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Gateway:
         self._telemetry: GatewayTelemetry | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.ready = asyncio.Event()
+        self.wyoming_port: int | None = None
 
     async def run(self, stop: asyncio.Event) -> asyncio.Future[None] | None:
         """Run until `stop` is set. Returns the future that failed if NATS was lost for good. Raises `CannotStart`."""
@@ -90,7 +92,9 @@ class Gateway:
         gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
         self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
         routes = Routes()
-        parts = Parts(options=self._options, routes=routes, requests=Requests(asking), workers=workers)
+        parts = Parts(
+            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self._figures
+        )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
@@ -101,8 +105,13 @@ class Gateway:
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
-        self._server = await self._listen()
+        self._servers = [await self._listen()]
+        if self._options.wyoming_port is not None:
+            door = WyomingDoor(parts, self._entrance, shared, gate, telemetry)
+            self._servers.append(await door.listen())
+            self.wyoming_port = door.port
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
+        extra |= {} if self.wyoming_port is None else {"wyoming_port": self.wyoming_port}
         log.info("ready", extra={**extra, "version": __version__, "workers": len(workers.all)})
         self.ready.set()
 
@@ -157,7 +166,8 @@ class Gateway:
     async def _shut_down(self) -> None:
         """Refuse what is new, end every session, wait for the last words, close."""
         self._gate.closing = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for transport in list(self._entrance.fronts):
             transport.abort()
         log.info("draining", extra={"connections": self._figures.connections})

@@ -39,6 +39,10 @@ class Worker:
     rtf: float | None = None
     streams: int = 0
     max_streams: int | None = None
+    busy: float | None = None  # seconds that its engine has run
+    cpu: float | None = None  # seconds of CPU
+    memory: float | None = None  # bytes
+    gpu_memory: float | None = None  # bytes, of its GPU if it uses one
 
     @property
     def room(self) -> bool:
@@ -151,6 +155,10 @@ def _worker(answer: bytes) -> Worker | None:
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
             max_streams=None if data.get("max_streams") is None else int(data["max_streams"]),
+            busy=_number(data.get("busy")),
+            cpu=_number(data.get("cpu")),
+            memory=_number(data.get("memory")),
+            gpu_memory=_number(data.get("gpu_memory")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         log.warning("a worker's statistics could not be read", extra={"limited": True})

@@ -16,14 +16,15 @@ from transcriber.gateway.socket import BUFFER_BYTES, LARGEST_BUFFER_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.gateway.bridge import Surroundings
     from transcriber.gateway.front import Entrance
-    from transcriber.gateway.keys import Key
+    from transcriber.gateway.gate import Gate
     from transcriber.gateway.parts import Parts
+    from transcriber.gateway.surroundings import Surroundings
+    from transcriber.telemetry.gateway import GatewayTelemetry
 
 log = logging.getLogger(__name__)
 
-_PATH = "wyoming"  # in figures, where WebSockets have their path
+_LABEL = "wyoming"  # in figures, where WebSockets have their path
 _IDLE_SECS = 300.0  # without a byte: Home Assistant connects for each command, which lasts seconds
 _LOST = 1006  # in figures, the code of a connection that ended without a word (RFC 6455)
 
@@ -31,12 +32,12 @@ _LOST = 1006  # in figures, the code of a connection that ended without a word (
 class WyomingSocket(asyncio.Protocol):
     """The client's connection. `left` is called when it is over."""
 
-    __slots__ = ("_close_code", "_dialect", "_door", "_heard_at", "_transport", "bridge")
+    __slots__ = ("_dialect", "_door", "_heard_at", "_transport", "bridge", "close_code")
 
     def __init__(self, door: WyomingDoor) -> None:
         self._door = door
         self._dialect = Wyoming(door.program)
-        self._close_code = _LOST
+        self.close_code = _LOST
         self._heard_at = asyncio.get_running_loop().time()
         self.bridge: Bridge | None = None
 
@@ -57,7 +58,7 @@ class WyomingSocket(asyncio.Protocol):
         bridge, self.bridge = self.bridge, None
         if bridge is not None:
             self._guarded(bridge.closed)
-            self._door.leave(self, self._close_code)
+            self._door.leave(self)
 
     def send(self, message: str | bytes, *, optional: bool = False) -> None:  # noqa: ARG002 - no event is
         """Write an event. A client that does not read is given up."""
@@ -67,7 +68,7 @@ class WyomingSocket(asyncio.Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Answer what the client still waits for, and close."""
-        self._close_code = code
+        self.close_code = code
         self._transport.write(self._dialect.last_words(reason))
         self._transport.close()
 
@@ -105,12 +106,14 @@ class WyomingSocket(asyncio.Protocol):
 class WyomingDoor:
     """Listens, and lets clients in as long as there is room."""
 
-    def __init__(self, parts: Parts, entrance: Entrance, shared: Surroundings, caller: Key) -> None:
-        """`caller` pays for all of them, as nobody has a key here."""
+    def __init__(
+        self, parts: Parts, entrance: Entrance, shared: Surroundings, gate: Gate, telemetry: GatewayTelemetry
+    ) -> None:
         self._parts = parts
         self._entrance = entrance
         self._shared = shared
-        self._caller = caller
+        self._gate = gate
+        self._telemetry = telemetry
         self.port = 0
 
     async def listen(self) -> asyncio.Server:
@@ -131,14 +134,15 @@ class WyomingDoor:
         most = self._parts.options.max_connections
         if self._shared.figures.connections >= most:
             return f"GATEWAY_MAX_CONNECTIONS={most} are open"
-        socket.bridge = Bridge(dialect, socket, self._shared, self._caller, None)
-        self._entrance.enter(socket, self._caller, _PATH)
+        caller, span = self._gate.nobody, self._telemetry.begin("Wyoming", None)
+        socket.bridge = Bridge(dialect, socket, self._shared, caller, span.traceparent)
+        self._entrance.enter(socket, caller, span, _LABEL)
         socket.bridge.opened()
         return None
 
-    def leave(self, socket: WyomingSocket, code: int) -> None:
+    def leave(self, socket: WyomingSocket) -> None:
         """A client has left."""
-        self._shared.figures.closed[code] += 1
+        self._shared.figures.closed[socket.close_code] += 1
         self._entrance.leave(socket)
 
     def program(self) -> Program:
