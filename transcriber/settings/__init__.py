@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transcriber.audio.segmenter import Segmentation
-from transcriber.audio.sessions import SessionOptions
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import Segmentation, StreamOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError
