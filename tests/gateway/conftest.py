@@ -1,15 +1,28 @@
-"""One stack for many tests: starting a daemon takes longer than most of them."""
+"""One server, daemon and gateway for all tests that only ask them for texts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
-from gateway_stack import Stack, run_stack
+from harness import free_port
+from served import served
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with run_stack(tmp_path_factory.mktemp("stack")) as running:
-        yield running
+@pytest.fixture(scope="session")
+def wyoming_port() -> int:
+    """Where the gateway listens for Wyoming."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory, wyoming_port: int) -> Iterator[str]:
+    """The gateway's address."""
+    with served(tmp_path_factory.mktemp("served"), GATEWAY_WYOMING_PORT=str(wyoming_port)) as url:
+        yield url
+
+
+@pytest.fixture
+def sockets(address: str) -> str:
+    """Its address for WebSockets."""
+    return address.replace("http", "ws", 1)

@@ -6,20 +6,17 @@ import json
 from typing import Any
 
 import pytest
-from gateway_stack import Stack
 from harness import Speech, s16
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 STREAM = "/v2/decode/stream/any"
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-
-async def test_raw_pcm_comes_back_as_words_with_times(stack: Stack, demo_speech: Speech) -> None:
+async def test_raw_pcm_comes_back_as_words_with_times(sockets: str, demo_speech: Speech) -> None:
     """Finals with every word in order, the account at the end, and how busy the workers are in between."""
-    address = stack.address(f"{STREAM}?sample_rate=48000&queue_status=1", "ws")
-    async with connect(address) as client:
+    wanted = f"{sockets}{STREAM}?sample_rate=48000&queue_status=1"
+    async with connect(wanted) as client:
         pcm = s16(demo_speech.samples)
         for start in range(0, len(pcm), 96_000):
             await client.send(pcm[start : start + 96_000])
@@ -43,20 +40,20 @@ async def test_raw_pcm_comes_back_as_words_with_times(stack: Stack, demo_speech:
 
 
 @pytest.mark.parametrize("query", ["sample_rate=16k", "encoding=opus", "channels=9", "language=xx"])
-async def test_bad_parameter_is_refused_before_the_upgrade(stack: Stack, query: str) -> None:
+async def test_bad_parameter_is_refused_before_the_upgrade(sockets: str, query: str) -> None:
     """With 400, and the parameter's name."""
     with pytest.raises(InvalidStatus) as caught:
-        await connect(stack.address(f"{STREAM}?{query}", "ws"))
+        await connect(f"{sockets}{STREAM}?{query}")
     assert caught.value.response.status_code == 400
     problem = json.loads(caught.value.response.body)["error"]
     assert problem["param"] == query.partition("=")[0]
     assert problem["message"].startswith(query.replace("=", "='"))
 
 
-async def test_flush_closes_a_window_in_the_middle_of_speech(stack: Stack, demo_speech: Speech) -> None:
+async def test_flush_closes_a_window_in_the_middle_of_speech(sockets: str, demo_speech: Speech) -> None:
     """Its text comes before `flushed`, and the session goes on."""
     first, second = demo_speech.cut(0, 1, margin=0.2), demo_speech.cut(1, 2, margin=0.2)
-    async with connect(stack.address(f"{STREAM}?sample_rate=48000", "ws")) as client:
+    async with connect(f"{sockets}{STREAM}?sample_rate=48000") as client:
         await client.send(s16(first.samples[: -first.rate // 5]))
         await client.send('{"type": "flush"}')
         told = []

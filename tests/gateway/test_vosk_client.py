@@ -8,13 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import soxr
-from gateway_stack import Stack
 from harness import Speech, s16
 from vosk.transcriber.transcriber import Transcriber
-
-pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def transcriber(address: str) -> Any:
@@ -32,9 +28,9 @@ def piped(speech: Speech) -> SimpleNamespace:
     return SimpleNamespace(stdout=stdout)
 
 
-async def test_vosk_transcriber_gets_every_word_in_order(stack: Stack, demo_speech: Speech) -> None:
+async def test_vosk_transcriber_gets_every_word_in_order(sockets: str, demo_speech: Speech) -> None:
     """It sends and receives in lock step, faster than the engine works, and gets text, words and times."""
-    client = transcriber(stack.address("/", "ws"))
+    client = transcriber(f"{sockets}/")
     results, sent = await client.recognize_stream_server(piped(demo_speech))
     assert sent == 2 * round(len(demo_speech.samples) / 3)
     assert " ".join(result["text"] for result in results if result["text"]) == demo_speech.words
@@ -49,9 +45,9 @@ async def test_vosk_transcriber_gets_every_word_in_order(stack: Stack, demo_spee
     assert not any("gaps" in result for result in results)
 
 
-async def test_vosk_transcriber_may_connect_again(stack: Stack, demo_speech: Speech) -> None:
+async def test_vosk_transcriber_may_connect_again(sockets: str, demo_speech: Speech) -> None:
     """A second connection is as good as the first, and so is one that sends nothing."""
-    client = transcriber(stack.address("/", "ws"))
+    client = transcriber(f"{sockets}/")
     first, last = demo_speech.cut(0, 1), demo_speech.cut(7, 8)
     for speech in (first, last):
         results, _ = await client.recognize_stream_server(piped(speech))

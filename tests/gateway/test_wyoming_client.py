@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import soxr
-from gateway_stack import Stack
 from harness import PATIENCE, Speech, s16
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -20,8 +18,6 @@ from wyoming.info import Describe, Info
 
 RATE, WIDTH, CHANNELS = 16_000, 2, 1
 CHUNK = 2048  # bytes, as Home Assistant's voice satellites send
-
-pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def pcm_of(speech: Speech) -> bytes:
@@ -49,9 +45,9 @@ async def answer(client: AsyncClient) -> list[Event]:
     return events
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient.from_uri(f"tcp://127.0.0.1:{stack.gateway.wyoming_port}") as connected:
+@pytest.fixture
+async def client(address: str, wyoming_port: int) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient.from_uri(f"tcp://127.0.0.1:{wyoming_port}") as connected:
         yield connected
 
 

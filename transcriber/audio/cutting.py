@@ -71,8 +71,9 @@ def quietest(samples: NDArray[np.float32]) -> int:
     if hops <= _PAUSE:  # pieces under two seconds: nothing to choose from
         return len(samples)
     energy = np.square(steps[: hops * _HOP].reshape(hops, _HOP)).sum(axis=1)
-    pause = int(np.argmin(np.convolve(energy, np.ones(_PAUSE), "valid")))
+    pauses = np.convolve(energy, np.ones(_PAUSE), "valid")
+    pause = len(pauses) - 1 - int(np.argmin(pauses[::-1]))  # of equals the last, for the fewest pieces
     closure = np.convolve(energy[pause : pause + _PAUSE], np.ones(_CLOSURE), "valid")
-    # Of equals, as in digital silence, the one in the middle of the pause.
+    # Here the one in the middle of the pause.
     best = np.flatnonzero(closure <= closure.min())
     return begin + (pause + int(best[len(best) // 2]) + _CLOSURE // 2) * _HOP

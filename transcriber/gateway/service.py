@@ -58,13 +58,12 @@ class Gateway:
             raise SettingError("GATEWAY_HOST", options.host, allowed)
         self._options = options
         self._registers = registers
-        self._figures = Figures(max_connections=options.max_connections)
+        self.figures = Figures(max_connections=options.max_connections)
         self.keys = Keys(None if options.open else options.keys)
         self._tokens = Tokens(options.token_secret.encode() or secrets.token_bytes(32))
         self._telemetry: GatewayTelemetry | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self.ready = asyncio.Event()
-        self.wyoming_port: int | None = None
 
     async def run(self, stop: asyncio.Event) -> asyncio.Future[None] | None:
         """Run until `stop` is set. Returns the future that failed if NATS was lost for good. Raises `CannotStart`."""
@@ -87,32 +86,33 @@ class Gateway:
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
-        workers = Workers(connection, asking, lambda: bool(self._figures.connections), self._on_change)
+        self.workers = workers = Workers(connection, asking, lambda: bool(self.figures.connections), self._on_change)
         line = DirectLine(connection)
-        gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
-        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
+        gate = Gate(self._options, self.keys, self._tokens, workers, self.figures)
+        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
         parts = Parts(
-            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self._figures
+            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self.figures
         )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
-        self._gate, self._site = gate, Site(routes, gate, self._figures, telemetry)
+        self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
         shared = Surroundings(
-            line=line, results=Results(line), workers=workers, figures=self._figures, gateway=secrets.token_hex(3)
+            line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
+        self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
         self._servers = [await self._listen()]
         if self._options.wyoming_port is not None:
-            door = WyomingDoor(parts, self._entrance, shared, gate, telemetry)
-            self._servers.append(await door.listen())
-            self.wyoming_port = door.port
+            self._servers.append(await self._door.listen())
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
-        extra |= {} if self.wyoming_port is None else {"wyoming_port": self.wyoming_port}
-        log.info("ready", extra={**extra, "version": __version__, "workers": len(workers.all)})
+        log.info(
+            "ready",
+            extra={**extra, "version": __version__, "workers": workers.count, "wyoming_port": self._door.port or None},
+        )
         self.ready.set()
 
     async def _listen(self) -> asyncio.Server:
@@ -170,7 +170,7 @@ class Gateway:
             server.close()
         for transport in list(self._entrance.fronts):
             transport.abort()
-        log.info("draining", extra={"connections": self._figures.connections})
+        log.info("draining", extra={"connections": self.figures.connections})
         grace = self._options.shutdown_grace
         serving = asyncio.create_task(self._site.shut_down(grace))
         for bridge in self._bridges:
@@ -191,7 +191,7 @@ class Gateway:
                     await asyncio.sleep(1 / _TICKS)
 
     def _summary(self) -> dict[str, object]:
-        figures = self._figures
+        figures = self.figures
         return {
             "opened": figures.opened.total(),
             "requests": figures.requests.total(),

@@ -39,10 +39,10 @@ class Worker:
     rtf: float | None = None
     streams: int = 0
     max_streams: int | None = None
-    busy: float | None = None  # seconds that its engine has run
-    cpu: float | None = None  # seconds of CPU
-    memory: float | None = None  # bytes
-    gpu_memory: float | None = None  # bytes, of its GPU if it uses one
+    busy: float | None = None  # of the time since its start, when its engine ran
+    cpu: float | None = None  # of CPU time since its start
+    memory: int | None = None  # bytes
+    gpu_memory: int | None = None  # bytes
 
     @property
     def room(self) -> bool:
@@ -154,11 +154,11 @@ def _worker(answer: bytes) -> Worker | None:
             max_latency=_number(data.get("max_latency")),
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
-            max_streams=None if data.get("max_streams") is None else int(data["max_streams"]),
+            max_streams=_whole(data.get("max_streams")),
             busy=_number(data.get("busy")),
             cpu=_number(data.get("cpu")),
-            memory=_number(data.get("memory")),
-            gpu_memory=_number(data.get("gpu_memory")),
+            memory=_whole(data.get("memory")),
+            gpu_memory=_whole(data.get("gpu_memory")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         log.warning("a worker's statistics could not be read", extra={"limited": True})
@@ -167,3 +167,7 @@ def _worker(answer: bytes) -> Worker | None:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) else None

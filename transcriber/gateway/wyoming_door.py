@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transcriber.gateway.front import Entrance
-    from transcriber.gateway.gate import Gate
+    from transcriber.gateway.keys import Key
     from transcriber.gateway.parts import Parts
     from transcriber.gateway.surroundings import Surroundings
-    from transcriber.telemetry.gateway import GatewayTelemetry
 
 log = logging.getLogger(__name__)
 
-_LABEL = "wyoming"  # in figures, where WebSockets have their path
+_PATH = "wyoming"  # in figures, where WebSockets have their path
 _IDLE_SECS = 300.0  # without a byte: Home Assistant connects for each command, which lasts seconds
 _LOST = 1006  # in figures, the code of a connection that ended without a word (RFC 6455)
 
@@ -32,12 +31,12 @@ _LOST = 1006  # in figures, the code of a connection that ended without a word (
 class WyomingSocket(asyncio.Protocol):
     """The client's connection. `left` is called when it is over."""
 
-    __slots__ = ("_dialect", "_door", "_heard_at", "_transport", "bridge", "close_code")
+    __slots__ = ("_close_code", "_dialect", "_door", "_heard_at", "_transport", "bridge")
 
     def __init__(self, door: WyomingDoor) -> None:
         self._door = door
         self._dialect = Wyoming(door.program)
-        self.close_code = _LOST
+        self._close_code = _LOST
         self._heard_at = asyncio.get_running_loop().time()
         self.bridge: Bridge | None = None
 
@@ -58,7 +57,7 @@ class WyomingSocket(asyncio.Protocol):
         bridge, self.bridge = self.bridge, None
         if bridge is not None:
             self._guarded(bridge.closed)
-            self._door.leave(self)
+            self._door.leave(self, self._close_code)
 
     def send(self, message: str | bytes, *, optional: bool = False) -> None:  # noqa: ARG002 - no event is
         """Write an event. A client that does not read is given up."""
@@ -68,7 +67,7 @@ class WyomingSocket(asyncio.Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Answer what the client still waits for, and close."""
-        self.close_code = code
+        self._close_code = code
         self._transport.write(self._dialect.last_words(reason))
         self._transport.close()
 
@@ -106,14 +105,12 @@ class WyomingSocket(asyncio.Protocol):
 class WyomingDoor:
     """Listens, and lets clients in as long as there is room."""
 
-    def __init__(
-        self, parts: Parts, entrance: Entrance, shared: Surroundings, gate: Gate, telemetry: GatewayTelemetry
-    ) -> None:
+    def __init__(self, parts: Parts, entrance: Entrance, shared: Surroundings, caller: Key) -> None:
+        """`caller` pays for all of them, as nobody has a key here."""
         self._parts = parts
         self._entrance = entrance
         self._shared = shared
-        self._gate = gate
-        self._telemetry = telemetry
+        self._caller = caller
         self.port = 0
 
     async def listen(self) -> asyncio.Server:
@@ -134,15 +131,14 @@ class WyomingDoor:
         most = self._parts.options.max_connections
         if self._shared.figures.connections >= most:
             return f"GATEWAY_MAX_CONNECTIONS={most} are open"
-        caller, span = self._gate.nobody, self._telemetry.begin("Wyoming", None)
-        socket.bridge = Bridge(dialect, socket, self._shared, caller, span.traceparent)
-        self._entrance.enter(socket, caller, span, _LABEL)
+        socket.bridge = Bridge(dialect, socket, self._shared, self._caller, None)
+        self._entrance.enter(socket, self._caller, _PATH)
         socket.bridge.opened()
         return None
 
-    def leave(self, socket: WyomingSocket) -> None:
+    def leave(self, socket: WyomingSocket, code: int) -> None:
         """A client has left."""
-        self._shared.figures.closed[socket.close_code] += 1
+        self._shared.figures.closed[code] += 1
         self._entrance.leave(socket)
 
     def program(self) -> Program:

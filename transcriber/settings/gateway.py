@@ -44,7 +44,7 @@ def _read(r: Reader) -> GatewayOptions:
         token_secret=r.text("GATEWAY_TOKEN_SECRET"),
         origins=frozenset(o.strip().rstrip("/").lower() for o in r.text("GATEWAY_ORIGINS").split(",") if o.strip()),
         wyoming_host=r.matching("GATEWAY_WYOMING_HOST", _DEFAULTS.wyoming_host, _HOST, "an address or a host name"),
-        wyoming_port=_port(r, "GATEWAY_WYOMING_PORT"),
+        wyoming_port=None if (port := r.whole("GATEWAY_WYOMING_PORT", -1, 0, 65_535)) < 0 else port,
         tls_cert=cert,
         tls_key=key,
         max_connections=r.whole("GATEWAY_MAX_CONNECTIONS", _DEFAULTS.max_connections, 1, 1_000_000),
@@ -57,10 +57,6 @@ def _read(r: Reader) -> GatewayOptions:
         log_level=log_level(r),
         log_format=log_format(r),
     )
-
-
-def _port(r: Reader, name: str) -> int | None:
-    return None if r.raw(name) is None else r.whole(name, 0, 0, 65_535)
 
 
 def _path(r: Reader, name: str) -> Path | None:

@@ -36,7 +36,7 @@ class Deepgram:
         options = deepgram_rest.options({name: request.query.getall(name) for name in request.query})
         if request.content_type == "application/json":
             raise deepgram_rest.refused_url()
-        async with Upload(self._recordings.pool, self._parts.options.max_upload, hashed=True) as upload:
+        async with Upload(self._recordings.storage, hashed=True) as upload:
             await receiving.body(request, upload)
             channels = await self._channels(Recorded(upload=upload, wish=options.wish, call=call, raw=options.raw))
             about = deepgram_rest.About(request_id=call.id, sha256=upload.sha256, created=created)

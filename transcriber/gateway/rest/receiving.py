@@ -12,11 +12,10 @@ from transcriber.gateway.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from concurrent.futures import Executor
 
     from aiohttp import web
 
-    from transcriber.gateway.rest.upload import Upload
+    from transcriber.gateway.rest.upload import Storage, Upload
 
 T = TypeVar("T")
 
@@ -73,22 +72,25 @@ async def body(request: web.BaseRequest, upload: Upload) -> None:
     await upload.finish()
 
 
-async def json_body(request: web.BaseRequest, pool: Executor) -> dict[str, Any]:
-    """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`."""
-    data = bytearray()
+async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any]:
+    """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`, 503 for no room."""
     if (request.content_length or 0) > JSON_BYTES:
         raise _too_much()
-    while chunk := await _soon(request.content.readany()):
-        data += chunk
-        if len(data) > JSON_BYTES:
-            raise _too_much()
+    data = bytearray()
     try:
+        while chunk := await _soon(request.content.readany()):
+            storage.take(len(chunk))
+            data += chunk
+            if len(data) > JSON_BYTES:
+                raise _too_much()
         if len(data) <= _FIELD_BYTES:
             found = json.loads(data)
         else:  # takes long enough that others would wait
-            found = await asyncio.get_running_loop().run_in_executor(pool, json.loads, data)
+            found = await asyncio.get_running_loop().run_in_executor(storage.pool, json.loads, data)
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    finally:
+        storage.free += len(data)
     if not isinstance(found, dict):
         raise Problem(400, "the body is no JSON object", code="invalid_json")
     return found

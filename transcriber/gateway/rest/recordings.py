@@ -19,6 +19,7 @@ from transcriber.domain.timeline import GapReason
 from transcriber.gateway.dialects.recording import RecordingText, Wish, heard, unheard
 from transcriber.gateway.problems import Problem, problem_of
 from transcriber.gateway.rest.pieces import Limits, Part, Parts, whole
+from transcriber.gateway.rest.upload import Storage
 from transcriber.protocol import headers as names
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class Recordings:
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
         self._under_way = asyncio.Semaphore(_PARTS)
-        self.pool = ThreadPoolExecutor(_THREADS, "recordings")
+        self._pool = ThreadPoolExecutor(_THREADS, "recordings")
+        self.storage = Storage(self._pool, parts.options.max_upload)
         self.tally = Tally()
 
     async def transcribe(self, recorded: Recorded) -> AsyncGenerator[Answered]:
@@ -135,9 +137,9 @@ class Recordings:
                     async for answered in spread:
                         yield answered
             finally:
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self.pool, parts.close))
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, parts.close))
         if progress.lost and not progress.answered and progress.error is not None:
-            raise problem_of(progress.error, self._wait())
+            raise problem_of(_in_words_of_http(progress.error), self._wait())
         self.tally.add(progress.processing, time.monotonic() - begin)
 
     async def _spread(self, parts: Parts, recorded: Recorded, progress: _Progress) -> AsyncGenerator[Answered]:
@@ -166,7 +168,7 @@ class Recordings:
         await self._under_way.acquire()
         part = None
         try:
-            part = await asyncio.get_running_loop().run_in_executor(self.pool, parts.read)
+            part = await asyncio.get_running_loop().run_in_executor(self._pool, parts.read)
         except RecordingError as error:
             raise Problem(400, str(error), code="invalid_audio", param="file") from error
         finally:
@@ -232,6 +234,11 @@ def _given_up(part: Part, error: RequestError, progress: _Progress) -> Recording
     progress.error = error
     log.warning("%.1f s of a recording were not transcribed: %s", part.end - part.start, error, extra={"limited": True})
     return unheard(part.start, part.end, _reason(error))
+
+
+def _in_words_of_http(error: RequestError) -> RequestError:
+    """No answer is no place, too: both say that another attempt may succeed."""
+    return RequestError(503, error.detail) if error.code == 504 else error  # noqa: PLR2004
 
 
 def _reason(error: RequestError) -> str:
