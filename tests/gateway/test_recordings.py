@@ -373,6 +373,24 @@ async def test_broken_form_is_refused(workers, site, http) -> None:
             assert told in (await answer.json())["error"]["message"]
 
 
+async def test_body_is_asked_for_only_where_it_is_wanted(workers, site) -> None:
+    """curl sends what is long only once it is asked for, and otherwise waits for a second."""
+    await workers(name_it)
+    serving = await site(max_upload=100_000)
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    for size, wanted in (
+        (50_000, b"HTTP/1.1 100 Continue\r\n"),
+        (200_000, b"HTTP/1.1 413 Request Entity Too Large\r\n"),
+    ):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/listen HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readline() == wanted
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:
     """Not what was refused."""
     await workers(name_it)
