@@ -11,5 +11,5 @@ from served import served
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The gateway's address."""
-    with served(tmp_path_factory.mktemp("served")) as url:
-        yield url
+    with served(tmp_path_factory.mktemp("served")) as running:
+        yield running.url
