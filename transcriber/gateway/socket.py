@@ -216,6 +216,7 @@ class Socket(asyncio.Protocol):
         self._transport.abort()
 
     def _give_up(self) -> None:
+        self._figures.slow += 1
         if self._bridge is not None:
             self._bridge.close(*_SLOW)
 

@@ -16,10 +16,10 @@ from transcriber.gateway.socket import BUFFER_BYTES, LARGEST_BUFFER_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.gateway.bridge import Surroundings
     from transcriber.gateway.front import Entrance
     from transcriber.gateway.keys import Key
     from transcriber.gateway.parts import Parts
+    from transcriber.gateway.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
