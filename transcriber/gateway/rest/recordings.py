@@ -40,6 +40,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts, befo
 _ANSWER_SECS, _ANSWER_OF_AUDIO = 10.0, 2.0
 _ENGINE_ATTEMPTS = 3  # of a part on which engines fail: another worker may have another model
 _REFUSED = {400, 413}  # no other answer comes to a further attempt
+_PROMPT_CHARACTERS = 600  # Whisper reads the last 224 tokens, of three or four characters each
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")  # what a header's line cannot hold
 _REASONS = {413: "too_large", 500: "engine_error", 503: "unavailable", 504: "timeout"}
 
@@ -264,5 +265,6 @@ def _headers(recorded: Recorded) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _line(text: str) -> str:
-    return _BREAKS.sub(" ", text).strip()
+def _line(prompt: str) -> str:
+    """The end of a prompt, which is all that a model reads, as a header can hold it."""
+    return _BREAKS.sub(" ", prompt).strip()[-_PROMPT_CHARACTERS:]
