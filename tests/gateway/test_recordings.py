@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -95,7 +96,7 @@ def form(audio: bytes, **fields: str) -> aiohttp.FormData:
     made = aiohttp.FormData()
     for name, value in fields.items():
         made.add_field(name, value)
-    made.add_field("file", audio, filename="a.bin", content_type="audio/wav")
+    made.add_field("file", io.BytesIO(audio), filename="a.bin", content_type="audio/wav")
     return made
 
 
@@ -124,11 +125,11 @@ async def test_parts_go_to_all_workers_and_come_back_in_order(workers, site, htt
     answer, body = await transcribed(http, serving, flac)
     assert answer.status == 200
     cutter = Cutter(30 * RATE)
-    pieces = [*cutter.push(np.round(noise * 32768).clip(-32768, 32767).astype(np.float32) / 32768), *cutter.flush()]
-    assert len(pieces) == 6
-    pcm = [(np.rint(piece.samples * 32768)).astype("<i2").tobytes() for piece in pieces]
+    parts = [*cutter.push(np.round(noise * 32768).clip(-32768, 32767).astype(np.float32) / 32768), *cutter.flush()]
+    assert len(parts) == 6
+    pcm = [(np.rint(part.samples * 32768)).astype("<i2").tobytes() for part in parts]
     assert body["text"].split() == [digest(one) for one in pcm]
-    assert [s["start"] for s in body["segments"]] == [piece.start / RATE for piece in pieces]
+    assert [s["start"] for s in body["segments"]] == [part.start / RATE for part in parts]
     assert body["duration"] == 150
     assert sum(len(worker.asked) for worker in crew) == 6
     assert all(len(asked.pcm) <= 30 * RATE * 2 for worker in crew for asked in worker.asked)
@@ -190,26 +191,28 @@ async def test_lost_part_is_told_with_its_bounds(workers, site, http, flac) -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "detail", "status", "kind"),
+    ("refusal", "kind"),
     [
-        (503, "the queue is full (1 jobs)", 503, "server_error"),
-        (500, "engine_error: it failed", 500, "server_error"),
-        (400, "Audio-Channels='7'", 400, "invalid_request_error"),
+        (Refusal(503, "the queue is full (1 jobs)"), "server_error"),
+        (Refusal(500, "engine_error: it failed"), "server_error"),
+        (Refusal(400, "Audio-Channels='7'"), "invalid_request_error"),
     ],
+    ids=str,
 )
-async def test_recording_of_which_all_is_lost_is_refused(
-    workers, site, http, flac, code: int, detail: str, status: int, kind: str
+async def test_recording_of_which_all_is_lost_is_refused(  # noqa: PLR0913, PLR0917 - fixtures
+    workers, site, http, flac, refusal: Refusal, kind: str
 ) -> None:
     """Once patience is over; with a time to try again where that may help."""
 
     async def never(_asked: Asked) -> str:
-        raise Refusal(code, detail)
+        raise refusal
 
     await workers(never)
     serving = await site(patience=0.3)
     answer, body = await transcribed(http, serving, flac)
-    assert (answer.status, body["error"]["type"], body["error"]["message"]) == (status, kind, detail)
-    assert ("Retry-After" in answer.headers) == (status == 503)
+    error = body["error"]
+    assert (answer.status, error["type"], error["message"]) == (refusal.code, kind, refusal.detail)
+    assert ("Retry-After" in answer.headers) == (refusal.code == 503)
     await serving.idle()
 
 
@@ -337,37 +340,55 @@ async def test_upload_beyond_the_limit_is_refused(workers, site, http) -> None:
         assert answer.status == 413
         assert told in (await answer.json())["error"]["message"]
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         for _ in range(20):
             yield bytes(10_000)
         yield b"\r\n--x--\r\n"
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    async with http.post(url, data=pieces(), headers=headers) as answer:
+    async with http.post(url, data=parts(), headers=headers) as answer:
         assert answer.status == 413
         assert told in (await answer.json())["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "told"),
-    [
-        (b"", "multipart/form-data; boundary=x", "cannot be read"),
-        (b"--y\r\n\r\nz", "multipart/form-data; boundary=x", "cannot be read"),
-        (b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nRIFF", "multipart/form-data; boundary=x", "read"),
-        (b"x", "multipart/form-data", "cannot be read"),
-        (b"--x--\r\n", "multipart/form-data; boundary=x", "has no field 'file'"),
-        (b"{}", "application/json", "Content-Type='application/json'; allowed: multipart/form-data"),
-    ],
-)
-async def test_broken_form_is_refused(workers, site, http, body: bytes, kind: str, told: str) -> None:
+BROKEN = [
+    (b"", "multipart/form-data; boundary=x", "cannot be read"),
+    (b"--y\r\n\r\nz", "multipart/form-data; boundary=x", "cannot be read"),
+    (b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nRIFF", "multipart/form-data; boundary=x", "read"),
+    (b"x", "multipart/form-data", "cannot be read"),
+    (b"--x--\r\n", "multipart/form-data; boundary=x", "has no field 'file'"),
+    (b"{}", "application/json", "Content-Type='application/json'; allowed: multipart/form-data"),
+]
+
+
+async def test_broken_form_is_refused(workers, site, http) -> None:
     """With a sentence, and without a trace in the log."""
     await workers(name_it)
     serving = await site()
     url = f"{serving.url}/v1/audio/transcriptions"
-    async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
-        assert answer.status == 400
-        assert told in (await answer.json())["error"]["message"]
+    for body, kind, told in BROKEN:
+        async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
+            assert (answer.status, body) == (400, body)
+            assert told in (await answer.json())["error"]["message"]
+
+
+async def test_body_is_asked_for_only_where_it_is_wanted(workers, site) -> None:
+    """curl sends what is long only once it is asked for, and otherwise waits for a second."""
+    await workers(name_it)
+    serving = await site(max_upload=100_000)
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    for size, wanted in (
+        (50_000, b"HTTP/1.1 100 Continue\r\n"),
+        (200_000, b"HTTP/1.1 413 Request Entity Too Large\r\n"),
+    ):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/listen HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readline() == wanted
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:

@@ -1,12 +1,20 @@
-"""A gateway in this process with a trivial protocol of its own, and clients for it."""
+"""A gateway in this process with a trivial protocol of its own, and what it needs to be let in."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
 
 from transcriber.broker.options import BrokerOptions
 from transcriber.domain.chunks import AudioFormat, Encoding
@@ -73,6 +81,23 @@ def register(parts: Parts) -> None:
 
 
 @asynccontextmanager
+async def worker(url: str, **state: Any) -> AsyncIterator[nats.aio.client.Client]:
+    """A service that answers as a daemon's does, and does nothing else; `state` is what it says of itself."""
+    client = await nats.connect(url)
+    said = {"name": "transcriber", "id": secrets.token_hex(4), "version": "1.0.0", "endpoints": [{"data": state}]}
+
+    async def answer(message: Msg) -> None:
+        await message.respond(json.dumps(said).encode())
+
+    await client.subscribe("$SRV.STATS.transcriber", cb=answer)
+    await client.flush()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
 async def gateway(url: str, add: Register = register, **options: Any) -> AsyncIterator[Gateway]:
     """A gateway on a free port, with all of its own paths and those of `add`; stopped at the end."""
     given = GatewayOptions(port=0, broker=BrokerOptions(url=url), **{"shutdown_grace": 5.0, **options})
@@ -86,3 +111,15 @@ async def gateway(url: str, add: Register = register, **options: Any) -> AsyncIt
     finally:
         stop.set()
         await running
+
+
+async def refusal(serving: Gateway, path: str = "/plain", **options: Any) -> Response:
+    """The answer by which a WebSocket is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{serving.port}{path}", **options)
+    return refused.value.response
+
+
+def error_of(response: Response) -> str:
+    """The code of a refusal in OpenAI's shape."""
+    return str(json.loads(response.body)["error"]["code"])

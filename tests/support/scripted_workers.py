@@ -21,7 +21,7 @@ class Asked(NamedTuple):
     pcm: bytes
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - what a worker answers
     """An answer with an error."""
 
     def __init__(self, code: int, detail: str) -> None:

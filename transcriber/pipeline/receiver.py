@@ -58,8 +58,8 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
-            case Moved(detail=detail):
-                self._take(self._sessions.replaced(detail))
+            case Moved(detail=detail, cursor=cursor):
+                self._take(self._sessions.replaced(detail, cursor))
             case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)
