@@ -64,3 +64,9 @@ async def test_flush_closes_a_window_in_the_middle_of_speech(sockets: str, demo_
         await client.send('{"type": "end"}')
         rest = [json.loads(message) async for message in client]
     assert " ".join(filter(None, (m["transcription"] for m in rest if m["type"] == "final"))) == second.words
+
+
+async def test_page_may_send_its_key_as_a_subprotocol(sockets: str) -> None:
+    """A browser takes the connection only if the server chooses one of those that it offered."""
+    async with connect(f"{sockets}{STREAM}", subprotocols=["token", "a-key"]) as client:
+        assert client.subprotocol == "token"
