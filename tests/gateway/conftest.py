@@ -18,8 +18,8 @@ def wyoming_port() -> int:
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, wyoming_port: int) -> Iterator[str]:
     """The gateway's address."""
-    with served(tmp_path_factory.mktemp("served"), GATEWAY_WYOMING_PORT=str(wyoming_port)) as url:
-        yield url
+    with served(tmp_path_factory.mktemp("served"), GATEWAY_WYOMING_PORT=str(wyoming_port)) as running:
+        yield running.url
 
 
 @pytest.fixture

@@ -49,3 +49,7 @@ def rejected(reason: str = "container", detail: str = "this is an Ogg file") -> 
 
 def flushed(end: float) -> Message:
     return _message("flushed", end=end)
+
+
+def speech(start: float, end: float | None = None, closed: str = "pause") -> Message:
+    return _message("speech", start=start, **({} if end is None else {"end": end, "closed": closed}))
