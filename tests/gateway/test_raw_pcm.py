@@ -34,9 +34,8 @@ async def test_raw_pcm_comes_back_as_words_with_times(sockets: str, demo_speech:
     assert (last["type"], last["gap"]) == ("ended", {})
     assert last["received"] == pytest.approx(len(demo_speech.samples) / demo_speech.rate, abs=0.01)
     status = next(message for message in told if message["type"] == "queue_status")
+    assert status.keys() == {"type", "pending", "capacity", "estimated_wait", "rtf", "workers"}
     assert status["workers"] == 1
-    assert status["capacity"] >= 1
-    assert status["pending"] >= 0
 
 
 @pytest.mark.parametrize("query", ["sample_rate=16k", "encoding=opus", "channels=9", "language=xx"])
