@@ -244,7 +244,15 @@ class Sessions:
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
         older = self._rivals.older(chunk.stream, now)
-        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older, chunk.declared)
+        started = Started(
+            origin=session.origin,
+            requested_id=chunk.session,
+            position=audio.start,
+            cursor=chunk.cursor,
+            older=older,
+            declared=chunk.declared,
+            format=chunk.format,
+        )
         return session, [*outputs, started]
 
     def _name(self, chunk: Chunk) -> str:

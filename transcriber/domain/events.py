@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from transcriber.domain.timeline import Gap
 
 if TYPE_CHECKING:
-    from transcriber.domain.chunks import Cursor
+    from transcriber.domain.chunks import AudioFormat, Cursor
     from transcriber.domain.timeline import Account, Origin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A session's first chunk was accepted. `asked`: the id that its chunks carry, which an earlier session had."""
 
@@ -22,6 +22,7 @@ class Started:
     cursor: Cursor | None = None  # of its first audio
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
     declared: bool = False  # its first chunk began with a WAV header
+    format: AudioFormat | None = None  # of its first chunk
 
 
 @dataclass(frozen=True, slots=True)

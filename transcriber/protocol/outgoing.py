@@ -58,7 +58,7 @@ def encode_event(
             kind, body = "ended", account_fields(account)
         case Replaced(origin=origin, detail=detail):
             kind, body = "replaced", {"detail": detail}
-        case Started(origin):
+        case Started(origin=origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}

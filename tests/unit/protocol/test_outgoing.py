@@ -38,7 +38,7 @@ ACCOUNTS = st.builds(
     pending=st.just(0),
 )
 EVENTS = st.one_of(
-    st.builds(Started, ORIGINS),
+    st.builds(Started, origin=ORIGINS),
     st.builds(Ended, ORIGINS, ACCOUNTS),
     st.builds(Gap, origin=ORIGINS, start=POSITIONS, end=POSITIONS, reason=REASONS),
     st.builds(Rejected, stream=STREAMS, session=st.none() | PRINTABLE, reason=st.text(), detail=st.text()),
