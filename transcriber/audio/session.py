@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.stream import AudioStream
 from transcriber.domain.errors import Rejection
+from transcriber.domain.events import Started
 from transcriber.domain.timeline import SAMPLE_RATE, GapReason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transcriber.audio.stream import StreamOptions
     from transcriber.domain.chunks import Chunk
     from transcriber.domain.timeline import Checkpoint, Origin
@@ -71,6 +74,19 @@ class Session:
         if session is None or session == self.requested_id:  # the usual case, so without building a set
             return True
         return session == self.audio.origin.session
+
+    def started(self, chunk: Chunk, older: tuple[str, ...], used: Mapping[str, int]) -> Started:
+        """The event of its start, with its first chunk."""
+        return Started(
+            origin=self.origin,
+            requested_id=chunk.session,
+            position=self.audio.start,
+            cursor=chunk.cursor,
+            older=older,
+            used=used,
+            declared=chunk.declared,
+            format=chunk.format,
+        )
 
     def accept(self) -> GapReason:
         """Note that a chunk is accepted. Returns the reason for a hole before it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.domain.timeline import Gap
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transcriber.domain.chunks import AudioFormat, Cursor
     from transcriber.domain.timeline import Account, Origin
 
@@ -21,6 +23,7 @@ class Started:
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    used: Mapping[str, int] = field(default_factory=dict)  # ids that earlier sessions had, and how many had each
     declared: bool = False  # its first chunk began with a WAV header
     format: AudioFormat | None = None  # of its first chunk
 

@@ -147,6 +147,7 @@ class Records:
             account=account,
             cursor=started.cursor,
             older=started.older,
+            used=started.used,
             declared=started.declared,
         )
 
