@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class Recording:
         try:
             if isinstance(source, Path):
                 source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
-            self._file = soundfile.SoundFile(str(source) if isinstance(source, Path) else _as_file(source))
+            self._file = soundfile.SoundFile(str(source) if isinstance(source, Path) else _as_opened(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
         except TypeError as error:  # a name that ends in .raw: such a file has no header
@@ -65,13 +65,14 @@ class Recording:
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
-def _as_file(source: bytes | IO[bytes]) -> IO[bytes]:
+def _as_opened(source: bytes | IO[bytes]) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _why_not(source: Path | bytes | IO[bytes], error: soundfile.SoundFileError) -> str:
     """Say what a file is that libsndfile cannot open."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(_as_file(source)) as file:
+    with contextlib.ExitStack() as closed:
+        file = closed.enter_context(source.open("rb")) if isinstance(source, Path) else _as_opened(source)
         file.seek(0)
         kind = name_of(file.read(FRAMES_BYTES))
     if kind not in {None, "text", *DECODABLE}:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
+from scripted import finish, take
 
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import StreamOptions
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.results import Recognition
 from transcriber.domain.timeline import GapReason
@@ -261,7 +262,7 @@ async def test_result_of_an_abandoned_request_is_dropped_quietly(heldout: Speech
         model=lambda: "stub",
     )
     answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 5).samples)))
-    job = await asyncio.to_thread(queue.get)
+    job = await asyncio.to_thread(take, queue)
     assert job is not None
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -296,9 +297,9 @@ async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None
     )
     answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 7).samples)))
     for model in ("one", "one", "two"):
-        job = await asyncio.to_thread(queue.get)
+        job = await asyncio.to_thread(take, queue)
         assert job is not None
-        queue.done()
+        finish(queue)
         recognition = Recognition((), "en", model)
         job.deliver(
             Outcome(

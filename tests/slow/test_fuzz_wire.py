@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from chaos import durable, set_up_streams
-from fuzz import check_daemon, play, play_stored
+from fuzz import Restarting, check_daemon, play, play_stored
 from harness import STUB, Client, Daemon, NatsServer
 
 SECONDS = float(os.environ.get("FUZZ_SECS", "3600"))
@@ -37,25 +37,13 @@ async def test_stored_accounts_stay_right_though_the_daemon_dies(server: NatsSer
     """In durable mode, with a daemon that is killed in the middle of two seeds of three."""
     await set_up_streams(server.url)
     seed, until, told = SEED, time.monotonic() + SECONDS, Counter[str]()
-    settings = durable(**ENVIRON)
-    async with Client(server.url) as client:
-        daemon = await Daemon(server.url, script=STUB, **settings).__aenter__()
-
-        async def restart() -> None:
-            nonlocal daemon
-            check_daemon(daemon)
-            await daemon.__aexit__()
-            daemon = await Daemon(server.url, script=STUB, **settings).__aenter__()
-
-        try:
-            while time.monotonic() < until:
-                try:
-                    told.update(await play_stored(seed, client, restart))
-                    check_daemon(daemon)
-                except (AssertionError, TimeoutError) as error:
-                    raise AssertionError(f"seed {seed}: {error!r}") from error
-                seed += 1
-            assert await daemon.stop() == 0
-        finally:
-            await daemon.__aexit__()
+    async with Client(server.url) as client, Restarting(server.url, durable(**ENVIRON)) as daemons:
+        while time.monotonic() < until:
+            try:
+                told.update(await play_stored(seed, client, daemons.restart))
+                check_daemon(daemons.current)
+            except (AssertionError, TimeoutError) as error:
+                raise AssertionError(f"seed {seed}: {error!r}") from error
+            seed += 1
+        assert await daemons.current.stop() == 0
     print(f"\n{seed - SEED} seeds from {SEED}: {dict(told)}")

@@ -8,13 +8,13 @@ import itertools
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import nats
 import nats.js.errors
 import numpy as np
 from checks import schema
-from harness import PATIENCE, Client, Daemon, check_tiles
+from harness import PATIENCE, STUB, Client, Daemon, check_tiles
 from nats.errors import Error as NatsError
 
 _BURSTS = np.repeat([1, 0] * 20, 11_200)
@@ -180,6 +180,26 @@ def check_sessions(bodies: list[dict[str, Any]]) -> dict[str, Any]:
         check_tiles(bodies, body)
     kinds = [body["type"] for body in bodies]
     return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+class Restarting:
+    """A daemon around the stub engine that is killed and started again with the same settings."""
+
+    def __init__(self, url: str, settings: dict[str, str]) -> None:
+        self._url = url
+        self._settings = settings
+
+    async def __aenter__(self) -> Self:
+        self.current = await Daemon(self._url, script=STUB, **self._settings).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.current.__aexit__()
+
+    async def restart(self) -> None:
+        check_daemon(self.current)
+        await self.current.__aexit__()
+        await self.__aenter__()
 
 
 def check_daemon(daemon: Daemon) -> None:

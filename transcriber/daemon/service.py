@@ -214,9 +214,10 @@ class Service:
         rtf = await self._worker.start(reference_speech(window), settings.rtf)
         scheduling.set_batch_scheduling()  # to the engine's thread, which runs by now and so does not inherit it
         derived = self._derived(rtf)
-        queue = JobQueue(derived.jobs, self._worker.admission, self._worker.weigh)
+        queue = JobQueue(derived.jobs, self._worker.admission, self._worker.costs)
         self._worker.serve(queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
+        extra |= self._worker.passes
         log.info("model ready: %s", derived, extra=extra)
         if verified.path == store.bundled_model_path():
             log.warning(store.BUNDLED_NOTE)

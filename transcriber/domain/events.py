@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transcriber.domain.chunks import AudioFormat, Cursor
-    from transcriber.domain.timeline import Account, Origin
+    from transcriber.domain.timeline import Account, Closed, Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,25 @@ class Ended:
     origin: Origin
     account: Account
     cursor: Cursor | None = None  # of the audio after it
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything before `end` is settled, as a producer's `flush` asked (P-32). In samples on the timeline."""
+
+    origin: Origin
+    end: int
+    cursor: Cursor | None = None  # of the message after the flush
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A window of speech has opened at `start`, or has closed at `end` (P-33). In samples on the timeline."""
+
+    origin: Origin
+    start: int
+    end: int | None = None
+    closed: Closed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,4 +122,4 @@ class Status:
     lag: ConsumerLag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Replaced | Suppressed
+Event = Started | Ended | Flushed | Speech | Gap | Rejected | Replaced | Suppressed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.broker.transcripts import FENCE_BYTES
 from transcriber.domain.chunks import Moved
-from transcriber.domain.events import Rejected, Replaced
+from transcriber.domain.events import Rejected, Replaced, Speech
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline import parts as shared
@@ -18,6 +18,7 @@ from transcriber.pipeline.receiver import Receiver
 from transcriber.pipeline.records import Records
 from transcriber.pipeline.verdict import judge
 from transcriber.protocol.checkpoints import encode_record
+from transcriber.protocol.outgoing import encode_speech
 from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ class DurablePipeline:
 
     def _take(self, outputs: Iterable[SessionOutput]) -> None:
         for output in outputs:
+            if isinstance(output, Speech):
+                # Not on the subject of events: those are stored in order, and this one cannot wait.
+                self._parts.publisher.put_ready([encode_speech(output, "partial")], essential=False)
+                continue
             if isinstance(output, Gap):
                 self._parts.listeners.on_gap(output)
             if isinstance(output, Window):

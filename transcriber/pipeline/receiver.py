@@ -87,6 +87,8 @@ class Receiver:
                 self._on_chunk(chunk.stream)
         if chunk.unknown_language is not None:
             self._warnings.unknown_language(chunk.stream, chunk.unknown_language)
+        if chunk.preferences is not None and chunk.preferences.ignored:
+            self._warnings.ignored(chunk.stream, chunk.preferences.ignored)
         if chunk.unknown_header is not None:
             self._warnings.unknown_header(chunk.stream, *chunk.unknown_header)
         if self._sessions.unmixed or self._sessions.trimmed:

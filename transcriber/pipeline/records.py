@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from transcriber.domain.events import Ended, Rejected, Replaced, Started, Suppressed
+from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Started, Suppressed
 from transcriber.domain.records import Record
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Silence, Window
 
@@ -127,6 +127,8 @@ class Records:
                 self._silence = None
             case Started():
                 self._at, self._silence = self._first(output), None
+            case Flushed() if self._at is not None and self._at.origin.session == output.origin.session:
+                self._at = replace(self._at, cursor=output.cursor or self._at.cursor)
             case Ended():
                 cursor = output.cursor
                 self._at = self._at and replace(self._at, cursor=cursor or self._at.cursor, over=True)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transcriber.audio.segmenter import Segmentation
-from transcriber.audio.sessions import SessionOptions
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import Segmentation, StreamOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError
@@ -23,7 +22,15 @@ from transcriber.protocol import incoming
 from transcriber.settings import shared
 from transcriber.settings.reader import Reader
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
-from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
+from transcriber.worker.engine import (
+    BEAM_SIZE,
+    COMPUTE_TYPES,
+    LARGEST_BATCH,
+    WIDEST_BEAM,
+    Device,
+    EngineName,
+    WhisperOptions,
+)
 from transcriber.worker.scheduling import cpu_quota
 
 if TYPE_CHECKING:
@@ -78,12 +85,12 @@ def names() -> frozenset[str]:
     return frozenset(reader.names)
 
 
-def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return unknown variables that resemble a setting, each with the setting that was probably meant.
+def misspelt(environ: Mapping[str, str] | None = None, known: frozenset[str] | None = None) -> dict[str, str]:
+    """Return variables that resemble a known one, each with the one that was probably meant; `known`: `names()`.
 
     Leaves out the variables of the OpenTelemetry SDK, and Kubernetes' links to a service called `nats`.
     """
-    ours, found = sorted(names()), {}  # sorted, so that a tie always gives the same one
+    ours, found = sorted(names() if known is None else known), {}  # sorted, so that a tie always gives the same one
     for name, value in (os.environ if environ is None else environ).items():
         if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
             continue
@@ -172,6 +179,13 @@ def _whisper(r: Reader) -> WhisperOptions:
             raise ValueError
         return code
 
+    def batch_size(value: str) -> int | None:
+        if value == _AUTO:
+            return None
+        if not 1 <= int(value) <= LARGEST_BATCH:
+            raise ValueError
+        return int(value)
+
     kind = r.choice("WHISPER_ENGINE", _AUTO, _AUTO, *EngineName)
     compute_type = r.choice("WHISPER_COMPUTE_TYPE", _AUTO, _AUTO, *COMPUTE_TYPES)
     return WhisperOptions(
@@ -187,6 +201,7 @@ def _whisper(r: Reader) -> WhisperOptions:
         device=Device(r.choice("WHISPER_DEVICE", Device.AUTO, *Device)),
         compute_type=None if compute_type == _AUTO else compute_type,
         beam_size=r.whole("WHISPER_BEAM_SIZE", BEAM_SIZE, 1, WIDEST_BEAM),
+        batch_size=r.parsed("WHISPER_BATCH_SIZE", None, batch_size, f"auto, or a number from 1 to {LARGEST_BATCH}"),
     )
 
 

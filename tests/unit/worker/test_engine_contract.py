@@ -20,6 +20,7 @@ from transcriber.models import store
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
 from transcriber.worker.engine import Engine, EngineName, WhisperOptions
+from transcriber.worker.engine import Speech as Heard
 from transcriber.worker.engines.loading import load_engine
 
 Load = Callable[..., Engine]
@@ -98,6 +99,26 @@ def test_a_window_shorter_than_a_frame_is_decoded(engine: Engine, length: int) -
     """Padding keeps an engine from failing on next to nothing. Bounds stay inside the window."""
     for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
         assert segment.end <= length
+
+
+def test_a_pass_over_several_windows_gives_each_its_own_text(engine: Engine, heldout: Speech) -> None:
+    """Words, bounds and order, whatever the others' lengths. Silence among them has no words."""
+    spoken = [utterance(heldout, n) for n in (1, 2, 5)]
+    windows = [spoken[0], np.zeros(8_000, np.float32), *spoken[1:]]
+    found = engine.transcribe_many([Heard(samples, None) for samples in windows])
+    for samples, decoded in zip(windows, found, strict=True):
+        alone = [word for segment in engine.transcribe(samples, None).segments for word in segment.words]
+        words = [word for segment in decoded.segments for word in segment.words]
+        assert [word.text for word in words] == [word.text for word in alone]
+        assert all(0 <= word.start <= word.end <= len(samples) for word in words)
+        assert all(abs(word.start - same.start) <= 1600 for word, same in zip(words, alone, strict=True))  # 0.1 s
+    counts = [sum(len(segment.words) for segment in decoded.segments) for decoded in found]
+    assert [counts[n] for n in (0, 2, 3)] == [len(heldout.rows[n]["words"].split()) for n in (1, 2, 5)]
+
+
+def test_a_quick_pass_has_the_same_words(engine: Engine, heldout: Speech) -> None:
+    """The bundled model is sure enough of them without beam search."""
+    assert engine.transcribe(utterance(heldout, 2), None, quick=True).segments
 
 
 def test_stoppable_pass_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:

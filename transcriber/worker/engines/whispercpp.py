@@ -14,15 +14,17 @@ from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
-from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, most_tokens
+from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, Device, most_tokens
 from transcriber.worker.engines.abort import stoppable
 from transcriber.worker.tokens import Token, segments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from transcriber.worker.cancellation import Stop
-    from transcriber.worker.engine import WhisperOptions
+    from transcriber.worker.engine import Speech, WhisperOptions
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ class WhisperCppEngine:
 
     The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
+
+    beams = False
+    batch_sizes = (1,)
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
@@ -77,6 +82,10 @@ class WhisperCppEngine:
     def model(self) -> str:
         return self._options.path.stem
 
+    @property
+    def device(self) -> Device:
+        return Device.CUDA if self._options.use_gpu else Device.CPU
+
     def transcribe(
         self,
         samples: NDArray[np.float32],
@@ -84,6 +93,7 @@ class WhisperCppEngine:
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        quick: bool = False,  # noqa: ARG002 - every pass is greedy
     ) -> Decoded:
         length = len(samples)
         if length < _SHORTEST:
@@ -101,6 +111,12 @@ class WhisperCppEngine:
         tokens = _read_tokens(self._context)
         spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
         return Decoded(segments(tokens, length), spoken, endless=len(tokens) > parameters.max_tokens)
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        """One window after the other: whisper.cpp has no batches."""
+        return [self.transcribe(*window, stop, attempt=attempt, quick=quick) for window in speech]
 
     def close(self) -> None:
         """Free the model. The bindings do not free it when the object is deleted."""
