@@ -22,7 +22,7 @@ from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from benchmarks.speech import Material
-    from transcriber.audio.stream import StreamOptions
+    from transcriber.audio.segmenter import StreamOptions
     from transcriber.worker.engine import Engine, WhisperOptions
 
 

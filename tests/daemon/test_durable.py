@@ -29,7 +29,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
 from scripted import take
 
-from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.audio.session import SessionOptions
+from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
 from transcriber.broker.setup import Storage, set_up

@@ -16,7 +16,7 @@ import soundfile
 from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
 from scripted import finish, take
 
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import StreamOptions
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.results import Recognition
 from transcriber.domain.timeline import GapReason

@@ -1,12 +1,20 @@
-"""A gateway in this process with a trivial protocol of its own, and clients for it."""
+"""A gateway in this process with a trivial protocol of its own, and what it needs to be let in."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
 
 from transcriber.broker.options import BrokerOptions
 from transcriber.domain.chunks import AudioFormat, Encoding
@@ -16,7 +24,7 @@ from transcriber.gateway.parts import Parts
 from transcriber.gateway.problems import Problem
 from transcriber.gateway.routes import Accepted, Opening, SocketRoute
 from transcriber.gateway.service import Gateway
-from transcriber.gateway.site import REGISTERS
+from transcriber.gateway.site import REGISTERS, Register
 
 
 class Plain:
@@ -73,10 +81,27 @@ def register(parts: Parts) -> None:
 
 
 @asynccontextmanager
-async def gateway(url: str, **options: Any) -> AsyncIterator[Gateway]:
-    """A gateway on a free port, with all of its own paths and `/plain`; stopped at the end."""
+async def worker(url: str, **state: Any) -> AsyncIterator[nats.aio.client.Client]:
+    """A service that answers as a daemon's does, and does nothing else; `state` is what it says of itself."""
+    client = await nats.connect(url)
+    said = {"name": "transcriber", "id": secrets.token_hex(4), "version": "1.0.0", "endpoints": [{"data": state}]}
+
+    async def answer(message: Msg) -> None:
+        await message.respond(json.dumps(said).encode())
+
+    await client.subscribe("$SRV.STATS.transcriber", cb=answer)
+    await client.flush()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def gateway(url: str, add: Register = register, **options: Any) -> AsyncIterator[Gateway]:
+    """A gateway on a free port, with all of its own paths and those of `add`; stopped at the end."""
     given = GatewayOptions(port=0, broker=BrokerOptions(url=url), **{"shutdown_grace": 5.0, **options})
-    serving, stop = Gateway(given, [*REGISTERS, register]), asyncio.Event()
+    serving, stop = Gateway(given, [*REGISTERS, add]), asyncio.Event()
     running = asyncio.create_task(serving.run(stop))
     await asyncio.wait({running, asyncio.create_task(serving.ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
@@ -86,3 +111,15 @@ async def gateway(url: str, **options: Any) -> AsyncIterator[Gateway]:
     finally:
         stop.set()
         await running
+
+
+async def refusal(serving: Gateway, path: str = "/plain", **options: Any) -> Response:
+    """The answer by which a WebSocket is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{serving.port}{path}", **options)
+    return refused.value.response
+
+
+def error_of(response: Response) -> str:
+    """The code of a refusal in OpenAI's shape."""
+    return str(json.loads(response.body)["error"]["code"])

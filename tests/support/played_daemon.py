@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon_says import ended, final, flushed, gap, partial
+from daemon_says import ended, final, flushed, gap, partial, speech
 
 from transcriber.gateway.dialects.dialect import Audio, Begin, Command, Dialect, End, Flush
 
@@ -25,6 +25,7 @@ class _Session:
     partials: bool
     base: float  # where it begins in the channel's audio, in seconds
     head: float = 0.0
+    settled: float = 0.0  # what is before it is in no window to come
     open: float | None = None  # where the open window begins
     words: list[str] = field(default_factory=list)  # of the open window
 
@@ -65,12 +66,12 @@ class PlayedDaemon:
     def speak(self, channel: int, words: int) -> None:
         """Somebody says so many words, in a window that is open or opens now."""
         session = self._sessions.get(channel)
-        if session is None or not session.head:
+        if session is None or session.head <= session.settled:
             return
         if session.open is None:
-            session.open = max(session.head - 0.1, 0.0)
+            session.open = max(session.head - 0.1, session.settled)
             if session.speech:
-                self._publish(channel, self._speech(session.open))
+                self._publish(channel, speech(session.open))
         session.words += [f"w{next(self._words)}" for _ in range(words)]
         if session.partials and session.words:
             text = " ".join(session.words)
@@ -79,12 +80,15 @@ class PlayedDaemon:
     def close(self, channel: int, why: str, gap_reason: str = "") -> None:
         """The open window closes. `gap_reason`: its text is lost."""
         session = self._sessions.get(channel)
-        if session is None or session.open is None:
+        if session is None:
+            return
+        session.settled = session.head
+        if session.open is None:
             return
         start, text = session.open, " ".join(session.words)
         session.open, session.words = None, []
         if session.speech:
-            self._publish(channel, self._speech(start, session.head, why))
+            self._publish(channel, speech(start, session.head, why))
         if gap_reason:
             self.lost.setdefault(channel, []).append((session.base + start, session.base + session.head, gap_reason))
             self.lost_words |= set(text.split())
@@ -98,10 +102,6 @@ class PlayedDaemon:
 
     def _publish(self, channel: int, message: Message) -> None:
         self.out.append((channel, message))
-
-    def _speech(self, start: float, end: float | None = None, closed: str | None = None) -> Message:
-        told = {"end": end, "closed": closed} if end is not None else {}
-        return {"v": 1, "type": "speech", "stream": "s1", "session": "x", "start": start, **told}
 
 
 class Talk:

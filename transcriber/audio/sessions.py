@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.audio.foreign import ForeignFiles
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.rivals import Rivals
-from transcriber.audio.session import Session
-from transcriber.audio.stream import AudioStream, StreamOptions, TimelineItem
+from transcriber.audio.session import Session, SessionOptions, unheard
+from transcriber.audio.stream import AudioStream, TimelineItem
 from transcriber.audio.used import UsedNames
 from transcriber.domain import containers
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, as_declared
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Ended, Rejected, Replaced, Started
-from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
+from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Speech, Started
+from transcriber.domain.timeline import (
+    Account,
+    Checkpoint,
+    Closed,
+    Fate,
+    Gap,
+    GapReason,
+    Origin,
+    Silence,
+    Window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,17 +32,7 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Cursor
     from transcriber.domain.measurements import Tallies
 
-SessionOutput = Started | Window | Silence | Gap | Ended | Rejected | Replaced
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """Limits: a number of streams, and timeouts in seconds without a message."""
-
-    stream: StreamOptions = field(default_factory=StreamOptions)
-    max_streams: int = 1000
-    stream_timeout: float = 5.0
-    session_timeout: float = 300.0
+SessionOutput = Started | Window | Silence | Gap | Flushed | Speech | Ended | Rejected | Replaced
 
 
 class Sessions:
@@ -82,7 +81,7 @@ class Sessions:
             chunk = as_declared(chunk, self._declared[chunk.stream])
         found = self._find(chunk, frames=chunk.frames, now=now)
         if found is None:
-            return []
+            return [*unheard(chunk)]
         session, outputs = found
         if not chunk.pcm:
             chunk = session.audio.adopt(chunk)
@@ -92,7 +91,7 @@ class Sessions:
             session.last_audio, session.idle = now, False
         outputs += self._take(session, items)
         if chunk.event is ChunkEvent.FLUSH:
-            outputs += self._take(session, session.audio.flush())
+            outputs += self._flush(session, chunk, chunk.frames)
         elif chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
@@ -105,14 +104,16 @@ class Sessions:
             frames = frames * source.format.frame_bytes // chunk.format.frame_bytes
         found = self._find(chunk, frames=frames, now=now)
         if found is None:
-            return []
+            return [*unheard(chunk)]
         session, outputs = found
         if frames:
             session.last_audio, session.idle = now, False
         else:
             chunk = session.audio.adopt(chunk)
         outputs += self._take(session, session.audio.skip(chunk, frames, GapReason.LAG, session.accept()))
-        if chunk.event is ChunkEvent.END:
+        if chunk.event is ChunkEvent.FLUSH:
+            outputs += self._flush(session, chunk, frames)
+        elif chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
 
@@ -135,9 +136,9 @@ class Sessions:
             Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
         ]
 
-    def replaced(self, detail: str) -> list[SessionOutput]:
+    def replaced(self, detail: str, cursor: Cursor) -> list[SessionOutput]:
         """Tell every current session that its audio comes from another place now."""
-        return [Replaced(session.origin, detail) for session in self._current.values()]
+        return [Replaced(session.origin, detail, cursor) for session in self._current.values()]
 
     def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""
@@ -199,7 +200,7 @@ class Sessions:
             if session.idle or now - session.last_audio < self._options.stream_timeout:
                 return []
             session.idle = True
-            return self._take(session, session.audio.flush())
+            return self._take(session, session.audio.flush(Closed.PAUSE))
         return self._end(session)
 
     def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[SessionOutput]] | None:
@@ -252,9 +253,15 @@ class Sessions:
             return self._new_id()
         return self._used.unused(chunk.stream, chunk.session, self._by_id)
 
+    def _flush(self, session: Session, chunk: Chunk, frames: int) -> list[SessionOutput]:
+        """Close the window, as a chunk of so many sample frames asks, and answer."""
+        outputs = self._take(session, session.audio.flush(Closed.FLUSH))
+        cursor = session.audio.answered(chunk, frames)
+        return [*outputs, Flushed(session.origin, session.audio.head, cursor)]
+
     def _end(self, session: Session) -> list[SessionOutput]:
         stream = session.origin.stream
-        outputs = self._take(session, session.audio.flush())
+        outputs = self._take(session, session.audio.flush(Closed.END))
         session.over = True
         del self._current[stream]
         self._declared.pop(stream, None)
@@ -263,10 +270,7 @@ class Sessions:
 
     def _take(self, session: Session, items: list[TimelineItem]) -> list[SessionOutput]:
         """Enter new timeline items into the account."""
-        ledger = session.ledger
-        if arrived := session.audio.head - ledger.head:
-            self._tallies.audio.add(session.origin.stream, "received", arrived)
-        if (counts := session.audio.take_counts()) is not None:
+        if (counts := session.audio.counts.take()) is not None:
             self._tallies.add(session.origin.stream, counts)
             if counts.unmixed and not session.unmixed:
                 session.unmixed = True
@@ -274,22 +278,11 @@ class Sessions:
             if counts.trimmed and not session.trimmed:
                 session.trimmed = True
                 self.trimmed.append(session.origin)
-        ledger.advance(session.audio.head)
-        for item in items:
-            match item:
-                case Silence(_, start, end):
-                    self._count(session, start, end, Fate.SILENT)
-                case Gap(origin=_, start=start, end=end, reason=reason):
-                    self._count(session, start, end, reason)
-        return [*items]
-
-    def _count(self, session: Session, start: int, end: int, fate: Fate | GapReason) -> None:
-        session.ledger.settle(start, end, fate)
-        self._tallies.audio.add(session.origin.stream, fate, end - start)
+        return [*session.enter(items, self._tallies)]
 
     def _settle(self, window: Window, fate: Fate | GapReason) -> list[SessionOutput]:
         session = self._by_id[window.origin.stream, window.origin.session]
-        self._count(session, window.start, window.end, fate)
+        session.settle(window.start, window.end, fate, self._tallies)
         return self._finish(session)
 
     def _finish(self, session: Session) -> list[SessionOutput]:

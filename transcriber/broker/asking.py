@@ -76,7 +76,7 @@ class Asking:
         return body
 
     async def ask_all(self, subject: str, patience: float, expected: int = 0) -> list[bytes]:
-        """Return the payloads of all answers within `patience` seconds, sooner if `expected` ones are there.
+        """Return the payloads of all answers within `patience` seconds; sooner if `expected` ones are there, or any.
 
         Raises `RequestError` as `ask` does.
         """
@@ -110,6 +110,7 @@ class _Gathering:
 
     def __init__(self, expected: int) -> None:
         self._expected = expected
+        self._last = False  # whether only the moment for others is left
         self.found: list[bytes] = []
         self.complete = asyncio.Event()
 
@@ -119,5 +120,6 @@ class _Gathering:
             self.complete.set()
             return
         self.found.append(payload)
-        if len(self.found) == self._expected:
+        if len(self.found) >= self._expected and not self._last:
+            self._last = True
             asyncio.get_running_loop().call_later(_MORE_SECS, self.complete.set)

@@ -34,7 +34,7 @@ def _list(subjects: tuple[str, ...]) -> str:
 
 
 def of_subject(subject: str) -> list[Permissions]:
-    """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup and operator.
+    """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup, operator and gateway.
 
     A user may do only what is listed for it. So only the operator may swap models.
     """
@@ -66,7 +66,10 @@ def of_subject(subject: str) -> list[Permissions]:
         _ANSWERS,
     )
     operator = Permissions("operator", (incoming.model_control_of(subject), "$SRV.>"), _ANSWERS)
-    return [daemon, producer, reader, setup, operator]
+    # Its streams have names of its own, so it serves daemons of `audio.*` alone.
+    audio_and_requests = (f"{incoming.AUDIO}.*", f"{incoming.TRANSCRIBE}.*", "$SRV.STATS.transcriber")
+    gateway = Permissions("gateway", audio_and_requests, (*_ANSWERS, "transcript.*.*"))
+    return [daemon, producer, reader, setup, operator, gateway]
 
 
 def configuration(subject: str) -> str:

@@ -66,7 +66,7 @@ class Formatter:
 
     def _text(self, message: Mapping[str, Any]) -> str | None:
         where = f"{message['stream']}  " if self._name_streams else ""
-        if "start" in message:
+        if "start" in message and "end" in message:
             start, end = (timestamp(message[key]).removeprefix("00:") for key in ("start", "end"))
             where += f"{start} - {end}  "
         write = _TEXTS.get(message["type"])

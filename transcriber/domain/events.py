@@ -9,7 +9,7 @@ from transcriber.domain.timeline import Gap
 
 if TYPE_CHECKING:
     from transcriber.domain.chunks import Cursor
-    from transcriber.domain.timeline import Account, Origin
+    from transcriber.domain.timeline import Account, Closed, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,25 @@ class Ended:
     cursor: Cursor | None = None  # of the audio after it
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything before `end` is settled, as a producer's `flush` asked (P-32). In samples on the timeline."""
+
+    origin: Origin
+    end: int
+    cursor: Cursor | None = None  # of the message after the flush
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A window of speech has opened at `start`, or has closed at `end` (P-33). In samples on the timeline."""
+
+    origin: Origin
+    start: int
+    end: int | None = None
+    closed: Closed | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """One chunk broke the wire protocol; nothing else changed."""
@@ -50,6 +69,7 @@ class Replaced:
 
     origin: Origin
     detail: str
+    cursor: Cursor | None = None  # where that stream goes on; None if the checkpoint says so already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,4 +118,4 @@ class Status:
     lag: ConsumerLag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Replaced | Suppressed
+Event = Started | Ended | Flushed | Speech | Gap | Rejected | Replaced | Suppressed

@@ -41,6 +41,15 @@ class Fate(StrEnum):
     SILENT = "silent"
 
 
+class Closed(StrEnum):
+    """Why a window was closed (P-31)."""
+
+    PAUSE = "pause"
+    LENGTH = "length"
+    FLUSH = "flush"
+    END = "end"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Stream, session and tenant, which every outgoing message names."""
@@ -60,6 +69,7 @@ class Window:
     end: int
     samples: NDArray[np.float32]
     voiced: float = 1.0  # share of its frames that the detector takes for speech
+    closed: Closed | None = None  # None: it is still open
     language: str | None = None  # Whisper's code or "auto"; None: the setting
     traceparents: tuple[str, ...] = ()
     cursor: Cursor | None = None  # of the audio after it

@@ -4,60 +4,27 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from transcriber.gateway.channel import Channel
+from transcriber.gateway.channel import LOST, Channel
 from transcriber.gateway.dialects.dialect import Audio, Begin, Close, End, Flush, Keepalive, Send
 from transcriber.gateway.sessions import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from transcriber.broker.direct import DirectLine
     from transcriber.gateway.dialects.dialect import Command, Dialect
-    from transcriber.gateway.figures import Figures
-    from transcriber.gateway.results import Results
     from transcriber.gateway.routes import Caller
+    from transcriber.gateway.surroundings import Outlet, Surroundings
 
 log = logging.getLogger(__name__)
 
 CREDIT_SECS = 20.0  # of unsettled audio in a channel: the default L_max, within which a worker settles what it has
 AWAY_SECS = 10.0  # without NATS or a worker, until a client that waits for one is told
-_PIECE_SECS = 1.0  # the longest chunk that is published; a client may send minutes in one message
-_PIECE_BYTES = 256 * 1024  # and a quarter of the default of AUDIO_MAX_CHUNK_BYTES
-_HEADERS_BYTES = 8192  # of a message, left to its header block
 _QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
 
 RESTARTING = 1012, "the gateway restarts; connect again"
 _AWAY = 1013
-
-
-class Outlet(Protocol):
-    """The client's connection, as a bridge uses it."""
-
-    def send(self, message: str | bytes, *, optional: bool) -> None: ...
-    def close(self, code: int, reason: str) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-class Serving(Protocol):
-    """Whether any worker is there."""
-
-    @property
-    def serving(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all bridges share. `gateway` is a part of every stream's name."""
-
-    line: DirectLine
-    results: Results
-    workers: Serving
-    figures: Figures
-    gateway: str
 
 
 class Bridge:
@@ -65,7 +32,6 @@ class Bridge:
 
     __slots__ = (
         "_away_since",
-        "_busy",
         "_caller",
         "_channels",
         "_dialect",
@@ -93,7 +59,6 @@ class Bridge:
         # Lists, although they are taken from the front: an empty deque holds as much memory as all the rest here.
         self._held: list[Command] = []  # commands that wait, in order
         self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
-        self._busy = False  # whether the dialect is being told something
         self._paused = False
         self._finishing = False
         self._over = False
@@ -107,21 +72,19 @@ class Bridge:
 
     def opened(self) -> None:
         """The connection is open."""
-        self._carry_out(self._dialect.opened())
+        self._carry_out(self._dialect.opened)
 
     def received(self, message: str | bytes) -> None:
         """The client has sent a message."""
-        if not self._over and not self._finishing:
-            self._carry_out(self._dialect.received(message))
+        if not self._finishing:
+            self._carry_out(self._dialect.received, message)
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
-        if (channel := self._channels.get(number)) is None or self._over:
-            return
-        said = channel.hear(message, lambda start, end: self._lost(number, "worker_lost", start, end))
-        self._news.extend((number, each) for each in said)
-        self._carry_out(())
-        self._go_on()
+        if (channel := self._channels.get(number)) is not None:
+            self._tell(number, channel.hear(message))
+            self._carry_out(tuple)
+            self._go_on()
 
     def closed(self) -> None:
         """The client is gone: publish what is held, and end every session."""
@@ -139,10 +102,6 @@ class Bridge:
             self._shared.results.ignore(channel)
         self._channels.clear()
 
-    def fail(self) -> None:
-        """A defect in the dialect: give up this client."""
-        self.close(1011, "internal error")
-
     def close(self, code: int, reason: str) -> None:
         """End every session and close the connection."""
         if not self._over:
@@ -153,7 +112,7 @@ class Bridge:
         """Take no more from the client. End every session, and close when all have ended."""
         if not self._over and not self._finishing:
             self._finishing = True
-            self._carry_out([End(number) for number in self._channels])
+            self._carry_out(lambda: [End(number) for number in self._channels])
 
     def tick(self, now: float) -> None:
         """About a second has passed."""
@@ -164,25 +123,29 @@ class Bridge:
             self._quiet = 0
             for channel in self._channels.values():
                 channel.keep_alive()
+        for number, channel in self._channels.items():
+            self._tell(number, channel.tick())
         self._go_on()
         if not self._gave_up(now):
-            self._carry_out(self._dialect.tick(now))
+            self._carry_out(self._dialect.tick, now)
 
     # From the client to the workers
 
-    def _carry_out(self, commands: Iterable[Command]) -> None:
-        """Carry out commands, and those by which the dialect answers what they bring about."""
-        if self._busy:
-            self._perform(commands)
+    def _carry_out(self, call: Callable[..., Iterable[Command]], *arguments: Any) -> None:  # noqa: ANN401 - the call's own
+        """Carry out the commands that a call returns, and those by which the dialect answers what they bring about.
+
+        A defect in the dialect costs this client its connection, and nothing else.
+        """
+        if self._over:
             return
-        self._busy = True
         try:
-            self._perform(commands)
+            self._perform(call(*arguments))
             while self._news and not self._over:
                 number, message = self._news.pop(0)
-                self._perform(self._dialect.heard(number, message))
-        finally:
-            self._busy = False
+                self._perform(self._told(number, message))
+        except Exception:
+            log.exception("a client's protocol failed", extra={"stream": self.stream, "limited": True})
+            self.close(1011, "internal error")
         if self._finishing and not any(channel.sessions for channel in self._channels.values()):
             self.close(*RESTARTING)
 
@@ -195,9 +158,10 @@ class Bridge:
                     self._outlet.send(message, optional=optional)
                 case Close(code, reason):
                     self.close(code, reason)
-                case Audio():
-                    for piece in self._pieces(command):
-                        self._hand_on(piece)
+                case Audio(pcm, number):
+                    if (channel := self._channels.get(number)) is not None:
+                        for piece in channel.pieces(pcm):
+                            self._hand_on(Audio(piece, number))
                 case _:
                     self._hand_on(command)
 
@@ -220,7 +184,7 @@ class Bridge:
             self._paused = False
             self._outlet.resume()
         if self._news:
-            self._carry_out(())
+            self._carry_out(tuple)
 
     def _may_publish(self, command: Command) -> bool:
         shared = self._shared
@@ -235,22 +199,22 @@ class Bridge:
         if isinstance(command, Begin):
             self._begin(command)
             return
-        if (channel := self._channels.get(command.channel)) is None:  # type: ignore[union-attr] # Send and Close never come here
+        assert not isinstance(command, Send | Close)  # noqa: S101 - those are no business of the workers
+        number = command.channel
+        if (channel := self._channels.get(number)) is None:
             return
-        said = None
         match command:
             case Audio(pcm):
                 self._quiet = 0
-                channel.send(pcm)
-                self._count(channel, len(pcm))
+                seconds = channel.send(pcm)
+                self._caller.sent(seconds)
+                self._shared.figures.audio += seconds
             case Flush():
-                said = channel.flush()
+                self._tell(number, channel.flush())
             case End():
-                said = channel.end()
+                self._tell(number, channel.end())
             case Keepalive():
                 channel.keep_alive()
-        if said is not None:
-            self._tell(command.channel, channel, said)  # type: ignore[union-attr]
 
     def _begin(self, command: Begin) -> None:
         number = command.channel
@@ -263,57 +227,44 @@ class Bridge:
             )
             channel = self._channels[number] = Channel(self._shared.line, identity)
             self._shared.results.listen(channel, self, number)
-        elif (said := channel.end()) is not None:
-            self._tell(number, channel, said)
+        else:
+            self._tell(number, channel.end())
         channel.begin(command.hearing)
 
-    def _tell(self, number: int, channel: Channel, message: Mapping[str, Any]) -> None:
-        """The gateway says what a worker would say, which may have to wait for an earlier session."""
-        self._news.extend((number, each) for each in channel.hear(message, lambda _start, _end: None))
+    # From the workers to the client
 
-    def _count(self, channel: Channel, size: int) -> None:
-        if (session := channel.session) is not None:
-            seconds = size / session.hearing.format.frame_bytes / session.hearing.format.rate
-            self._caller.sent(seconds)
-            self._shared.figures.audio += seconds
+    def _tell(self, number: int, said: Iterable[Mapping[str, Any]]) -> None:
+        """Note what is to be told to the dialect when the present commands are done."""
+        self._news.extend((number, message) for message in said)
 
-    def _pieces(self, audio: Audio) -> Iterator[Audio]:
-        """Cut what is too long for one chunk."""
-        channel = self._channels.get(audio.channel)
-        session = None if channel is None else channel.session
-        if session is None:
-            yield audio
-            return
-        frame = session.hearing.format.frame_bytes
-        largest = min(_PIECE_BYTES, self._shared.line.max_payload - _HEADERS_BYTES)
-        step = frame * max(1, min(int(session.hearing.format.rate * _PIECE_SECS), largest // frame))
-        if len(audio.pcm) <= step:
-            yield audio
-            return
-        for start in range(0, len(audio.pcm), step):
-            yield Audio(audio.pcm[start : start + step], audio.channel)
+    def _told(self, number: int, message: Mapping[str, Any]) -> Iterable[Command]:
+        """Tell the dialect; returns its commands."""
+        if message["type"] != LOST:
+            return self._dialect.heard(number, message)
+        start, end, reason = message["start"], message["end"], message["reason"]
+        self._shared.figures.lost += end - start
+        extra = {"stream": self.stream, "start": start, "end": end, "reason": reason, "limited": True}
+        log.warning("audio was lost", extra=extra)
+        return self._dialect.refused(number, reason, start, end)
 
     # What goes wrong
 
-    def _lost(self, number: int, reason: str, start: float, end: float) -> None:
-        """Tell the client that a stretch of its audio will not be transcribed."""
-        if end > start:
-            log.warning(
-                "audio lost: %s", reason, extra={"stream": self.stream, "start": start, "end": end, "limited": True}
-            )
-            self._shared.figures.lost += end - start
-            self._carry_out(self._dialect.refused(number, reason, start, end))
+    def suspect(self) -> None:
+        """A worker is gone, and perhaps it was the one of this client."""
+        for channel in self._channels.values():
+            channel.suspect()
 
     def renew(self) -> None:
         """Workers are back, none of which knows this client's sessions."""
-        for number, channel in list(self._channels.items()):
-            channel.renew(lambda start, end, number=number: self._lost(number, "worker_lost", start, end))  # type: ignore[misc]
+        for number, channel in self._channels.items():
+            self._tell(number, channel.renew())
+        self._carry_out(tuple)
         self._go_on()
 
     def _gave_up(self, now: float) -> bool:
         """Close the connection if it waits for NATS or a worker and none comes."""
         shared = self._shared
-        waits = bool(self._held) or any(channel.unsettled for channel in self._channels.values())
+        waits = bool(self._held) or any(channel.expects for channel in self._channels.values())
         if not waits or (shared.line.up and shared.workers.serving):
             self._away_since = None
             return False
@@ -322,10 +273,13 @@ class Bridge:
         if now - self._away_since < AWAY_SECS:
             return False
         reason = "no_workers" if shared.line.up else "nats_away"
-        for number, channel in list(self._channels.items()):
+        for number, channel in self._channels.items():
             rest = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
             for session in channel.sessions:
                 held = rest / session.hearing.format.frame_bytes / session.hearing.format.rate
-                self._lost(number, reason, session.settled, session.seconds + held)
+                bounds = {"start": session.settled, "end": session.seconds + held}
+                self._tell(number, [{"type": LOST, "reason": reason, **bounds}] if any(bounds.values()) else [])
+        self._held.clear()
+        self._carry_out(tuple)
         self.close(_AWAY, reason)
         return True

@@ -21,4 +21,5 @@ class Figures:
     messages_in: int = 0
     messages_out: int = 0
     dropped: int = 0  # optional messages that a slow reader did not get
+    slow: int = 0  # connections given up because their readers were too slow
     pauses: int = 0  # how often a client was not read for a while

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from uuid import uuid4
 
 from websockets.datastructures import Headers
@@ -22,26 +22,42 @@ from transcriber.gateway.socket import Socket
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from transcriber.gateway.bridge import Surroundings
     from transcriber.gateway.gate import Gate
     from transcriber.gateway.head import Head
     from transcriber.gateway.keys import Key
     from transcriber.gateway.problems import Shape
     from transcriber.gateway.routes import Routes
+    from transcriber.gateway.surroundings import Surroundings
     from transcriber.telemetry.gateway import CallSpan, GatewayTelemetry
 
 log = logging.getLogger(__name__)
 
 _HEAD_SECS = 5.0  # for the first head: a client that is slower than that is none
+_SPARE = 32  # connections of HTTP above the limit, so that probes are answered when all places are taken
 _UPGRADE = b"upgrade"
 _codec_log = logging.getLogger("transcriber.gateway.frames")
 _codec_log.setLevel(logging.WARNING)  # websockets tells of every connection that ends
 
 
+class Http(Protocol):
+    """The connections that are not WebSockets."""
+
+    @property
+    def count(self) -> int: ...
+    def protocol(self) -> asyncio.Protocol: ...
+
+
+class Client(Protocol):
+    """A client's connection, whatever it is made of."""
+
+    @property
+    def bridge(self) -> Bridge | None: ...
+    def tick(self, now: float) -> None: ...
+    def abort(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Client:
+class _Caller:
     """Whose connection it is, its id, and the name of its path in figures."""
 
     key: Key
@@ -58,15 +74,15 @@ class Entrance:
         routes: Routes,
         shared: Surroundings,
         telemetry: GatewayTelemetry,
-        http: Callable[[], asyncio.Protocol],
+        http: Http,
     ) -> None:
-        """`http` makes the protocol for connections that are not WebSockets."""
+        """`http` serves the connections that are not WebSockets."""
         self._telemetry = telemetry
         self._gate = gate
         self._routes = routes
         self._shared = shared
-        self.http = http
-        self.sockets: dict[Socket, tuple[Key, CallSpan]] = {}
+        self._http = http
+        self.sockets: dict[Client, tuple[Key, CallSpan | None]] = {}
         self.fronts: set[asyncio.Transport] = set()  # connections without a head so far
 
     def upgrade(self, head: Head, transport: asyncio.Transport) -> Socket | None:
@@ -97,9 +113,9 @@ class Entrance:
             self._refuse(transport, Problem(500, "internal error", code="internal_error"), shape, request_id)
             return None
         label = head.path if not parameters else head.path.rpartition("/")[0]
-        return self._open(head, transport, accepted, _Client(key, request_id, label))
+        return self._open(head, transport, accepted, _Caller(key, request_id, label))
 
-    def _open(self, head: Head, transport: asyncio.Transport, accepted: Accepted, client: _Client) -> Socket | None:
+    def _open(self, head: Head, transport: asyncio.Transport, accepted: Accepted, client: _Caller) -> Socket | None:
         codec = ServerProtocol(
             subprotocols=None if accepted.subprotocol is None else [accepted.subprotocol],  # type: ignore[list-item] # a NewType
             state=State.OPEN,  # the head has been read already
@@ -119,20 +135,41 @@ class Entrance:
         given = incoming.traceparent_of({"traceparent": head.headers.get("traceparent", "")})
         span = self._telemetry.begin(f"WebSocket {client.label}", given)
         bridge = Bridge(accepted.dialect, socket, self._shared, client.key, span.traceparent)
-        self.sockets[socket] = client.key, span
-        client.key.open += 1
-        self._shared.figures.connections += 1
-        self._shared.figures.opened[client.label] += 1
+        self.enter(socket, client.key, client.label, span)
         transport.set_protocol(socket)
         socket.connect(bridge)
         return socket
 
+    def serve(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """Return the protocol for a connection that is no WebSocket; refuse it with one write if there are too many."""
+        most = self._shared.figures.max_connections
+        if len(self.sockets) + self._http.count >= most + _SPARE:
+            text = f"GATEWAY_MAX_CONNECTIONS={most} are open"
+            problem = Problem(503, text, code="too_many_connections", retry_after=1.0)
+            self._refuse(transport, problem, in_openai_shape, "")
+            return None
+        return self._http.protocol()
+
+    def enter(self, socket: Client, key: Key, path: str, span: CallSpan | None = None) -> None:
+        """Count a client that was let in, and call it about once a second; `path` as in figures."""
+        self.sockets[socket] = key, span
+        key.open += 1
+        self._shared.figures.connections += 1
+        self._shared.figures.opened[path] += 1
+
     def _left(self, socket: Socket) -> None:
+        found = self.leave(socket)
+        if found is not None:
+            found.end(socket.close_code)
+
+    def leave(self, socket: Client) -> CallSpan | None:
+        """A client has left. Returns its span."""
         if (found := self.sockets.pop(socket, None)) is not None:
             key, span = found
-            span.end(socket.close_code)
             key.open -= 1
             self._shared.figures.connections -= 1
+            return span
+        return None
 
     def _refuse(self, transport: asyncio.Transport, problem: Problem, shape: Shape, request_id: str) -> None:
         self._shared.figures.refused[problem.status] += 1
@@ -160,16 +197,17 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._data += data
         end = self._data.find(heads.END)
+        if (len(self._data) if end < 0 else end) > heads.LONGEST_HEAD:
+            self._done()
+            text = f"the head of the request has more than {heads.LONGEST_HEAD} bytes"
+            write_refusal(self._transport, Problem(431, text, code="headers_too_large"), in_openai_shape, "")
+            return
         if end < 0:
-            if len(self._data) > heads.LONGEST_HEAD:
-                self._done()
-                text = f"the head of the request has more than {heads.LONGEST_HEAD} bytes"
-                write_refusal(self._transport, Problem(431, text, code="headers_too_large"), in_openai_shape, "")
             return
         self._done()
         end += len(heads.END)
-        if not self._upgrades(end):
-            self._hand_over(self._entrance.http(), self._data)
+        if not self._upgrades(end) and (protocol := self._entrance.serve(self._transport)) is not None:
+            self._hand_over(protocol, self._data)
 
     def _upgrades(self, end: int) -> bool:
         """Open a WebSocket if the head asks for one."""

@@ -23,6 +23,8 @@ class GatewayOptions:
     open: bool = False  # GATEWAY_AUTH=none: serve everybody
     token_secret: str = field(default="", repr=False)  # signs tokens for browsers; empty: a random one
     origins: frozenset[str] = frozenset()  # whose pages may call, besides our own; "*": all
+    wyoming_host: str = "127.0.0.1"  # Wyoming has no keys
+    wyoming_port: int | None = None  # None: no Wyoming; 0 takes a free one
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_connections: int = 10_000

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transcriber.gateway.figures import Figures
     from transcriber.gateway.options import GatewayOptions
     from transcriber.gateway.requests import Requests
     from transcriber.gateway.routes import Routes
@@ -33,3 +34,4 @@ class Parts:
     routes: Routes
     requests: Requests
     workers: WorkersView
+    figures: Figures

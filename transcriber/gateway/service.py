@@ -15,7 +15,7 @@ from transcriber.broker.asking import Asking
 from transcriber.broker.connection import Connection
 from transcriber.broker.direct import DirectLine
 from transcriber.domain.errors import CannotStart, SettingError
-from transcriber.gateway.bridge import RESTARTING, Surroundings
+from transcriber.gateway.bridge import RESTARTING
 from transcriber.gateway.figures import Figures
 from transcriber.gateway.front import Entrance, Front
 from transcriber.gateway.gate import Gate
@@ -26,13 +26,16 @@ from transcriber.gateway.requests import Requests
 from transcriber.gateway.results import Results
 from transcriber.gateway.routes import Routes
 from transcriber.gateway.site import REGISTERS, Site
+from transcriber.gateway.surroundings import Surroundings
 from transcriber.gateway.tokens import Tokens
 from transcriber.gateway.workers import Workers
+from transcriber.gateway.wyoming_door import WyomingDoor
 from transcriber.telemetry.gateway import GatewayTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from transcriber.gateway.bridge import Bridge
     from transcriber.gateway.options import GatewayOptions
     from transcriber.gateway.site import Register
 
@@ -55,7 +58,7 @@ class Gateway:
             raise SettingError("GATEWAY_HOST", options.host, allowed)
         self._options = options
         self._registers = registers
-        self._figures = Figures(max_connections=options.max_connections)
+        self.figures = Figures(max_connections=options.max_connections)
         self.keys = Keys(None if options.open else options.keys)
         self._tokens = Tokens(options.token_secret.encode() or secrets.token_bytes(32))
         self._telemetry: GatewayTelemetry | None = None
@@ -71,7 +74,7 @@ class Gateway:
             stopping = asyncio.create_task(stop.wait())
             ends: set[asyncio.Future[Any]] = {stopping, connection.lost, *self._tasks}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            await self._shut_down()
+            await self._shut_down(0.0 if connection.lost.done() else self._options.shutdown_grace)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -83,25 +86,33 @@ class Gateway:
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
-        workers = Workers(connection, asking, lambda: bool(self._figures.connections), self._renew)
-        await workers.ask()
+        self.workers = workers = Workers(connection, asking, lambda: bool(self.figures.connections), self._on_change)
         line = DirectLine(connection)
-        gate = Gate(self._options, self.keys, self._tokens, workers, self._figures)
-        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self._figures, workers)
+        gate = Gate(self._options, self.keys, self._tokens, workers, self.figures)
+        self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
-        parts = Parts(options=self._options, routes=routes, requests=Requests(asking), workers=workers)
+        parts = Parts(
+            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self.figures
+        )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
-        self._gate, self._site = gate, Site(routes, gate, self._figures, telemetry)
+        self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
         shared = Surroundings(
-            line=line, results=Results(line), workers=workers, figures=self._figures, gateway=secrets.token_hex(3)
+            line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
-        self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
+        self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
+        self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
+        await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
-        self._server = await self._listen()
+        self._servers = [await self._listen()]
+        if self._options.wyoming_port is not None:
+            self._servers.append(await self._door.listen())
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
-        log.info("ready", extra={**extra, "version": __version__, "workers": len(workers.all)})
+        log.info(
+            "ready",
+            extra={**extra, "version": __version__, "workers": workers.count, "wyoming_port": self._door.port or None},
+        )
         self.ready.set()
 
     async def _listen(self) -> asyncio.Server:
@@ -128,10 +139,17 @@ class Gateway:
                     socket.tick(loop.time())
                 await asyncio.sleep(1 / _TICKS)
 
-    def _renew(self) -> None:
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.renew()
+    def _on_change(self, back: bool) -> None:
+        """A worker is gone, or workers are back after none was there."""
+        for bridge in self._bridges:
+            if back:
+                bridge.renew()
+            else:
+                bridge.suspect()
+
+    @property
+    def _bridges(self) -> list[Bridge]:
+        return [socket.bridge for socket in self._entrance.sockets if socket.bridge is not None]
 
     def reload(self) -> None:
         """Read the keys again; close the connections of those that are gone."""
@@ -145,22 +163,20 @@ class Gateway:
                 socket.bridge.close(1008, "this API key was revoked")
         log.info("keys reloaded", extra={"keys": len(self.keys), "revoked": len(gone)})
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, grace: float) -> None:
         """Refuse what is new, end every session, wait for the last words, close."""
         self._gate.closing = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for transport in list(self._entrance.fronts):
             transport.abort()
-        log.info("draining", extra={"connections": self._figures.connections})
-        grace = self._options.shutdown_grace
+        log.info("draining", extra={"connections": self.figures.connections})
         serving = asyncio.create_task(self._site.shut_down(grace))
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.finish()
+        for bridge in self._bridges:
+            bridge.finish()
         await self._until_closed(grace)
-        for socket in list(self._entrance.sockets):
-            if socket.bridge is not None:
-                socket.bridge.close(*RESTARTING)
+        for bridge in self._bridges:
+            bridge.close(*RESTARTING)
         await self._until_closed(_CLOSE_SECS)
         for socket in list(self._entrance.sockets):
             socket.abort()
@@ -174,7 +190,7 @@ class Gateway:
                     await asyncio.sleep(1 / _TICKS)
 
     def _summary(self) -> dict[str, object]:
-        figures = self._figures
+        figures = self.figures
         return {
             "opened": figures.opened.total(),
             "requests": figures.requests.total(),

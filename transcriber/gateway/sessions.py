@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # So long a worker keeps a session of which it hears nothing. It hears of each one in a third of that.
 TIMEOUT_SECS = 30
+WORKER_LOST = "worker_lost"  # why audio is lost that was with a worker that is gone
 _EVENTS = {kind: f"\r\n{names.EVENT}: {kind}".encode() for kind in ("flush", "end", "keepalive")}
 
 
@@ -31,12 +32,17 @@ class Session:
     """A session. Positions are in sample frames of the client's format; seconds count from the session's start."""
 
     __slots__ = (
+        "_base",
         "_block",
+        "_gaps",
         "_identity",
+        "_moved",
         "_rate",
+        "_transcribed",
         "begun",
         "chunk_start",
         "ending",
+        "flushes",
         "hearing",
         "id",
         "sent",
@@ -49,17 +55,26 @@ class Session:
         self.sent = 0  # sample frames published
         self.settled = 0.0  # seconds of which the fate is known
         self.chunk_start = 0.0  # seconds: where the last chunk begins
+        self.flushes = 0  # flushes without an answer
         self.ending = False  # whether its end was published, or there was nothing to end
         self.waiting: list[Mapping[str, Any]] | None = None  # what was heard while an earlier session goes on
         self._identity = identity
         self._rate = hearing.format.rate
-        self.rename(name)
+        self._transcribed = 0.0  # seconds
+        self._gaps: dict[str, float] | None = None  # seconds by reason
+        self._base = 0.0  # seconds: where the present worker began
+        self._moved = False  # whether more than one worker has had it
+        self._name(name)
 
-    def rename(self, name: str) -> None:
-        """Go on under another id."""
+    def _name(self, name: str) -> None:
         self.id = name
         self.begun = False  # whether a worker has said so
         self._block = header_block(_headers(name, self.hearing, self._identity)) + f"{names.OFFSET}: ".encode()
+
+    def move(self, name: str) -> None:
+        """Go on under another id, with another worker."""
+        self._base, self._moved = self.seconds, True
+        self._name(name)
 
     @property
     def seconds(self) -> float:
@@ -71,6 +86,11 @@ class Session:
         """Seconds published of which the fate is not known yet."""
         return max(0.0, self.sent / self._rate - self.settled)
 
+    @property
+    def expects(self) -> bool:
+        """Whether a worker has still something to say about it."""
+        return self.sent > 0 and (self.ending or self.flushes > 0 or self.unsettled > 0)
+
     def add(self, size: int) -> None:
         """A chunk of `size` bytes was published."""
         self.chunk_start = self.sent / self._rate
@@ -80,17 +100,48 @@ class Session:
         """The header block of the next message."""
         return b"%b%d%b\r\n\r\n" % (self._block, self.sent, b"" if event is None else _EVENTS[event])
 
+    def lose(self, end: float) -> tuple[float, float] | None:
+        """Give up what is not settled up to `end`. Returns its bounds; None if there is nothing."""
+        start = self.settled
+        if end <= start:
+            return None
+        self.settled = end
+        self._gap(WORKER_LOST, end - start)
+        self._base, self._moved = end, True
+        return start, end
+
     def settle(self, message: Mapping[str, Any]) -> None:
         """Learn from what a worker says up to where the fate of the audio is known."""
-        kind = message["type"]
+        kind, known = message["type"], 0.0
         if kind in {"final", "gap", "flushed"}:
-            known = message.get("end")
+            known = _number(message, "end")
+            if kind == "final":
+                self._transcribed += known - _number(message, "start")
+            elif kind == "gap":
+                self._gap(str(message.get("reason")), known - _number(message, "start"))
+            else:
+                self.flushes = max(0, self.flushes - 1)
         elif kind in {"status", "ended"}:
-            known = message.get("received", 0.0) - message.get("pending", 0.0)
-        else:
-            return
-        if isinstance(known, int | float) and known > self.settled:
-            self.settled = known
+            known = self._base + _number(message, "received") - _number(message, "pending")
+        self.settled = max(self.settled, known)
+
+    def account(self, ended: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What `ended` says, for the whole session even if several workers have had it."""
+        if not self._moved:
+            return ended
+        gaps = self._gaps or {}
+        silent = max(0.0, self.seconds - self._transcribed - sum(gaps.values()))
+        whole = {"received": self.seconds, "transcribed": self._transcribed, "silent": silent, "gap": gaps}
+        return {**ended, **whole, "pending": 0.0}
+
+    def _gap(self, reason: str, seconds: float) -> None:
+        self._gaps = self._gaps or {}
+        self._gaps[reason] = self._gaps.get(reason, 0.0) + seconds
+
+
+def _number(message: Mapping[str, Any], name: str) -> float:
+    value = message.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _headers(name: str, hearing: Hearing, identity: Identity) -> dict[str, str]:

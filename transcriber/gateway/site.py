@@ -14,7 +14,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from transcriber.domain.errors import RequestError
-from transcriber.gateway import rest
+from transcriber.gateway import live_speech, pages, raw_pcm, rest
 from transcriber.gateway.problems import Problem, body_of, in_openai_shape, problem_of
 from transcriber.gateway.routes import Call
 from transcriber.protocol import incoming
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Register = Callable[["Parts"], None]
-REGISTERS: tuple[Register, ...] = (rest.register,)  # each adds the paths of one protocol
+# Each adds the paths of one kind.
+REGISTERS: tuple[Register, ...] = (rest.register, live_speech.register, raw_pcm.register, pages.register)
 
 _SERVER = "transcriber"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -59,6 +60,11 @@ class Site:
     def protocol(self) -> asyncio.Protocol:
         """The protocol of a connection."""
         return self._server()
+
+    @property
+    def count(self) -> int:
+        """Connections that are open."""
+        return len(self._server.connections)
 
     async def shut_down(self, seconds: float) -> None:
         """Finish the answers that have begun, and close every connection."""

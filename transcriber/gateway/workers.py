@@ -39,6 +39,10 @@ class Worker:
     rtf: float | None = None
     streams: int = 0
     max_streams: int | None = None
+    busy: float | None = None  # of the time since its start, when its engine ran
+    cpu: float | None = None  # of CPU time since its start
+    memory: int | None = None  # bytes
+    gpu_memory: int | None = None  # bytes
 
     @property
     def room(self) -> bool:
@@ -49,25 +53,27 @@ class Worker:
 
 
 class Workers:
-    """Asks all workers again and again. `on_return` is called when workers are there again after none was."""
+    """Asks all workers again and again.
+
+    `on_change` is called when one is gone, and, with True, when some are there again after none was.
+    """
 
     def __init__(
         self,
         connection: Connection,
         asking: Asking,
         busy: Callable[[], bool],
-        on_return: Callable[[], None] = lambda: None,
+        on_change: Callable[[bool], None],
     ) -> None:
         """`busy`: whether any client is connected."""
         self._connection = connection
         self._asking = asking
         self._busy = busy
-        self._on_return = on_return
+        self._on_change = on_change
         self._known: dict[str, tuple[Worker, int]] = {}  # by id, with the number of the last answered question
         self._number = 0
         self._asked_at = 0.0
         self._under_way: asyncio.Task[None] | None = None
-        self._none_since_start = True
 
     @property
     def all(self) -> Sequence[Worker]:
@@ -123,16 +129,15 @@ class Workers:
             answers = await self._asking.ask_all(_SUBJECT, _ANSWER_SECS, expected=len(self._known))
         except RequestError:  # NATS is away, of which others tell
             return
-        before = self.serving
+        before = set(self._known)
         for answer in answers:
             if (worker := _worker(answer)) is not None:
                 self._known[worker.id] = worker, self._number
         self._known = {id_: seen for id_, seen in self._known.items() if self._number - seen[1] < _MISSED}
-        if self.serving != before:
-            log.log(logging.INFO if self.serving else logging.WARNING, "workers: %s", len(self._known))
-        if self.serving and not before and not self._none_since_start:
-            self._on_return()
-        self._none_since_start = self._none_since_start and not self.serving
+        if before != set(self._known):
+            log.log(logging.INFO if self._known else logging.WARNING, "workers: %d", len(self._known))
+        if before - set(self._known) or (self._known and not before):
+            self._on_change(not before)
 
 
 def _worker(answer: bytes) -> Worker | None:
@@ -149,7 +154,11 @@ def _worker(answer: bytes) -> Worker | None:
             max_latency=_number(data.get("max_latency")),
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
-            max_streams=None if data.get("max_streams") is None else int(data["max_streams"]),
+            max_streams=_whole(data.get("max_streams")),
+            busy=_number(data.get("busy")),
+            cpu=_number(data.get("cpu")),
+            memory=_whole(data.get("memory")),
+            gpu_memory=_whole(data.get("gpu_memory")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         log.warning("a worker's statistics could not be read", extra={"limited": True})
@@ -158,3 +167,7 @@ def _worker(answer: bytes) -> Worker | None:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) else None

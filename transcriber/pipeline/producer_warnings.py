@@ -9,6 +9,9 @@ from transcriber.domain import languages
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transcriber.domain.chunks import IgnoredHeader
     from transcriber.domain.timeline import Origin
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,13 @@ class ProducerWarnings:
         if self._first(stream, ""):
             extra = {"stream": stream, "header": name, "meant": meant or "none that we know"}
             log.warning("unknown header ignored", extra={**extra, "limited": True})
+
+    def ignored(self, stream: str, headers: Iterable[IgnoredHeader]) -> None:
+        """Warn that headers of a stream's chunks have values that are not allowed."""
+        for header, value, allowed in headers:
+            if self._first(stream, header):
+                extra = {"stream": stream, "header": header, "value": value, "allowed": allowed}
+                log.warning("header ignored", extra={**extra, "limited": True})
 
     def _first(self, stream: str, header: str) -> bool:
         if (stream, header) in self._warned:

@@ -58,8 +58,8 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
-            case Moved(detail=detail):
-                self._take(self._sessions.replaced(detail))
+            case Moved(detail=detail, cursor=cursor):
+                self._take(self._sessions.replaced(detail, cursor))
             case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)
@@ -87,6 +87,8 @@ class Receiver:
                 self._on_chunk(chunk.stream)
         if chunk.unknown_language is not None:
             self._warnings.unknown_language(chunk.stream, chunk.unknown_language)
+        if chunk.preferences is not None and chunk.preferences.ignored:
+            self._warnings.ignored(chunk.stream, chunk.preferences.ignored)
         if chunk.unknown_header is not None:
             self._warnings.unknown_header(chunk.stream, *chunk.unknown_header)
         if self._sessions.unmixed or self._sessions.trimmed:

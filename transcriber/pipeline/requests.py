@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from transcriber.audio.stream import AudioStream, StreamOptions
+from transcriber.audio.stream import AudioStream
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError, Rejection
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
-from transcriber.domain.timeline import Gap, GapReason, Origin, Window
+from transcriber.domain.timeline import Closed, Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.producer_warnings import ProducerWarnings
 from transcriber.protocol import incoming
@@ -23,6 +23,7 @@ from transcriber.recording import Recording, is_recording
 from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
+    from transcriber.audio.segmenter import StreamOptions
     from transcriber.domain.measurements import Tallies
     from transcriber.pipeline.listeners import Listener, Observer
     from transcriber.pipeline.verdict import Verdict
@@ -112,11 +113,11 @@ class RequestHandler:
         except RecordingError as error:
             raise Rejection("400", str(error)) from error
         if audio is not None:
-            for piece in audio.flush():
+            for piece in audio.flush(Closed.END):
                 if isinstance(piece, Window):
                     transcripts.append(await self._transcribe(piece, first=not transcripts))
         end = audio.head if audio else 0
-        if audio is not None and (counts := audio.take_counts()) is not None and counts.unmixed:
+        if audio is not None and (counts := audio.counts.take()) is not None and counts.unmixed:
             self._warnings.unmixed([origin])
         model = (
             ", ".join({one.recognition.model: None for one in transcripts}) or self._model()
@@ -176,4 +177,5 @@ def _joined(origin: Origin, end: int, transcripts: list[Transcript], model: str,
         end=end,
         recognition=Recognition(tuple(segments), language, model),
         latency=latency,
+        closed=Closed.END,
     )

@@ -12,6 +12,7 @@ from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChu
 from transcriber.domain.errors import Rejection
 from transcriber.domain.wav import wav_head
 from transcriber.protocol import headers as names
+from transcriber.protocol.preferences import preferences_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,6 +204,7 @@ def _described(subject: str, headers: Mapping[str, str], options: InputOptions) 
         language_of(headers),
         tenant_of(headers),
         traceparent_of(headers),
+        preferences=preferences_of(headers),
         unknown_language=unknown_language_of(headers),
         unknown_header=names.unknown(headers),
         names_rate=RATE in headers,
@@ -221,6 +223,7 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.language,
         known.tenant,
         known.traceparent,
+        preferences=known.preferences,
         unknown_language=known.unknown_language,
         unknown_header=known.unknown_header,
         names_rate=known.names_rate,

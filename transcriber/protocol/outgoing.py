@@ -6,7 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transcriber.domain.events import Ended, Event, Rejected, Replaced, Started, Status, Suppressed, Swapped
+from transcriber.domain.events import (
+    Ended,
+    Event,
+    Flushed,
+    Rejected,
+    Replaced,
+    Speech,
+    Started,
+    Status,
+    Suppressed,
+    Swapped,
+)
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Gap, Origin, Silence, Window
 
 if TYPE_CHECKING:
@@ -56,7 +67,11 @@ def encode_event(
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
             kind, body = "ended", account_fields(account)
-        case Replaced(origin, detail):
+        case Flushed(origin, end, cursor):
+            kind, identity, body = "flushed", str(cursor.seq) if cursor is not None else identity, {"end": seconds(end)}
+        case Speech():
+            return encode_speech(event)
+        case Replaced(origin=origin, detail=detail):
             kind, body = "replaced", {"detail": detail}
         case Started(origin):
             kind = "started"
@@ -71,6 +86,15 @@ def encode_outputs(
 ) -> list[Message]:
     """Encode the events among a session's outputs. Windows and silences are not messages."""
     return [encode_event(o, unique, traceparent) for o in outputs if not isinstance(o, Window | Silence)]
+
+
+def encode_speech(speech: Speech, subject: str = "event") -> Message:
+    """Encode a speech event. `subject`: the last part of its subject."""
+    identity, body = str(speech.start), {"start": seconds(speech.start)}
+    if speech.end is None:
+        return _message(speech.origin, "speech", body, identity, subject=subject)
+    closed = {**_bounds(speech.start, speech.end), "closed": speech.closed}
+    return _message(speech.origin, "speech", closed, f"{identity}-{speech.end}", subject=subject)
 
 
 def encode_status(status: Status, unique: int) -> Message:
@@ -109,7 +133,7 @@ def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload:
     def build(body: Mapping[str, Any]) -> Message:
         return _message(transcript.origin, "partial", body, identity, traceparent=traceparent, subject="partial")
 
-    return _fitted(_final(transcript) | {"text": hypothesis.text, "stable": hypothesis.stable}, build, max_payload)
+    return _fitted(_result(transcript) | {"text": hypothesis.text, "stable": hypothesis.stable}, build, max_payload)
 
 
 def encode_reply(transcript: Transcript, max_payload: int) -> Message:
@@ -160,6 +184,10 @@ def _fitted(body: dict[str, Any], build: Callable[[Mapping[str, Any]], Message],
 
 
 def _final(transcript: Transcript) -> dict[str, Any]:
+    return _result(transcript) | {"closed": transcript.closed}
+
+
+def _result(transcript: Transcript) -> dict[str, Any]:
     recognition = transcript.recognition
     return {
         "sequence": transcript.sequence,

@@ -43,6 +43,8 @@ def _read(r: Reader) -> GatewayOptions:
         open=r.choice("GATEWAY_AUTH", "keys", "keys", "none") == "none",
         token_secret=r.text("GATEWAY_TOKEN_SECRET"),
         origins=frozenset(o.strip().rstrip("/").lower() for o in r.text("GATEWAY_ORIGINS").split(",") if o.strip()),
+        wyoming_host=r.matching("GATEWAY_WYOMING_HOST", _DEFAULTS.wyoming_host, _HOST, "an address or a host name"),
+        wyoming_port=None if (port := r.whole("GATEWAY_WYOMING_PORT", -1, 0, 65_535)) < 0 else port,
         tls_cert=cert,
         tls_key=key,
         max_connections=r.whole("GATEWAY_MAX_CONNECTIONS", _DEFAULTS.max_connections, 1, 1_000_000),

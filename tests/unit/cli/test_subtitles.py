@@ -137,3 +137,9 @@ def test_text_leaves_out_partials_unless_they_are_asked_for():
     partial = event("partial", text="hel", start=1, end=2.5)
     assert Formatter(Style.TEXT).format(partial) is None
     assert Formatter(Style.JSON).format(partial) is not None
+
+
+def test_text_leaves_out_speech_events_and_answers_to_flushes():
+    """They are for programs. An event with a start and no end is no error."""
+    told = [event("speech", start=1.5), event("speech", start=1.5, end=2.5, closed="pause"), event("flushed", end=3.0)]
+    assert [Formatter(Style.TEXT).format(message) for message in told] == [None] * 3

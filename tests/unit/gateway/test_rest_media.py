@@ -18,7 +18,7 @@ from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import RecordingError
 from transcriber.gateway.problems import Problem
 from transcriber.gateway.rest.media import open_media
-from transcriber.gateway.rest.upload import Upload
+from transcriber.gateway.rest.upload import Storage, Upload
 
 Uploaded = Callable[[bytes], Awaitable[Upload]]
 
@@ -35,7 +35,7 @@ async def uploaded(pool: ThreadPoolExecutor) -> AsyncIterator[Uploaded]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(data: bytes) -> Upload:
-            upload = await stack.enter_async_context(Upload(pool, 1 << 30))
+            upload = await stack.enter_async_context(Upload(Storage(pool, 1 << 30)))
             await upload.write(data)
             await upload.finish()
             return upload
@@ -141,7 +141,7 @@ async def test_damage_within_a_file_is_an_error(heldout: Speech, uploaded: Uploa
 async def test_large_upload_is_in_a_file_and_hashed(pool: ThreadPoolExecutor) -> None:
     """What was written is read, in any number of writes; a second reading begins at the beginning."""
     data = s16(np.random.default_rng(1).standard_normal(1_500_000).astype(np.float32))
-    async with Upload(pool, len(data), hashed=True) as upload:
+    async with Upload(Storage(pool, len(data)), hashed=True) as upload:
         for at in range(0, len(data), 700_001):
             await upload.write(data[at : at + 700_001])
         await upload.finish()
@@ -152,3 +152,17 @@ async def test_large_upload_is_in_a_file_and_hashed(pool: ThreadPoolExecutor) ->
         with pytest.raises(Problem, match=f"GATEWAY_MAX_UPLOAD_BYTES={len(data)}") as caught:
             await upload.write(b"x")
         assert caught.value.status == 413
+
+
+async def test_uploads_together_stay_within_memory(pool: ThreadPoolExecutor) -> None:
+    """What is in a file, or closed, counts no more."""
+    storage = Storage(pool, 1 << 30, memory=2_000_000)
+    async with Upload(storage) as first, Upload(storage) as second:
+        await first.write(bytes(1_000_000))
+        with pytest.raises(Problem, match="too many uploads at a time") as caught:
+            await second.write(bytes(1_000_001))
+        assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
+        await first.write(bytes(100_000))  # and now it is in a file
+        await second.write(bytes(1_000_000))
+        assert (first.data, storage.free) == (None, 1_000_000)
+    assert storage.free == 2_000_000

@@ -57,7 +57,7 @@ class OpenAI:
         return [worker.model for worker in await self._parts.workers.ask()]
 
     async def _answer(self, request: web.BaseRequest, call: Call, *, translate: bool) -> web.StreamResponse:
-        async with Upload(self._recordings.pool, self._parts.options.max_upload) as upload:
+        async with Upload(self._recordings.storage) as upload:
             fields, found = await receiving.form(request, upload)
             options = openai_rest.options(fields, translate=translate)
             if not found:

@@ -12,11 +12,10 @@ from transcriber.gateway.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from concurrent.futures import Executor
 
     from aiohttp import web
 
-    from transcriber.gateway.rest.upload import Upload
+    from transcriber.gateway.rest.upload import Storage, Upload
 
 T = TypeVar("T")
 
@@ -36,6 +35,7 @@ async def form(request: web.BaseRequest, upload: Upload) -> tuple[list[tuple[str
         message = f"Content-Type={request.content_type[:100]!r}; allowed: multipart/form-data"
         raise Problem(400, message, code="invalid_content_type")
     upload.check(request.content_length)
+    _welcome(request)
     fields: list[tuple[str, str]] = []
     found = False
     try:
@@ -68,30 +68,41 @@ async def _field(part: aiohttp.BodyPartReader) -> str:
 async def body(request: web.BaseRequest, upload: Upload) -> None:
     """Read a bare body into `upload`. Raises `Problem` 413."""
     upload.check(request.content_length)
+    _welcome(request)
     while chunk := await _soon(request.content.read(_CHUNK)):
         await upload.write(chunk)
     await upload.finish()
 
 
-async def json_body(request: web.BaseRequest, pool: Executor) -> dict[str, Any]:
-    """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`."""
-    data = bytearray()
+async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any]:
+    """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`, 503 for no room."""
     if (request.content_length or 0) > JSON_BYTES:
         raise _too_much()
-    while chunk := await _soon(request.content.readany()):
-        data += chunk
-        if len(data) > JSON_BYTES:
-            raise _too_much()
+    _welcome(request)
+    data = bytearray()
     try:
+        while chunk := await _soon(request.content.readany()):
+            storage.take(len(chunk))
+            data += chunk
+            if len(data) > JSON_BYTES:
+                raise _too_much()
         if len(data) <= _FIELD_BYTES:
             found = json.loads(data)
         else:  # takes long enough that others would wait
-            found = await asyncio.get_running_loop().run_in_executor(pool, json.loads, data)
+            found = await asyncio.get_running_loop().run_in_executor(storage.pool, json.loads, data)
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    finally:
+        storage.free += len(data)
     if not isinstance(found, dict):
         raise Problem(400, "the body is no JSON object", code="invalid_json")
     return found
+
+
+def _welcome(request: web.BaseRequest) -> None:
+    """Ask for the body, if the client waits for that. Without an answer, curl waits for a second."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def _soon(reading: Awaitable[T]) -> T:

@@ -42,14 +42,14 @@ class Seed:
 
     async def _transcribe(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         begin = time.monotonic()
-        body = await receiving.json_body(request, self._recordings.pool)
+        body = await receiving.json_body(request, self._recordings.storage)
         audio = await self._bytes(seed.audio, body)
         text = await self._text(audio, seed.raw(body), seed.wish(body), call)
         return web.json_response(seed.transcribed(call.id, text, time.monotonic() - begin))
 
     async def _decode(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         begin = time.monotonic()
-        body = await receiving.json_body(request, self._recordings.pool)
+        body = await receiving.json_body(request, self._recordings.storage)
         audio = await self._bytes(seed.buffer, body)
         text = await self._text(audio, seed.raw(body, default=True), seed.wish(body, call.parameters["model"]), call)
         return web.json_response(seed.decoded(body, text, time.monotonic() - begin))
@@ -62,10 +62,10 @@ class Seed:
         """Read the audio out of JSON."""
         if max((len(value) for value in body.values() if isinstance(value, str | list)), default=0) <= _QUICK:
             return read(body)
-        return await asyncio.get_running_loop().run_in_executor(self._recordings.pool, read, body)
+        return await asyncio.get_running_loop().run_in_executor(self._recordings.storage.pool, read, body)
 
     async def _text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
-        async with Upload(self._recordings.pool, self._parts.options.max_upload) as upload:
+        async with Upload(self._recordings.storage) as upload:
             await upload.write(audio)
             await upload.finish()
             recorded = Recorded(upload=upload, wish=wish, call=call, raw=raw)
