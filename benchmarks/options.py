@@ -52,6 +52,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     help_text = "seconds of stored audio [%(default)g]"
     durable.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
     _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
+    _add_requests(kinds.add_parser("requests", parents=[file], help="requests a second through the gateway, with wrk"))
+
+
+def _add_requests(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seconds", default=10, type=integer_between(1, _LONGEST), help="for each load [%(default)s]")
+    add("--connections", default=[50, 400], type=integer_between(1, 10_000), nargs="+", help="at a time [50 400]")
+    add("--audio-ms", default=100, type=integer_between(10, 30_000), help="length of a recording [%(default)s]")
 
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
