@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from transcriber.domain.containers import DECODABLE, name_of
+from transcriber.domain.containers import DECODABLE, FRAMES_BYTES, name_of
 from transcriber.domain.errors import RecordingError
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -41,8 +41,7 @@ class Recording:
         except TypeError as error:  # a name that ends in .raw: such a file has no header
             raise RecordingError(self._name, "raw PCM can only be read from standard input") from error
         except soundfile.SoundFileError as error:
-            reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
-            raise RecordingError(self._name, f"no WAV, FLAC or OGG that can be decoded ({reason})") from error
+            raise RecordingError(self._name, _why_not(source, error)) from error
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
@@ -69,6 +68,19 @@ def _as_opened(source: Path | bytes | IO[bytes]) -> str | IO[bytes]:
     if isinstance(source, Path):
         return str(source)
     return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _why_not(source: Path | bytes, error: soundfile.SoundFileError) -> str:
+    """Say what a file is that libsndfile cannot open."""
+    if isinstance(source, bytes):
+        kind = name_of(source[:FRAMES_BYTES])
+    else:
+        with source.open("rb") as file:
+            kind = name_of(file.read(FRAMES_BYTES))
+    if kind not in {None, "text", *DECODABLE}:
+        return f"is {kind}; allowed are {', '.join(sorted(DECODABLE))}"
+    reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
+    return f"no WAV, FLAC or OGG that can be decoded ({reason})"
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:
