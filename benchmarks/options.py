@@ -46,13 +46,15 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         )
     )
 
-    durable = kinds.add_parser(
-        "durable", parents=[file, model], help="a backlog in JetStream against live audio, and a restart"
-    )
-    help_text = "seconds of stored audio [%(default)g]"
-    durable.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
+    durable = "a backlog in JetStream against live audio, and a restart"
+    _add_durable(kinds.add_parser("durable", parents=[file, model], help=durable))
     _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
     _add_requests(kinds.add_parser("requests", parents=[file], help="requests a second through the gateway, with wrk"))
+
+
+def _add_durable(parser: argparse.ArgumentParser) -> None:
+    help_text = "seconds of stored audio [%(default)g]"
+    parser.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
 
 
 def _add_requests(parser: argparse.ArgumentParser) -> None:

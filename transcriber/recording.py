@@ -70,13 +70,16 @@ def _as_opened(source: Path | bytes | IO[bytes]) -> str | IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _why_not(source: Path | bytes, error: soundfile.SoundFileError) -> str:
+def _why_not(source: Path | bytes | IO[bytes], error: soundfile.SoundFileError) -> str:
     """Say what a file is that libsndfile cannot open."""
     if isinstance(source, bytes):
         kind = name_of(source[:FRAMES_BYTES])
-    else:
+    elif isinstance(source, Path):
         with source.open("rb") as file:
             kind = name_of(file.read(FRAMES_BYTES))
+    else:
+        source.seek(0)
+        kind = name_of(source.read(FRAMES_BYTES))
     if kind not in {None, "text", *DECODABLE}:
         return f"is {kind}; allowed are {', '.join(sorted(DECODABLE))}"
     reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
