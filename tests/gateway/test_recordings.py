@@ -171,6 +171,28 @@ async def test_silent_worker_is_asked_again(workers, site, http, flac, monkeypat
     assert len(worker.asked) == 7
 
 
+async def test_parts_of_a_dead_worker_go_to_another(workers, site, http, flac) -> None:
+    """Long before their time is up: a part of half a minute may take a minute and more."""
+    began = asyncio.Event()
+
+    async def hold(_asked: Asked) -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def answer_later(_asked: Asked) -> str:
+        await began.wait()
+        return "yes"
+
+    holding, _ = await workers(hold, answer_later)
+    asking = asyncio.create_task(transcribed(http, await site(), flac))
+    async with asyncio.timeout(PATIENCE):
+        await began.wait()
+        await holding.die()
+        answer, body = await asking
+    assert (answer.status, body["text"]) == (200, "yes yes yes yes yes yes")
+
+
 async def test_lost_part_is_told_with_its_bounds(workers, site, http, flac) -> None:
     """In the header and in the answer, with the daemon's reason; the rest of the text is there."""
     first: list[str] = []

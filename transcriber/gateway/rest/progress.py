@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Progress:
     begin: float = field(default_factory=time.monotonic)
     processing: float = 0.0  # seconds of the workers' time
     error: RequestError | None = None  # why the last part was lost
+    waits: set[asyncio.Timeout] = field(default_factory=set)  # of the parts that wait for their answers
     _answered: bool = False
     _deadline: float = 0.0
 
@@ -60,6 +62,11 @@ class Progress:
         self._answered = True
         self.processing += text.processing
         self._deadline = time.monotonic() + self.patience
+
+    def hurry(self) -> None:
+        """End every wait for an answer now: it may never come."""
+        for wait in self.waits:
+            wait.reschedule(asyncio.get_running_loop().time())
 
     def lost(self, part: Part, error: RequestError) -> RecordingText:
         """Note that a part is given up."""

@@ -33,6 +33,7 @@ _MOST_OF_ONE = 16  # parts of one recording on their way: 15 MB
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts, before jitter
 # A worker is faster than speech. It may have others to serve, so it gets twice as long, and a start for short parts.
 _ANSWER_SECS, _ANSWER_OF_AUDIO = 10.0, 2.0
+_LOOK_SECS = 1.0  # between two looks at which workers are there
 _ENGINE_ATTEMPTS = 3  # of a part on which engines fail: another worker may have another model
 _REFUSED = {400, 413}  # no other answer comes to a further attempt
 _PROMPT_CHARACTERS = 600  # Whisper reads the last 224 tokens, of three or four characters each
@@ -127,6 +128,7 @@ class Recordings:
         """Send the parts, several at a time; yield their texts in order."""
         waiting: deque[tuple[Part, asyncio.Task[RecordingText]]] = deque()
         more = True
+        watching = asyncio.create_task(self._watch(progress))
         try:
             while more or waiting:
                 if more and len(waiting) < self._at_a_time():
@@ -138,9 +140,10 @@ class Recordings:
                 part, task = waiting.popleft()
                 yield Answered(part.channel, reader.channels, await task)
         finally:
-            for _, task in waiting:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+            open_ = [watching, *(task for _, task in waiting)]
+            for each in open_:
+                each.cancel()
+            await asyncio.gather(*open_, return_exceptions=True)
 
     async def _next(self, reader: PartReader, progress: Progress) -> tuple[Part, asyncio.Task[RecordingText]] | None:
         """Cut the next part and send it, once there is room. None at the end."""
@@ -173,22 +176,39 @@ class Recordings:
         while True:
             attempts += 1
             try:
-                answer = await self._parts.requests.transcribe(name, headers, part.pcm, patience)
+                async with asyncio.timeout(None) as wait:
+                    if attempts == 1:  # once, or workers that seem to come and go would never be waited for
+                        progress.waits.add(wait)
+                    answer = await self._parts.requests.transcribe(name, headers, part.pcm, patience)
                 text = heard(answer, part.start, part.end)
             except RequestError as error:
                 lost = error
+            except TimeoutError:
+                lost = RequestError(504, "a worker is gone")
             except (KeyError, TypeError, ValueError):
                 lost = RequestError(500, "the worker's answer is no transcript")
             else:
                 progress.heard(text)
                 self._parts.figures.audio += part.seconds
                 return text
+            finally:
+                progress.waits.discard(wait)
             pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**attempts) * random.uniform(0.5, 1)  # noqa: S311 - no secret
             hopeless = lost.code in _REFUSED or (lost.code == 500 and attempts >= _ENGINE_ATTEMPTS)  # noqa: PLR2004
             if hopeless or progress.left < pause:
                 self._parts.figures.lost += part.seconds
                 return progress.lost(part, lost)
             await asyncio.sleep(pause)
+
+    async def _watch(self, progress: Progress) -> None:
+        """Ask again for what a worker may have had that is gone. Which one has which part is not known."""
+        known = {worker.id for worker in self._parts.workers.all}
+        while True:
+            await asyncio.sleep(_LOOK_SECS)
+            there = {worker.id for worker in await self._parts.workers.ask()}
+            if known - there:
+                progress.hurry()
+            known = there
 
     def _at_a_time(self) -> int:
         """How many parts of one recording may be on their way."""
