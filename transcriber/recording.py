@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ class Recording:
         try:
             if isinstance(source, Path):
                 source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
-            self._file = soundfile.SoundFile(_as_opened(source))
+            self._file = soundfile.SoundFile(str(source) if isinstance(source, Path) else _as_opened(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
         except TypeError as error:  # a name that ends in .raw: such a file has no header
@@ -64,22 +65,16 @@ class Recording:
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
-def _as_opened(source: Path | bytes | IO[bytes]) -> str | IO[bytes]:
-    if isinstance(source, Path):
-        return str(source)
+def _as_opened(source: bytes | IO[bytes]) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _why_not(source: Path | bytes | IO[bytes], error: soundfile.SoundFileError) -> str:
     """Say what a file is that libsndfile cannot open."""
-    if isinstance(source, bytes):
-        kind = name_of(source[:FRAMES_BYTES])
-    elif isinstance(source, Path):
-        with source.open("rb") as file:
-            kind = name_of(file.read(FRAMES_BYTES))
-    else:
-        source.seek(0)
-        kind = name_of(source.read(FRAMES_BYTES))
+    with contextlib.ExitStack() as closed:
+        file = closed.enter_context(source.open("rb")) if isinstance(source, Path) else _as_opened(source)
+        file.seek(0)
+        kind = name_of(file.read(FRAMES_BYTES))
     if kind not in {None, "text", *DECODABLE}:
         return f"is {kind}; allowed are {', '.join(sorted(DECODABLE))}"
     reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
