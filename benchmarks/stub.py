@@ -20,7 +20,7 @@ from transcriber.daemon.service import Service
 from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.errors import CannotStart
 from transcriber.domain.results import Segment
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded
 
@@ -38,6 +38,7 @@ class NullEngine:
     """Returns at once, with one word a window."""
 
     model = "null"
+    multilingual = True
 
     def transcribe(
         self,
@@ -46,6 +47,7 @@ class NullEngine:
         stop: Stop | None = None,  # noqa: ARG002 - there is nothing to stop
         *,
         attempt: int = 0,  # noqa: ARG002 - nor a context
+        guidance: Guidance = UNGUIDED,  # noqa: ARG002 - nor anything to guide
     ) -> Decoded:
         return Decoded((Segment(text="null", start=0, end=len(samples), confidence=1.0),), language or "en")
 

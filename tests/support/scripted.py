@@ -28,6 +28,7 @@ class Scripted:
     """
 
     model = "scripted"
+    multilingual = False
 
     def __init__(self, *script: float | Exception) -> None:
         self.script = list(script)
@@ -49,6 +50,7 @@ class Scripted:
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        **_options: object,
     ) -> Decoded:
         self.attempts.append(attempt)
         self.threads.add(threading.current_thread().name)

@@ -23,6 +23,8 @@ from transcriber.worker.engine import Decoded, WhisperOptions
 
 
 class StubEngine:
+    multilingual = True
+
     def __init__(self, options: WhisperOptions) -> None:
         self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))

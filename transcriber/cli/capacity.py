@@ -65,6 +65,7 @@ class _Watched:
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine, self._threads = engine, threads
         self.model, self.work, self.close = engine.model, engine.work, engine.close
+        self.multilingual = engine.multilingual
         self.shares: list[float] = []
 
     def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes

@@ -31,13 +31,16 @@ def decode(engine: Engine, window: Window, stop: Stop | None, may_repeat: Callab
     `may_repeat` gets the most work that a further pass may take, and says whether it may run. The last pass counts,
     unless it is empty or in doubt too. Then the pass with the highest confidence counts. The guards review the result.
     """
-    tried = [engine.transcribe(window.samples, window.language, stop)]
+    tried = [engine.transcribe(window.samples, window.language, stop, guidance=window.guidance)]
     while (
         len(tried) < ATTEMPTS
         and hallucinations.doubtful(tried[-1], window, runaway_only=len(tried) > 1)
         and may_repeat(engine.work(window.end - window.start, attempt=len(tried)))
     ):
-        tried.append(engine.transcribe(window.samples, window.language, stop, attempt=len(tried)))
+        attempt = len(tried)
+        tried.append(
+            engine.transcribe(window.samples, window.language, stop, attempt=attempt, guidance=window.guidance)
+        )
     silent = any(not decoded.segments for decoded in tried[1:])
     unsure = len(tried) > 1 and all(map(hallucinations.very_unsure, tried))
     recognition = hallucinations.review(window, _best(tried, window), engine.model, silent=silent, unsure=unsure)

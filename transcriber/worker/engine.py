@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from transcriber.domain.timeline import UNGUIDED, Guidance
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -55,6 +57,11 @@ class Engine(Protocol):
         """The model's name as it appears in results."""
         ...
 
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows more languages than English, and so can translate."""
+        ...
+
     def transcribe(
         self,
         samples: NDArray[np.float32],
@@ -62,11 +69,13 @@ class Engine(Protocol):
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         """Decode float32 mono 16 kHz in [-1, 1], at most 30 s. Raises `EngineError`.
 
         `attempt` counts the passes over this window from 0, below `ATTEMPTS`. Later passes cost more and fail less
-        often. A later pass that detects no speech returns no segments.
+        often. A later pass that detects no speech returns no segments. A model that knows English alone never
+        translates.
 
         When `stop` is requested, the pass ends after its next token, and `Stopped` is raised.
         """

@@ -53,6 +53,7 @@ class WhisperThread:
         self._measured = ThreadFuture[float]()
         self.finished = asyncio.Event()
         self.model = ""
+        self.multilingual = False
         self.admission = AdmissionControl(max_latency)
         self.partial_speed = EngineSpeed()
         self.weigh: Callable[[int], float] = float
@@ -83,7 +84,7 @@ class WhisperThread:
         """
         engine, old = new.engine, self._engine
         self._engine = engine
-        self.model, self.weigh = engine.model, engine.work
+        self.model, self.weigh, self.multilingual = engine.model, engine.work, engine.multilingual
         self.partial_speed = self.admission.speed = new.speed
         return old
 

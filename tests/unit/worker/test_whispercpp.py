@@ -146,8 +146,8 @@ def test_pass_with_more_tokens_than_time_is_ended(heldout: Speech) -> None:
 class _Hasty(WhisperCppEngine):
     """Gives every window the tokens of one that lasts a quarter of a second."""
 
-    def _parameters(self, length: int, language: str | None, attempt: int) -> Any:
-        parameters = super()._parameters(length, language, attempt)
+    def _parameters(self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED) -> Any:
+        parameters = super()._parameters(length, language, attempt, guidance)
         parameters.max_tokens = super()._parameters(4000, language, attempt).max_tokens
         return parameters
 

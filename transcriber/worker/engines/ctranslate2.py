@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
 from transcriber.domain.languages import AUTO
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.models.ct2_folder import TOKENIZER, check_model_folder
 from transcriber.worker import memory
 from transcriber.worker.context import POSITION, Fit, fit_for, fitted_exactly
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TICKS_A_POSITION = POSITION // TICK
+_PROMPTS = 64  # whose tokens are kept, 2 kB each: as many streams as one worker has at a time
 _LEAST_PROBABILITY = 1e-9  # of a token; keeps its logarithm finite
 
 
@@ -59,11 +60,17 @@ class CTranslate2Engine:
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
             self._languages = frozenset({AUTO, *self._vocabulary.languages})
-        self._prompt = self._encoded(options.prompt, folder.header.n_text_ctx)
+        self._longest_prompt = folder.header.n_text_ctx // 2 - 1  # tokens: half of the decoder's context
+        self._tokenizer: Tokenizer | None = None  # only prompts need it
+        self._prompts: dict[str, list[int]] = {}
 
     @property
     def model(self) -> str:
         return self._options.path.name
+
+    @property
+    def multilingual(self) -> bool:
+        return AUTO in self._languages
 
     def transcribe(
         self,
@@ -72,6 +79,7 @@ class CTranslate2Engine:
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         length, positions = len(samples), self._positions(len(samples), attempt)
         features = log_mel(samples, self._bands, positions * FRAMES_A_POSITION)
@@ -79,9 +87,11 @@ class CTranslate2Engine:
             encoded = self._model.encode(ctranslate2.StorageView.from_array(features))
             _check(stop)
             spoken = self._language(language, encoded)
-            most = most_tokens(length / SAMPLE_RATE, spoken)
-            said = self._decode(encoded, spoken, most, attempt, last=self._is_last(length, attempt))
-            tokens = self._timed(encoded, spoken, said, positions)
+            task = self._task(spoken, guidance)
+            most = most_tokens(length / SAMPLE_RATE, "en" if guidance.translate and self.multilingual else spoken)
+            start = [*self._prompt(guidance), *task]
+            said = self._decode(encoded, start, most, attempt, last=self._is_last(length, attempt))
+            tokens = self._timed(encoded, task, said, positions)
         except RuntimeError as error:
             raise EngineError(f"CTranslate2 failed: {error}") from error
         _check(stop)
@@ -114,21 +124,25 @@ class CTranslate2Engine:
         name, _ = self._model.detect_language(encoded)[0][0]
         return self._vocabulary.language(name)
 
-    def _task(self, language: str) -> list[int]:
-        """The prompt tokens for a transcript with timestamps."""
+    def _task(self, language: str, guidance: Guidance) -> list[int]:
+        """The tokens that ask for a transcript with timestamps, or for a translation."""
         numbers = self._vocabulary.numbers
         start = [numbers["<|startoftranscript|>"]]
-        if AUTO in self._languages:
-            start += [self._vocabulary.number_of(language), numbers["<|transcribe|>"]]
+        if self.multilingual:
+            task = "<|translate|>" if guidance.translate else "<|transcribe|>"
+            start += [self._vocabulary.number_of(language), numbers[task]]
         return start
 
-    def _decode(self, encoded: Any, language: str, most: int, attempt: int, *, last: bool) -> list[int]:  # noqa: ANN401
-        """Return the text's tokens, with timestamps. A later pass that detects no speech returns none."""
+    def _decode(self, encoded: Any, start: list[int], most: int, attempt: int, *, last: bool) -> list[int]:  # noqa: ANN401
+        """Return the text's tokens, with timestamps. A later pass that detects no speech returns none.
+
+        `start`: the tokens before the text.
+        """
         found = self._model.generate(
             encoded,
-            [[*self._prompt, *self._task(language)]],
+            [start],
             beam_size=1 if last else self._options.beam_size,
-            max_length=self._longest(most),
+            max_length=max(2 * most, most + len(start)),  # CTranslate2 uses half of it, or less after a long start
             return_no_speech_prob=True,
             suppress_tokens=self._vocabulary.unspoken,
             sampling_topk=0 if last else 1,
@@ -138,17 +152,13 @@ class CTranslate2Engine:
             return []
         return list(found.sequences_ids[0])
 
-    def _longest(self, most: int) -> int:
-        """The `max_length` to pass. CTranslate2 uses half of it, or less when the prompt is longer than that half."""
-        return max(2 * most, most + len(self._prompt) + 3)
-
-    def _timed(self, encoded: Any, language: str, said: list[int], positions: int) -> list[Token]:  # noqa: ANN401
+    def _timed(self, encoded: Any, task: list[int], said: list[int], positions: int) -> list[Token]:  # noqa: ANN401
         """The tokens with times and probabilities, from one run of the decoder over all of them."""
         words = [number for number in said if self._vocabulary.text(number) is not None]
         if not words:
             return []
         frames = positions * FRAMES_A_POSITION
-        aligned = self._model.align(encoded, self._task(language), [words], frames)[0]
+        aligned = self._model.align(encoded, task, [words], frames)[0]
         begins: dict[int, int] = {}
         for word, position in aligned.alignments:
             begins.setdefault(word, position)
@@ -166,13 +176,22 @@ class CTranslate2Engine:
                 tokens.append(Token(text=b"", start=tick, end=tick, log=0.0, time=tick))
         return tokens
 
-    def _encoded(self, prompt: str, context: int) -> list[int]:
+    def _prompt(self, guidance: Guidance) -> list[int]:
+        prompt = self._options.prompt if guidance.prompt is None else guidance.prompt
+        if prompt not in self._prompts:
+            if len(self._prompts) >= _PROMPTS:
+                self._prompts.clear()
+            self._prompts[prompt] = self._encoded(prompt)
+        return self._prompts[prompt]
+
+    def _encoded(self, prompt: str) -> list[int]:
         """The prompt's tokens, cut to the last ones that fit into half of the decoder's context."""
         if not prompt:
             return []
-        tokenizer = Tokenizer.from_file(str(self._options.path / TOKENIZER))
-        said = tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
-        return [self._vocabulary.numbers["<|startofprev|>"], *said[1 - context // 2 :]]
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_file(str(self._options.path / TOKENIZER))
+        said = self._tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
+        return [self._vocabulary.numbers["<|startofprev|>"], *said[-self._longest_prompt :]]
 
 
 def _device(asked: Device) -> Device:
