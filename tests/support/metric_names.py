@@ -8,6 +8,7 @@ PROMISED = {
     "transcriber.queue.capacity": ("gauge", "{job}", set()),
     "transcriber.worker.busy": ("gauge", "1", set()),
     "transcriber.buffer.size": ("gauge", "s", set()),
+    "transcriber.worker.gpu": ("gauge", "1", set()),
     "transcriber.rtf": ("gauge", "1", set()),
     "transcriber.jobs.enqueued": ("counter", "{job}", {"stream"}),
     "transcriber.jobs.dropped": ("counter", "{job}", {"stream", "reason"}),

@@ -25,6 +25,7 @@ class _Session:
     partials: bool
     base: float  # where it begins in the channel's audio, in seconds
     head: float = 0.0
+    settled: float = 0.0  # what is before it is in no window to come
     open: float | None = None  # where the open window begins
     words: list[str] = field(default_factory=list)  # of the open window
 
@@ -65,10 +66,10 @@ class PlayedDaemon:
     def speak(self, channel: int, words: int) -> None:
         """Somebody says so many words, in a window that is open or opens now."""
         session = self._sessions.get(channel)
-        if session is None or not session.head:
+        if session is None or session.head <= session.settled:
             return
         if session.open is None:
-            session.open = max(session.head - 0.1, 0.0)
+            session.open = max(session.head - 0.1, session.settled)
             if session.speech:
                 self._publish(channel, self._speech(session.open))
         session.words += [f"w{next(self._words)}" for _ in range(words)]
@@ -79,7 +80,10 @@ class PlayedDaemon:
     def close(self, channel: int, why: str, gap_reason: str = "") -> None:
         """The open window closes. `gap_reason`: its text is lost."""
         session = self._sessions.get(channel)
-        if session is None or session.open is None:
+        if session is None:
+            return
+        session.settled = session.head
+        if session.open is None:
             return
         start, text = session.open, " ".join(session.words)
         session.open, session.words = None, []

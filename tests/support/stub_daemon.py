@@ -19,11 +19,14 @@ from transcriber.domain.results import Segment
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.models import store
 from transcriber.telemetry import logs
-from transcriber.worker.engine import Decoded, WhisperOptions
+from transcriber.worker.engine import Decoded, Device, WhisperOptions
 
 
 class StubEngine:
+    device = Device.CPU
     multilingual = True
+    beams = False
+    batch_sizes = (1,)
 
     def __init__(self, options: WhisperOptions) -> None:
         self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
@@ -41,6 +44,9 @@ class StubEngine:
 
     def close(self):
         pass
+
+    def transcribe_many(self, speech, stop=None, **_options):
+        return [self.transcribe(window.samples, window.language, stop) for window in speech]
 
     def transcribe(self, samples, language, stop=None, **_options):
         self._calls += 1

@@ -136,9 +136,9 @@ class Sessions:
             Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
         ]
 
-    def replaced(self, detail: str) -> list[SessionOutput]:
+    def replaced(self, detail: str, cursor: Cursor) -> list[SessionOutput]:
         """Tell every current session that its audio comes from another place now."""
-        return [Replaced(session.origin, detail) for session in self._current.values()]
+        return [Replaced(session.origin, detail, cursor) for session in self._current.values()]
 
     def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PING = b"PING\r\n"
 _NO_GREETING = "expecting INFO message"  # nats-py's words when the server hangs up first
 _STALE = "stale connection"
+_ERROR = "-ERR "
 # After these the server keeps the connection.
 _HARMLESS = ("permissions violation", "invalid subject", "invalid publish subject", "maximum subscriptions exceeded")
 # For so long the socket may collect data. When messages come faster, waking up for each one costs more than reading it.
@@ -93,7 +94,17 @@ class MendedClient(Client):
                 self._tls_first.discard(place)  # it may be another one by now
             elif secure and (isinstance(error, TimeoutError) or _NO_GREETING in str(error)):
                 self._tls_first.add(place)
+            if isinstance(error, ConnectionError) and (told := self._last_words()):
+                raise nats.errors.Error(f"nats: {told}") from error
             raise
+
+    def _last_words(self) -> str | None:
+        """What the server told before it hung up. Once sending fails, asyncio hands out nothing that has arrived."""
+        if not isinstance(self._transport, TcpTransport):
+            return None
+        arrived: Any = self._transport._io_reader._buffer  # type: ignore[union-attr] # noqa: SLF001 - connected
+        lines = bytes(arrived).decode(errors="replace").splitlines()
+        return next((line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)), None)
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect after an error that the server has told, where nats-py closes for good.

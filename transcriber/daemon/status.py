@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from transcriber.domain.events import ConsumerLag
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.worker.engine import Device
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import Sessions
@@ -42,6 +43,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         max_latency=max_latency,
         connected=connection is not None and connection.connected.is_set(),
         reconnects=connection.reconnects if connection is not None else 0,
+        gpu=worker.device is Device.CUDA,
         lag_chunks=ahead.chunks,
         lag_seconds=ahead.seconds,
     )

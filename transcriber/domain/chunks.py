@@ -72,9 +72,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The stored audio is another than what was read so far; it goes on as `detail` says."""
+    """The stored audio is another than what was read so far; it goes on at `cursor`, as `detail` says."""
 
     detail: str
+    cursor: Cursor
 
 
 class IgnoredHeader(NamedTuple):

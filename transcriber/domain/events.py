@@ -69,6 +69,7 @@ class Replaced:
 
     origin: Origin
     detail: str
+    cursor: Cursor | None = None  # where that stream goes on; None if the checkpoint says so already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

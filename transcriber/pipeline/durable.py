@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from transcriber.broker.transcripts import FENCE_BYTES
+from transcriber.domain.chunks import Moved
 from transcriber.domain.events import Rejected, Replaced, Speech
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import Gap, GapReason, Window
@@ -59,7 +60,14 @@ class DurablePipeline:
     ) -> None:
         """`at`: where each stream goes on; `moved`: of which streams the stored audio is another, in words."""
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, on_chunk=parts.on_chunk)
+        self._receiver = Receiver(
+            parts.sessions,
+            parts.tallies,
+            self._take,
+            stored=True,
+            on_chunk=parts.on_chunk,
+            multilingual=parts.multilingual,
+        )
         self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)
@@ -83,8 +91,12 @@ class DurablePipeline:
                 self._submit()
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one stored message: a chunk, a skipped chunk, or a malformed message."""
+        """Take what the source gave: a chunk, a skipped chunk, a malformed message, or that the stream was replaced."""
         self._receiver.receive(arrival, now)
+        if isinstance(arrival, Moved):  # open sessions know already
+            told = {origin.stream for origin, _ in self._parts.sessions.accounts()}
+            newest = [self._lane(stream).records.newest for stream in {*self._at, *self._lanes} - told]
+            self._take(Replaced(origin, arrival.detail, arrival.cursor) for origin in newest if origin is not None)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""

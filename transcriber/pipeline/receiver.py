@@ -15,7 +15,7 @@ from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import SessionOutput, Sessions
-    from transcriber.domain.chunks import Arrival
+    from transcriber.domain.chunks import Arrival, Preferences
     from transcriber.domain.measurements import Tallies
 
     Take: TypeAlias = Callable[[Iterable[SessionOutput]], None]
@@ -63,8 +63,8 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
-            case Moved(detail=detail):
-                self._take(self._sessions.replaced(detail))
+            case Moved(detail=detail, cursor=cursor):
+                self._take(self._sessions.replaced(detail, cursor))
             case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from transcriber.domain.events import Ended, Flushed, Rejected, Started, Suppressed
+from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Started, Suppressed
 from transcriber.domain.records import Record
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Silence, Window
 
@@ -48,6 +48,7 @@ class Records:
         self._waiting: deque[_Entry] = deque()
         self._windows: dict[tuple[str, int], _Entry] = {}
         self._silence: int | None = None  # where the silence began that is in no record yet
+        self._newest = at.origin if at is not None else None
         self._next: Record | None = None
 
     @property
@@ -55,9 +56,16 @@ class Records:
         """The number of outputs that are in no record yet."""
         return len(self._waiting)
 
+    @property
+    def newest(self) -> Origin | None:
+        """The session that began last, over or not. None before the first one."""
+        return self._newest
+
     def add(self, output: SessionOutput) -> None:
         """Add one output of the stream's sessions."""
         entry = _Entry(output)
+        if isinstance(output, Started):
+            self._newest = output.origin
         if isinstance(output, Window):
             self._windows[output.origin.session, output.sequence] = entry
         if isinstance(output, Ended):  # the next session may have begun before this one's last window was decided
@@ -120,6 +128,8 @@ class Records:
             case Ended():
                 cursor = output.cursor
                 self._at = self._at and replace(self._at, cursor=cursor or self._at.cursor, over=True)
+            case Replaced(cursor=cursor) if cursor is not None:
+                self._at = self._at and replace(self._at, cursor=cursor)
         return Record(output, self._at)
 
     def _first(self, started: Started) -> Checkpoint | None:

@@ -110,7 +110,7 @@ class Replay:
         """Decode one window, with all the passes it needs: there is no deadline."""
         begin = time.monotonic()
         try:
-            decoded: DecodedWindow = await self._call(decode, self._engine, window, None, lambda _work: True)
+            decoded: DecodedWindow = await self._call(decode, self._engine, window)
         except EngineError as error:
             return Outcome(
                 window=window,

@@ -71,7 +71,7 @@ def encode_event(
             kind, identity, body = "flushed", str(cursor.seq) if cursor is not None else identity, {"end": seconds(end)}
         case Speech():
             return encode_speech(event)
-        case Replaced(origin, detail):
+        case Replaced(origin=origin, detail=detail):
             kind, body = "replaced", {"detail": detail}
         case Started(origin):
             kind = "started"

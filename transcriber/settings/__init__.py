@@ -22,7 +22,15 @@ from transcriber.protocol import incoming
 from transcriber.settings import shared
 from transcriber.settings.reader import Reader
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
-from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
+from transcriber.worker.engine import (
+    BEAM_SIZE,
+    COMPUTE_TYPES,
+    LARGEST_BATCH,
+    WIDEST_BEAM,
+    Device,
+    EngineName,
+    WhisperOptions,
+)
 from transcriber.worker.scheduling import cpu_quota
 
 if TYPE_CHECKING:
@@ -171,6 +179,13 @@ def _whisper(r: Reader) -> WhisperOptions:
             raise ValueError
         return code
 
+    def batch_size(value: str) -> int | None:
+        if value == _AUTO:
+            return None
+        if not 1 <= int(value) <= LARGEST_BATCH:
+            raise ValueError
+        return int(value)
+
     kind = r.choice("WHISPER_ENGINE", _AUTO, _AUTO, *EngineName)
     compute_type = r.choice("WHISPER_COMPUTE_TYPE", _AUTO, _AUTO, *COMPUTE_TYPES)
     return WhisperOptions(
@@ -186,6 +201,7 @@ def _whisper(r: Reader) -> WhisperOptions:
         device=Device(r.choice("WHISPER_DEVICE", Device.AUTO, *Device)),
         compute_type=None if compute_type == _AUTO else compute_type,
         beam_size=r.whole("WHISPER_BEAM_SIZE", BEAM_SIZE, 1, WIDEST_BEAM),
+        batch_size=r.parsed("WHISPER_BATCH_SIZE", None, batch_size, f"auto, or a number from 1 to {LARGEST_BATCH}"),
     )
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 from harness import Speech, s16
 from outbox import Outbox, parts
+from scripted import finish
+from scripted import take as taken
 
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Encoding
 from transcriber.domain.results import Recognition
@@ -43,9 +45,9 @@ def chunk(speech: Speech | None, event: ChunkEvent | None = None, session: str =
 
 def take(made: Parts) -> Job:
     """The next window, as the worker takes it."""
-    job = made.queue.get()
+    job = taken(made.queue)
     assert job is not None
-    made.queue.done()
+    finish(made.queue)
     return job
 
 

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 from harness import Speech, s16
 from outbox import PLENTY, Outbox, parts
+from scripted import finish, take
 
 from transcriber.audio.segmenter import StreamOptions
 from transcriber.audio.session import SessionOptions
@@ -115,9 +116,9 @@ def chunk(speech: Speech) -> Chunk:
 
 def work(queue: JobQueue, case: Case) -> None:
     """Do the worker's part for one window."""
-    job = queue.get()
+    job = take(queue)
     assert job is not None
-    queue.done()
+    finish(queue)
     job.deliver(case.outcome(job.window))
 
 
@@ -168,11 +169,11 @@ async def reply(speech: Speech, case: Case, caplog: pytest.LogCaptureFixture) ->
         input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: PLENTY,
-        model=lambda: "m",
+        worker=SimpleNamespace(model="m", multilingual=False),
     )
     headers = {"audio_encoding": "pcm_s16le", "audio_sample_rate": "16000"}
     answering = asyncio.create_task(recordings.admit("s", headers, s16(speech.samples)))
-    job = await asyncio.to_thread(queue.get)
+    job = await asyncio.to_thread(take, queue)
     assert job is not None
     job.deliver(case.outcome(job.window))
     told = Told()
@@ -283,7 +284,7 @@ async def test_undelivered_windows_become_gaps_at_the_end(heldout: Speech) -> No
     pipeline = LivePipeline(made)
     pipeline.receive(chunk(heldout.cut(0, 1)), 0.0)
     pipeline.end_all()
-    job = made.queue.get()
+    job = take(made.queue)
     assert job is not None
     pipeline.give_up()
     job.deliver(Case(recognition(SAID)).outcome(job.window))

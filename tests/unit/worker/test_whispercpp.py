@@ -13,6 +13,7 @@ import pytest
 from harness import Speech
 
 from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.timeline import UNGUIDED, Guidance
 from transcriber.models import store
 from transcriber.worker import tokens
 from transcriber.worker.cancellation import Stop

@@ -7,7 +7,7 @@ from __future__ import annotations
 NOTICE = 0.36
 # Seconds before its first voiced frame at which a window begins (audio/segmenter.py).
 PRE_ROLL = 0.3
-# Who sends more than this in a second does not speak live: then audio that was sent may not have been looked at.
+# A client that sends more than this in a second does not speak live. Then audio may wait to be looked at.
 _LIVE_SPEED, _JITTER = 1.25, 0.5  # seconds of audio a second, and seconds
 
 

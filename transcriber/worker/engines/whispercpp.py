@@ -14,15 +14,17 @@ from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
-from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, most_tokens
+from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, Device, most_tokens
 from transcriber.worker.engines.abort import stoppable
 from transcriber.worker.tokens import Token, segments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from transcriber.worker.cancellation import Stop
-    from transcriber.worker.engine import WhisperOptions
+    from transcriber.worker.engine import Speech, WhisperOptions
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ class WhisperCppEngine:
 
     The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
+
+    beams = False
+    batch_sizes = (1,)
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
@@ -78,16 +83,21 @@ class WhisperCppEngine:
         return self._options.path.stem
 
     @property
+    def device(self) -> Device:
+        return Device.CUDA if self._options.use_gpu else Device.CPU
+
+    @property
     def multilingual(self) -> bool:
         return "auto" in self._languages
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
         samples: NDArray[np.float32],
         language: str | None,
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        quick: bool = False,  # noqa: ARG002 - every pass is greedy
         guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         length = len(samples)
@@ -106,6 +116,15 @@ class WhisperCppEngine:
         tokens = _read_tokens(self._context)
         spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
         return Decoded(segments(tokens, length), spoken, endless=len(tokens) > parameters.max_tokens)
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        """One window after the other: whisper.cpp has no batches."""
+        return [
+            self.transcribe(samples, language, stop, attempt=attempt, quick=quick, guidance=guidance)
+            for samples, language, guidance in speech
+        ]
 
     def close(self) -> None:
         """Free the model. The bindings do not free it when the object is deleted."""
@@ -139,9 +158,7 @@ class WhisperCppEngine:
         finally:
             whisper.clear_encoder_begin_callback(parameters)
 
-    def _parameters(
-        self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED
-    ) -> Any:  # noqa: ANN401 - the bindings have no types
+    def _parameters(self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED) -> Any:  # noqa: ANN401 - the bindings have no types
         """Fresh parameters for one call, so that nothing carries over from the last one."""
         options, positions = self._options, self._positions(length, attempt)
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
