@@ -97,16 +97,15 @@ def test_a_prompt_and_a_full_context_are_accepted(load: Load, heldout: Speech) -
 
 def test_a_prompt_is_for_its_own_window_alone(engine: Engine, load: Load, heldout: Speech) -> None:
     """It does what the setting does, or takes the setting's place. The next window has none of it."""
-    samples, prompt = utterance(heldout, 2), "Kiel, Ulm, Hagen"
+    samples, prompt = utterance(heldout, 2), "red train, " * 100  # so much that this model says something else
     plain = engine.transcribe(samples, None)
     guided = engine.transcribe(samples, None, guidance=Guidance(prompt))
     assert engine.transcribe(samples, None) == plain
-    assert guided != plain  # its confidences, at least
+    assert guided.segments != plain.segments
+    assert not guided.endless  # there is room for the text
     set_up = load(prompt=prompt)
     assert set_up.transcribe(samples, None) == guided
     assert set_up.transcribe(samples, None, guidance=Guidance("")) == plain
-    words = set(heldout.rows[2]["words"].split())
-    assert len(words & set(" ".join(s.text for s in guided.segments).split())) >= len(words) - 1
 
 
 def test_windows_with_prompts_share_no_state_in_a_pass(engine: Engine, heldout: Speech) -> None:
@@ -119,14 +118,6 @@ def test_windows_with_prompts_share_no_state_in_a_pass(engine: Engine, heldout: 
         " ".join(s.text for s in d.segments) for d in alone
     ]
     assert found[0].segments == found[3].segments == found[4].segments
-
-
-def test_a_prompt_of_any_length_leaves_room_for_the_text(engine: Engine, heldout: Speech) -> None:
-    """Half of the decoder's context at most, from the prompt's end."""
-    samples = utterance(heldout, 2)
-    long = engine.transcribe(samples, None, guidance=Guidance("red train, " * 500))
-    assert long.segments
-    assert not long.endless
 
 
 def test_an_english_model_translates_nothing(engine: Engine, heldout: Speech) -> None:
