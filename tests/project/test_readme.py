@@ -14,6 +14,9 @@ from places import ROOT
 from transcriber import settings
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import GapReason
+from transcriber.gateway.figures import Figures
+from transcriber.settings import gateway as gateway_settings
+from transcriber.telemetry.gateway import GatewayMetrics
 from transcriber.telemetry.metrics import Metrics
 
 README = (ROOT / "README.md").read_text()
@@ -50,7 +53,7 @@ def test_the_settings_table_names_every_setting_and_no_other() -> None:
     for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TIMEOUT"):
         assert name in documented
         documented |= {name.replace("OTLP_", f"OTLP_{signal}_") for signal in ("METRICS", "TRACES")}
-    assert documented == settings.names()
+    assert documented == settings.names() | gateway_settings.names()
 
 
 def test_the_metrics_table_names_every_metric_and_no_other() -> None:
@@ -64,6 +67,7 @@ def test_the_metrics_table_names_every_metric_and_no_other() -> None:
             return lambda name, *_arguments, **_options: created.add(name)
 
     Metrics(Meter(), Tallies(), lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0))  # type: ignore[arg-type]
+    GatewayMetrics(Meter(), Figures(), None)  # type: ignore[arg-type]
     assert first_column(page("metrics")) == created
 
 
