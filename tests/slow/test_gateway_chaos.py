@@ -77,7 +77,7 @@ async def test_clients_outlive_their_workers(
         stop, talking = asyncio.Event(), list[asyncio.Task[None]]()
         for fault in range(FAULTS + 1):
             async with Daemon(nats_server.url, **environ) as daemon:
-                while not await serving.workers.ask():
+                while not await serving.workers.ask():  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.1)
                 talking = talking or [asyncio.create_task(speaker.talk(stop)) for speaker in speakers]
                 before = [speaker.texts for speaker in speakers]
