@@ -166,9 +166,14 @@ class Sessions:
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
-        """Return session, sequence and sample count of the stream's open window; None without one."""
+        """Return session, sequence and sample count of the stream's open window.
+
+        None without one, or if its producer wants no partials.
+        """
         session = self._current.get(stream)
         if session is None or not (samples := session.audio.open_samples):
+            return None
+        if session.audio.preferences.partials is False:
             return None
         return session.origin.session, session.audio.sequence, samples
 
@@ -197,7 +202,7 @@ class Sessions:
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
-        if now - session.last_message < self._options.session_timeout:
+        if now - session.last_message < session.timeout(self._options.session_timeout):
             if session.idle or now - session.last_audio < self._options.stream_timeout:
                 return []
             session.idle = True

@@ -59,6 +59,17 @@ class Origin:
     tenant: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How a window is decoded, besides its language. `prompt`: None for the setting's. `translate`: into English."""
+
+    prompt: str | None = None
+    translate: bool = False
+
+
+UNGUIDED = Guidance()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """Speech for Whisper: float32 mono 16 kHz samples in [-1, 1], len(samples) == end - start."""
@@ -71,6 +82,7 @@ class Window:
     voiced: float = 1.0  # share of its frames that the detector takes for speech
     closed: Closed | None = None  # None: it is still open
     language: str | None = None  # Whisper's code or "auto"; None: the setting
+    guidance: Guidance = UNGUIDED
     traceparents: tuple[str, ...] = ()
     cursor: Cursor | None = None  # of the audio after it
     arrived: float | None = field(default=None, compare=False)  # when its first audio arrived, as in `Chunk`
