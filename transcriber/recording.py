@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from transcriber.domain.containers import DECODABLE, name_of
+from transcriber.domain.containers import DECODABLE, FRAMES_BYTES, name_of
 from transcriber.domain.errors import RecordingError
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -35,14 +36,13 @@ class Recording:
         try:
             if isinstance(source, Path):
                 source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
-            self._file = soundfile.SoundFile(_as_opened(source))
+            self._file = soundfile.SoundFile(str(source) if isinstance(source, Path) else _as_opened(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
         except TypeError as error:  # a name that ends in .raw: such a file has no header
             raise RecordingError(self._name, "raw PCM can only be read from standard input") from error
         except soundfile.SoundFileError as error:
-            reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
-            raise RecordingError(self._name, f"no WAV, FLAC or OGG that can be decoded ({reason})") from error
+            raise RecordingError(self._name, _why_not(source, error)) from error
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
@@ -65,10 +65,20 @@ class Recording:
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
-def _as_opened(source: Path | bytes | IO[bytes]) -> str | IO[bytes]:
-    if isinstance(source, Path):
-        return str(source)
+def _as_opened(source: bytes | IO[bytes]) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _why_not(source: Path | bytes | IO[bytes], error: soundfile.SoundFileError) -> str:
+    """Say what a file is that libsndfile cannot open."""
+    with contextlib.ExitStack() as closed:
+        file = closed.enter_context(source.open("rb")) if isinstance(source, Path) else _as_opened(source)
+        file.seek(0)
+        kind = name_of(file.read(FRAMES_BYTES))
+    if kind not in {None, "text", *DECODABLE}:
+        return f"is {kind}; allowed are {', '.join(sorted(DECODABLE))}"
+    reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
+    return f"no WAV, FLAC or OGG that can be decoded ({reason})"
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

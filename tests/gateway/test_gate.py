@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from gateways import error_of, gateway, refusal, worker
 from harness import NatsServer
+from metric_names import GATEWAY, scraped_name
 from websockets.asyncio.client import connect
 
 from transcriber.gateway import keys
@@ -245,15 +247,25 @@ async def test_garbage_gets_a_400_and_no_more(serving: Gateway) -> None:
     assert (await exchange(serving, b"\0\1\2 hello\r\n\r\n")).startswith(b"HTTP/1.")
 
 
-async def test_metrics_are_served_where_prometheus_scrapes(nats_server: NatsServer) -> None:
+async def test_every_metric_is_served_where_prometheus_scrapes(nats_server: NatsServer) -> None:
+    """The gateway's own and those of its process, under the names of docs/metrics.md."""
     options = TelemetryOptions(metrics_exporter="prometheus")
     async with (
         worker(nats_server.url),
         gateway(nats_server.url, telemetry=options) as serving,
         connect(f"ws://127.0.0.1:{serving.port}/plain"),
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{serving.port}/metrics") as answer,
     ):
-        text = await answer.text()
+        await refusal(serving, "/nothing")
+        async with connect(f"ws://127.0.0.1:{serving.port}/plain"):
+            pass
+        for _ in range(2):  # the first one is a request that the second one tells of
+            async with session.get(f"http://127.0.0.1:{serving.port}/metrics") as answer:
+                text = await answer.text()
+    typed = set(re.findall(r"^# TYPE (\S+) \S+$", text, re.MULTILINE))
+    assert {scraped_name(name) for name in GATEWAY} <= typed
+    assert {"process_memory_usage_bytes", "transcriber_nats_connected_ratio"} <= typed
     assert "transcriber_gateway_connections 1.0" in text
-    assert 'transcriber_gateway_opened_total{path="/plain"} 1.0' in text
+    assert 'transcriber_gateway_opened_total{path="/plain"} 2.0' in text
+    assert 'transcriber_gateway_refused_total{status="404"} 1.0' in text
+    assert 'transcriber_gateway_requests_total{path="/metrics",status="200"} 1.0' in text

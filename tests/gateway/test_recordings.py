@@ -125,11 +125,11 @@ async def test_parts_go_to_all_workers_and_come_back_in_order(workers, site, htt
     answer, body = await transcribed(http, serving, flac)
     assert answer.status == 200
     cutter = Cutter(30 * RATE)
-    pieces = [*cutter.push(np.round(noise * 32768).clip(-32768, 32767).astype(np.float32) / 32768), *cutter.flush()]
-    assert len(pieces) == 6
-    pcm = [(np.rint(piece.samples * 32768)).astype("<i2").tobytes() for piece in pieces]
+    parts = [*cutter.push(np.round(noise * 32768).clip(-32768, 32767).astype(np.float32) / 32768), *cutter.flush()]
+    assert len(parts) == 6
+    pcm = [(np.rint(part.samples * 32768)).astype("<i2").tobytes() for part in parts]
     assert body["text"].split() == [digest(one) for one in pcm]
-    assert [s["start"] for s in body["segments"]] == [piece.start / RATE for piece in pieces]
+    assert [s["start"] for s in body["segments"]] == [part.start / RATE for part in parts]
     assert body["duration"] == 150
     assert sum(len(worker.asked) for worker in crew) == 6
     assert all(len(asked.pcm) <= 30 * RATE * 2 for worker in crew for asked in worker.asked)
@@ -340,14 +340,14 @@ async def test_upload_beyond_the_limit_is_refused(workers, site, http) -> None:
         assert answer.status == 413
         assert told in (await answer.json())["error"]["message"]
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         for _ in range(20):
             yield bytes(10_000)
         yield b"\r\n--x--\r\n"
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    async with http.post(url, data=pieces(), headers=headers) as answer:
+    async with http.post(url, data=parts(), headers=headers) as answer:
         assert answer.status == 413
         assert told in (await answer.json())["error"]["message"]
 
@@ -371,6 +371,24 @@ async def test_broken_form_is_refused(workers, site, http) -> None:
         async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
             assert (answer.status, body) == (400, body)
             assert told in (await answer.json())["error"]["message"]
+
+
+async def test_body_is_asked_for_only_where_it_is_wanted(workers, site) -> None:
+    """curl sends what is long only once it is asked for, and otherwise waits for a second."""
+    await workers(name_it)
+    serving = await site(max_upload=100_000)
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    for size, wanted in (
+        (50_000, b"HTTP/1.1 100 Continue\r\n"),
+        (200_000, b"HTTP/1.1 413 Request Entity Too Large\r\n"),
+    ):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/listen HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readline() == wanted
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:

@@ -25,6 +25,7 @@ def final(text: str, start: float = 0.0, *, confidence: float = 0.9, kind: str =
     times = {"start": start, "end": end}
     segments = [{**times, "text": text, "confidence": confidence, "words": said}] if text else []
     took = {"queue": 0.0, "processing": 0.1, "end_to_end": 0.1}
+    more |= {"closed": "pause"} if kind == "final" else {}
     about = {"language": "en", "confidence": confidence, "model": "m", "latency": took, "rtf": 0.1, "sequence": 0}
     return _message(kind, **times, text=text, segments=segments, **about, **more)
 
@@ -47,4 +48,8 @@ def rejected(reason: str = "container", detail: str = "this is an Ogg file") -> 
 
 
 def flushed(end: float) -> Message:
-    return {"v": 1, "type": "flushed", "stream": "s1", "session": "x", "end": end}
+    return _message("flushed", end=end)
+
+
+def speech(start: float, end: float | None = None, closed: str = "pause") -> Message:
+    return _message("speech", start=start, **({} if end is None else {"end": end, "closed": closed}))

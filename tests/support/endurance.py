@@ -1,6 +1,7 @@
-"""`python endurance.py MODEL WINDOWS LONGEST`: decodes as many windows of speech, and prints resident bytes on the way.
+"""`python endurance.py MODEL WINDOWS LONGEST`: decodes that many windows, and prints resident bytes on the way.
 
-The windows have every length up to LONGEST seconds. Every tenth is a second pass, every third searches with beams.
+The windows are of speech and have every length up to LONGEST seconds. Every tenth is a second pass, every third
+searches with beams.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon_says import ended, final, flushed, gap, partial
+from daemon_says import ended, final, flushed, gap, partial, speech
 
 from transcriber.gateway.dialects.dialect import Audio, Begin, Command, Dialect, End, Flush
 
@@ -71,7 +71,7 @@ class PlayedDaemon:
         if session.open is None:
             session.open = max(session.head - 0.1, session.settled)
             if session.speech:
-                self._publish(channel, self._speech(session.open))
+                self._publish(channel, speech(session.open))
         session.words += [f"w{next(self._words)}" for _ in range(words)]
         if session.partials and session.words:
             text = " ".join(session.words)
@@ -88,7 +88,7 @@ class PlayedDaemon:
         start, text = session.open, " ".join(session.words)
         session.open, session.words = None, []
         if session.speech:
-            self._publish(channel, self._speech(start, session.head, why))
+            self._publish(channel, speech(start, session.head, why))
         if gap_reason:
             self.lost.setdefault(channel, []).append((session.base + start, session.base + session.head, gap_reason))
             self.lost_words |= set(text.split())
@@ -102,10 +102,6 @@ class PlayedDaemon:
 
     def _publish(self, channel: int, message: Message) -> None:
         self.out.append((channel, message))
-
-    def _speech(self, start: float, end: float | None = None, closed: str | None = None) -> Message:
-        told = {"end": end, "closed": closed} if end is not None else {}
-        return {"v": 1, "type": "speech", "stream": "s1", "session": "x", "start": start, **told}
 
 
 class Talk:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from harness import PATIENCE, QUICK, NatsServer, Speech
@@ -51,9 +51,16 @@ class Process:
         self.process.stdout.close()
 
 
+class Served(NamedTuple):
+    """A gateway's address and process id."""
+
+    url: str
+    pid: int
+
+
 @contextlib.contextmanager
-def served(folder: Path, **gateway: str) -> Iterator[str]:
-    """The address of a gateway in front of one daemon with the bundled model."""
+def served(folder: Path, **gateway: str) -> Iterator[Served]:
+    """A gateway in front of one daemon with the bundled model."""
     with NatsServer(folder) as server, contextlib.ExitStack() as stack:
         environ = {"NATS_URL": server.url}
         daemon = Process("run", environ | QUICK | {"HEALTH_PORT": "0"})
@@ -61,7 +68,7 @@ def served(folder: Path, **gateway: str) -> Iterator[str]:
         assert daemon.ready
         running = Process("gateway", environ | {"GATEWAY_PORT": "0"} | gateway)
         stack.callback(running.stop)
-        yield f"http://127.0.0.1:{running.ready['port']}"
+        yield Served(f"http://127.0.0.1:{running.ready['port']}", running.process.pid)
 
 
 def check_words(words: Sequence[tuple[str, float, float]], speech: Speech, shift: float = 0.0) -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,8 +51,7 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    for name, meant in settings.misspelt().items():
-        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
+    _warn(settings.misspelt())
 
     async def live() -> NoReturn:
         try:
@@ -63,6 +62,11 @@ def _run(_options: argparse.Namespace) -> NoReturn:
         leave(code)  # before asyncio.run ends: it could wait for a name server that does not answer
 
     asyncio.run(live())
+
+
+def _warn(misspelt: Mapping[str, str]) -> None:
+    for name, meant in misspelt.items():
+        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -109,11 +113,13 @@ def _gateway(options: argparse.Namespace) -> int:
         return gateway.make_key(options.make_key)
     if options.hash_key is not None:
         return gateway.hash_key(options.hash_key)
-    from transcriber.settings import gateway as settings
+    from transcriber import settings
+    from transcriber.settings import gateway as gateway_settings
     from transcriber.telemetry import logs
 
-    chosen = settings.load()
+    chosen = gateway_settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
+    _warn(settings.misspelt(known=gateway_settings.names() | settings.names()))
     return gateway.serve(chosen)
 
 

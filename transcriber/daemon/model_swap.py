@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,7 @@ class ModelSwap:
         self._room = room
         self._under_way: ModelHandover | None = None
         self._stopping = False
+        self.afterwards: Callable[[], Awaitable[None]] | None = None  # awaited after a swap, before its answer
         self._reloading: asyncio.Task[None] | None = None
 
     def admit(self, _name: str, _headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
@@ -203,6 +204,8 @@ class ModelSwap:
             "seconds": round(time.monotonic() - begin, 3),
         }
         log.info("model swapped: %s", derived, extra=extra)
+        if self.afterwards is not None:
+            await self.afterwards()
         return done
 
 

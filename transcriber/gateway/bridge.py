@@ -11,7 +11,7 @@ from transcriber.gateway.dialects.dialect import Audio, Begin, Close, End, Flush
 from transcriber.gateway.sessions import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from transcriber.gateway.dialects.dialect import Command, Dialect
     from transcriber.gateway.routes import Caller
@@ -32,7 +32,6 @@ class Bridge:
 
     __slots__ = (
         "_away_since",
-        "_busy",
         "_caller",
         "_channels",
         "_dialect",
@@ -60,7 +59,6 @@ class Bridge:
         # Lists, although they are taken from the front: an empty deque holds as much memory as all the rest here.
         self._held: list[Command] = []  # commands that wait, in order
         self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
-        self._busy = False  # whether the dialect is being told something
         self._paused = False
         self._finishing = False
         self._over = False
@@ -74,18 +72,18 @@ class Bridge:
 
     def opened(self) -> None:
         """The connection is open."""
-        self._carry_out(self._dialect.opened())
+        self._carry_out(self._dialect.opened)
 
     def received(self, message: str | bytes) -> None:
         """The client has sent a message."""
-        if not self._over and not self._finishing:
-            self._carry_out(self._dialect.received(message))
+        if not self._finishing:
+            self._carry_out(self._dialect.received, message)
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
         if (channel := self._channels.get(number)) is not None:
             self._tell(number, channel.hear(message))
-            self._carry_out(())
+            self._carry_out(tuple)
             self._go_on()
 
     def closed(self) -> None:
@@ -104,10 +102,6 @@ class Bridge:
             self._shared.results.ignore(channel)
         self._channels.clear()
 
-    def fail(self) -> None:
-        """A defect in the dialect: give up this client."""
-        self.close(1011, "internal error")
-
     def close(self, code: int, reason: str) -> None:
         """End every session and close the connection."""
         if not self._over:
@@ -118,7 +112,7 @@ class Bridge:
         """Take no more from the client. End every session, and close when all have ended."""
         if not self._over and not self._finishing:
             self._finishing = True
-            self._carry_out([End(number) for number in self._channels])
+            self._carry_out(lambda: [End(number) for number in self._channels])
 
     def tick(self, now: float) -> None:
         """About a second has passed."""
@@ -133,23 +127,25 @@ class Bridge:
             self._tell(number, channel.tick())
         self._go_on()
         if not self._gave_up(now):
-            self._carry_out(self._dialect.tick(now))
+            self._carry_out(self._dialect.tick, now)
 
     # From the client to the workers
 
-    def _carry_out(self, commands: Iterable[Command]) -> None:
-        """Carry out commands, and those by which the dialect answers what they bring about."""
-        if self._busy:
-            self._perform(commands)
+    def _carry_out(self, call: Callable[..., Iterable[Command]], *arguments: Any) -> None:  # noqa: ANN401 - the call's own
+        """Carry out the commands that a call returns, and those by which the dialect answers what they bring about.
+
+        A defect in the dialect costs this client its connection, and nothing else.
+        """
+        if self._over:
             return
-        self._busy = True
         try:
-            self._perform(commands)
+            self._perform(call(*arguments))
             while self._news and not self._over:
                 number, message = self._news.pop(0)
                 self._perform(self._told(number, message))
-        finally:
-            self._busy = False
+        except Exception:
+            log.exception("a client's protocol failed", extra={"stream": self.stream, "limited": True})
+            self.close(1011, "internal error")
         if self._finishing and not any(channel.sessions for channel in self._channels.values()):
             self.close(*RESTARTING)
 
@@ -188,7 +184,7 @@ class Bridge:
             self._paused = False
             self._outlet.resume()
         if self._news:
-            self._carry_out(())
+            self._carry_out(tuple)
 
     def _may_publish(self, command: Command) -> bool:
         shared = self._shared
@@ -262,7 +258,7 @@ class Bridge:
         """Workers are back, none of which knows this client's sessions."""
         for number, channel in self._channels.items():
             self._tell(number, channel.renew())
-        self._carry_out(())
+        self._carry_out(tuple)
         self._go_on()
 
     def _gave_up(self, now: float) -> bool:
@@ -284,6 +280,6 @@ class Bridge:
                 bounds = {"start": session.settled, "end": session.seconds + held}
                 self._tell(number, [{"type": LOST, "reason": reason, **bounds}] if any(bounds.values()) else [])
         self._held.clear()
-        self._carry_out(())
+        self._carry_out(tuple)
         self.close(_AWAY, reason)
         return True

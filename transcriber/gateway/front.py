@@ -22,8 +22,6 @@ from transcriber.gateway.socket import Socket
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transcriber.gateway.gate import Gate
     from transcriber.gateway.head import Head
     from transcriber.gateway.keys import Key
@@ -35,9 +33,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD_SECS = 5.0  # for the first head: a client that is slower than that is none
+_SPARE = 32  # connections of HTTP above the limit, so that probes are answered when all places are taken
 _UPGRADE = b"upgrade"
 _codec_log = logging.getLogger("transcriber.gateway.frames")
 _codec_log.setLevel(logging.WARNING)  # websockets tells of every connection that ends
+
+
+class Http(Protocol):
+    """The connections that are not WebSockets."""
+
+    @property
+    def count(self) -> int: ...
+    def protocol(self) -> asyncio.Protocol: ...
 
 
 class Client(Protocol):
@@ -67,14 +74,14 @@ class Entrance:
         routes: Routes,
         shared: Surroundings,
         telemetry: GatewayTelemetry,
-        http: Callable[[], asyncio.Protocol],
+        http: Http,
     ) -> None:
-        """`http` makes the protocol for connections that are not WebSockets."""
+        """`http` serves the connections that are not WebSockets."""
         self._telemetry = telemetry
         self._gate = gate
         self._routes = routes
         self._shared = shared
-        self.http = http
+        self._http = http
         self.sockets: dict[Client, tuple[Key, CallSpan | None]] = {}
         self.fronts: set[asyncio.Transport] = set()  # connections without a head so far
 
@@ -133,6 +140,16 @@ class Entrance:
         socket.connect(bridge)
         return socket
 
+    def serve(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """Return the protocol for a connection that is no WebSocket; refuse it with one write if there are too many."""
+        most = self._shared.figures.max_connections
+        if len(self.sockets) + self._http.count >= most + _SPARE:
+            text = f"GATEWAY_MAX_CONNECTIONS={most} are open"
+            problem = Problem(503, text, code="too_many_connections", retry_after=1.0)
+            self._refuse(transport, problem, in_openai_shape, "")
+            return None
+        return self._http.protocol()
+
     def enter(self, socket: Client, key: Key, path: str, span: CallSpan | None = None) -> None:
         """Count a client that was let in, and call it about once a second; `path` as in figures."""
         self.sockets[socket] = key, span
@@ -189,8 +206,8 @@ class Front(asyncio.Protocol):
             return
         self._done()
         end += len(heads.END)
-        if not self._upgrades(end):
-            self._hand_over(self._entrance.http(), self._data)
+        if not self._upgrades(end) and (protocol := self._entrance.serve(self._transport)) is not None:
+            self._hand_over(protocol, self._data)
 
     def _upgrades(self, end: int) -> bool:
         """Open a WebSocket if the head asks for one."""

@@ -74,7 +74,7 @@ class Gateway:
             stopping = asyncio.create_task(stop.wait())
             ends: set[asyncio.Future[Any]] = {stopping, connection.lost, *self._tasks}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            await self._shut_down()
+            await self._shut_down(0.0 if connection.lost.done() else self._options.shutdown_grace)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -101,7 +101,7 @@ class Gateway:
         shared = Surroundings(
             line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
-        self._entrance = Entrance(gate, routes, shared, telemetry, self._site.protocol)
+        self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
         self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
@@ -163,7 +163,7 @@ class Gateway:
                 socket.bridge.close(1008, "this API key was revoked")
         log.info("keys reloaded", extra={"keys": len(self.keys), "revoked": len(gone)})
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, grace: float) -> None:
         """Refuse what is new, end every session, wait for the last words, close."""
         self._gate.closing = True
         for server in self._servers:
@@ -171,7 +171,6 @@ class Gateway:
         for transport in list(self._entrance.fronts):
             transport.abort()
         log.info("draining", extra={"connections": self.figures.connections})
-        grace = self._options.shutdown_grace
         serving = asyncio.create_task(self._site.shut_down(grace))
         for bridge in self._bridges:
             bridge.finish()

@@ -61,6 +61,11 @@ class Site:
         """The protocol of a connection."""
         return self._server()
 
+    @property
+    def count(self) -> int:
+        """Connections that are open."""
+        return len(self._server.connections)
+
     async def shut_down(self, seconds: float) -> None:
         """Finish the answers that have begun, and close every connection."""
         self._server.pre_shutdown()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import ProtocolError
 from websockets.frames import Opcode
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from transcriber.gateway.bridge import Bridge
     from transcriber.gateway.figures import Figures
-
-log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 256 * 1024  # that a client has not read: from here on it gets no optional messages
 LARGEST_BUFFER_BYTES = 1024 * 1024  # from here on it is too slow
@@ -73,7 +70,7 @@ class Socket(asyncio.Protocol):
     def connect(self, bridge: Bridge) -> None:
         """Connect with the workers; the client may be heard from now on."""
         self._bridge = bridge
-        self._guarded(bridge.opened)
+        bridge.opened()
         self._flush()
 
     # From the client
@@ -98,14 +95,14 @@ class Socket(asyncio.Protocol):
         self._figures.closed[self.close_code] += 1
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
-            self._guarded(bridge.closed)
+            bridge.closed()
         self._left(self)
 
     def _take(self, frame: Frame) -> None:
         opcode, bridge = frame.opcode, self._bridge
         if opcode is Opcode.CLOSE:
             if bridge is not None:
-                self._guarded(bridge.closed)
+                bridge.closed()
             return
         if opcode in {Opcode.PING, Opcode.PONG} or bridge is None:
             return
@@ -114,14 +111,14 @@ class Socket(asyncio.Protocol):
             return
         self._figures.messages_in += 1
         if not self._text:
-            self._guarded(bridge.received, data)
+            bridge.received(data)
             return
         try:
             text = data.decode()
         except UnicodeDecodeError:
             bridge.close(1007, "text that is not UTF-8")
             return
-        self._guarded(bridge.received, text)
+        bridge.received(text)
 
     def _joined(self, frame: Frame) -> bytes | None:
         """The message that a frame completes; None when more frames of it must come."""
@@ -138,15 +135,6 @@ class Socket(asyncio.Protocol):
             return None
         data, self._parts = b"".join(self._parts), None
         return data
-
-    def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 - what the call takes
-        """Call the dialect. A defect in it costs this client's connection and nothing else."""
-        try:
-            call(*arguments)
-        except Exception:
-            log.exception("a client's protocol failed", extra={"limited": True})
-            if self._bridge is not None:
-                self._bridge.fail()
 
     # To the client
 
@@ -208,7 +196,7 @@ class Socket(asyncio.Protocol):
             if now - self._pinged_at > _PING_SECS:
                 self._pinged_at = now
                 self._codec.send_ping(b"")
-        self._guarded(self._bridge.tick, now)
+        self._bridge.tick(now)
         self._flush()
 
     def abort(self) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket as sockets
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import transcriber
 from transcriber.domain.errors import CannotStart
@@ -14,14 +13,10 @@ from transcriber.gateway.dialects.wyoming import Program, Wyoming
 from transcriber.gateway.socket import BUFFER_BYTES, LARGEST_BUFFER_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transcriber.gateway.front import Entrance
     from transcriber.gateway.keys import Key
     from transcriber.gateway.parts import Parts
     from transcriber.gateway.surroundings import Surroundings
-
-log = logging.getLogger(__name__)
 
 _PATH = "wyoming"  # in figures, where WebSockets have their path
 _IDLE_SECS = 300.0  # without a byte: Home Assistant connects for each command, which lasts seconds
@@ -51,12 +46,12 @@ class WyomingSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if self.bridge is not None:
-            self._guarded(self.bridge.received, data)
+            self.bridge.received(data)
 
     def connection_lost(self, _error: Exception | None) -> None:
         bridge, self.bridge = self.bridge, None
         if bridge is not None:
-            self._guarded(bridge.closed)
+            bridge.closed()
             self._door.leave(self, self._close_code)
 
     def send(self, message: str | bytes, *, optional: bool = False) -> None:  # noqa: ARG002 - no event is
@@ -86,20 +81,11 @@ class WyomingSocket(asyncio.Protocol):
         if now - self._heard_at > _IDLE_SECS and self._transport.is_reading():
             self.bridge.close(1000, "idle")
             return
-        self._guarded(self.bridge.tick, now)
+        self.bridge.tick(now)
 
     def abort(self) -> None:
         """Cut the connection."""
         self._transport.abort()
-
-    def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 - what the call takes
-        """Call the dialect. A defect in it costs this client's connection and nothing else."""
-        try:
-            call(*arguments)
-        except Exception:
-            log.exception("a client's protocol failed", extra={"limited": True})
-            if self.bridge is not None:
-                self.bridge.fail()
 
 
 class WyomingDoor:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import socket
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from aiohttp import web
 from transcriber.http.server import ACCEPTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -40,9 +41,12 @@ class Viewers:
     def __len__(self) -> int:
         return len(self._looking)
 
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one viewer until it disconnects, or is dropped because it reads nothing."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    async def serve(
+        self, request: web.BaseRequest, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> web.StreamResponse:
+        """Serve one viewer until it disconnects, or is dropped because it reads nothing. `headers`: more of them."""
+        kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        response = web.StreamResponse(headers={**headers, **kind})
         transport = request.transport
         if request.method == "HEAD" or transport is None:
             return response

@@ -85,12 +85,12 @@ def names() -> frozenset[str]:
     return frozenset(reader.names)
 
 
-def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return unknown variables that resemble a setting, each with the setting that was probably meant.
+def misspelt(environ: Mapping[str, str] | None = None, known: frozenset[str] | None = None) -> dict[str, str]:
+    """Return variables that resemble a known one, each with the one that was probably meant; `known`: `names()`.
 
     Leaves out the variables of the OpenTelemetry SDK, and Kubernetes' links to a service called `nats`.
     """
-    ours, found = sorted(names()), {}  # sorted, so that a tie always gives the same one
+    ours, found = sorted(names() if known is None else known), {}  # sorted, so that a tie always gives the same one
     for name, value in (os.environ if environ is None else environ).items():
         if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
             continue

@@ -1,4 +1,4 @@
-"""Pieces of a long recording: without overlap, short enough, and cut in pauses."""
+"""Parts of a long recording: without overlap, short enough, and cut in pauses."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ LONGEST = 30 * RATE
 
 def cut(samples, longest, sizes):
     """Push the samples in chunks of these sizes, over and over."""
-    cutter, pieces, at, turn = Cutter(longest), [], 0, 0
+    cutter, parts, at, turn = Cutter(longest), [], 0, 0
     while at < len(samples):
         size = sizes[turn % len(sizes)]
-        pieces += cutter.push(samples[at : at + size])
+        parts += cutter.push(samples[at : at + size])
         at, turn = at + size, turn + 1
-    return pieces + cutter.flush()
+    return parts + cutter.flush()
 
 
 @given(st.integers(0, 9 * RATE), st.integers(RATE // 2, 4 * RATE), st.lists(st.integers(1, 3 * RATE), min_size=1))
-def test_pieces_tile_the_recording_however_it_arrives(size, longest, sizes) -> None:
-    """Every sample is in exactly one piece, and no piece is longer than allowed."""
+def test_parts_tile_the_recording_however_it_arrives(size, longest, sizes) -> None:
+    """Every sample is in exactly one part, and no part is longer than allowed."""
     samples = np.random.default_rng(size).standard_normal(size).astype(np.float32)
-    pieces = cut(samples, longest, sizes)
-    assert all(0 < len(piece.samples) <= longest for piece in pieces)
-    assert [p.start for p in pieces] == [0, *np.cumsum([len(p.samples) for p in pieces])][: len(pieces)]
-    assert np.array_equal(np.concatenate([np.zeros(0, np.float32), *(p.samples for p in pieces)]), samples)
+    parts = cut(samples, longest, sizes)
+    assert all(0 < len(part.samples) <= longest for part in parts)
+    assert [p.start for p in parts] == [0, *np.cumsum([len(p.samples) for p in parts])][: len(parts)]
+    assert np.array_equal(np.concatenate([np.zeros(0, np.float32), *(p.samples for p in parts)]), samples)
     again = cut(samples, longest, [RATE])
-    assert [(p.start, len(p.samples)) for p in again] == [(p.start, len(p.samples)) for p in pieces]
+    assert [(p.start, len(p.samples)) for p in again] == [(p.start, len(p.samples)) for p in parts]
 
 
 @pytest.mark.parametrize("disturbance", ["none", "noise", "hum", "offset"])

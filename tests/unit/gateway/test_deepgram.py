@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from daemon_says import ended, final, flushed, gap, partial, rejected
+from daemon_says import ended, final, flushed, gap, partial, rejected, speech
 from hypothesis import given
 from hypothesis import strategies as st
 from played_daemon import Talk
@@ -45,10 +45,6 @@ def told(commands: Iterable[Command], kind: str | None = None) -> list[dict[str,
     """The JSON messages to the client, of one type."""
     sent = [json.loads(command.message) for command in commands if isinstance(command, Send)]
     return [message for message in sent if kind is None or message["type"] == kind]
-
-
-def speech(start: float) -> dict[str, Any]:
-    return {"type": "speech", "start": start}
 
 
 def transcript(result: dict[str, Any]) -> str:

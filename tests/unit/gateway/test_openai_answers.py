@@ -123,14 +123,14 @@ def test_translation_says_english() -> None:
 
 
 def test_deltas_together_are_the_text() -> None:
-    """Clients concatenate them. A silent piece is no event."""
-    pieces = [recording(), recording(segment("eins", 0, 1)), recording(), recording(segment("zwei drei", 2, 3))]
+    """Clients concatenate them. A silent part is no event."""
+    parts = [recording(), recording(segment("eins", 0, 1)), recording(), recording(segment("zwei drei", 2, 3))]
     events = Events(Options(wish=Wish()))
-    sent = [event for piece in pieces if (event := events.delta(piece)) is not None]
+    sent = [event for part in parts if (event := events.delta(part)) is not None]
     assert len(sent) == 2
     deltas = [json.loads(event.decode().removeprefix("data: ")) for event in sent]
     assert {delta["type"] for delta in deltas} == {"transcript.text.delta"}
-    done, end = events.done(joined(pieces)).split(b"\n\n", 1)
+    done, end = events.done(joined(parts)).split(b"\n\n", 1)
     assert end == END
     assert json.loads(done.removeprefix(b"data: ")) == {
         "type": "transcript.text.done",

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from daemon_says import ended, final, flushed, gap, partial, rejected
+from daemon_says import ended, final, flushed, gap, partial, rejected, speech
 from hypothesis import given
 from hypothesis import strategies as st
 from played_daemon import Talk
@@ -55,10 +55,6 @@ def events(commands: Iterable[Command], kind: str = "") -> list[dict[str, Any]]:
 
 def kinds(commands: Iterable[Command]) -> list[str]:
     return [event["type"] for event in events(commands)]
-
-
-def speech(start: float, end: float | None = None, closed: str = "pause") -> dict[str, Any]:
-    return {"type": "speech", "start": start, **({} if end is None else {"end": end, "closed": closed})}
 
 
 def closed(text: str, start: float, why: str = "pause") -> dict[str, Any]:

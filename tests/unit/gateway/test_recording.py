@@ -1,4 +1,4 @@
-"""The pieces of a recording, joined: times, languages, models, gaps."""
+"""The parts of a recording, joined: times, languages, models, gaps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_times_are_shifted_to_the_recordings() -> None:
 
 
 def test_language_is_that_of_the_most_text_and_models_are_all() -> None:
-    """A piece of noise in another language does not name the recording's. Each model is named once."""
+    """A part of noise in another language does not name the recording's. Each model is named once."""
     text = joined(
         [
             heard(answer("ja", 0, 1, language="de"), 0, 1),
@@ -40,9 +40,9 @@ def test_language_is_that_of_the_most_text_and_models_are_all() -> None:
 
 
 def test_neighbouring_gaps_of_one_reason_are_one() -> None:
-    """A lost minute is one gap, not one for each piece; another reason begins another."""
-    pieces = [unheard(0, 30, "timeout"), unheard(30, 55, "timeout"), unheard(55, 60, "queue_full")]
-    gaps = joined([*pieces, heard(answer("x", 0, 1), 60, 61), unheard(61, 62, "queue_full")]).gaps
+    """A lost minute is one gap, not one for each part; another reason begins another."""
+    parts = [unheard(0, 30, "timeout"), unheard(30, 55, "timeout"), unheard(55, 60, "queue_full")]
+    gaps = joined([*parts, heard(answer("x", 0, 1), 60, 61), unheard(61, 62, "queue_full")]).gaps
     assert gaps == (
         RecordedGap(0, 55, "timeout"),
         RecordedGap(55, 60, "queue_full"),

@@ -107,6 +107,21 @@ def test_cublas_is_found_in_its_wheel(tmp_path: Path, monkeypatch: pytest.Monkey
     load_cublas()
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_pass_ends_at_its_bound(
+    bundled_folder: Path, heldout: Speech, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """No pass can be stopped, so its tokens are bounded. One that says more is marked, and gives no more words."""
+    engine, samples = CTranslate2Engine(options(bundled_folder, Device.CPU)), heldout.cut(1, 3).samples
+    whole = engine.transcribe(samples, None, quick=quick)
+    assert not whole.endless
+    monkeypatch.setattr(engine_module, "most_tokens", lambda _seconds, _language: 4)
+    cut = engine.transcribe(samples, None, quick=quick)
+    assert cut.endless
+    assert sum(len(segment.words) for segment in cut.segments) <= 4
+    assert len(whole.segments[0].words) > 4
+
+
 def test_batch_and_beam_sizes_are_settings(bundled_folder: Path) -> None:
     """On a CPU, too: whether passes over three windows are used is measured."""
     engine = CTranslate2Engine(options(bundled_folder, Device.CPU, batch_size=3, beam_size=1))

@@ -105,7 +105,7 @@ class Deepgram:
             self._stirred, self._since = False, now
         for number, line in enumerate(self._lines):
             certain = line.pace.tick(now, line.channel.heard)
-            yield from self._utterance_end(number, line.silence(certain))
+            yield from self._utterance_end(number, line.utterance_over(certain))
         if now - self._since >= _IDLE and not self._leaving:
             yield Close(_GIVEN_UP, f"NET-0001: neither audio nor KeepAlive for {_IDLE:g} s")
 
@@ -120,7 +120,7 @@ class Deepgram:
             data, self._head = found, b""
         for number, (line, part) in enumerate(zip(self._lines, self._parts(data), strict=True)):
             yield from line.channel.audio(part)
-            yield from self._utterance_end(number, line.silence())
+            yield from self._utterance_end(number, line.utterance_over())
 
     def _begin(self, data: bytes) -> bytes | str | None:
         """Learn the format. Returns the first samples, what is wrong with them, or None if more bytes are needed."""
@@ -197,16 +197,18 @@ class Deepgram:
             said = words(final)
             word = said[-1]["end"] if said else (final["end"] if final["text"] else None)
             line.utterance.settled(final["end"], word)
-            yield from self._utterance_end(channel, line.silence())
+            yield from self._utterance_end(channel, line.utterance_over())
 
     def _gap(self, channel: int, line: Line, bounds: Mapping[str, Any], reason: str) -> Iterator[Command]:
         yield Send(self._writer.nothing(channel, bounds["start"], bounds["end"], gap=reason))
         if line.utterance is not None:
             line.utterance.settled(bounds["end"])
+            yield from self._utterance_end(channel, line.utterance_over())
 
     def _speech(self, channel: int, line: Line, start: float) -> Iterator[Command]:
         if line.utterance is not None:
-            yield from self._utterance_end(channel, line.utterance.opened(start))
+            line.utterance.opened(start)
+            yield from self._utterance_end(channel, line.utterance_over())
         if self._asked.vad_events:
             yield Send(self._writer.speech_started(channel, start))
 
@@ -216,7 +218,7 @@ class Deepgram:
             yield Send(self._writer.nothing(channel, end, end, from_finalize=True))
         if line.utterance is not None:
             line.utterance.settled(end)
-            yield from self._utterance_end(channel, line.silence(end))
+            yield from self._utterance_end(channel, line.utterance_over(end))
 
     def _utterance_end(self, channel: int, last_word_end: float | None) -> Iterator[Command]:
         if last_word_end is not None:

@@ -19,11 +19,9 @@ class Utterance:
         self._word: float | None = None  # the end of the last word of a final, until its utterance has ended
         self._open: set[float] = set()  # where windows begin whose text is not known yet
 
-    def opened(self, start: float) -> float | None:
-        """A window has opened. Returns the end of the last word before it, if the pause was long enough."""
-        due = self._due(start + PRE_ROLL)
+    def opened(self, start: float) -> None:
+        """A window has opened."""
         self._open.add(start)
-        return due
 
     def settled(self, end: float, word: float | None = None) -> None:
         """Everything before `end` is decided. `word`: the end of the last word in it."""
@@ -31,13 +29,14 @@ class Utterance:
         if word is not None:
             self._word = word
 
-    def silent(self, until: float) -> float | None:
-        """No window has opened before `until`. Returns the end of the last word, if the pause is long enough."""
-        return self._due(until)
+    def over(self, until: float) -> float | None:
+        """Returns the end of the last word, once, if the pause after it is long enough.
 
-    def _due(self, until: float) -> float | None:
+        `until`: up to where no window has opened besides those that are known.
+        """
+        silence = min(self._open) + PRE_ROLL if self._open else until
         word = self._word
-        if word is None or self._open or until - word < self._pause:
+        if word is None or silence - word < self._pause:
             return None
         self._word = None
         return word
@@ -68,8 +67,8 @@ class Line:
         lacking, self.answered = not self.answered, False
         return lacking
 
-    def silence(self, until: float | None = None) -> float | None:
-        """Returns the end of the last word, if its utterance has ended. `until`: as far as silence is certain."""
+    def utterance_over(self, until: float = 0.0) -> float | None:
+        """Returns the end of the last word, once, if its utterance is over. `until`: as far as silence is certain."""
         if self.utterance is None:
             return None
-        return self.utterance.silent(self.pace.certain(self.channel.heard) if until is None else until)
+        return self.utterance.over(max(until, self.pace.certain(self.channel.heard)))

@@ -5,27 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transcriber.domain import languages
-from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.gateway.dialects.deepgram_query import ENCODINGS, listening
 from transcriber.gateway.dialects.recording import RecordingText, Wish, gap_fields
 from transcriber.gateway.problems import Problem
-from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Their word for what is 32 bits a sample is floating point, as their encoders for Python and Go write it.
-_ENCODINGS = {
-    "linear16": Encoding.S16LE,
-    "linear32": Encoding.F32LE,
-    "mulaw": Encoding.MULAW,
-    "alaw": Encoding.ALAW,
-}
-_IN_CONTAINERS = {"flac", "opus", "ogg-opus", "speex", "amr-nb", "amr-wb", "g729"}  # recognised by their own heads
-_REFUSED = {
-    "callback": "answers come on the connection that asked, and nowhere else",
-    "redact": "nothing is left out of a transcript",
-}
+    from transcriber.domain.chunks import AudioFormat
+
 # What a transcript would have more of. Clients get it without, and are told.
 _NOT_DONE = (
     "custom_intent",
@@ -43,7 +31,6 @@ _NOT_DONE = (
     "summarize",
     "topics",
 )
-_SHOWN = 100  # characters of a bad value that an error repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +53,15 @@ class About:
     created: str
 
 
-def options(query: Mapping[str, Sequence[str]]) -> Options:
-    """Read a query. Raises `Problem` 400. Unknown parameters are ignored, as clients send many."""
-    for name, why in _REFUSED.items():
-        if _asked(query, name):
-            raise Problem(400, f"{name} is not available: {why}", code="INVALID_QUERY_PARAMETER", param=name)
-    words = [*query.get("keyterm", ()), *(word.partition(":")[0] for word in query.get("keywords", ()))]
+def options(query: Mapping[str, list[str]]) -> Options:
+    """Read a query, as for live speech. Raises `Problem` 400 for what would spoil the text."""
+    encoding = query.get("encoding", [""])[-1].lower()
+    if encoding not in ENCODINGS:  # a file says in its head how it is encoded
+        query = {name: values for name, values in query.items() if name != "encoding"}
+    asked = listening(query)
     return Options(
-        wish=Wish(
-            model=_last(query, "model"),
-            language=_language(query),
-            prompt=", ".join(word for word in words if word) or None,
-            each_channel=_asked(query, "multichannel"),
-        ),
-        raw=_raw(query),
+        wish=Wish(model=asked.model or "", language=asked.language, prompt=asked.prompt, each_channel=asked.split),
+        raw=asked.format,
         utterances=_asked(query, "utterances"),
         tags=tuple(query.get("tag", ())),
         not_done=tuple(name for name in _NOT_DONE if _asked(query, name)),
@@ -90,11 +72,6 @@ def refused_url() -> Problem:
     """The problem of a request that names an address in place of audio."""
     message = "audio is not fetched from a url; send it in the body, with its own Content-Type"
     return Problem(400, message, code="INVALID_AUDIO_SOURCE", param="url")
-
-
-def in_deepgram_shape(problem: Problem) -> dict[str, Any]:
-    """`{"err_code", "err_msg"}`; the request's id is in the header `x-request-id`."""
-    return {"err_code": (problem.code or "error").upper(), "err_msg": problem.message, "request_id": ""}
 
 
 def answer(options: Options, about: About, channels: Sequence[RecordingText]) -> dict[str, Any]:
@@ -177,42 +154,5 @@ def _warning(name: str) -> dict[str, str]:
     return {"parameter": name, "type": "unsupported_parameter", "message": f"{name} is not available and was ignored"}
 
 
-def _last(query: Mapping[str, Sequence[str]], name: str) -> str:
-    return (query.get(name) or [""])[-1].strip()
-
-
 def _asked(query: Mapping[str, Sequence[str]], name: str) -> bool:
-    return _last(query, name).lower() not in {"", "false", "0", "no"}
-
-
-def _bad(param: str, value: str, allowed: str) -> Problem:
-    message = f"{param}={value[:_SHOWN]!r}; allowed: {allowed}"
-    return Problem(400, message, code="INVALID_QUERY_PARAMETER", param=param)
-
-
-def _language(query: Mapping[str, Sequence[str]]) -> str | None:
-    value = _last(query, "language")
-    if value == "multi" or (not value and _asked(query, "detect_language")):
-        return languages.AUTO
-    if value and languages.code(value) is None:
-        raise _bad("language", value, languages.ALLOWED)
-    return languages.code(value) if value else None
-
-
-def _raw(query: Mapping[str, Sequence[str]]) -> AudioFormat | None:
-    """The format of raw PCM, if the query names one."""
-    encoding = _last(query, "encoding").lower()
-    if not encoding or encoding in _IN_CONTAINERS:
-        return None
-    if encoding not in _ENCODINGS:
-        raise _bad("encoding", encoding, ", ".join([*_ENCODINGS, *sorted(_IN_CONTAINERS)]))
-    rate = _number(query, "sample_rate", "", incoming.RATES)
-    return AudioFormat(_ENCODINGS[encoding], rate, _number(query, "channels", "1", incoming.CHANNEL_COUNTS))
-
-
-def _number(query: Mapping[str, Sequence[str]], name: str, default: str, allowed: range) -> int:
-    value = _last(query, name) or default
-    number = int(value) if value.isascii() and value.isdigit() and len(value) <= len(str(allowed.stop)) else -1
-    if number not in allowed:
-        raise _bad(name, value, f"{allowed.start} to {allowed.stop - 1}, with encoding")
-    return number
+    return (query.get(name) or [""])[-1].strip().lower() not in {"", "false", "0", "no"}

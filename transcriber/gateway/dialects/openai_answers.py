@@ -50,13 +50,13 @@ class Events:
         self._options = options
         self._begun = False
 
-    def delta(self, piece: RecordingText) -> bytes | None:
-        """The event that a piece is transcribed; None if it says nothing."""
-        if not piece.text:
+    def delta(self, part: RecordingText) -> bytes | None:
+        """The event that a part is transcribed; None if it says nothing."""
+        if not part.text:
             return None
-        text = f" {piece.text}" if self._begun else piece.text
+        text = f" {part.text}" if self._begun else part.text
         self._begun = True
-        return self._event("transcript.text.delta", {"delta": text}, piece)
+        return self._event("transcript.text.delta", {"delta": text}, part)
 
     def done(self, text: RecordingText) -> bytes:
         """The event that all is transcribed, and the end of the stream."""

@@ -1,4 +1,4 @@
-"""The text of a whole recording, joined from the answers to its pieces. Pure."""
+"""The text of a whole recording, joined from the answers to its parts. Pure."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class RecordingText:
 
 
 def heard(answer: Mapping[str, Any], start: float, end: float) -> RecordingText:
-    """Read a worker's answer to the piece [start, end), in the shape of a `final` (P-17).
+    """Read a worker's answer to the part [start, end), in the shape of a `final` (P-17).
 
     Raises `KeyError`, `TypeError` or `ValueError` for any other shape.
     """
@@ -100,24 +100,24 @@ def heard(answer: Mapping[str, Any], start: float, end: float) -> RecordingText:
 
 
 def unheard(start: float, end: float, reason: str) -> RecordingText:
-    """The piece [start, end), which could not be transcribed."""
+    """The part [start, end), which could not be transcribed."""
     gap = RecordedGap(start, end, reason)
     return RecordingText(start=start, end=end, language="", model="", segments=(), gaps=(gap,))
 
 
-def joined(pieces: Iterable[RecordingText]) -> RecordingText:
-    """Join the pieces of a recording, in their order. The language is that of the most text."""
-    each = list(pieces)
+def joined(parts: Iterable[RecordingText]) -> RecordingText:
+    """Join the parts of a recording, in their order. The language is that of the most text."""
+    each = list(parts)
     letters: dict[str, int] = {}
-    for piece in each:
-        letters[piece.language] = letters.get(piece.language, 0) + len(piece.text)
+    for part in each:
+        letters[part.language] = letters.get(part.language, 0) + len(part.text)
     return RecordingText(
-        end=max((piece.end for piece in each), default=0.0),
+        end=max((part.end for part in each), default=0.0),
         language=max(letters, key=lambda language: letters[language], default=""),
-        model=", ".join({piece.model: None for piece in each if piece.model}),
-        segments=tuple(segment for piece in each for segment in piece.segments),
-        gaps=_merged(gap for piece in each for gap in piece.gaps),
-        processing=sum(piece.processing for piece in each),
+        model=", ".join({part.model: None for part in each if part.model}),
+        segments=tuple(segment for part in each for segment in part.segments),
+        gaps=_merged(gap for part in each for gap in part.gaps),
+        processing=sum(part.processing for part in each),
     )
 
 

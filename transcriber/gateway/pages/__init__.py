@@ -31,7 +31,7 @@ def register(parts: Parts) -> None:
     mic = page.Page(_FOLDER / "mic.html", {"script-src": "'self'"})
     handlers = {
         "/dashboard": _private(_show(dashboard)),
-        "/dashboard/events": _private(lambda request, _: viewers.serve(request)),
+        "/dashboard/events": _private(lambda request, call: viewers.serve(request, call.headers)),
         "/mic": _show(mic),
         "/mic/worklet.js": _worklet,
     }

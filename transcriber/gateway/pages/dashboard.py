@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -13,8 +14,11 @@ import psutil
 import transcriber
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transcriber.gateway.figures import Figures
     from transcriber.gateway.parts import Parts
+    from transcriber.gateway.workers import Worker
 
 _REFUSES = 400  # and every status above it, as RFC 9110 says
 
@@ -25,9 +29,11 @@ class Dashboard:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._process = psutil.Process()
+        self._asking: asyncio.Task[Sequence[Worker]] | None = None
 
     def read(self) -> bytes:
-        """The message for viewers: JSON in UTF-8, in one line."""
+        """The message for viewers: JSON in UTF-8, in one line. The workers are asked meanwhile, for the next one."""
+        self._asking = asyncio.get_running_loop().create_task(self._parts.workers.ask())
         return json.dumps(self.view(), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
     def view(self) -> dict[str, Any]:

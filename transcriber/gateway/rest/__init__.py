@@ -1,4 +1,4 @@
-"""Whole recordings over HTTP: received, decoded, cut into pieces, and joined into the answer that a client expects."""
+"""Whole recordings over HTTP: received, decoded, cut into parts, and joined into the answer that a client expects."""
 
 from __future__ import annotations
 

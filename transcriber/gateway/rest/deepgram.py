@@ -10,6 +10,7 @@ from aiohttp import web
 
 from transcriber.gateway.dialects import deepgram_rest
 from transcriber.gateway.dialects.recording import RecordingText, gaps_header, joined
+from transcriber.gateway.live_speech import in_deepgram_shape
 from transcriber.gateway.rest import receiving
 from transcriber.gateway.rest.recordings import Recorded, Recordings
 from transcriber.gateway.rest.upload import Upload
@@ -28,7 +29,7 @@ class Deepgram:
 
     def register(self) -> None:
         """Add the path."""
-        route = Route(handler=self._listen, works=True, shape=deepgram_rest.in_deepgram_shape)
+        route = Route(handler=self._listen, works=True, shape=in_deepgram_shape)
         self._parts.routes.add("POST", "/v1/listen", route)
 
     async def _listen(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
@@ -41,7 +42,9 @@ class Deepgram:
             channels = await self._channels(Recorded(upload=upload, wish=options.wish, call=call, raw=options.raw))
             about = deepgram_rest.About(request_id=call.id, sha256=upload.sha256, created=created)
         gaps = sorted((gap for text in channels for gap in text.gaps), key=lambda gap: gap.start)
-        headers = {"x-transcriber-gaps": gaps_header(gaps)} if gaps else None
+        headers = {"dg-request-id": call.id}
+        if gaps:
+            headers["x-transcriber-gaps"] = gaps_header(gaps)
         return web.json_response(deepgram_rest.answer(options, about, channels), headers=headers)
 
     async def _channels(self, recorded: Recorded) -> list[RecordingText]:

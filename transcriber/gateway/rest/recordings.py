@@ -18,13 +18,13 @@ from transcriber.domain.errors import RecordingError, RequestError
 from transcriber.domain.timeline import GapReason
 from transcriber.gateway.dialects.recording import RecordingText, Wish, heard, unheard
 from transcriber.gateway.problems import Problem, problem_of
-from transcriber.gateway.rest.pieces import Limits, Part, Parts, whole
+from transcriber.gateway.rest.reading import Limits, Part, PartReader, whole
 from transcriber.gateway.rest.upload import Storage
 from transcriber.protocol import headers as names
 
 if TYPE_CHECKING:
     from transcriber.domain.chunks import AudioFormat
-    from transcriber.gateway.parts import Parts as GatewayParts
+    from transcriber.gateway.parts import Parts
     from transcriber.gateway.rest.upload import Upload
     from transcriber.gateway.routes import Call
 
@@ -40,6 +40,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts, befo
 _ANSWER_SECS, _ANSWER_OF_AUDIO = 10.0, 2.0
 _ENGINE_ATTEMPTS = 3  # of a part on which engines fail: another worker may have another model
 _REFUSED = {400, 413}  # no other answer comes to a further attempt
+_PROMPT_CHARACTERS = 600  # Whisper reads the last 224 tokens, of three or four characters each
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")  # what a header's line cannot hold
 _REASONS = {413: "too_large", 500: "engine_error", 503: "unavailable", 504: "timeout"}
 
@@ -110,7 +111,7 @@ class Recordings:
     recording's parts was answered for `options.patience` seconds.
     """
 
-    def __init__(self, parts: GatewayParts) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._under_way = asyncio.Semaphore(_PARTS)
         self._pool = ThreadPoolExecutor(_THREADS, "recordings")
@@ -131,25 +132,25 @@ class Recordings:
             _charge(recorded, only, first=True)
             yield Answered(0, 1, await self._heard(only, recorded, progress))
         else:
-            parts = Parts(recorded.upload, recorded.raw, limits, each_channel=each)
+            reader = PartReader(recorded.upload, recorded.raw, limits, each_channel=each)
             try:
-                async with aclosing(self._spread(parts, recorded, progress)) as spread:
+                async with aclosing(self._spread(reader, recorded, progress)) as spread:
                     async for answered in spread:
                         yield answered
             finally:
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, parts.close))
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, reader.close))
         if progress.lost and not progress.answered and progress.error is not None:
             raise problem_of(_in_words_of_http(progress.error), self._wait())
         self.tally.add(progress.processing, time.monotonic() - begin)
 
-    async def _spread(self, parts: Parts, recorded: Recorded, progress: _Progress) -> AsyncGenerator[Answered]:
+    async def _spread(self, reader: PartReader, recorded: Recorded, progress: _Progress) -> AsyncGenerator[Answered]:
         """Send the parts, several at a time; yield their texts in order."""
         waiting: deque[tuple[Part, asyncio.Task[RecordingText]]] = deque()
         more = True
         try:
             while more or waiting:
                 if more and len(waiting) < self._at_a_time():
-                    part = await self._next(parts)
+                    part = await self._next(reader)
                     if part is None:
                         more = False
                         continue
@@ -157,18 +158,18 @@ class Recordings:
                     waiting.append((part, asyncio.create_task(self._released(part, recorded, progress))))
                     continue
                 part, task = waiting.popleft()
-                yield Answered(part.channel, parts.channels, await task)
+                yield Answered(part.channel, reader.channels, await task)
         finally:
             for _, task in waiting:
                 task.cancel()
             await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
-    async def _next(self, parts: Parts) -> Part | None:
+    async def _next(self, reader: PartReader) -> Part | None:
         """Cut the next part, once there is room for it."""
         await self._under_way.acquire()
         part = None
         try:
-            part = await asyncio.get_running_loop().run_in_executor(self._pool, parts.read)
+            part = await asyncio.get_running_loop().run_in_executor(self._pool, reader.read)
         except RecordingError as error:
             raise Problem(400, str(error), code="invalid_audio", param="file") from error
         finally:
@@ -203,11 +204,13 @@ class Recordings:
             else:
                 progress.answered += 1
                 progress.processing += text.processing
+                self._parts.figures.audio += text.duration
                 progress.extend()
                 return text
             pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**attempts) * random.uniform(0.5, 1)  # noqa: S311 - no secret
             hopeless = lost.code in _REFUSED or (lost.code == 500 and attempts >= _ENGINE_ATTEMPTS)  # noqa: PLR2004
             if hopeless or progress.left < pause:
+                self._parts.figures.lost += part.end - part.start
                 return _given_up(part, lost, progress)
             await asyncio.sleep(pause)
 
@@ -264,5 +267,6 @@ def _headers(recorded: Recorded) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _line(text: str) -> str:
-    return _BREAKS.sub(" ", text).strip()
+def _line(prompt: str) -> str:
+    """The end of a prompt, which is all that a model reads, as a header can hold it."""
+    return _BREAKS.sub(" ", prompt).strip()[-_PROMPT_CHARACTERS:]

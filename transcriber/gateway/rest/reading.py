@@ -1,4 +1,4 @@
-"""Turns audio into the pieces that workers transcribe."""
+"""Turns audio into the parts that workers transcribe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transcriber.audio.cutting import Cutter, Piece
+from transcriber.audio.cutting import Cut, Cutter
 from transcriber.audio.intake import Intake
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.measurements import Counts
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from transcriber.gateway.rest.media import Media
     from transcriber.gateway.rest.upload import Upload
 
-_LONGEST_SECS = 30.0  # of a piece: so much 16 kHz PCM fits into NATS's default max_payload of 1 MiB
+_LONGEST_SECS = 30.0  # of a part: so much 16 kHz PCM fits into NATS's default max_payload of 1 MiB
 _HEADERS = 4096  # bytes that a request's headers may need: a prompt, trace context, format
-_PIECE_FORMAT = AudioFormat(Encoding.S16LE, SAMPLE_RATE, 1)
+_PART_FORMAT = AudioFormat(Encoding.S16LE, SAMPLE_RATE, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def whole(upload: Upload, raw: AudioFormat | None, limits: Limits, *, each_chann
     return Part(0, 0.0, seconds, chosen, data[start : start + size])
 
 
-class Parts:
+class PartReader:
     """Cuts an upload into parts, in time's order. It blocks: call it in a thread.
 
     `each_channel`: a lane of parts for each channel, else one for their mix.
@@ -98,7 +98,7 @@ class Parts:
     def _all(self) -> Generator[Part]:
         media = open_media(self._upload, self._raw)
         self.channels = media.format.channels if self._each_channel else 1
-        longest = min(_LONGEST_SECS, (self._limits.max_payload - _HEADERS) / (_PIECE_FORMAT.frame_bytes * SAMPLE_RATE))
+        longest = min(_LONGEST_SECS, (self._limits.max_payload - _HEADERS) / (_PART_FORMAT.frame_bytes * SAMPLE_RATE))
         lanes = [_Lane(media.format, channel, round(longest * SAMPLE_RATE)) for channel in self._lanes()]
         frames = 0
         for block in self._blocks(media):
@@ -147,7 +147,7 @@ class _Lane:
         samples = np.frombuffer(block, np.dtype((np.void, size // self._format.channels)))
         return samples[self._channel :: self._format.channels].tobytes()
 
-    def _part(self, piece: Piece) -> Part:
-        pcm = np.clip(np.rint(piece.samples * 32768), -32768, 32767).astype("<i2").tobytes()
-        end = piece.start + len(piece.samples)
-        return Part(self._channel or 0, piece.start / SAMPLE_RATE, end / SAMPLE_RATE, _PIECE_FORMAT, pcm)
+    def _part(self, cut: Cut) -> Part:
+        pcm = np.clip(np.rint(cut.samples * 32768), -32768, 32767).astype("<i2").tobytes()
+        end = cut.start + len(cut.samples)
+        return Part(self._channel or 0, cut.start / SAMPLE_RATE, end / SAMPLE_RATE, _PART_FORMAT, pcm)
