@@ -57,6 +57,7 @@ class Sessions:
 
     def resume(self, at: Checkpoint, now: float) -> None:
         """Continue a session of an earlier daemon, or remember that it is over."""
+        self._used.resume(at.origin.stream, at.used)
         if at.over:
             self._used.remember(at.origin, at.requested_id)
             return
@@ -249,9 +250,8 @@ class Sessions:
             self._declared[chunk.stream] = chunk.format
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
-        older = self._rivals.older(chunk.stream, now)
-        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older, chunk.declared)
-        return session, [*outputs, started]
+        older, used = self._rivals.older(chunk.stream, now), self._used.carried(chunk.stream)
+        return session, [*outputs, session.started(chunk, older, used)]
 
     def _name(self, chunk: Chunk) -> str:
         if chunk.session is None:

@@ -137,4 +137,5 @@ class Checkpoint:
     cursor: Cursor  # of the audio from `position` on
     over: bool = False
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    used: Mapping[str, int] = field(default_factory=dict)  # ids that earlier sessions had, and how many had each
     declared: bool = False  # its first chunk began with a WAV header, whose format holds for chunks that name none

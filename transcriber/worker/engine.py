@@ -70,7 +70,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> Device:
-        """The hardware that it computes on: never `AUTO`."""
+        """The hardware that it computes on, as far as it knows: never `AUTO`."""
         ...
 
     @property

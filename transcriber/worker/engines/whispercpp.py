@@ -51,6 +51,7 @@ class WhisperCppEngine:
     The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
 
+    device = Device.CPU  # a GPU, if it was built for one: the bindings do not say
     beams = False
     batch_sizes = (1,)
 
@@ -81,10 +82,6 @@ class WhisperCppEngine:
     @property
     def model(self) -> str:
         return self._options.path.stem
-
-    @property
-    def device(self) -> Device:
-        return Device.CUDA if self._options.use_gpu else Device.CPU
 
     @property
     def multilingual(self) -> bool:
