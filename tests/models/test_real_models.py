@@ -127,7 +127,7 @@ def test_streaming_loses_few_words_and_never_runs_away(tmp_path: Path) -> None:
 @FORMATS
 def test_speech_is_translated_where_that_is_asked_for(model_format: Format) -> None:
     """Swedish numbers come in English. The language stays the spoken one, and the next window is not translated."""
-    (counting,) = [row for row in real.rows() if row.text == "Testar en två tre fyra fem sex sju åtta."]
+    (counting,) = [row for row in real.rows() if row.kind == "lang-sv" and (row.text or "").startswith("Testar")]
     samples, base = read_16k(counting.path), engine("base", model_format)
     plain = base.transcribe(samples, "auto")
     translated = base.transcribe(samples, "auto", guidance=Guidance(translate=True))
