@@ -161,7 +161,13 @@ class ModelSwap:
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
         )
         self._under_way = handover
-        return self._swap(candidate, handover)
+        return self._swap_and_tell(candidate, handover)
+
+    async def _swap_and_tell(self, candidate: _Candidate, handover: ModelHandover) -> Swapped:
+        done = await self._swap(candidate, handover)
+        if self.afterwards is not None:
+            await self.afterwards()
+        return done
 
     async def _answer(self, swapping: Coroutine[Any, Any, Swapped]) -> Message:
         return encode_swapped(await swapping)
@@ -204,8 +210,6 @@ class ModelSwap:
             "seconds": round(time.monotonic() - begin, 3),
         }
         log.info("model swapped: %s", derived, extra=extra)
-        if self.afterwards is not None:
-            await self.afterwards()
         return done
 
 
