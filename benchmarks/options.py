@@ -45,7 +45,6 @@ def add_to(parser: argparse.ArgumentParser) -> None:
             "recovery", parents=[file, model], help="how soon latency is bounded again when others take the CPU"
         )
     )
-
     durable = "a backlog in JetStream against live audio, and a restart"
     _add_durable(kinds.add_parser("durable", parents=[file, model], help=durable))
     _add_gateway(kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway"))
