@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transcriber.domain.errors import RequestError
 
@@ -32,6 +32,7 @@ class Worker:
 
     id: str
     model: str = ""
+    model_subject: str | None = None  # where it takes requests for its model (P-39)
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -50,6 +51,17 @@ class Worker:
         late = self.max_latency is not None and self.estimated_wait > self.max_latency
         full = 0 < self.capacity <= self.depth
         return not (late or full or (self.max_streams is not None and self.streams >= self.max_streams))
+
+
+class WorkersView(Protocol):
+    """The workers as they are known at present."""
+
+    @property
+    def all(self) -> Sequence[Worker]: ...
+
+    async def ask(self) -> Sequence[Worker]:
+        """Ask them now, unless that was done within the last second."""
+        ...
 
 
 class Workers:
@@ -130,7 +142,9 @@ class Workers:
         except RequestError:  # NATS is away, of which others tell
             return
         before = set(self._known)
-        for answer in answers:
+        if answers is None:  # not even one that is too busy to answer
+            self._known.clear()
+        for answer in answers or ():
             if (worker := _worker(answer)) is not None:
                 self._known[worker.id] = worker, self._number
         self._known = {id_: seen for id_, seen in self._known.items() if self._number - seen[1] < _MISSED}
@@ -148,6 +162,7 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
+            model_subject=data.get("model_subject"),
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),
@@ -155,7 +170,7 @@ def _worker(answer: bytes) -> Worker | None:
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
             max_streams=_whole(data.get("max_streams")),
-            busy=_number(data.get("busy")),
+            busy=_number(data.get("busy_seconds")),
             cpu=_number(data.get("cpu")),
             memory=_whole(data.get("memory")),
             gpu_memory=_whole(data.get("gpu_memory")),
