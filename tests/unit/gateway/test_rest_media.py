@@ -120,12 +120,13 @@ async def test_more_channels_than_the_library_knows_are_refused(uploaded: Upload
 
 
 async def test_pcm_without_a_head_is_read_in_the_format_named(uploaded: Uploaded) -> None:
-    """Its last half sample frame is left out. A WAV is believed before what was named."""
+    """Its last half sample frame is left out. A file is believed before what was named."""
     raw = AudioFormat(Encoding.S16LE, 8000, 2)
     media = open_media(await uploaded(bytes(4001)), raw)
     assert (media.format, b"".join(media.blocks())) == (raw, bytes(4000))
-    wav = encoded(tone(800, 1, 16_000), 16_000)
-    assert open_media(await uploaded(wav), raw).format == AudioFormat(Encoding.F32LE, 16_000, 1)
+    for kind in ("WAV", "FLAC"):
+        data = encoded(tone(800, 1, 16_000), 16_000, container=kind)
+        assert open_media(await uploaded(data), raw).format == AudioFormat(Encoding.F32LE, 16_000, 1)
 
 
 async def test_damage_within_a_file_is_an_error(heldout: Speech, uploaded: Uploaded) -> None:

@@ -15,7 +15,7 @@ from transcriber.domain.measurements import Counts
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.domain.wav import wav_head
 from transcriber.gateway.problems import Problem
-from transcriber.gateway.rest.media import check_range, open_media
+from transcriber.gateway.rest.media import check_range, is_file, open_media
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -60,6 +60,8 @@ def whole(data: bytes, raw: AudioFormat | None, limits: Limits, *, each_channel:
             return None
         start, chosen = head.start, head.format
         size = min(size - start, head.size if head.size is not None else size)
+    elif raw is not None and is_file(data):
+        return None
     if chosen is None or (each_channel and chosen.channels > 1):
         return None
     check_range(chosen)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transcriber.gateway.routes import Call
 
 _THREADS = 4  # that decode: as many files at a time, each for one part
+_WRITERS = 2  # threads that write uploads: they must not wait for those that decode
 _PARTS = 64  # on their way to workers, of all recordings: 61 MB
 # A worker takes a part's windows one at a time, so a second part keeps it busy while the first one's answer travels.
 _FOR_EACH_WORKER = 2
@@ -71,7 +72,7 @@ class Recordings:
         self._parts = parts
         self._under_way = asyncio.Semaphore(_PARTS)
         self._pool = ThreadPoolExecutor(_THREADS, "recordings")
-        self.storage = Storage(self._pool, parts.options.max_upload)
+        self.storage = Storage(ThreadPoolExecutor(_WRITERS, "uploads"), parts.options.max_upload)
         self.tally = Tally()
 
     async def text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
