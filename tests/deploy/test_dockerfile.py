@@ -20,9 +20,9 @@ from packaging.specifiers import SpecifierSet
 from places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = ("base", "gateway/base")  # of the daemon and of the gateway
 
 # Shared libraries that a Debian image always has: of glibc, and what dpkg and apt themselves are linked to.
-FOLDERS = ("base", "gateway/base")  # of the daemon and of the gateway
 SLIM_LIBRARIES = re.compile(r"(ld-linux.*|lib(c|m|mvec|pthread|dl|rt|util|gcc_s|stdc\+\+|z))\.so\.\d+")
 
 

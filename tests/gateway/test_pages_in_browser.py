@@ -46,7 +46,7 @@ async def test_microphone_page_shows_what_is_said(tmp_path: Path, address: str, 
         await browser.until(f"{STATE} === 'listening'")
         await browser.until(f"{SAID}.split(' ').length >= {len(spoken.words.split())}")
         assert await browser.value(SAID) == spoken.words
-        await browser.until("document.getElementById('queue').textContent.startsWith('1 workers')")
+        await browser.until("document.getElementById('queue').textContent.startsWith('1 worker ')")
         await browser.click("#button")
         await browser.until(f"{STATE} === 'done'")
         assert await browser.value("document.getElementById('account').textContent.includes(' + gap 0.00 s')")

@@ -63,6 +63,7 @@ class Gateway:
         self._tokens = Tokens(options.token_secret.encode() or secrets.token_bytes(32))
         self._telemetry: GatewayTelemetry | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+        self._servers: list[asyncio.Server] = []
         self.ready = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> asyncio.Future[None] | None:
@@ -76,6 +77,8 @@ class Gateway:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await self._shut_down(0.0 if connection.lost.done() else self._options.shutdown_grace)
         finally:
+            for server in self._servers:
+                server.close()
             for task in self._tasks:
                 task.cancel()
             await connection.close()
