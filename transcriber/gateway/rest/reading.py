@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transcriber.gateway.rest.upload import Upload
 
 _LONGEST_SECS = 30.0  # of a part: so much 16 kHz PCM fits into NATS's default max_payload of 1 MiB
-_HEADERS = 4096  # bytes that a request's headers may need: a prompt, trace context, format
+_HEADERS = 5120  # bytes that a request's headers may need: a prompt of 896 characters in UTF-8, trace context, format
 _PART_FORMAT = AudioFormat(Encoding.S16LE, SAMPLE_RATE, 1)
 
 
