@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +197,15 @@ async def test_uploads_together_stay_within_memory(pool: ThreadPoolExecutor) -> 
         await second.write(bytes(1_000_000))
         assert (first.data, storage.free) == (None, 1_000_000)
     assert storage.free == 2_000_000
+
+
+async def test_full_disk_is_told_as_no_room(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt may succeed once other uploads are done. What was in memory is given free."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b", buffering=0))
+    storage = Storage(pool, 1 << 30)
+    before = storage.free
+    async with Upload(storage) as upload:
+        with pytest.raises(Problem, match="no space for uploads") as caught:
+            await upload.write(bytes(2_000_000))
+        assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "30"})
+    assert storage.free == before
