@@ -201,7 +201,7 @@ async def test_uploads_together_stay_within_memory(pool: ThreadPoolExecutor) -> 
 
 async def test_full_disk_is_told_as_no_room(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another attempt may succeed once other uploads are done. What was in memory is given free."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b", buffering=0))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b", buffering=0))  # noqa: SIM115
     storage = Storage(pool, 1 << 30)
     before = storage.free
     async with Upload(storage) as upload:
