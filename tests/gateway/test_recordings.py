@@ -443,17 +443,17 @@ async def test_upload_that_breaks_off_leaves_nothing(workers, site, caplog) -> N
         ("/v1/audio/transcriptions", "multipart/form-data; boundary=x", form_head),
         ("/transcribe", "application/json", b'{"audio_data": "'),
     ):
-        before = storage.free
+        before = storage.memory
         _, writer = await asyncio.open_connection(host, int(port))
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 3000000\r\n\r\n"
         writer.write(head.encode() + begin + b"A" * 500_000)
         async with asyncio.timeout(PATIENCE):
             await writer.drain()
-            while storage.free == before:  # noqa: ASYNC110 - until some of it has come
+            while storage.memory == before:  # noqa: ASYNC110 - until some of it has come
                 await asyncio.sleep(0.01)
             writer.close()
             await writer.wait_closed()
-            while storage.free != before:  # noqa: ASYNC110
+            while storage.memory != before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 

@@ -70,7 +70,7 @@ def read(data: bytes, raw: AudioFormat | None, limits: Limits = LIMITS, *, each_
 
     async def upload_and_read() -> list[Part]:
         with ThreadPoolExecutor(1) as pool:
-            async with Upload(Storage(pool, 1 << 30)) as upload:
+            async with Upload(Storage(pool, 1 << 30, disk=1 << 30)) as upload:
                 await upload.write(data)
                 await upload.finish()
                 reader = PartReader(upload, raw, limits, each_channel=each_channel)
@@ -110,7 +110,7 @@ def test_reader_that_is_closed_reads_no_more() -> None:
 
     async def closed() -> tuple[Part | None, Part | None]:
         with ThreadPoolExecutor(1) as pool:
-            async with Upload(Storage(pool, 1 << 30)) as upload:
+            async with Upload(Storage(pool, 1 << 30, disk=1 << 30)) as upload:
                 await upload.write(bytes(16_000 * 2 * 90))
                 await upload.finish()
                 reader = PartReader(upload, AudioFormat(Encoding.S16LE, 16_000, 1), LIMITS, each_channel=False)

@@ -72,7 +72,8 @@ class Recordings:
         self._parts = parts
         self._under_way = asyncio.Semaphore(_PARTS)
         self._pool = ThreadPoolExecutor(_THREADS, "recordings")
-        self.storage = Storage(ThreadPoolExecutor(_WRITERS, "uploads"), parts.options.max_upload)
+        writers, options = ThreadPoolExecutor(_WRITERS, "uploads"), parts.options
+        self.storage = Storage(writers, options.max_upload, disk=options.uploads)
         self.tally = Tally()
 
     async def text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
