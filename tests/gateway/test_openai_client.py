@@ -15,7 +15,7 @@ from cues import parse_srt, parse_vtt
 from harness import Speech
 from media_files import KINDS, media_file
 from openai import OpenAI
-from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
+from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent, TranscriptionVerbose
 from served import check_times, check_words
 
 from transcriber.models import store
@@ -37,6 +37,7 @@ def test_verbose_json_has_the_words_at_their_times(client: OpenAI, demo_speech: 
         response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )
+    TranscriptionVerbose.model_validate(text.to_dict())  # what the client itself does not check: no field is missing
     assert text.text == demo_speech.words
     assert (text.language, text.duration) == ("english", len(demo_speech.samples) / demo_speech.rate)
     assert text.words is not None
