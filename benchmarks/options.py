@@ -48,19 +48,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway, and requests")
     )
     _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
-    _add_requests(kinds.add_parser("requests", parents=[file], help="requests a second through the gateway, with wrk"))
 
 
 def _add_durable(parser: argparse.ArgumentParser) -> None:
     help_text = "seconds of stored audio [%(default)g]"
     parser.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
-
-
-def _add_requests(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--seconds", default=10, type=integer_between(1, _LONGEST), help="for each load [%(default)s]")
-    add("--connections", default=[50, 400], type=integer_between(1, 10_000), nargs="+", help="at a time [50 400]")
-    add("--audio-ms", default=100, type=integer_between(10, 30_000), help="length of a recording [%(default)s]")
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:
