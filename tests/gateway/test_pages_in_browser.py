@@ -70,6 +70,10 @@ async def test_dashboard_shows_workers_and_connections(browser: Browser, address
     figures = {title: value for title, value, *_ in (list(filter(None, box)) for box in boxes)}
     assert figures["Workers"] == "1"
     assert figures["Connections"].isdecimal()
-    assert await browser.value("document.querySelectorAll('#workers tbody tr').length") == 1
+    row = await browser.value("[...document.querySelectorAll('#workers tbody td')].map((cell) => cell.textContent)")
+    assert row[1] == "ggml-dispatch-mini"
+    assert row[5] == "0 of 1000"
+    assert row[8].endswith(" MB")  # of memory
+    assert row[9] == "\N{EN DASH}"  # no GPU
     await browser.until("document.querySelectorAll('.figure polyline')[0].getAttribute('points').split(' ').length > 2")
     assert browser.complaints == []

@@ -51,8 +51,15 @@ class RequestService:
     """
 
     def __init__(
-        self, connection: Connection, answerer: Answerer, version: str, control: Control | None = None
+        self,
+        connection: Connection,
+        answerer: Answerer,
+        version: str,
+        state: Callable[[], Mapping[str, Any]],
+        control: Control | None = None,
     ) -> None:
+        """`state` returns what goes into the statistics of the endpoint `transcribe` (P-9)."""
+        self._state = state
         self._connection = connection
         self._answerer = answerer
         self._version = version
@@ -64,15 +71,17 @@ class RequestService:
         """Register. Raises `BrokerError` when the server forbids it."""
         handler = partial(self._on_request, self._answerer, incoming.stream_of)
         endpoint = EndpointConfig(name="transcribe", subject=f"{incoming.TRANSCRIBE}.*", handler=handler)
-        await self._add("transcriber", "Speech to text", endpoint)
+        await self._add("transcriber", "Speech to text", endpoint, lambda _: self._state())
         if self._control is not None:
             handler = partial(self._on_request, self._control.answerer, str)
             endpoint = EndpointConfig(name="model", subject=self._control.subject, handler=handler)
             await self._add("transcriber-control", "Another model for the speech to text service", endpoint)
         await self._connection.confirm()
 
-    async def _add(self, name: str, description: str, endpoint: EndpointConfig) -> None:
-        config = ServiceConfig(name=name, version=self._version, description=description)
+    async def _add(
+        self, name: str, description: str, endpoint: EndpointConfig, stats: Callable[[object], Any] | None = None
+    ) -> None:
+        config = ServiceConfig(name=name, version=self._version, description=description, stats_handler=stats)
         try:
             service = await add_service(self._connection.client, config)
         except nats.errors.Error as error:

@@ -22,6 +22,7 @@ from transcriber.daemon.modes import Running, mode_for
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
 from transcriber.daemon.status import snapshot, summarise, wedged
+from transcriber.daemon.worker_state import WorkerState
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import PageState
@@ -70,8 +71,9 @@ class Service:
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
-        checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
-        self._health = HealthServer(settings.health, checks, self._page)
+        self._health = HealthServer(
+            settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready}, self._page
+        )
         self._stop = asyncio.Event()
         self._failed = False  # whether a step of the shutdown failed
         # Set by the start, in this order.
@@ -122,10 +124,12 @@ class Service:
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
         control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
+        state = WorkerState(self._page_state, queue, settings.sessions.max_streams)
+        recordings = self._recordings(queue, telemetry, connection)
         running = Running(
             connection=connection,
             parts=self._parts(queue, connection, publisher, telemetry),
-            requests=RequestService(connection, self._recordings(queue, telemetry, connection), __version__, control),
+            requests=RequestService(connection, recordings, __version__, state.read, control),
             worker=self._worker,
         )
         watched = await self._mode.start(running, self._enter)
@@ -260,14 +264,8 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        return snapshot(
-            self._worker,
-            self._queue,
-            self._sessions,
-            self._connection,
-            lag=self._mode.lag,
-            max_latency=self._settings.max_latency,
-        )
+        promised, lag = self._settings.max_latency, self._mode.lag
+        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=promised)
 
     def _page_state(self) -> PageState:
         return PageState(
