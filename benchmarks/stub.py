@@ -20,7 +20,7 @@ from transcriber.daemon.service import Service
 from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.errors import CannotStart
 from transcriber.domain.results import Segment
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded, Device
 
@@ -42,10 +42,11 @@ class NullEngine:
 
     model = "null"
     device = Device.CPU
+    multilingual = True
     beams = False
     batch_sizes = (1,)
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - all that an engine takes
         self,
         samples: NDArray[np.float32],
         language: str | None,
@@ -53,13 +54,14 @@ class NullEngine:
         *,
         attempt: int = 0,  # noqa: ARG002 - nor a context
         quick: bool = False,  # noqa: ARG002 - nor a search
+        guidance: Guidance = UNGUIDED,  # noqa: ARG002 - nor anything to guide
     ) -> Decoded:
         return Decoded((Segment(text="null", start=0, end=len(samples), confidence=1.0),), language or "en")
 
     def transcribe_many(
         self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
     ) -> list[Decoded]:
-        return [self.transcribe(*window, stop, attempt=attempt, quick=quick) for window in speech]
+        return [self.transcribe(w.samples, w.language, stop, attempt=attempt, quick=quick) for w in speech]
 
     def work(self, samples: int, *, attempt: int = 0) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE

@@ -88,12 +88,6 @@ def test_streamed_deltas_are_the_text(client: OpenAI, demo_speech: Speech) -> No
     assert events[-1].text == demo_speech.words
 
 
-@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of whisper-1, which this path is made for
-def test_translation_is_asked_for(client: OpenAI) -> None:
-    """The bundled model knows English only; the answer says what was asked of it."""
-    assert client.audio.translations.create(model="x", file=DEMO).text.startswith("train four two")
-
-
 def test_mistake_is_the_error_that_the_client_knows(client: OpenAI) -> None:
     """With the status, the field and the code."""
     create = client.audio.transcriptions.create

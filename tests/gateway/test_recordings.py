@@ -19,6 +19,7 @@ from harness import PATIENCE, NatsServer
 from scripted_workers import Asked, Refusal, Script, ScriptedWorker
 
 from transcriber.audio.cutting import Cutter
+from transcriber.gateway import keys
 from transcriber.gateway.parts import Parts
 from transcriber.gateway.rest import openai, recordings
 from transcriber.gateway.rest.openai import OpenAI
@@ -168,6 +169,28 @@ async def test_silent_worker_is_asked_again(workers, site, http, flac, monkeypat
     answer, body = await transcribed(http, await site(), flac)
     assert (answer.status, body["text"]) == (200, "yes yes yes yes yes yes")
     assert len(worker.asked) == 7
+
+
+async def test_parts_of_a_dead_worker_go_to_another(workers, site, http, flac) -> None:
+    """Long before their time is up: a part of half a minute may take a minute and more."""
+    began = asyncio.Event()
+
+    async def hold(_asked: Asked) -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def answer_later(_asked: Asked) -> str:
+        await began.wait()
+        return "yes"
+
+    holding, _ = await workers(hold, answer_later)
+    asking = asyncio.create_task(transcribed(http, await site(), flac))
+    async with asyncio.timeout(PATIENCE):
+        await began.wait()
+        await holding.die()
+        answer, body = await asking
+    assert (answer.status, body["text"]) == (200, "yes yes yes yes yes yes")
 
 
 async def test_lost_part_is_told_with_its_bounds(workers, site, http, flac) -> None:
@@ -389,6 +412,24 @@ async def test_body_is_asked_for_only_where_it_is_wanted(workers, site) -> None:
             assert await reader.readline() == wanted
         writer.close()
         await writer.wait_closed()
+
+
+async def test_key_without_audio_left_is_told_when_to_come_back(workers, site, http, flac, tmp_path) -> None:
+    """A recording that has begun is finished; the next one is refused, and keeps no place."""
+    secret, line = keys.make("desk")
+    path = tmp_path / "keys"
+    path.write_text(f"{line} audio=0.5\n")
+    (worker,) = await workers(name_it)
+    serving = await site(keys=path)
+    url = f"{serving.url}/v1/audio/transcriptions"
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with http.post(url, data=form(flac), headers=headers) as answer:
+        assert answer.status == 200
+    assert {asked.headers["Audio-Tenant"] for asked in worker.asked} == {"desk"}
+    async with http.post(url, data=form(flac), headers=headers) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(answer.headers["Retry-After"]) >= 1
+    await serving.idle()
 
 
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:

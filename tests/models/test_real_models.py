@@ -107,7 +107,7 @@ def test_a_batch_holds_windows_of_several_languages() -> None:
     found = base.transcribe_many(windows)
     assert [decoded.language for decoded in found] == ["en", "de", "en"]
     for window, decoded in zip(windows, found, strict=True):
-        alone = base.transcribe(*window)
+        alone = base.transcribe(window.samples, window.language)
         assert decoded.language == alone.language
         assert matching(spoken(decoded), spoken(alone)) >= 0.8 * len(spoken(alone))
 

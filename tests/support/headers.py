@@ -14,5 +14,10 @@ NAMES = (
     incoming.TENANT,
     incoming.EVENT,
     headers.NOTIFY,
+    headers.PROMPT,
+    headers.TASK,
+    headers.TIMEOUT,
+    headers.ENDPOINTING,
+    headers.PARTIALS,
     incoming.TRACEPARENT,
 )

@@ -30,6 +30,7 @@ class Scripted:
 
     model = "scripted"
     device = Device.CPU
+    multilingual = False
     beams = False
     batch_sizes: tuple[int, ...] = (1,)
 
@@ -76,7 +77,7 @@ class Scripted:
                 raise Stopped("stopped")
             time.sleep(0.001)
         time.sleep(step)
-        return [self._decoded(len(samples), language, attempt) for samples, language in speech]
+        return [self._decoded(len(window.samples), window.language, attempt) for window in speech]
 
     def _decoded(self, length: int, language: str | None, attempt: int) -> Decoded:
         text = self.texts[attempt] or f"{length}"

@@ -68,11 +68,18 @@ class ScriptedWorker:
         await self._nats.flush()
         return self
 
+    async def die(self) -> None:
+        """Be gone without a word, as a process that is killed."""
+        self._nats._transport.close()
+        self._nats._status = self._nats.CLOSED  # or it would come back
+        await self._nats.close()
+
     async def __aexit__(self, *_: object) -> None:
         for task in self._answering:
             task.cancel()
-        await self._service.stop()
-        await self._nats.close()
+        if self._nats.is_connected:
+            await self._service.stop()
+            await self._nats.close()
 
     async def _on_request(self, request: Request) -> None:
         asked = Asked(len(self.asked), request.headers or {}, request.data)

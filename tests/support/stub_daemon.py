@@ -24,6 +24,11 @@ from transcriber.worker.engine import Decoded, Device, WhisperOptions
 
 
 class StubEngine:
+    device = Device.CPU
+    multilingual = True
+    beams = False
+    batch_sizes = (1,)
+
     def __init__(self, options: WhisperOptions) -> None:
         self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
@@ -57,7 +62,7 @@ class StubEngine:
             raise SystemExit
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
-        return [self._decoded(len(samples), language) for samples, language in speech]
+        return [self._decoded(len(window.samples), window.language) for window in speech]
 
     def _decoded(self, length, language):
         segment = Segment(text=f"stub {length / SAMPLE_RATE:.3f}", start=0, end=length, confidence=0.9)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.audio.timeline import Arrivals, Traces
 from transcriber.domain.chunks import DEFAULTS
-from transcriber.domain.timeline import Origin, Window
+from transcriber.domain.timeline import UNGUIDED, Guidance, Origin, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ class WindowMetadata:
         self.preferences = DEFAULTS
         self._heard: Preferences | None = None  # of the last chunk that had some; equal headers give the same object
         self._language: str | None = None
+        self._guidance = UNGUIDED
         self._arrivals = Arrivals()
 
     def hear(self, chunk: Chunk) -> bool:
@@ -41,6 +42,7 @@ class WindowMetadata:
         if chunk.preferences is None or chunk.preferences is self._heard:
             return False
         self._heard, self.preferences = chunk.preferences, chunk.preferences.over(self.preferences)
+        self._guidance = Guidance(self.preferences.prompt, bool(self.preferences.translate))
         return True
 
     def mark(self, chunk: Chunk, position: int) -> None:
@@ -60,6 +62,7 @@ class WindowMetadata:
             voiced=span.voiced,
             closed=span.closed,
             language=self._language,
+            guidance=self._guidance,
             traceparents=self.traces.overlapping(span.start, span.end, head),
             arrived=self._arrivals.of(span.start),
         )

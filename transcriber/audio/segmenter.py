@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRE_ROLL = 10  # 300 ms before the first voiced frame: unvoiced onsets (s, f, th) last up to 200 ms; Whisper allows 1 s
 POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants and their release
 END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the shortest pause that must close one
+_LONGEST_PAUSE = 167  # 5 s: a longer pause is silence
 # From 8 s on a window needs no more words. Shorter windows may wait longer for more (`longest_pause`).
 _LONG_ENOUGH = 267
 ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
@@ -117,11 +118,11 @@ class Segmenter:
     ) -> None:
         """`longest_pause`: frames without speech that close a very short window. Longer windows need fewer."""
         self._mode = mode
-        self._longest_pause = longest_pause
+        self._longest_pause, self._shortest_pause = longest_pause, END_OF_SPEECH
         self._max = max_samples
         self._detector = detector
         self._open = False
-        self.eager = False  # whether an opening is noticed at once
+        self._eager = False
         self._reset(position)
 
     def _reset(self, position: int) -> None:
@@ -129,6 +130,13 @@ class Segmenter:
         self._start = position  # of the unsettled audio; lies inside the buffer's first frame
         self._last_voiced = position  # end of the last voiced frame
         self._open = False
+
+    def prefer(self, *, eager: bool, pause_secs: float | None) -> None:
+        """Notice an opening at once if `eager`. Close windows after this pause, whatever their length."""
+        self._eager = eager
+        if pause_secs is not None:
+            frames = round(pause_secs * SAMPLE_RATE / FRAME)
+            self._longest_pause = self._shortest_pause = min(max(frames, END_OF_SPEECH), _LONGEST_PAUSE)
 
     @property
     def settled(self) -> int:
@@ -155,15 +163,15 @@ class Segmenter:
         elif self._open:
             left = min(self._last_voiced + self._pause * FRAME, self._start + self._max - FRAME) - end
         else:
-            left = (_NOTICED_EAGERLY if self.eager else _NOTICED) * FRAME
+            left = (_NOTICED_EAGERLY if self._eager else _NOTICED) * FRAME
         return max(1, left - len(buffer.tail))
 
     @property
     def _pause(self) -> int:
-        """Frames without speech that close the open window: the longer it is, the fewer, down to `END_OF_SPEECH`."""
+        """Frames without speech that close the open window: the longer it is, the fewer, down to the shortest pause."""
         held = (self._last_voiced - self._start) // FRAME
-        longer = (self._longest_pause - END_OF_SPEECH) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
-        return END_OF_SPEECH + max(0, longer)
+        longer = (self._longest_pause - self._shortest_pause) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
+        return self._shortest_pause + max(0, longer)
 
     @property
     def speaking(self) -> bool:

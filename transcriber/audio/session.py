@@ -11,11 +11,11 @@ from transcriber.audio.speech import SpeechEvents
 from transcriber.audio.stream import AudioStream
 from transcriber.domain.chunks import ChunkEvent
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Flushed
+from transcriber.domain.events import Flushed, Started
 from transcriber.domain.timeline import SAMPLE_RATE, Fate, Gap, GapReason, Origin, Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from transcriber.audio.stream import TimelineItem
     from transcriber.domain.chunks import Chunk
@@ -85,11 +85,29 @@ class Session:
     def origin(self) -> Origin:
         return self.audio.origin
 
+    def timeout(self, longest: float) -> float:
+        """Seconds without a message that end it: as its producer prefers, at most `longest`."""
+        preferred = self.audio.preferences.timeout
+        return longest if preferred is None else min(longest, preferred)
+
     def owns(self, session: str | None) -> bool:
         """Whether a chunk with this id belongs here."""
         if session is None or session == self.requested_id:  # the usual case, so without building a set
             return True
         return session == self.audio.origin.session
+
+    def started(self, chunk: Chunk, older: tuple[str, ...], used: Mapping[str, int]) -> Started:
+        """The event of its start, with its first chunk."""
+        return Started(
+            origin=self.origin,
+            requested_id=chunk.session,
+            position=self.audio.start,
+            cursor=chunk.cursor,
+            older=older,
+            used=used,
+            declared=chunk.declared,
+            format=chunk.format,
+        )
 
     def accept(self) -> GapReason:
         """Note that a chunk is accepted. Returns the reason for a hole before it."""

@@ -57,6 +57,7 @@ class Sessions:
 
     def resume(self, at: Checkpoint, now: float) -> None:
         """Continue a session of an earlier daemon, or remember that it is over."""
+        self._used.resume(at.origin.stream, at.used)
         if at.over:
             self._used.remember(at.origin, at.requested_id)
             return
@@ -165,9 +166,14 @@ class Sessions:
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
-        """Return session, sequence and sample count of the stream's open window; None without one."""
+        """Return session, sequence and sample count of the stream's open window.
+
+        None without one, or if its producer wants no partials.
+        """
         session = self._current.get(stream)
         if session is None or not (samples := session.audio.open_samples):
+            return None
+        if session.audio.preferences.partials is False:
             return None
         return session.origin.session, session.audio.sequence, samples
 
@@ -196,7 +202,7 @@ class Sessions:
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
-        if now - session.last_message < self._options.session_timeout:
+        if now - session.last_message < session.timeout(self._options.session_timeout):
             if session.idle or now - session.last_audio < self._options.stream_timeout:
                 return []
             session.idle = True
@@ -244,9 +250,8 @@ class Sessions:
             self._declared[chunk.stream] = chunk.format
         self._current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
-        older = self._rivals.older(chunk.stream, now)
-        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older, chunk.declared)
-        return session, [*outputs, started]
+        older, used = self._rivals.older(chunk.stream, now), self._used.carried(chunk.stream)
+        return session, [*outputs, session.started(chunk, older, used)]
 
     def _name(self, chunk: Chunk) -> str:
         if chunk.session is None:

@@ -139,7 +139,7 @@ class AudioStream:
     def push(self, chunk: Chunk, hole: GapReason = GapReason.LOST_UPSTREAM) -> list[TimelineItem]:
         """Take one chunk. `hole`: the reason for a hole before it. Audio before the head is trimmed."""
         if self._metadata.hear(chunk):
-            self._segmenter.eager = bool(self.preferences.speech)
+            self._segmenter.prefer(eager=bool(self.preferences.speech), pause_secs=self.preferences.pause)
             self._plan()
         items = self._take_early()
         frames = chunk.frames

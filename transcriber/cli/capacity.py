@@ -67,6 +67,7 @@ class _Watched:
         self._engine, self._threads = engine, threads
         self.model, self.device, self.work, self.close = engine.model, engine.device, engine.work, engine.close
         self.beams, self.batch_sizes, self.transcribe = engine.beams, engine.batch_sizes, engine.transcribe
+        self.multilingual = engine.multilingual
         self.shares: list[float] = []
 
     def transcribe_many(self, *arguments: Any, **named: Any) -> list[Decoded]:  # noqa: ANN401 - what the engine takes

@@ -193,9 +193,8 @@ class Service:
 
     def _parts(self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
         settings = self._settings
-        fitting = {"max_payload": lambda: connection.max_payload}
-        interval = round(settings.partial_interval * SAMPLE_RATE)
-        partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
+        payload, interval = lambda: connection.max_payload, round(settings.partial_interval * SAMPLE_RATE)
+        partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, max_payload=payload)
         pages = () if self._page is None else (listeners.Page(self._page.add),)
         return Parts(
             sessions=self._sessions,
@@ -207,7 +206,8 @@ class Service:
             max_latency=settings.max_latency,
             speed=lambda: self._worker.speed,
             on_chunk=partials.offer if interval else None,
-            **fitting,
+            max_payload=payload,
+            multilingual=lambda: self._worker.multilingual,
         )
 
     async def _load(self) -> JobQueue:
@@ -260,7 +260,7 @@ class Service:
             input_options=self._settings.input,
             max_latency=self._settings.max_latency,
             max_payload=lambda: connection.max_payload,
-            model=lambda: self._worker.model,
+            worker=self._worker,
         )
 
     def _snapshot(self) -> Snapshot:

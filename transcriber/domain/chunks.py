@@ -90,10 +90,19 @@ class IgnoredHeader(NamedTuple):
 class Preferences:
     """What a producer asks for besides the defaults; None leaves a choice to the daemon.
 
-    `speech`: events when windows open and close.
+    - `speech`: events when windows open and close.
+    - `prompt`: text for the decoder, empty for none; `translate`: English text, whatever is spoken.
+    - `timeout`: seconds without a message that end the session.
+    - `pause`: seconds without speech that close a window.
+    - `partials`: texts of windows that are still open.
     """
 
     speech: bool | None = None
+    prompt: str | None = None
+    translate: bool | None = None
+    timeout: float | None = None
+    pause: float | None = None
+    partials: bool | None = None
     ignored: tuple[IgnoredHeader, ...] = ()
 
     def over(self, older: Preferences) -> Preferences:

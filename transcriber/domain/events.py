@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.domain.timeline import Gap
 
 if TYPE_CHECKING:
-    from transcriber.domain.chunks import Cursor
+    from collections.abc import Mapping
+
+    from transcriber.domain.chunks import AudioFormat, Cursor
     from transcriber.domain.timeline import Account, Closed, Origin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A session's first chunk was accepted. `asked`: the id that its chunks carry, which an earlier session had."""
 
@@ -21,7 +23,9 @@ class Started:
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    used: Mapping[str, int] = field(default_factory=dict)  # ids that earlier sessions had, and how many had each
     declared: bool = False  # its first chunk began with a WAV header
+    format: AudioFormat | None = None  # of its first chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class Bridge:
                 number, message = self._news.pop(0)
                 self._perform(self._told(number, message))
         except Exception:
-            log.exception("a client's protocol failed", extra={"stream": self.stream, "limited": True})
+            log.exception("a client's protocol failed", extra={"name_of_stream": self.stream, "limited": True})
             self.close(1011, "internal error")
         if self._finishing and not any(channel.sessions for channel in self._channels.values()):
             self.close(*RESTARTING)
@@ -243,7 +243,8 @@ class Bridge:
             return self._dialect.heard(number, message)
         start, end, reason = message["start"], message["end"], message["reason"]
         self._shared.figures.lost += end - start
-        extra = {"stream": self.stream, "start": start, "end": end, "reason": reason, "limited": True}
+        # `stream` would be a limit for each: when a worker dies, thousands may lose something.
+        extra = {"name_of_stream": self.stream, "start": start, "end": end, "reason": reason, "limited": True}
         log.warning("audio was lost", extra=extra)
         return self._dialect.refused(number, reason, start, end)
 

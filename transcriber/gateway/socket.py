@@ -79,8 +79,10 @@ class Socket(asyncio.Protocol):
         self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
         codec = self._codec
         codec.receive_data(data)
-        for frame in codec.events_received():
-            self._take(cast("Frame", frame))
+        for event in codec.events_received():
+            frame = cast("Frame", event)
+            self._take(frame)
+            frame.data = b""  # the codec holds its last frame, which for an idle client is most of its memory
         self._flush()
 
     def eof_received(self) -> None:

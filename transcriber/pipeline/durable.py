@@ -60,7 +60,14 @@ class DurablePipeline:
     ) -> None:
         """`at`: where each stream goes on; `moved`: of which streams the stored audio is another, in words."""
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, on_chunk=parts.on_chunk)
+        self._receiver = Receiver(
+            parts.sessions,
+            parts.tallies,
+            self._take,
+            stored=True,
+            on_chunk=parts.on_chunk,
+            multilingual=parts.multilingual,
+        )
         self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)

@@ -30,7 +30,14 @@ class LivePipeline:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False, on_chunk=parts.on_chunk)
+        self._receiver = Receiver(
+            parts.sessions,
+            parts.tallies,
+            self._take,
+            stored=False,
+            on_chunk=parts.on_chunk,
+            multilingual=parts.multilingual,
+        )
         self._in_work = InWork()
 
     async def ingest(self, source: Source) -> None:

@@ -43,6 +43,7 @@ class Parts:
     """The parts that a pipeline connects. `max_latency` in seconds.
 
     `on_chunk` is called with a stream's name after each of its accepted chunks. `listeners` get every window's fate.
+    `multilingual` says whether the model in use can translate.
     """
 
     sessions: Sessions
@@ -55,6 +56,7 @@ class Parts:
     max_payload: Callable[[], int]
     speed: Callable[[], EngineSpeed]
     on_chunk: Callable[[str], object] | None = None
+    multilingual: Callable[[], bool] = lambda: True
 
 
 class InWork:

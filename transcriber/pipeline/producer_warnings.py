@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.domain import languages
 from transcriber.protocol import incoming
+from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,13 @@ class ProducerWarnings:
             if self._first(stream, header):
                 extra = {"stream": stream, "header": header, "value": value, "allowed": allowed}
                 log.warning("header ignored", extra={**extra, "limited": True})
+
+    def untranslated(self, stream: str) -> bool:
+        """Warn that the model cannot translate a stream. Returns whether this is the first time."""
+        first = self._first(stream, f"{TASK}=translate")
+        if first:
+            log.warning("not translated: the model knows English alone", extra={"stream": stream, "limited": True})
+        return first
 
     def _first(self, stream: str, header: str) -> bool:
         if (stream, header) in self._warned:

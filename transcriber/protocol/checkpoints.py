@@ -53,6 +53,7 @@ def _fields(at: Checkpoint) -> dict[str, Any]:
         "next_frame": at.cursor.frame,
         **({"declared": True} if at.declared else {}),
         **({"older": list(at.older)} if at.older else {}),
+        **({"used": dict(at.used)} if at.used else {}),
         **({} if at.cursor.mark is None else {"mark_seq": at.cursor.mark.seq, "mark_time": at.cursor.mark.time}),
     }
 
@@ -79,6 +80,7 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
         over=body["type"] == "ended" or body.get("over", False),
         declared=body.get("declared", False),
         older=tuple(body.get("older", ())),
+        used=body.get("used", {}),
     )
 
 

@@ -34,7 +34,7 @@ UNREADABLE, fields = names.UNREADABLE, names.fields
 _LINE = b"\r\n"  # ends each header line
 _OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
 _LOWER_OFFSET_LINE = _OFFSET_LINE.lower()
-_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands are kept
+_REMEMBERED_BYTES = 2048  # of a header block: good ones have 200 to 600, or with a prompt 1600; thousands are kept
 
 RATES = range(8000, 192_001)  # Hz
 CHANNEL_COUNTS = range(1, 9)

@@ -73,7 +73,7 @@ def encode_event(
             return encode_speech(event)
         case Replaced(origin=origin, detail=detail):
             kind, body = "replaced", {"detail": detail}
-        case Started(origin):
+        case Started(origin=origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}

@@ -66,7 +66,7 @@ class Metrics:
         for name, unit, description, read in (
             ("queue.depth", "{job}", "Jobs waiting or running", lambda: snapshot().queue_depth),
             ("queue.capacity", "{job}", "Jobs that may wait or run", lambda: snapshot().queue_capacity),
-            ("worker.gpu", "1", "1 while the engine computes on a GPU, else 0", lambda: int(snapshot().gpu)),
+            ("worker.gpu", "1", "1 while CTranslate2 computes on a GPU, else 0", lambda: int(snapshot().gpu)),
             ("worker.busy", "1", "Share of the time since the last export in which the engine ran", busy),
             ("buffer.size", "s", "Audio received and not yet cut into windows", lambda: snapshot().buffered),
             ("audio.pending", "s", "Audio received and without a fate yet", lambda: snapshot().pending),

@@ -44,7 +44,7 @@ def decode_batch(
     """
     tried: dict[int, list[Decoded]] = {place: [] for place in range(len(windows))}
     for attempt in range(ATTEMPTS):
-        speech = [Speech(windows[place].samples, windows[place].language) for place in tried]
+        speech = [Speech(w.samples, w.language, w.guidance) for w in (windows[place] for place in tried)]
         found = engine.transcribe_many(speech, stop, attempt=attempt, quick=quick)
         for passes, decoded in zip(tried.values(), found, strict=True):
             passes.append(decoded)

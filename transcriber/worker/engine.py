@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from transcriber.domain.timeline import UNGUIDED, Guidance
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -51,10 +53,11 @@ class Decoded:
 
 
 class Speech(NamedTuple):
-    """A window's samples, float32 mono 16 kHz, and the language that was asked for."""
+    """A window's samples, float32 mono 16 kHz, and what was asked for: its language, a prompt, a translation."""
 
     samples: NDArray[np.float32]
     language: str | None
+    guidance: Guidance = UNGUIDED
 
 
 class Engine(Protocol):
@@ -67,7 +70,12 @@ class Engine(Protocol):
 
     @property
     def device(self) -> Device:
-        """The hardware that it computes on: never `AUTO`."""
+        """The hardware that it computes on, as far as it knows: never `AUTO`."""
+        ...
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows more languages than English. Else it does not translate, whatever is asked for."""
         ...
 
     @property
@@ -80,7 +88,7 @@ class Engine(Protocol):
         """Numbers of windows to decode in a pass, the least first. Each is worth it only if a window costs less."""
         ...
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - all that a pass depends on
         self,
         samples: NDArray[np.float32],
         language: str | None,
@@ -88,6 +96,7 @@ class Engine(Protocol):
         *,
         attempt: int = 0,
         quick: bool = False,
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         """Decode float32 mono 16 kHz in [-1, 1], at most 30 s. Raises `EngineError`.
 

@@ -66,5 +66,5 @@ class Job:
 class Batch:
     """Jobs for one pass: windows, or partials. `beam`: whether there is time for beam search."""
 
-    jobs: tuple[Job, ...]
+    jobs: list[Job]
     beam: bool = False

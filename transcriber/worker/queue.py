@@ -215,13 +215,13 @@ class JobQueue:
         """Take the jobs of the next pass."""
         expired = self._turns.take_older(self._since - self._admission.max_latency)
         if expired is not None:
-            return Batch((expired,))
+            return Batch([expired])
         if not self._turns:
-            return Batch(tuple(self._next_partial() for _ in range(min(self._costs.most, len(self._partials)))))
-        jobs = tuple(self._turns.take() for _ in range(min(self._costs.most, len(self._turns))))
+            return Batch([self._next_partial() for _ in range(min(self._costs.most, len(self._partials)))])
+        jobs = [self._turns.take() for _ in range(min(self._costs.most, len(self._turns)))]
         return Batch(jobs, beam=self._time_for_beam(jobs))
 
-    def _time_for_beam(self, jobs: tuple[Job, ...]) -> bool:
+    def _time_for_beam(self, jobs: list[Job]) -> bool:
         """Whether beam search over these jobs leaves them in time, and the queue short."""
         if self._costs.beam <= 1.0:
             return False

@@ -58,6 +58,7 @@ class WhisperThread:
         self._measured = ThreadFuture[float]()
         self.finished = asyncio.Event()
         self.model = ""
+        self.multilingual = False
         self.admission = AdmissionControl(max_latency)
         self.costs = PassCosts()
         self.device = Device.CPU
@@ -89,6 +90,7 @@ class WhisperThread:
         engine, old = new.engine, self._engine
         self._engine = engine
         self.model, self.device, self.costs = engine.model, engine.device, new.costs
+        self.multilingual = engine.multilingual
         self.admission.speed = new.speed
         return old
 

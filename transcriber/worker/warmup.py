@@ -78,7 +78,7 @@ def measured(  # noqa: PLR0913 - what the two callers do differently
     plain = rtf is not None and not engine.beams and max(engine.batch_sizes) == 1
     alone = max(_LEAST_SECS, choose(_passes(lambda: run(1, True), 0 if plain else PASSES)))
     most, full = _batch(engine, run, alone, _PASS_SHARE * max_latency)
-    beam = max(1.0, choose(_passes(lambda: run(1, False))) / alone) if engine.beams else 1.0
+    beam = max(1.0, choose(_passes(lambda: run(1, False), 1)) / alone) if engine.beams else 1.0
     costs = PassCosts(weigh=engine.work, most=most, full=min(full / alone, most), beam=beam)
     rtf = rtf or max(full / (most * seconds), _LEAST_RTF)
     work = costs.together([engine.work(len(speech))] * most)

@@ -136,6 +136,15 @@ def test_finalize_over_silence_is_answered_by_an_empty_result() -> None:
         assert (transcript(result), result["start"], result["duration"]) == ("", at, 0.0)
 
 
+def test_finalize_flags_one_result_only() -> None:
+    """Also if two windows were closed before it is settled."""
+    dialect = deepgram()
+    send(dialect, SECOND, FINALIZE)
+    flush = {"closed": "flush"}
+    commands = hear(dialect, final("one") | flush, final("two", 0.5) | flush, flushed(1.0), final("three", 1.2) | flush)
+    assert [result["from_finalize"] for result in told(commands)] == [True, False, False]
+
+
 def test_finalize_that_no_flush_answers_is_answered_at_the_end() -> None:
     """The session may end first."""
     dialect = deepgram()
@@ -355,6 +364,26 @@ def test_utterance_of_a_window_without_words_is_not_ended() -> None:
     live.hear(speech(5.0), paused("", 5.0))
     live.until(9.0)
     assert [message["last_word_end"] for message in told(live.commands, "UtteranceEnd")] == [2.5]
+
+
+def test_utterance_ends_by_the_words_not_by_their_windows() -> None:
+    """A window begins 0.3 s before its first word."""
+    dialect = deepgram(utterance_end=1.0)
+    send(dialect, SECOND * 20)
+    assert not told(
+        hear(dialect, paused("one", 0.0), speech(0.75)), "UtteranceEnd"
+    )  # a word at 1.05, and one ends at 0.1
+    assert told(hear(dialect, paused("two", 1.05), speech(1.9)), "UtteranceEnd")  # at 2.2, and 1.15
+
+
+def test_utterance_of_audio_that_came_at_once_ends_by_the_clock() -> None:
+    """Two seconds later it has surely been looked at, however fast it came."""
+    dialect = deepgram(utterance_end=1.0)
+    dialect_ticks = [list(dialect.tick(0.0))]
+    send(dialect, SECOND * 20)
+    hear(dialect, paused("one", 0.0))
+    dialect_ticks += [list(dialect.tick(1.0)), list(dialect.tick(2.0))]
+    assert [len(told(commands, "UtteranceEnd")) for commands in dialect_ticks] == [0, 0, 1]
 
 
 def test_utterance_ends_in_a_file_are_those_between_its_words() -> None:

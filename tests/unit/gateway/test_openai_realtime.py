@@ -156,6 +156,34 @@ def test_delta_is_only_what_will_not_change() -> None:
     assert events(hear(dialect, flushed(1.0)))[-1]["transcript"] == "burn left now"
 
 
+def test_delta_of_a_window_waits_for_the_text_before_it() -> None:
+    """A window that is still open may be decoded while an earlier one waits."""
+    dialect = realtime(VAD)
+    send(dialect, append(TENTH * 90))
+    hear(dialect, speech(0.0), speech(0.0, 5.0, "length"), speech(5.0))
+    assert hear(dialect, partial("three", "three", 5.0)) == []
+    commands = hear(dialect, closed("one two", 0.0, "length") | {"end": 5.0}, partial("three", "three", 5.0))
+    assert [event["delta"] for event in events(commands, ".delta")] == ["one two", " three"]
+
+
+def test_deltas_go_on_after_a_window_that_is_lost() -> None:
+    """What was told of it cannot be taken back; `completed` has the rest."""
+    dialect = realtime(MANUAL)
+    send(dialect, append(TENTH * 20))
+    commands = hear(dialect, partial("one", "one", 0.1), gap(0.1, 0.9), partial("two", "two", 1.0), closed("two", 1.0))
+    assert [event["delta"] for event in events(commands, ".delta")] == ["one", " two"]
+    send(dialect, COMMIT)
+    assert events(hear(dialect, flushed(2.0)), ".completed")[0]["transcript"] == "two"
+
+
+def test_loss_is_told_of_its_own_item_however_early_it_comes() -> None:
+    """A window that finds no place is lost at once, while the text of an earlier item is still awaited."""
+    dialect = realtime(MANUAL)
+    send(dialect, append(TENTH * 5), COMMIT, append(TENTH * 5), COMMIT)
+    commands = hear(dialect, gap(0.49995, 1.0), closed("one", 0.1, "flush"), flushed(0.5), flushed(1.0))
+    assert kinds(commands) == [f"{T}.delta", f"{T}.completed", f"{T}.failed"]
+
+
 def test_speech_is_an_item_from_its_start_to_its_pause() -> None:
     """Started, stopped, committed, and complete with its text; the end is told before the text is known."""
     dialect = realtime(VAD)

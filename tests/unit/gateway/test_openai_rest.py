@@ -35,7 +35,12 @@ def test_every_field_that_counts_is_read() -> None:
     assert asked.wish == Wish(model="whisper-1", language="de", prompt="Grüße, Kiel, Ulm")
     assert (asked.format, asked.words, asked.segments, asked.stream) == (Format.VERBOSE_JSON, True, False, False)
     assert options([("stream", "true"), ("include[]", "logprobs")]).logprobs
-    assert options([], translate=True).wish.translate
+
+
+def test_translation_leaves_the_spoken_language_open() -> None:
+    """This path has no field for it, and what is spoken is rarely what the workers expect by default."""
+    assert options([], translate=True).wish == Wish(translate=True, language="auto")
+    assert options([("language", "de")], translate=True).wish.language == "de"
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ def nested(**audio_input: Any) -> dict[str, Any]:
 
 
 def test_configuration_is_told_as_it_is_in_effect() -> None:
-    """The prefix is ours, noise is not reduced, and there is no threshold that one could set."""
+    """Prefix and least pause are ours, noise is not reduced, and there is no threshold that one could set."""
     options = SessionOptions().updated(LIVEKIT)
     hearing = options.hearing
     assert (hearing.model, hearing.language, hearing.prompt) == ("gpt-4o-mini-transcribe", "en", "names")
-    assert (hearing.speech, hearing.endpointing_ms) == (True, 350)
+    assert (hearing.speech, hearing.endpointing_ms) == (True, 480)
     assert options.nested("s1") == {
         "id": "s1",
         "type": "transcription",
@@ -44,7 +44,7 @@ def test_configuration_is_told_as_it_is_in_effect() -> None:
                 "format": {"type": "audio/pcm", "rate": 24000},
                 "noise_reduction": None,
                 "transcription": {"model": "gpt-4o-mini-transcribe", "language": "en", "prompt": "names"},
-                "turn_detection": {"type": "server_vad", "prefix_padding_ms": 300, "silence_duration_ms": 350},
+                "turn_detection": {"type": "server_vad", "prefix_padding_ms": 300, "silence_duration_ms": 480},
             }
         },
     }

@@ -138,6 +138,34 @@ async def test_damage_within_a_file_is_an_error(heldout: Speech, uploaded: Uploa
         list(media.blocks())
 
 
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+async def test_wav_of_unknown_size_is_heard_to_its_end(size: int, uploaded: Uploaded) -> None:
+    """A program that wrote to a pipe did not know it."""
+    data = bytearray(encoded(tone(48_000), 48_000))
+    data[40:44] = size.to_bytes(4, "little")
+    media = open_media(await uploaded(bytes(data)))
+    assert sum(len(block) for block in media.blocks()) // media.format.frame_bytes == 48_000
+
+
+@pytest.mark.parametrize("kind", ["webm", "aac"])
+async def test_recording_that_was_cut_off_is_heard_so_far(kind: str, heldout: Speech, uploaded: Uploaded) -> None:
+    """A browser may be closed in the middle of a packet."""
+    speech = heldout.cut(3, 4)
+    data = media_file(speech, kind)
+    found, samples = heard(await uploaded(data[: len(data) * 2 // 3]))
+    assert 0.5 < len(samples) / found.rate / (len(speech.samples) / speech.rate) < 0.8
+
+
+async def test_damage_within_a_track_is_an_error(heldout: Speech, uploaded: Uploaded) -> None:
+    """What comes after it would be at the wrong time."""
+    data = bytearray(media_file(heldout.cut(3, 4), "m4a"))
+    third = len(data) // 3
+    data[third : third + 2000] = bytes([0xA5]) * 2000
+    media = open_media(await uploaded(bytes(data)))
+    with pytest.raises(RecordingError, match="damaged"):
+        list(media.blocks())
+
+
 async def test_large_upload_is_in_a_file_and_hashed(pool: ThreadPoolExecutor) -> None:
     """What was written is read, in any number of writes; a second reading begins at the beginning."""
     data = s16(np.random.default_rng(1).standard_normal(1_500_000).astype(np.float32))

@@ -48,9 +48,18 @@ def taken(records: Records) -> list[Record]:
     return found
 
 
+def started(origin: Origin, cursor: Cursor) -> Started:
+    return Started(origin=origin, requested_id=origin.session, cursor=cursor, format=FORMAT)
+
+
+def ended(origin: Origin, gaps: dict[GapReason, int]) -> Ended:
+    received = sum(gaps.values())
+    return Ended(origin, Account(received=received, transcribed=0, silent=0, gap=gaps, pending=0))
+
+
 def begun() -> Records:
     records = Records(lambda _: FORMAT)
-    records.add(Started(ORIGIN, "x", 0, Cursor(1, 0)))
+    records.add(started(ORIGIN, Cursor(1, 0)))
     return records
 
 
@@ -101,7 +110,7 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
     last, other = window(0, 0, 100), Origin("s1", "y")
     records.add(last)
     records.add(Silence(ORIGIN, 100, 200, Cursor(9, 0)))
-    records.add(Started(other, "y", 0, Cursor(9, 0)))
+    records.add(started(other, Cursor(9, 0)))
     records.decide(last, gap(last))
     records.next()
     records.add(
@@ -124,6 +133,30 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
         account=Account(received=0, transcribed=0, silent=0, gap={}, pending=0),
         cursor=Cursor(9, 0),
     )
+
+
+def test_session_over_before_an_earlier_one_is_stored_after_it() -> None:
+    """Two sessions without speech begin and end while a window of the first one is undecided."""
+    alive = {ORIGIN}
+    records = Records(lambda origin: FORMAT if origin in alive else None)
+    records.add(started(ORIGIN, Cursor(1, 0)))
+    last = window(0, 0, 100)
+    records.add(last)
+    for n, name in enumerate("yz", 3):
+        records.add(started(Origin("s1", name), Cursor(n, 0)))
+        records.add(ended(Origin("s1", name), {}))
+    records.decide(last, gap(last))
+    records.add(ended(ORIGIN, {GapReason.ENGINE_ERROR: 100}))
+    stored = [(type(r.event).__name__, r.checkpoint.origin.session, r.checkpoint.over) for r in taken(records)]
+    assert stored == [
+        ("Started", "x", False),
+        ("Gap", "x", False),
+        ("Ended", "x", True),
+        ("Started", "y", False),
+        ("Ended", "y", True),
+        ("Started", "z", False),
+        ("Ended", "z", True),
+    ]
 
 
 def test_suppressed_text_comes_in_front_of_its_window() -> None:

@@ -169,7 +169,7 @@ async def reply(speech: Speech, case: Case, caplog: pytest.LogCaptureFixture) ->
         input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: PLENTY,
-        model=lambda: "m",
+        worker=SimpleNamespace(model="m", multilingual=False),
     )
     headers = {"audio_encoding": "pcm_s16le", "audio_sample_rate": "16000"}
     answering = asyncio.create_task(recordings.admit("s", headers, s16(speech.samples)))

@@ -39,7 +39,7 @@ ACCOUNTS = st.builds(
     pending=st.just(0),
 )
 EVENTS = st.one_of(
-    st.builds(Started, ORIGINS),
+    st.builds(Started, origin=ORIGINS),
     st.builds(Ended, ORIGINS, ACCOUNTS),
     st.builds(Flushed, ORIGINS, POSITIONS),
     st.builds(Speech, ORIGINS, POSITIONS, POSITIONS, st.sampled_from(Closed)),

@@ -33,7 +33,7 @@ class Batching(Scripted):
     def transcribe_many(
         self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
     ) -> list[Decoded]:
-        self.lengths.append([len(samples) for samples, _ in speech])
+        self.lengths.append([len(window.samples) for window in speech])
         if self.bad in self.lengths[-1]:
             raise EngineError("no such window")
         return super().transcribe_many(speech, stop, attempt=attempt, quick=quick)

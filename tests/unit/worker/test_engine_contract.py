@@ -16,6 +16,7 @@ import soxr
 from harness import Speech
 
 from transcriber.domain.errors import ModelError, Stopped
+from transcriber.domain.timeline import Guidance
 from transcriber.models import store
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
@@ -92,6 +93,38 @@ def test_a_prompt_and_a_full_context_are_accepted(load: Load, heldout: Speech) -
     for options in ({"prompt": "train, platform"}, {"audio_ctx": Fit.FULL}, {"audio_ctx": 768}):
         heard = set(text(load(**options), utterance(heldout, 1)).split())
         assert len(words & heard) >= len(words) - 1, options
+
+
+def test_a_prompt_is_for_its_own_window_alone(engine: Engine, load: Load, heldout: Speech) -> None:
+    """It does what the setting does, or takes the setting's place. The next window has none of it."""
+    samples, prompt = utterance(heldout, 2), "red train, " * 100  # so much that this model says something else
+    plain = engine.transcribe(samples, None)
+    guided = engine.transcribe(samples, None, guidance=Guidance(prompt))
+    assert engine.transcribe(samples, None) == plain
+    assert guided.segments != plain.segments
+    assert not guided.endless  # there is room for the text
+    set_up = load(prompt=prompt)
+    assert set_up.transcribe(samples, None) == guided
+    assert set_up.transcribe(samples, None, guidance=Guidance("")) == plain
+
+
+def test_windows_with_prompts_share_no_state_in_a_pass(engine: Engine, heldout: Speech) -> None:
+    """Of several lengths, and more than are remembered. Each text is the one that its window has alone."""
+    samples = utterance(heldout, 2)
+    prompts = [None, "Kiel", "Kiel, Ulm, Hagen", "", None]
+    found = engine.transcribe_many([Heard(samples, None, Guidance(prompt)) for prompt in prompts])
+    alone = [engine.transcribe(samples, None, guidance=Guidance(prompt)) for prompt in prompts]
+    assert [" ".join(s.text for s in d.segments) for d in found] == [
+        " ".join(s.text for s in d.segments) for d in alone
+    ]
+    assert found[0].segments == found[3].segments == found[4].segments
+
+
+def test_an_english_model_translates_nothing(engine: Engine, heldout: Speech) -> None:
+    """It says so, and transcribes."""
+    assert not engine.multilingual
+    samples = utterance(heldout, 2)
+    assert engine.transcribe(samples, None, guidance=Guidance(translate=True)) == engine.transcribe(samples, None)
 
 
 @pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])

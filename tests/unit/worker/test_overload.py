@@ -86,7 +86,7 @@ class Worker:
         self._admission = AdmissionControl(L_MAX, EngineSpeed(RTF * D * full, FULL * full, D * most))
         jobs = capacity.derive(L_MAX, D, RTF * full / most).jobs
         self.queue = JobQueue(jobs, self._admission, costs, clock=lambda: self.now)
-        self._running: tuple[float, float, float, tuple[Job, ...]] | None = None  # ends at, takes, work, jobs
+        self._running: tuple[float, float, float, list[Job]] | None = None  # ends at, takes, work, jobs
 
     def run(self, arrivals: Iterator[tuple[float, str, float]], until: float) -> None:
         for at, stream, seconds in arrivals:
@@ -114,7 +114,7 @@ class Worker:
         while self.queue.waiting:
             batch = self.queue.get()
             assert batch is not None
-            jobs = tuple(job for job in batch.jobs if not self._dropped(job, batch))
+            jobs = [job for job in batch.jobs if not self._dropped(job, batch)]
             if jobs:
                 work = self._work(jobs) * (self._costs.beam if batch.beam else 1.0)
                 takes = work / FULL * RTF * D * self._slowness(self.now) * self._noise.next()
@@ -123,7 +123,7 @@ class Worker:
                 self.passes += 1
                 return
 
-    def _work(self, jobs: tuple[Job, ...]) -> float:
+    def _work(self, jobs: list[Job]) -> float:
         return self._costs.together([weigh(job.samples) for job in jobs])
 
     def _dropped(self, job: Job, batch: Batch) -> bool:

@@ -29,7 +29,7 @@ RATES = 8000, 192_000  # Hz, as the wire protocol allows (P-3)
 MIXED, SPLIT = 8, 20  # most channels: of one stream (P-3); of `multichannel`, as Deepgram allows
 _UTTERANCE_END = 1000, 60_000  # ms: Deepgram's least; a minute is longer than any pause that ends an utterance
 _ENDPOINTING = 0, 60_000  # ms
-_PROMPT_CHARACTERS = 600  # of key terms: Whisper reads 224 tokens of prompt, of three or four characters each
+_PROMPT_CHARACTERS = 896  # of key terms: Whisper reads 224 tokens of prompt, of four characters in English
 # What cannot be left out in silence: text would go to nobody, or show what was to be hidden.
 _REFUSED = ("callback", "redact")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}

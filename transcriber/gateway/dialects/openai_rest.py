@@ -63,10 +63,11 @@ def options(fields: Iterable[tuple[str, str]], *, translate: bool = False) -> Op
     if stream and chosen not in _STREAMED:
         raise _bad("response_format", chosen.value, "json, text with stream=true")
     _check_temperature(_last(values, "temperature"))
+    language = _language(_last(values, "language"), values.get("languages", []))
     return Options(
         wish=Wish(
             model=_last(values, "model"),
-            language=_language(_last(values, "language"), values.get("languages", [])),
+            language=languages.AUTO if translate and language is None else language,
             prompt=_prompt(_last(values, "prompt"), values.get("keywords", [])),
             translate=translate,
         ),

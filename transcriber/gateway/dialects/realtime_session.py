@@ -24,8 +24,9 @@ _FLAT = {"pcm16": Encoding.S16LE, "g711_ulaw": Encoding.MULAW, "g711_alaw": Enco
 _PCM = AudioFormat(Encoding.S16LE, _RATE, 1)
 _DETECTIONS = "server_vad", "semantic_vad"
 _SILENCE_MS = 500  # OpenAI's own default
+_SILENCES_MS = 480, 5000  # what a daemon takes a shorter or longer pause as (Audio-Endpointing-Ms)
 _LONGEST_SILENCE_MS = 60_000
-_PROMPT_CHARACTERS = 600  # Whisper reads 224 tokens of prompt, of three or four characters each
+_PROMPT_CHARACTERS = 896  # Whisper reads 224 tokens of prompt, of four characters in English
 
 
 class Invalid(TranscriberError):  # noqa: N818 - what an `error` event tells
@@ -171,7 +172,7 @@ def _transcription(given: Mapping[str, Any], path: str) -> dict[str, Any]:
     if words and isinstance(words, list) and not changes.get("prompt"):
         changes["prompt"] = ", ".join(word for word in words if isinstance(word, str))
     if changes.get("prompt"):
-        changes["prompt"] = changes["prompt"][:_PROMPT_CHARACTERS]
+        changes["prompt"] = changes["prompt"][-_PROMPT_CHARACTERS:]
     return changes
 
 
@@ -188,6 +189,8 @@ def _language(value: object, param: str) -> str | None:
 
 
 def _silence(value: object, param: str) -> int:
+    """The pause that is in effect."""
     if not isinstance(value, int | float) or not 0 <= value <= _LONGEST_SILENCE_MS:
         raise Invalid(f"{param}={value!r:.80} is not allowed: 0 to {_LONGEST_SILENCE_MS}", param=param)
-    return round(value)
+    least, most = _SILENCES_MS
+    return round(min(max(value, least), most))

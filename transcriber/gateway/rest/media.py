@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError
+from transcriber.domain.wav import wav_head
 from transcriber.gateway.problems import Problem
 from transcriber.protocol import incoming
 from transcriber.recording import Recording
@@ -41,9 +42,12 @@ def open_media(upload: Upload, raw: AudioFormat | None = None) -> Media:
         raise Problem(400, "the audio is empty: 0 bytes", code="invalid_audio", param="file")
     head = upload.file().read(_HEAD)
     kind = name_of(head)
+    endless = wav_head(head) if kind == "WAV" else None
     try:
-        if raw is not None and kind not in {"WAV", *_FOREIGN}:
-            media: Media = Raw(upload, raw)
+        if endless is not None and endless.format is not None and endless.size is None:
+            media: Media = Raw(upload, endless.format, endless.start)  # libsndfile takes an unknown size for none
+        elif raw is not None and kind not in {"WAV", *_FOREIGN}:
+            media = Raw(upload, raw)
         elif kind in _FOREIGN:
             media = _foreign(upload, str(kind))
         else:
@@ -82,10 +86,11 @@ class Sound:
 
 
 class Raw:
-    """PCM without a header. A last incomplete sample frame is left out."""
+    """PCM from the byte `start` to the end. A last incomplete sample frame is left out."""
 
-    def __init__(self, upload: Upload, audio: AudioFormat) -> None:
+    def __init__(self, upload: Upload, audio: AudioFormat, start: int = 0) -> None:
         self._file = upload.file()
+        self._file.seek(start)
         self.format = audio
 
     def blocks(self) -> Iterator[bytes]:
@@ -115,7 +120,7 @@ class Foreign:
             )
             if not self._container.streams.audio:
                 raise RecordingError(kind, "it has no audio track")
-            self._frames = self._container.decode(self._container.streams.audio[0])
+            self._frames = self._decoded(self._container.streams.audio[0])
             self._first = next(self._frames, None)
         except (av.FFmpegError, ValueError, OSError) as error:
             raise RecordingError(kind, str(error)) from error
@@ -137,6 +142,19 @@ class Foreign:
         except (self._av.FFmpegError, ValueError) as error:
             raise RecordingError(self._kind, f"damaged ({error})") from error
         yield bytes(gathered)
+
+    def _decoded(self, stream: Any) -> Iterator[Any]:  # noqa: ANN401 - as above
+        """Yield frames. What is damaged at the end is a recording that was cut off; elsewhere it is an error."""
+        damage = None
+        for packet in self._container.demux(stream):
+            try:
+                frames = packet.decode()
+            except self._av.FFmpegError as error:
+                damage = error
+                continue
+            if frames and packet.size and damage is not None:  # an empty packet ends the track
+                raise damage
+            yield from frames
 
     def _all(self) -> Iterator[Any]:
         yield self._first

@@ -38,6 +38,10 @@ class Part:
     format: AudioFormat
     pcm: bytes
 
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -47,11 +51,8 @@ class Limits:
     max_audio: float
 
 
-def whole(upload: Upload, raw: AudioFormat | None, limits: Limits, *, each_channel: bool) -> Part | None:
+def whole(data: bytes, raw: AudioFormat | None, limits: Limits, *, each_channel: bool = False) -> Part | None:
     """Return a short WAV or short PCM as it is: what a worker takes needs no decoding here. None for anything else."""
-    data = upload.data
-    if data is None or not data:
-        return None
     start, size, chosen = 0, len(data), raw
     if data[:4] == b"RIFF":
         head = wav_head(data)

@@ -76,16 +76,9 @@ async def body(request: web.BaseRequest, upload: Upload) -> None:
 
 async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any]:
     """Read a JSON object. Raises `Problem`: 400 for anything else, 413 for more than `JSON_BYTES`, 503 for no room."""
-    if (request.content_length or 0) > JSON_BYTES:
-        raise _too_much()
-    _welcome(request)
-    data = bytearray()
+    _check_json(request.content_length or 0)
+    data = await _all(request, storage)
     try:
-        while chunk := await _soon(request.content.readany()):
-            storage.take(len(chunk))
-            data += chunk
-            if len(data) > JSON_BYTES:
-                raise _too_much()
         if len(data) <= _FIELD_BYTES:
             found = json.loads(data)
         else:  # takes long enough that others would wait
@@ -97,6 +90,27 @@ async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any
     if not isinstance(found, dict):
         raise Problem(400, "the body is no JSON object", code="invalid_json")
     return found
+
+
+async def _all(request: web.BaseRequest, storage: Storage) -> bytes:
+    """Read a whole body, which then counts as kept. Raises `Problem`: 413 for too much, 503 for no room."""
+    if request.content.is_eof():  # it came with the head, as most short ones do
+        data = request.content.read_nowait()
+        storage.take(len(data))
+        return data
+    _welcome(request)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await _soon(request.content.readany()):
+            storage.take(len(chunk))
+            size += len(chunk)
+            parts.append(chunk)
+            _check_json(size)
+    except BaseException:
+        storage.free += size
+        raise
+    return b"".join(parts)
 
 
 def _welcome(request: web.BaseRequest) -> None:
@@ -114,6 +128,7 @@ async def _soon(reading: Awaitable[T]) -> T:
         raise Problem(408, f"no byte of the body for {_IDLE_SECS:g} s", code="timeout") from None
 
 
-def _too_much() -> Problem:
-    message = f"the JSON has more than {JSON_BYTES} bytes; send long recordings to /v1/audio/transcriptions"
-    return Problem(413, message, code="too_large")
+def _check_json(size: int) -> None:
+    if size > JSON_BYTES:
+        message = f"the JSON has more than {JSON_BYTES} bytes; send long recordings to /v1/audio/transcriptions"
+        raise Problem(413, message, code="too_large")

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from transcriber.gateway.dialects import seed
-from transcriber.gateway.dialects.recording import joined
 from transcriber.gateway.rest import receiving
-from transcriber.gateway.rest.recordings import Recorded, Recordings
-from transcriber.gateway.rest.upload import Upload
 from transcriber.gateway.routes import Call, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from transcriber.domain.chunks import AudioFormat
-    from transcriber.gateway.dialects.recording import RecordingText, Wish
     from transcriber.gateway.parts import Parts
+    from transcriber.gateway.rest.recordings import Recordings
 
 _QUICK = 65_536  # bytes that are decoded at once; more would hold the event loop up
 
@@ -44,14 +39,15 @@ class Seed:
         begin = time.monotonic()
         body = await receiving.json_body(request, self._recordings.storage)
         audio = await self._bytes(seed.audio, body)
-        text = await self._text(audio, seed.raw(body), seed.wish(body), call)
+        text = await self._recordings.text(audio, seed.raw(body), seed.wish(body), call)
         return web.json_response(seed.transcribed(call.id, text, time.monotonic() - begin))
 
     async def _decode(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         begin = time.monotonic()
         body = await receiving.json_body(request, self._recordings.storage)
         audio = await self._bytes(seed.buffer, body)
-        text = await self._text(audio, seed.raw(body, default=True), seed.wish(body, call.parameters["model"]), call)
+        wish = seed.wish(body, call.parameters["model"])
+        text = await self._recordings.text(audio, seed.raw(body, default=True), wish, call)
         return web.json_response(seed.decoded(body, text, time.monotonic() - begin))
 
     async def _stats(self, _request: web.BaseRequest, _call: Call) -> web.StreamResponse:
@@ -63,11 +59,3 @@ class Seed:
         if max((len(value) for value in body.values() if isinstance(value, str | list)), default=0) <= _QUICK:
             return read(body)
         return await asyncio.get_running_loop().run_in_executor(self._recordings.storage.pool, read, body)
-
-    async def _text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
-        async with Upload(self._recordings.storage) as upload:
-            await upload.write(audio)
-            await upload.finish()
-            recorded = Recorded(upload=upload, wish=wish, call=call, raw=raw)
-            async with aclosing(self._recordings.transcribe(recorded)) as answers:
-                return joined([answered.text async for answered in answers])

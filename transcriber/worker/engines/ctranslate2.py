@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
-from tokenizers import Tokenizer
 
 from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
 from transcriber.domain.languages import AUTO
-from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.models.ct2_folder import TOKENIZER, check_model_folder
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
+from transcriber.models.ct2_folder import check_model_folder
 from transcriber.worker import memory
 from transcriber.worker.context import POSITION, Fit, fit_for, fitted_exactly
 from transcriber.worker.engine import (
@@ -34,6 +33,7 @@ from transcriber.worker.engine import (
 )
 from transcriber.worker.engines.cuda import load_cublas
 from transcriber.worker.engines.features import FRAMES_A_POSITION, log_mel
+from transcriber.worker.engines.starts import Starts
 from transcriber.worker.tokens import TICK, Token, segments
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class CTranslate2Engine:
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
             self._languages = frozenset({AUTO, *self._vocabulary.languages})
-        self._prompt = self._encoded(options.prompt, folder.header.n_text_ctx)
+        self._starts = Starts(folder, options.prompt)
 
     @property
     def model(self) -> str:
@@ -75,6 +75,10 @@ class CTranslate2Engine:
     @property
     def device(self) -> Device:
         return Device(self._model.device)
+
+    @property
+    def multilingual(self) -> bool:
+        return AUTO in self._languages
 
     @property
     def beams(self) -> bool:
@@ -86,7 +90,7 @@ class CTranslate2Engine:
             return (self._options.batch_size,)
         return _GPU_BATCHES if self.device is Device.CUDA else (1,)
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
         samples: NDArray[np.float32],
         language: str | None,
@@ -94,12 +98,23 @@ class CTranslate2Engine:
         *,
         attempt: int = 0,
         quick: bool = False,
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
-        return self.transcribe_many([Speech(samples, language)], stop, attempt=attempt, quick=quick)[0]
+        return self.transcribe_many([Speech(samples, language, guidance)], stop, attempt=attempt, quick=quick)[0]
 
     def transcribe_many(
         self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
     ) -> list[Decoded]:
+        """Windows whose prompts have another length get a pass of their own, as the library demands."""
+        lengths = [len(self._starts.prompt(window.guidance.prompt)) for window in speech]
+        found: dict[int, Decoded] = {}
+        for length in dict.fromkeys(lengths):
+            places = [place for place, own in enumerate(lengths) if own == length]
+            decoded = self._pass([speech[place] for place in places], stop, attempt, quick=quick)
+            found |= dict(zip(places, decoded, strict=True))
+        return [found[place] for place in range(len(speech))]
+
+    def _pass(self, speech: Sequence[Speech], stop: Stop | None, attempt: int, *, quick: bool) -> list[Decoded]:
         """All windows get the context of the longest, and the pass may last as long as it needs tokens."""
         lengths = [len(window.samples) for window in speech]
         longest = max(lengths)
@@ -111,10 +126,13 @@ class CTranslate2Engine:
             encoded = self._model.encode(ctranslate2.StorageView.from_array(features))
             _check(stop)
             spoken = self._spoken([window.language for window in speech], encoded)
-            most = [most_tokens(n / SAMPLE_RATE, code) for n, code in zip(lengths, spoken, strict=True)]
+            tasks = [self._starts.task(code, window.guidance) for code, window in zip(spoken, speech, strict=True)]
+            written = [self._written(code, window) for code, window in zip(spoken, speech, strict=True)]
+            most = [most_tokens(n / SAMPLE_RATE, code) for n, code in zip(lengths, written, strict=True)]
             beam = 1 if last or quick else self._options.beam_size
-            said = self._decode(encoded, spoken, max(most), beam=beam, retried=attempt > 0, sampled=last)
-            tokens = self._timed(encoded, spoken, said, positions)
+            starts = [[*self._starts.prompt(w.guidance.prompt), *task] for w, task in zip(speech, tasks, strict=True)]
+            said = self._decode(encoded, starts, max(most), beam=beam, retried=attempt > 0, sampled=last)
+            tokens = self._timed(encoded, tasks, said, positions)
         except RuntimeError as error:
             raise EngineError(f"CTranslate2 failed: {error}") from error
         _check(stop)
@@ -152,30 +170,29 @@ class CTranslate2Engine:
         found = [self._vocabulary.language(best[0][0]) for best in self._model.detect_language(encoded)]
         return [found[n] if code == AUTO else code for n, code in enumerate(spoken)]
 
-    def _task(self, language: str) -> list[int]:
-        """The prompt tokens for a transcript with timestamps."""
-        numbers = self._vocabulary.numbers
-        start = [numbers["<|startoftranscript|>"]]
-        if AUTO in self._languages:
-            start += [self._vocabulary.number_of(language), numbers["<|transcribe|>"]]
-        return start
+    def _written(self, spoken: str, window: Speech) -> str:
+        """The language of the text."""
+        return "en" if window.guidance.translate and self.multilingual else spoken
 
     def _decode(  # noqa: PLR0913 - what a pass depends on
         self,
         encoded: Any,  # noqa: ANN401
-        languages: list[str],
+        starts: list[list[int]],
         most: int,
         *,
         beam: int,
         retried: bool,
         sampled: bool,
     ) -> list[list[int]]:
-        """Return each text's tokens, with timestamps. A retried window without speech has none."""
+        """Return each text's tokens, with timestamps. A retried window without speech has none.
+
+        `starts`: the tokens before each text, as many for each. `most`: tokens of the longest text.
+        """
         found = self._model.generate(
             encoded,
-            [[*self._prompt, *self._task(language)] for language in languages],
+            starts,
             beam_size=beam,
-            max_length=self._longest(most),
+            max_length=max(2 * most, most + len(starts[0])),  # the library uses half of it, or less after a long start
             return_no_speech_prob=True,
             suppress_tokens=self._vocabulary.unspoken,
             sampling_topk=0 if sampled else 1,
@@ -185,21 +202,23 @@ class CTranslate2Engine:
             [] if retried and window.no_speech_prob > NO_SPEECH else list(window.sequences_ids[0]) for window in found
         ]
 
-    def _longest(self, most: int) -> int:
-        """The `max_length` to pass. CTranslate2 uses half of it, or less when the prompt is longer than that half."""
-        return max(2 * most, most + len(self._prompt) + 3)
-
-    def _timed(self, encoded: Any, languages: list[str], said: list[list[int]], positions: int) -> list[list[Token]]:  # noqa: ANN401
+    def _timed(
+        self,
+        encoded: Any,  # noqa: ANN401
+        tasks: list[tuple[int, ...]],
+        said: list[list[int]],
+        positions: int,
+    ) -> list[list[Token]]:
         """The tokens with times and probabilities, from one run of the decoder over all of them.
 
-        The library aligns all windows after the same prompt, so each language has a run of its own.
+        The library aligns all windows after the same tokens, so each language and task has a run of its own.
         """
         words = [[number for number in window if self._vocabulary.text(number) is not None] for window in said]
         tokens: list[list[Token]] = [[] for _ in said]
-        for language in {code for code, window in zip(languages, words, strict=True) if window}:
-            aligned = self._model.align(encoded, self._task(language), words, positions * FRAMES_A_POSITION)
+        for task in {task for task, window in zip(tasks, words, strict=True) if window}:
+            aligned = self._model.align(encoded, [*task], words, positions * FRAMES_A_POSITION)
             for n, window in enumerate(said):
-                if words[n] and languages[n] == language:
+                if words[n] and tasks[n] == task:
                     tokens[n] = self._with_times(window, aligned[n], positions)
         return tokens
 
@@ -219,14 +238,6 @@ class CTranslate2Engine:
                 tick = round(seconds * SAMPLE_RATE / TICK)
                 tokens.append(Token(text=b"", start=tick, end=tick, log=0.0, time=tick))
         return tokens
-
-    def _encoded(self, prompt: str, context: int) -> list[int]:
-        """The prompt's tokens, cut to the last ones that fit into half of the decoder's context."""
-        if not prompt:
-            return []
-        tokenizer = Tokenizer.from_file(str(self._options.path / TOKENIZER))
-        said = tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
-        return [self._vocabulary.numbers["<|startofprev|>"], *said[1 - context // 2 :]]
 
 
 def _open(options: WhisperOptions, bands: int) -> Any:  # noqa: ANN401 - the library has no types

@@ -10,7 +10,7 @@ import _pywhispercpp as whisper
 import numpy as np
 
 from transcriber.domain.errors import EngineError, Stopped
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
@@ -51,6 +51,7 @@ class WhisperCppEngine:
     The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
 
+    device = Device.CPU  # a GPU, if it was built for one: the bindings do not say
     beams = False
     batch_sizes = (1,)
 
@@ -83,10 +84,10 @@ class WhisperCppEngine:
         return self._options.path.stem
 
     @property
-    def device(self) -> Device:
-        return Device.CUDA if self._options.use_gpu else Device.CPU
+    def multilingual(self) -> bool:
+        return "auto" in self._languages
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
         samples: NDArray[np.float32],
         language: str | None,
@@ -94,12 +95,13 @@ class WhisperCppEngine:
         *,
         attempt: int = 0,
         quick: bool = False,  # noqa: ARG002 - every pass is greedy
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         length = len(samples)
         if length < _SHORTEST:
             samples = np.concatenate([samples, np.zeros(_SHORTEST - length, np.float32)])
         samples = np.ascontiguousarray(samples, np.float32)
-        parameters = self._parameters(length, language, attempt)
+        parameters = self._parameters(length, language, attempt, guidance)
         if parameters.language == "auto":
             self._prime(samples, parameters.audio_ctx)
         with stoppable(parameters, stop):
@@ -116,7 +118,10 @@ class WhisperCppEngine:
         self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
     ) -> list[Decoded]:
         """One window after the other: whisper.cpp has no batches."""
-        return [self.transcribe(*window, stop, attempt=attempt, quick=quick) for window in speech]
+        return [
+            self.transcribe(samples, language, stop, attempt=attempt, quick=quick, guidance=guidance)
+            for samples, language, guidance in speech
+        ]
 
     def close(self) -> None:
         """Free the model. The bindings do not free it when the object is deleted."""
@@ -150,14 +155,15 @@ class WhisperCppEngine:
         finally:
             whisper.clear_encoder_begin_callback(parameters)
 
-    def _parameters(self, length: int, language: str | None, attempt: int) -> Any:  # noqa: ANN401 - the bindings have no types
+    def _parameters(self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED) -> Any:  # noqa: ANN401 - the bindings have no types
         """Fresh parameters for one call, so that nothing carries over from the last one."""
         options, positions = self._options, self._positions(length, attempt)
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
         p.n_threads = options.threads
         wanted = (language, options.language, "en")
         p.language = next(code for code in wanted if code in self._languages)
-        p.initial_prompt = options.prompt
+        p.initial_prompt = options.prompt if guidance.prompt is None else guidance.prompt
+        p.translate = guidance.translate and self.multilingual
         p.no_context = True  # text carried over between windows causes loops
         last = attempt == ATTEMPTS - 1 or (attempt and positions == self._positions(length))
         p.temperature = RETRY_TEMPERATURE if last else 0.0
@@ -168,7 +174,7 @@ class WhisperCppEngine:
         p.print_progress = p.print_realtime = p.print_timestamps = p.print_special = False
         p.audio_ctx = positions
         p.single_segment = True  # the encoder runs once a window; else it runs again after each early timestamp
-        p.max_tokens = most_tokens(length / SAMPLE_RATE, p.language)
+        p.max_tokens = most_tokens(length / SAMPLE_RATE, "en" if p.translate else p.language)
         # whisper.cpp drops text when both thresholds agree. The first pass keeps all text, so that none vanishes
         # without a trace. In later passes the text is in doubt already, and Whisper's no-speech probability may drop
         # it.
