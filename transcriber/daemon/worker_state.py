@@ -1,4 +1,4 @@
-"""What a daemon says of itself in the statistics of its NATS service: whoever sends it work can see how busy it is."""
+"""What a daemon says of itself in the statistics of its NATS service, for those that send it work."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_names_beyond_what_whisper_reads_are_left_out(wyoming: Wyoming) -> None:
     asked = Event("transcribe", {"transcript_names": ["lamp" * 10] * 100, "transcript_terms": "no list"})
     begin, _ = send(wyoming, asked, START, CHUNK)
     assert isinstance(begin, Begin)
-    assert begin.hearing.prompt == ", ".join(["lamp" * 10] * 16)
+    assert begin.hearing.prompt == ", ".join(["lamp" * 10] * 21)
 
 
 def test_last_words_answer_only_what_is_waited_for(wyoming: Wyoming) -> None:

@@ -16,10 +16,10 @@ from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.gateway.dialects.channel import Channel
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Send
 from transcriber.gateway.dialects.wyoming_events import Event, EventError, Events, encode
+from transcriber.protocol.preferences import LONGEST_PROMPT
 
 _WIDTH = 2  # bytes a sample: 16 bits, which is all that its clients send
 _RATES, _CHANNELS = (8_000, 192_000), (1, 8)  # as the wire protocol allows (P-3)
-_PROMPT_CHARS = 224 * 3  # Whisper reads 224 tokens of a prompt, and names have about three characters each
 _MALFORMED = 1002  # RFC 6455, section 7.4.1; TCP has no such codes, and only closes
 _ANY_MODEL = "default"
 _USUAL = AudioFormat(Encoding.S16LE, 16_000, 1)  # what Home Assistant sends
@@ -246,8 +246,8 @@ def _prompt(asked: Mapping[str, Any]) -> str | None:
     listed = [asked.get(key) for key in ("transcript_names", "transcript_terms")]
     terms = [str(term) for entry in listed if isinstance(entry, list) for term in entry]
     prompt = ", ".join(terms)
-    if len(prompt) > _PROMPT_CHARS:
-        prompt = prompt[:_PROMPT_CHARS].rpartition(", ")[0]
+    if len(prompt) > LONGEST_PROMPT:
+        prompt = prompt[:LONGEST_PROMPT].rpartition(", ")[0]
     return prompt or None
 
 
