@@ -245,7 +245,7 @@ def _prompt(asked: Mapping[str, Any]) -> str | None:
     """As many names and terms as Whisper reads. Names come first: Wyoming says that they count for more."""
     listed = [asked.get(key) for key in ("transcript_names", "transcript_terms")]
     terms = [str(term) for entry in listed if isinstance(entry, list) for term in entry]
-    prompt = ", ".join(terms)
+    prompt = ", ".join(terms).encode("utf-8", "replace").decode()
     if len(prompt) > LONGEST_PROMPT:
         prompt = prompt[:LONGEST_PROMPT].rpartition(", ")[0]
     return prompt or None
