@@ -15,8 +15,8 @@ from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.gateway.dialects.channel import Channel
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Send
+from transcriber.gateway.dialects.prompts import prompt_of
 from transcriber.gateway.dialects.wyoming_events import Event, EventError, Events, encode
-from transcriber.protocol.preferences import LONGEST_PROMPT
 
 _WIDTH = 2  # bytes a sample: 16 bits, which is all that its clients send
 _RATES, _CHANNELS = (8_000, 192_000), (1, 8)  # as the wire protocol allows (P-3)
@@ -242,13 +242,9 @@ def _languages(model: str) -> list[str]:
 
 
 def _prompt(asked: Mapping[str, Any]) -> str | None:
-    """As many names and terms as Whisper reads. Names come first: Wyoming says that they count for more."""
+    """Names come first: Wyoming says that they count for more than terms."""
     listed = [asked.get(key) for key in ("transcript_names", "transcript_terms")]
-    terms = [str(term) for entry in listed if isinstance(entry, list) for term in entry]
-    prompt = ", ".join(terms).encode("utf-8", "replace").decode()
-    if len(prompt) > LONGEST_PROMPT:
-        prompt = prompt[:LONGEST_PROMPT].rpartition(", ")[0]
-    return prompt or None
+    return prompt_of(term for entry in listed if isinstance(entry, list) for term in entry)
 
 
 def _sound(data: Mapping[str, Any]) -> tuple[AudioFormat, str]:
