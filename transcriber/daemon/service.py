@@ -20,7 +20,8 @@ from transcriber.daemon.modes import Running, mode_for
 from transcriber.daemon.reference import reference_speech
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
-from transcriber.daemon.status import snapshot, summarise, wedged, worker_state
+from transcriber.daemon.status import snapshot, summarise, wedged
+from transcriber.daemon.worker_state import WorkerState
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import PageState
@@ -65,9 +66,11 @@ class Service:
         self._tallies = Tallies()
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
+        self._worker_state = WorkerState(self._worker, self._sessions, settings)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
-        checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
-        self._health = HealthServer(settings.health, checks, self._page)
+        self._health = HealthServer(
+            settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready}, self._page
+        )
         self._stop = asyncio.Event()
         self._failed = False  # whether a step of the shutdown failed
         # Set by the start, in this order.
@@ -118,7 +121,9 @@ class Service:
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
         answering = self._recordings(queue, telemetry, connection)
-        requests = RequestService(connection, answering, __version__, self._worker_state, self._control())
+        requests = RequestService(
+            connection, answering, __version__, partial(self._worker_state.read, queue), self._control()
+        )
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
@@ -261,18 +266,9 @@ class Service:
     def _control(self) -> Control | None:
         return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
 
-    def _worker_state(self) -> dict[str, Any]:
-        return worker_state(self._worker, self._queue, self._sessions, self._settings)
-
     def _snapshot(self) -> Snapshot:
-        return snapshot(
-            self._worker,
-            self._queue,
-            self._sessions,
-            self._connection,
-            lag=self._mode.lag,
-            max_latency=self._settings.max_latency,
-        )
+        promised, lag = self._settings.max_latency, self._mode.lag
+        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=promised)
 
     def _page_state(self) -> PageState:
         return PageState(
