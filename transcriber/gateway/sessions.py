@@ -71,6 +71,11 @@ class Session:
         self.begun = False  # whether a worker has said so
         self._block = header_block(_headers(name, self.hearing, self._identity)) + f"{names.OFFSET}: ".encode()
 
+    def follow(self, name: str) -> None:
+        """A worker had ended the session, and has begun another one with the last chunk (P-16)."""
+        self.id = name
+        self._base, self._moved = self.chunk_start, True
+
     def move(self, name: str) -> None:
         """Go on under another id, with another worker."""
         self._base, self._moved = self.seconds, True
