@@ -10,8 +10,8 @@ from benchmarks.report import Report, table
 from transcriber.fleet import admission
 from transcriber.fleet.handover import Holding, Phase, Step, steps
 from transcriber.fleet.plan import Member, Plan, coordinator
-from transcriber.fleet.roster import LEASE_SECS, PLAN_SECS, RENEW_SECS, Roster
-from transcriber.protocol.partitions import partition_of
+from transcriber.fleet.roster import PLAN_SECS, RENEW_SECS, Roster
+from transcriber.protocol.partitions import LEASE_SECS, partition_of
 
 _STEP = 0.05  # virtual seconds; every message takes as much, many times what it takes on a working server
 _SETTLE_SECS = (0.1, 1.0)  # an owner decodes its last windows; meanwhile the next one keeps what comes

@@ -53,6 +53,7 @@ class Sessions:
         self._foreign = ForeignFiles(options.stream_timeout)
         self._declared: dict[str, AudioFormat] = {}  # of streams whose session began with a WAV header
         self._tallies = tallies
+        self.heard = 0  # samples received, over all sessions
         self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once; the log takes them out
         self.trimmed: list[Origin] = []  # sessions that sent audio more than once, likewise
 
@@ -117,12 +118,7 @@ class Sessions:
         return outputs
 
     def reject(
-        self,
-        stream: str,
-        session: str | None,
-        rejection: Rejection,
-        cursor: Cursor | None = None,
-        now: float = 0.0,
+        self, stream: str, session: str | None, rejection: Rejection, cursor: Cursor | None = None, now: float = 0.0
     ) -> list[SessionOutput]:
         """Note that a chunk of this stream was rejected. A hole there gets the reason `undecodable`."""
         if rejection.reason == containers.REASON:
@@ -188,6 +184,11 @@ class Sessions:
     def active(self) -> int:
         """Number of streams with a session that has not ended."""
         return len(self._current)
+
+    @property
+    def lively(self) -> int:
+        """Number of streams that have sent audio within STREAM_TIMEOUT_SECS."""
+        return sum(not s.idle for s in self._current.values())
 
     @property
     def unsettled(self) -> int:
@@ -266,6 +267,7 @@ class Sessions:
         ledger = session.ledger
         if arrived := session.audio.head - ledger.head:
             self._tallies.audio.add(session.origin.stream, "received", arrived)
+            self.heard += arrived
         if (counts := session.audio.take_counts()) is not None:
             self._tallies.add(session.origin.stream, counts)
             if counts.unmixed and not session.unmixed:

@@ -164,6 +164,6 @@ class _Hole:
 
 
 def _malformed(subject: bytes, block: bytes, rejection: Rejection) -> MalformedMessage:
-    stream = incoming.subject_of(subject).partition(".")[2]
+    stream = incoming.name_in(incoming.subject_of(subject))
     session = incoming.session_of(incoming.fields(block)) if block else None
     return MalformedMessage(stream if incoming.is_stream(stream) else None, session, rejection)

@@ -8,12 +8,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
 from transcriber import __version__
-from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from transcriber.audio.sessions import Sessions
     from transcriber.settings import Settings
     from transcriber.worker.engine import Engine, WhisperOptions
 
@@ -65,14 +64,15 @@ class Service:
         self._load_engine = load_engine
         self._model_path = resolve_link(settings.whisper.path)
         self._state = State.STARTING
-        self._mode = mode_for(settings)
         self._tallies = Tallies()
-        self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
+        self._mode = mode_for(settings, self._tallies)
+        self._sessions = self._mode.sessions
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
         self._stop = asyncio.Event()
+        self._measured = 1.0  # RTF, before there is load
         self._failed = False  # whether a step of the shutdown failed
         # Set by the start, in this order.
         self._telemetry: Telemetry | None = None
@@ -124,7 +124,9 @@ class Service:
         control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
         running = Running(
             connection=connection,
-            parts=self._parts(queue, connection, publisher, telemetry),
+            queue=queue,
+            make_parts=partial(self._parts, queue, connection, publisher, telemetry),
+            capacity=lambda: capacity.carried(self._measured),
             requests=RequestService(connection, self._recordings(queue, telemetry, connection), __version__, control),
             worker=self._worker,
         )
@@ -187,14 +189,16 @@ class Service:
     def _enter(self, state: State) -> None:
         self._state = state
 
-    def _parts(self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
+    def _parts(
+        self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry, sessions: Sessions
+    ) -> Parts:
         settings = self._settings
         fitting = {"max_payload": lambda: connection.max_payload}
         interval = round(settings.partial_interval * SAMPLE_RATE)
-        partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, **fitting)
+        partials = Interim(sessions, queue, publisher, self._tallies, interval=interval, **fitting)
         pages = () if self._page is None else (listeners.Page(self._page.add),)
         return Parts(
-            sessions=self._sessions,
+            sessions=sessions,
             queue=queue,
             publisher=publisher,
             observer=telemetry,
@@ -235,7 +239,7 @@ class Service:
 
     def _derived(self, rtf: float) -> capacity.Capacity:
         """Return the queue's capacity: from the settings, or as much as L_max allows."""
-        settings = self._settings
+        settings, self._measured = self._settings, rtf
         derived = capacity.derive(settings.max_latency, settings.sessions.stream.window_secs, rtf)
         return derived if settings.queue_capacity is None else capacity.given(settings.queue_capacity, derived)
 

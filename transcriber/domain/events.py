@@ -52,6 +52,15 @@ class Replaced:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another member of the fleet owns the stream now, as the one before did not give it up in order."""
+
+    origin: Origin
+    member: str
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
     """The model was replaced: the new file's sha256 and size in bytes, its measured speed, and the old values."""
@@ -98,4 +107,4 @@ class Status:
     lag: ConsumerLag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Replaced | Suppressed
+Event = Started | Ended | Gap | Rejected | Replaced | Suppressed | TakenOver

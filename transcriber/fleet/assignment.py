@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median_low
 
 _UNEVEN = 1.15  # a member so many times busier than the mean is relieved; 1.25 is promised
 _EVEN = 1.05  # moving stops there
 # Weight of a partition besides its streams, as a share of the mean load: idle partitions are spread too, for the
 # streams that come. It shifts the streams themselves by a twentieth at most.
 _IDLE = 0.25
+
+# Machines of one kind differ so much in what they measure at start, when they start together. Their shares are equal.
+_ALIKE = 1.5
+
+
+def comparable(capacities: Mapping[str, float]) -> dict[str, float]:
+    """The capacities without the noise in them: those near the median count as the median."""
+    if not capacities:
+        return {}
+    middle = median_low(capacities.values())
+    return {
+        member: middle if middle / _ALIKE <= capacity <= middle * _ALIKE else capacity
+        for member, capacity in capacities.items()
+    }
 
 
 def weights(partitions: int, loads: Mapping[int, float]) -> list[float]:

@@ -26,15 +26,16 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ownership of every partition. `generation` counts the plans."""
+    """The ownership of every partition. `generation` counts the plans; `live`: all members work on live audio."""
 
     partitions: tuple[Ownership, ...]
     generation: int = 0
+    live: bool = False
 
     @classmethod
-    def empty(cls, partitions: int) -> Plan:
+    def empty(cls, partitions: int, *, live: bool = False) -> Plan:
         """The plan of a fleet that has no member yet."""
-        return cls((Ownership(),) * partitions)
+        return cls((Ownership(),) * partitions, live=live)
 
     def owned(self, member: str) -> list[int]:
         """The partitions of a member."""
@@ -86,13 +87,13 @@ def advance(plan: Plan, members: Mapping[str, Member], loads: Mapping[int, float
     partitions without owner and those of draining members change hands.
     """
     entries = [_settled(p, entry, members) for p, entry in enumerate(plan.partitions)]
-    capacities = {m.id: m.capacity for m in members.values() if not m.draining}
+    capacities = assignment.comparable({m.id: m.capacity for m in members.values() if not m.draining})
     if capacities:
         weights = assignment.weights(len(entries), loads)
         _give_out(entries, weights, capacities)
         _move(entries, weights, capacities, balance=balance)
     after = tuple(entries)
-    return plan if after == plan.partitions else Plan(after, plan.generation + 1)
+    return plan if after == plan.partitions else Plan(after, plan.generation + 1, plan.live)
 
 
 def _settled(partition: int, entry: Ownership, members: Mapping[str, Member]) -> Ownership:

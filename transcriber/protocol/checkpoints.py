@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.chunks import AudioFormat, Cursor, Encoding, Mark
-from transcriber.domain.events import Rejected, Replaced, Suppressed
+from transcriber.domain.events import Rejected, Replaced, Suppressed, TakenOver
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, GapReason, Origin
 from transcriber.protocol.outgoing import Message, account_fields, encode_event, encode_final
@@ -22,7 +22,7 @@ def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     event, at = record.event, record.checkpoint
     more = {} if at is None else _fields(at)
     if at is not None and isinstance(
-        event, Suppressed | Rejected | Replaced
+        event, Suppressed | Rejected | Replaced | TakenOver
     ):  # they have a session and an end of their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}

@@ -6,7 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transcriber.domain.events import Ended, Event, Rejected, Replaced, Started, Status, Suppressed, Swapped
+from transcriber.domain.events import (
+    Ended,
+    Event,
+    Rejected,
+    Replaced,
+    Started,
+    Status,
+    Suppressed,
+    Swapped,
+    TakenOver,
+)
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Gap, Origin, Silence, Window
 
 if TYPE_CHECKING:
@@ -58,6 +68,8 @@ def encode_event(
             kind, body = "ended", account_fields(account)
         case Replaced(origin, detail):
             kind, body = "replaced", {"detail": detail}
+        case TakenOver(origin, member, epoch):
+            kind, body = "taken_over", {"member": member, "epoch": epoch}
         case Started(origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):

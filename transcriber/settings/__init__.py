@@ -20,7 +20,7 @@ from transcriber.domain.errors import ModelError, SettingError
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
-from transcriber.protocol import incoming
+from transcriber.protocol import incoming, partitions
 from transcriber.settings.reader import Reader
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
@@ -46,6 +46,7 @@ class Settings:
     durable: bool  # audio comes from JetStream
     max_lag: float | None  # the oldest stored audio to transcribe; None: any age
     subject: str
+    fleet: partitions.FleetOptions | None  # None: no fleet
     input: incoming.InputOptions
     sessions: SessionOptions
     broker: BrokerOptions
@@ -107,6 +108,7 @@ def _read(r: Reader) -> Settings:
         subject=r.matching(
             "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
         ),
+        fleet=_fleet(r),
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
         broker=_broker(r),
@@ -127,6 +129,17 @@ def _read(r: Reader) -> Settings:
         log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),
         log_format=LogFormat(r.choice("LOG_FORMAT", "json", *LogFormat)),
     )
+
+
+def _fleet(r: Reader) -> partitions.FleetOptions | None:
+    allowed = "1 to 32 of A-Z, a-z, 0-9, _ and -"
+    name = r.matching("FLEET", "", partitions.NAME, allowed)
+    count = r.whole("FLEET_PARTITIONS", partitions.PARTITIONS, 1, partitions.MOST_PARTITIONS)
+    if not name:
+        return None
+    if (subject := r.raw("AUDIO_SUBJECT")) not in (None, "audio.*"):
+        raise SettingError("AUDIO_SUBJECT", str(subject), "audio.* or nothing, as FLEET shares all streams")
+    return partitions.FleetOptions(name, count)
 
 
 def _input(r: Reader) -> incoming.InputOptions:

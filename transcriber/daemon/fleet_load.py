@@ -1,0 +1,29 @@
+"""Measures how many streams a partition has at work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transcriber.domain.timeline import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from transcriber.audio.sessions import Sessions
+
+_SMOOTHING = 0.2  # of the newest measurement, one a second: a lasting change shows within ten
+
+
+class Load:
+    """One partition's load: its streams with audio, or more if they send faster than real time."""
+
+    def __init__(self, sessions: Sessions, now: float) -> None:
+        self._sessions = sessions
+        self._heard, self._at = sessions.heard, now
+        self._rate = 0.0
+
+    def measured(self, now: float) -> float:
+        """Return the load at `now`, in seconds on the monotonic clock."""
+        if (passed := now - self._at) >= 0.5:  # noqa: PLR2004 - half the time between two renewals
+            rate = (self._sessions.heard - self._heard) / SAMPLE_RATE / passed
+            self._rate += _SMOOTHING * (rate - self._rate)
+            self._heard, self._at = self._sessions.heard, now
+        return max(float(self._sessions.lively), self._rate)
