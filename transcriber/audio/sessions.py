@@ -196,12 +196,12 @@ class Sessions:
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
-        if now - session.last_message >= self._options.session_timeout:
-            return self._end(session)
-        if not session.idle and now - session.last_audio >= self._options.stream_timeout:
+        if now - session.last_message < self._options.session_timeout:
+            if session.idle or now - session.last_audio < self._options.stream_timeout:
+                return []
             session.idle = True
             return self._take(session, session.audio.flush())
-        return []
+        return self._end(session)
 
     def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[SessionOutput]] | None:
         """The session for this chunk, opened if needed. None for an event without audio and without a session."""
