@@ -127,9 +127,8 @@ class Sessions:
         if current is not None and current.owns(session):
             current.rejected |= rejection.reason != "overlap"  # that audio is not lost
             session = current.origin.session
-        return [
-            Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
-        ]
+        reason, detail = rejection.reason, rejection.detail
+        return [Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor)]
 
     def replaced(self, detail: str) -> list[SessionOutput]:
         """Tell every current session that its audio comes from another place now."""
@@ -249,9 +248,8 @@ class Sessions:
         return session, [*outputs, started]
 
     def _name(self, chunk: Chunk) -> str:
-        if chunk.session is None:
-            return self._new_id()
-        return self._used.unused(chunk.stream, chunk.session, self._by_id)
+        asked = chunk.session
+        return self._new_id() if asked is None else self._used.unused(chunk.stream, asked, self._by_id)
 
     def _end(self, session: Session) -> list[SessionOutput]:
         stream = session.origin.stream

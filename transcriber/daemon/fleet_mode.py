@@ -19,9 +19,9 @@ from transcriber.protocol.partitions import FleetOptions, member_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.daemon.modes import Running
+    from transcriber.daemon.running import Running
     from transcriber.daemon.state import Grace, State
-    from transcriber.domain.events import Lag
+    from transcriber.domain.events import ConsumerLag
     from transcriber.domain.measurements import Tallies
     from transcriber.settings import Settings
 
@@ -45,7 +45,7 @@ class FleetMode:
         return math.inf if self._settings.durable else self._settings.max_latency
 
     @property
-    def lag(self) -> Lag | None:
+    def lag(self) -> ConsumerLag | None:
         return self._holder.lag if self._holder is not None else None
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - a member has no state of its own

@@ -14,7 +14,7 @@ from transcriber.broker.transcripts import FENCE_BYTES, Transcripts
 from transcriber.daemon.fleet_load import Load
 from transcriber.daemon.shutdown import within
 from transcriber.domain.errors import BrokerError, Fenced
-from transcriber.domain.events import Lag, TakenOver
+from transcriber.domain.events import ConsumerLag, TakenOver
 from transcriber.domain.records import Record
 from transcriber.domain.timeline import Origin
 from transcriber.fleet.holder import Figures
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.transcripts import ResumePoint
-    from transcriber.daemon.modes import Running
+    from transcriber.daemon.running import Running
     from transcriber.daemon.state import Grace
     from transcriber.daemon.status import SessionGroup
     from transcriber.protocol.partitions import FleetOptions
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECS = 1.0  # between two attempts to read where the transcripts end
-# Attempts in a row to take over streams into which the old owner still writes. It may have one record for each stream on
-# its way, so a second one is enough.
+# Attempts in a row to take over streams into which the old owner still writes. It may have one record of each on its
+# way, so a second one is enough.
 _ATTEMPTS = 5
 
 
@@ -72,10 +72,10 @@ class DurableShares:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def lag(self) -> Lag:
+    def lag(self) -> ConsumerLag:
         """How far stored audio is ahead: chunks over all partitions, seconds of the one that is farthest behind."""
         lags = [share.source.lag for share in self._shares.values()]
-        return Lag(sum(lag.chunks for lag in lags), max((lag.seconds for lag in lags), default=0.0))
+        return ConsumerLag(sum(lag.chunks for lag in lags), max((lag.seconds for lag in lags), default=0.0))
 
     def figures(self) -> Figures:
         """What this member carries and could carry now."""

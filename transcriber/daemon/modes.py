@@ -6,7 +6,6 @@ import asyncio
 import math
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
@@ -25,29 +24,15 @@ from transcriber.pipeline.live import LivePipeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.broker.connection import Connection
-    from transcriber.broker.requests import RequestService
+    from transcriber.daemon.running import Running
     from transcriber.daemon.state import Grace
+    from transcriber.daemon.status import SessionGroup
     from transcriber.domain.events import ConsumerLag
-    from transcriber.pipeline.parts import Parts
+    from transcriber.domain.measurements import Tallies
     from transcriber.settings import Settings
-    from transcriber.worker.queue import JobQueue
-    from transcriber.worker.thread import WhisperThread
 
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; do not wait longer for a server that does not answer
 _ANSWER_SECS = 0.25  # time to send the refusals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What a mode works with, once NATS is connected and the model is loaded."""
-
-    connection: Connection
-    queue: JobQueue
-    make_parts: Callable[[Sessions], Parts]
-    capacity: Callable[[], float]  # streams of uninterrupted speech that the engine can carry
-    requests: RequestService
-    worker: WhisperThread
 
 
 class Mode(Protocol):

@@ -16,7 +16,8 @@ from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
 from transcriber.daemon.model_swap import Models, ModelSwap, pulled_models, resolve_link
-from transcriber.daemon.modes import Running, mode_for
+from transcriber.daemon.modes import mode_for
+from transcriber.daemon.running import Running
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
 from transcriber.daemon.status import snapshot, summarise, wedged
@@ -66,7 +67,6 @@ class Service:
         self._state = State.STARTING
         self._tallies = Tallies()
         self._mode = mode_for(settings, self._tallies)
-        self._sessions = self._mode.sessions
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
@@ -90,7 +90,7 @@ class Service:
             finally:
                 # A start that did not complete leaves nothing to finish.
                 await self._shut_down(Grace(self._settings.shutdown_grace if self._state is State.DRAINING else 0.0))
-                summarise(self._tallies, self._queue, self._sessions)
+                summarise(self._tallies, self._queue, self._mode.sessions)
         return ExitCode.DEFECT if self._failed and code is ExitCode.CLEAN else code
 
     async def _live(self) -> ExitCode:
@@ -263,14 +263,8 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        return snapshot(
-            self._worker,
-            self._queue,
-            self._sessions,
-            self._connection,
-            lag=self._mode.lag,
-            max_latency=self._settings.max_latency,
-        )
+        mode, latency = self._mode, self._settings.max_latency
+        return snapshot(self._worker, self._queue, mode.sessions, self._connection, lag=mode.lag, max_latency=latency)
 
     def _page_state(self) -> PageState:
         return PageState(
@@ -279,7 +273,7 @@ class Service:
             model=self._worker.model,
             max_latency=self._settings.max_latency if not self._settings.durable else None,
             snapshot=self._snapshot(),
-            streams=self._sessions.active,
+            streams=self._mode.sessions.active,
             lags=self._settings.durable,
         )
 

@@ -175,14 +175,9 @@ class Membership:
     async def _miss(self) -> None:
         """Ask the server for members that are overdue."""
         for one in self.roster.overdue(time.monotonic()):
-            if one == self.me.id:
-                continue
-            entry = await self._store.member(one)
-            if entry is None:
+            if one != self.me.id and await self._store.member(one) is None:
                 log.warning("a member of the fleet is gone", extra={"member": one})
                 self.roster.gone(one, time.monotonic())
-            else:
-                self._on_member(one, entry)
 
     async def _advance(self) -> None:
         """Make the next plan and write it; if somebody else has written one, read that."""
