@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import nats.errors
 import nats.js.errors
 
 from transcriber.broker.patience import persist
@@ -79,9 +80,13 @@ class FleetStore:
         for name in (member, member.partition("=")[0]):
             self._subscriptions.append(await self._connection.subscribe(drain_subject(self._fleet, name), asked))
 
-    async def ask_to_drain(self, member: str) -> None:
-        """Ask a member, by id or name, to give up its partitions. Raises nats-py's errors if it does not answer."""
-        await self._connection.client.request(drain_subject(self._fleet, member), b"", timeout=ANSWER_SECS)
+    async def ask_to_drain(self, member: str) -> bool:
+        """Ask a member, by id or name, to give up its partitions. Return whether it has answered."""
+        try:
+            await self._connection.client.request(drain_subject(self._fleet, member), b"", timeout=ANSWER_SECS)
+        except (nats.errors.Error, TimeoutError):
+            return False
+        return True
 
     async def stop_listening(self) -> None:
         """Unsubscribe."""

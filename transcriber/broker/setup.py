@@ -75,19 +75,23 @@ def streams(storage: Storage, fleet: FleetOptions | None = None) -> list[StreamC
     ]
 
 
-async def set_up(connection: Connection, storage: Storage, fleet: FleetOptions | None = None) -> list[str]:
-    """Create or check the streams and the buckets; return a line for each. Raises `BrokerError`."""
+async def set_up(
+    connection: Connection, storage: Storage, fleet: FleetOptions | None = None, *, live: bool = False
+) -> list[str]:
+    """Create or check the streams and the buckets; return a line for each. Raises `BrokerError`.
+
+    With `live`, only the buckets of a fleet.
+    """
     jetstream = connection.client.jetstream(timeout=_ANSWER_SECS)
     made: dict[str, str] = {}  # by an attempt that was interrupted
 
     async def attempt() -> list[str]:
-        for wanted in streams(storage, fleet):
+        for wanted in () if live else streams(storage, fleet):
             name = wanted.name or ""
             made[name] = made.get(name) or await _stream(connection, jetstream, wanted)
-        buckets = {incoming.LEASES: lease.LEASE_SECS} | (
-            {MEMBERS: LEASE_SECS, FLEETS: 0.0} if fleet is not None else {}
-        )
-        lines = [*made.values(), *await _consumers(connection, jetstream)]
+        buckets = {} if live else {incoming.LEASES: lease.LEASE_SECS}
+        buckets |= {MEMBERS: LEASE_SECS, FLEETS: 0.0} if fleet is not None else {}
+        lines = [] if live else [*made.values(), *await _consumers(connection, jetstream)]
         for name, ttl in buckets.items():
             lines.append(await _bucket(connection, jetstream, name, ttl, storage.replicas))
         return lines
