@@ -28,7 +28,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
 
-from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
 from transcriber.broker.setup import Storage, set_up

@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 
-from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding, Mark
 from transcriber.domain.events import Ended, Started
 from transcriber.domain.measurements import Tallies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -81,6 +82,13 @@ class LiveSource:
         """Make `arrivals` end after what has already arrived."""
         self._ending = True
         self._news.set()
+
+    def kept(self) -> Iterator[Chunk]:
+        """The chunks that have arrived and were not taken yet."""
+        for item in self._waiting:
+            if isinstance(item, tuple):
+                with contextlib.suppress(Rejection):
+                    yield self._reader.read(*item)
 
     def rest(self) -> Iterator[Arrival]:
         """Yield what has arrived with its audio dropped, when there is no time left to process it."""

@@ -26,4 +26,4 @@ class Load:
             rate = (self._sessions.heard - self._heard) / SAMPLE_RATE / passed
             self._rate += _SMOOTHING * (rate - self._rate)
             self._heard, self._at = self._sessions.heard, now
-        return max(float(self._sessions.lively), self._rate)
+        return max(float(sum(not session.idle for session in self._sessions.current.values())), self._rate)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from transcriber.broker.fleet import FleetStore
+from transcriber.daemon.fleet_live import LiveShares
 from transcriber.daemon.fleet_shares import DurableShares
 from transcriber.daemon.shutdown import within
 from transcriber.daemon.status import SessionGroup
+from transcriber.fleet import admission
 from transcriber.fleet.membership import Membership
 from transcriber.protocol.partitions import FleetOptions, member_name
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transcriber.domain.measurements import Tallies
     from transcriber.settings import Settings
 
+_ANSWER_SECS = 0.25  # time to send the refusals of requests
 _LEAVE_SECS = 1.0  # to delete our entry; it runs out by itself
 
 
@@ -36,7 +39,7 @@ class FleetMode:
         self._fleet = fleet
         self.sessions = SessionGroup(settings.sessions, tallies)
         self._running: Running | None = None
-        self._holder: DurableShares | None = None
+        self._holder: DurableShares | LiveShares | None = None
         self._membership: Membership | None = None
         self._taking_part: asyncio.Task[None] | None = None
 
@@ -51,14 +54,30 @@ class FleetMode:
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - a member has no state of its own
         """Join the fleet and take requests. Partitions come when the plan says so."""
         self._running = running
-        self._holder = holder = DurableShares(running, self._settings, self._fleet, self.sessions)
         store = FleetStore(running.connection, self._fleet.name)
+        self._holder = holder = self._shares(running, store)
         self._membership = membership = Membership(store, self._id(), self._fleet.partitions, holder)
-        holder.member, holder.valid = membership.me.id, lambda: membership.valid
+        if isinstance(holder, DurableShares):
+            holder.member, holder.valid = membership.me.id, lambda: membership.valid
+        running.publisher.allowed = lambda: membership.valid
+        self.sessions.refuse = self._refusal
         await membership.join()
         await running.requests.start()
         self._taking_part = asyncio.create_task(membership.run())
         return {self._taking_part, holder.failed}
+
+    def _shares(self, running: Running, store: FleetStore) -> DurableShares | LiveShares:
+        if self._settings.durable:
+            return DurableShares(running, self._settings, self._fleet, self.sessions)
+        return LiveShares(running, self._settings, store, self.sessions)
+
+    def _refusal(self) -> str | None:
+        """Why a stream that begins now must be refused. Stored audio waits instead."""
+        if self.sessions.active >= (most := self._settings.sessions.max_streams):
+            return f"MAX_STREAMS={most} streams are open already"
+        if self._settings.durable or self._membership is None:
+            return None
+        return admission.refusal(self._membership.me, self._membership.roster.members.values())
 
     async def end_input(self, grace: Grace) -> None:
         """Give the partitions to the other members if there are any, then take no more audio."""
@@ -76,9 +95,8 @@ class FleetMode:
         """Let the worker finish the queue and store or publish the results; leave the fleet."""
         if self._running is not None and self._holder is not None:
             await within(grace.left, self._running.worker.finished.wait())
-            self._running.queue.abandon()
             await self._holder.settle(grace)
-            await within(grace.left, self._running.requests.give_up())
+            await within(_ANSWER_SECS, self._running.requests.give_up())
         if self._taking_part is not None:
             self._taking_part.cancel()
         if self._membership is not None:

@@ -199,7 +199,8 @@ class DurableShares:
                 task.cancel()
 
     async def settle(self, grace: Grace) -> None:
-        """Store what was decided."""
+        """Store what was decided. Windows that nobody has decoded are left to the next owner."""
+        self._running.queue.abandon()
         stored = (share.pipeline.stored() for share in self._shares.values())
         await within(grace.publishing_left, asyncio.gather(*stored))
         for share in self._shares.values():

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.connection import Connection
+    from transcriber.broker.publisher import Publisher
     from transcriber.broker.requests import RequestService
     from transcriber.pipeline.parts import Parts
     from transcriber.worker.queue import JobQueue
@@ -21,6 +22,7 @@ class Running:
     """What a mode works with, once NATS is connected and the model is loaded."""
 
     connection: Connection
+    publisher: Publisher
     queue: JobQueue
     make_parts: Callable[[Sessions], Parts]
     capacity: Callable[[], float]  # streams of uninterrupted speech that the engine can carry

@@ -124,6 +124,7 @@ class Service:
         control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
         running = Running(
             connection=connection,
+            publisher=publisher,
             queue=queue,
             make_parts=partial(self._parts, queue, connection, publisher, telemetry),
             capacity=lambda: capacity.carried(self._measured),

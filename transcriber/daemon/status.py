@@ -13,7 +13,9 @@ from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from transcriber.audio.sessions import SessionOptions
+    from collections.abc import Callable
+
+    from transcriber.audio.options import SessionOptions
     from transcriber.broker.connection import Connection
     from transcriber.worker.queue import JobQueue
     from transcriber.worker.thread import WhisperThread
@@ -35,10 +37,12 @@ class SessionGroup:
         self._options = options
         self._tallies = tallies
         self._members: list[Sessions] = []
+        self.refuse: Callable[[], str | None] = lambda: None  # as in `Sessions`
 
     def make(self) -> Sessions:
         """Return the sessions of one more partition."""
         made = Sessions(self._options, new_id, self._tallies)
+        made.refuse = self.refuse
         self._members.append(made)
         return made
 

@@ -28,7 +28,7 @@ from transcriber.worker.one_thread import one_thread
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from transcriber.audio.sessions import SessionOptions
+    from transcriber.audio.options import SessionOptions
     from transcriber.broker.connection import Connection
     from transcriber.domain.chunks import Arrival
     from transcriber.protocol.incoming import InputOptions

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     """Encode a record. `unique` ends the message id of a record without bounds and without a place in stored audio."""
     event, at = record.event, record.checkpoint
-    more = {} if at is None else _fields(at)
+    more = {} if at is None else fields_of(at)
     if at is not None and isinstance(
         event, Suppressed | Rejected | Replaced | TakenOver
     ):  # they have a session and an end of their own
@@ -41,7 +41,7 @@ def decode_checkpoint(payload: bytes) -> Checkpoint | None:
         raise ValueError(f"a record without a valid {error}") from error
 
 
-def _fields(at: Checkpoint) -> dict[str, Any]:
+def fields_of(at: Checkpoint) -> dict[str, Any]:
     """The checkpoint's fields. The record's own fields take precedence over them."""
     return {
         "sequence": at.sequence,

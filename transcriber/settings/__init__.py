@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transcriber import __version__
+from transcriber.audio.options import SessionOptions
 from transcriber.audio.segmenter import Segmentation
-from transcriber.audio.sessions import SessionOptions
 from transcriber.audio.stream import StreamOptions
 from transcriber.broker.options import BrokerOptions
 from transcriber.domain import languages

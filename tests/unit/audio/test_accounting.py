@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, NOISE, sound
 
-from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.audio.stream import StreamOptions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, Encoding
 from transcriber.domain.errors import Rejection

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from turns import FORMAT, chunk, ended, kinds, make, noise
 
-from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import Sessions
 from transcriber.domain.chunks import AudioFormat, ChunkEvent, Encoding
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Rejected

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 from harness import Speech, s16
 
-from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.measurements import Tallies
 from transcriber.pipeline.interim import Interim

@@ -10,7 +10,8 @@ from harness import Speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcriber.audio.sessions import SessionOptions, SessionOutput, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import trim_to
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.events import Ended, Rejected, Started, Suppressed

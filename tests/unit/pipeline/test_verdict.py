@@ -14,7 +14,8 @@ from unittest.mock import Mock
 import pytest
 from harness import Speech, s16
 
-from transcriber.audio.sessions import SessionOptions, Sessions
+from transcriber.audio.options import SessionOptions
+from transcriber.audio.sessions import Sessions
 from transcriber.audio.stream import StreamOptions
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.errors import Rejection
