@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Arrival, DroppedChunk, MalformedMessage
+from transcriber.domain.chunks import Arrival, Chunk, DroppedChunk, MalformedMessage
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 

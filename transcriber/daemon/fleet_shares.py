@@ -73,7 +73,7 @@ class DurableShares:
 
     @property
     def lag(self) -> ConsumerLag:
-        """How far stored audio is ahead: chunks over all partitions, seconds of the one that is farthest behind."""
+        """How far stored audio is ahead: chunks over all partitions, and the most seconds."""
         lags = [share.source.lag for share in self._shares.values()]
         return ConsumerLag(sum(lag.chunks for lag in lags), max((lag.seconds for lag in lags), default=0.0))
 
