@@ -35,6 +35,15 @@ OURS = {
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
 }
+# Of members of a fleet alone.
+FLEET = {
+    "transcriber.fleet.members": ("gauge", "{member}", set()),
+    "transcriber.fleet.partitions": ("gauge", "{partition}", set()),
+    "transcriber.fleet.without_owner": ("gauge", "{partition}", set()),
+    "transcriber.fleet.moves": ("counter", "{partition}", set()),
+    "transcriber.fleet.load": ("gauge", "{stream}", set()),
+    "transcriber.fleet.capacity": ("gauge", "{stream}", set()),
+}
 # What OpenTelemetry's rules for Prometheus make of our units; one in braces is a remark, and makes nothing.
 # https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#metric-metadata-1
 _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
@@ -42,7 +51,7 @@ _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 
 def scraped_name(name: str) -> str:
     """Prometheus' name of a metric by OpenTelemetry's rules: the unit unless it is there already, then `_total`."""
-    kind, unit, _ = (PROMISED | OURS)[name]
+    kind, unit, _ = (PROMISED | OURS | FLEET)[name]
     words = name.replace(".", "_").split("_")
     suffix = "ratio" if (kind, unit) == ("gauge", "1") else _SUFFIXES.get(unit, "")
     words += [suffix] if suffix and suffix not in words else []

@@ -14,8 +14,10 @@ from transcriber.daemon.fleet_live import LiveShares
 from transcriber.daemon.fleet_shares import DurableShares
 from transcriber.daemon.shutdown import within
 from transcriber.daemon.status import SessionGroup
+from transcriber.domain.measurements import FleetFigures
 from transcriber.fleet import admission
 from transcriber.fleet.membership import Membership
+from transcriber.fleet.roster import without_owner
 from transcriber.protocol.partitions import FleetOptions, member_name
 
 if TYPE_CHECKING:
@@ -50,6 +52,23 @@ class FleetMode:
     @property
     def lag(self) -> ConsumerLag | None:
         return self._holder.lag if self._holder is not None else None
+
+    @property
+    def fleet(self) -> FleetFigures:
+        """The fleet as this member sees it."""
+        membership = self._membership
+        if membership is None:
+            return FleetFigures()
+        members = membership.roster.members
+        room = admission.room(members.values())
+        return FleetFigures(
+            members=len(members),
+            partitions=membership.working,
+            without_owner=len(without_owner(membership.plan, members)),
+            moves=membership.begun,
+            load=room.load,
+            capacity=room.capacity,
+        )
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - a member has no state of its own
         """Join the fleet and take requests. Partitions come when the plan says so."""

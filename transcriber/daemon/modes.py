@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transcriber.daemon.state import Grace
     from transcriber.daemon.status import SessionGroup
     from transcriber.domain.events import ConsumerLag
-    from transcriber.domain.measurements import Tallies
+    from transcriber.domain.measurements import FleetFigures, Tallies
     from transcriber.settings import Settings
 
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; do not wait longer for a server that does not answer
@@ -46,6 +46,11 @@ class Mode(Protocol):
     @property
     def longest_wait(self) -> float:
         """Seconds after which a window is given up."""
+        ...
+
+    @property
+    def fleet(self) -> FleetFigures | None:
+        """The fleet as this member sees it; None without one."""
         ...
 
     @property
@@ -68,6 +73,8 @@ class Mode(Protocol):
 
 class LiveMode:
     """Live audio. Windows that there is no time for become gaps."""
+
+    fleet = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
@@ -123,6 +130,8 @@ class LiveMode:
 
 class DurableMode:
     """Stored audio, from where the transcripts end. The next start does what there is no time for."""
+
+    fleet = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings

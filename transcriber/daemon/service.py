@@ -264,8 +264,10 @@ class Service:
         )
 
     def _snapshot(self) -> Snapshot:
-        mode, latency = self._mode, self._settings.max_latency
-        return snapshot(self._worker, self._queue, mode.sessions, self._connection, lag=mode.lag, max_latency=latency)
+        mode, nats, latency = self._mode, self._connection, self._settings.max_latency
+        return snapshot(
+            self._worker, self._queue, mode.sessions, nats, lag=mode.lag, max_latency=latency, fleet=mode.fleet
+        )
 
     def _page_state(self) -> PageState:
         return PageState(

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from transcriber.audio.sessions import Sessions
 from transcriber.domain.events import ConsumerLag
-from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
     *,
     lag: ConsumerLag | None,
     max_latency: float,
+    fleet: FleetFigures | None = None,
 ) -> Snapshot:
     """Read all figures at this moment."""
     ahead = lag or ConsumerLag(0, 0.0)
@@ -90,6 +91,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         reconnects=connection.reconnects if connection is not None else 0,
         lag_chunks=ahead.chunks,
         lag_seconds=ahead.seconds,
+        fleet=fleet,
     )
 
 

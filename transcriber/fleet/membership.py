@@ -17,8 +17,6 @@ from transcriber.fleet.roster import MARGIN_SECS, PLAN_SECS, RENEW_SECS, Roster
 from transcriber.protocol.partitions import LEASE_SECS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transcriber.broker.fleet import FleetStore
     from transcriber.fleet.holder import Holder
 
@@ -39,6 +37,7 @@ class Membership:
         self._partitions = partitions
         self.me = Member(id=me, since=time.time())
         self.plan = Plan.empty(partitions, live=holder.prepares)
+        self.begun = 0  # partitions that we have begun to work on
         self._revision = 0
         self.roster = Roster(time.monotonic())
         self._held: dict[int, Holding] = {}
@@ -56,9 +55,9 @@ class Membership:
         return self._verified and time.monotonic() - self._renewed < LEASE_SECS - MARGIN_SECS
 
     @property
-    def held(self) -> Mapping[int, Holding]:
-        """The partitions that we have to do with."""
-        return self._held
+    def working(self) -> int:
+        """The number of partitions that we work on."""
+        return sum(holding.phase in (Phase.WORKING, Phase.DRAINING) for holding in self._held.values())
 
     async def join(self) -> None:
         """Enter the fleet: check that it fits us, and say that we are here. Raises `BrokerError`."""
@@ -267,6 +266,7 @@ class Membership:
                     del self._held[p]
         if starting and self.valid:
             self._held |= {p: Holding(Phase.WORKING, epoch) for p, (epoch, _) in starting.items()}
+            self.begun += len(starting)
             await self._holder.start(starting)
         if before != self._held:
             self._moved.set()
