@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from chaos import covered, durable, jetstream_server
 from fleets import FLEET, member, set_up_fleet
@@ -109,15 +110,18 @@ class Fleet:
         await connection.open()
         store = FleetStore(connection, FLEET.name)
         while True:
-            payload, _ = await store.plan()
-            members = {one: decode_member(entry) for one, entry in (await store.members()).items()}
-            seen = view(decode_plan(payload) if payload else Plan.empty(FLEET.partitions), members)
-            self.watched.look(seen["partitions"])
-            missing = seen["without_owner"]
-            carried = [m["load"] for m in seen["members"] if not m["draining"]]
-            if not missing and not seen["moving"] and len(carried) >= 3 and sum(carried) > STREAMS / 2:
-                self.watched.evenness.append(max(carried) * len(carried) / sum(carried))
+            with contextlib.suppress(nats.errors.Error, TimeoutError):  # the machine is busy
+                payload, _ = await store.plan()
+                members = {one: decode_member(entry) for one, entry in (await store.members()).items()}
+                self.look(view(decode_plan(payload) if payload else Plan.empty(FLEET.partitions), members))
             await asyncio.sleep(0.1)
+
+    def look(self, seen: dict[str, Any]) -> None:
+        self.watched.look(seen["partitions"])
+        carried = [m["load"] for m in seen["members"] if not m["draining"]]
+        at_rest = not seen["without_owner"] and not seen["moving"]
+        if at_rest and len(carried) >= 3 and sum(carried) > STREAMS / 2:
+            self.watched.evenness.append(max(carried) * len(carried) / sum(carried))
 
 
 async def speak(url: str, speech: Speech, streams: range, publish: Callable[..., Awaitable[object]]) -> None:
