@@ -21,6 +21,7 @@ from radio import Radio
 
 RATE = {"AUDIO_SAMPLE_RATE": "16000"}
 QUICK = {"WHISPER_RTF": "0.05"} | RATE
+MEMBER = {"FLEET": fleets.FLEET.name, "WHISPER_RTF": "0.05"}
 
 
 @dataclass
@@ -153,8 +154,8 @@ async def miscount(site: Site) -> None:
 async def drained_fleet(site: Site) -> None:
     server = site.server(stored=True)
     await set_up_fleet(server.url, live=True)
-    await site.daemon(server.url, **fleets.member(HEALTH_PORT=str(site.target)))
-    other = await site.daemon(server.url, port := free_port(), **fleets.member(HEALTH_PORT=str(port)))
+    await site.daemon(server.url, **MEMBER)
+    other = await site.daemon(server.url, free_port(), **MEMBER)
     seen = await fleets.status(server.url)
     mine = next(m["name"] for m in seen["members"] if m["name"].endswith(f"-{site.target}"))
     code, said = await fleets.transcriber(server.url, "fleet", "drain", mine)
@@ -167,7 +168,7 @@ async def full_fleet(site: Site) -> None:
     server = site.server(stored=True)
     await set_up_fleet(server.url, live=True)
     client = await site.client(server.url)
-    await site.daemon(server.url, **fleets.member(HEALTH_PORT=str(site.target), WHISPER_RTF="0.6"))
+    await site.daemon(server.url, **MEMBER | {"WHISPER_RTF": "0.6"})
     site.keep(_for_ever(lambda: fleets.play(client, site.speech, "s1")))
 
 
@@ -179,11 +180,11 @@ async def _for_ever(make: Callable[[], Awaitable[object]]) -> None:
 async def restless_fleet(site: Site) -> None:
     server = site.server(stored=True)
     await set_up_fleet(server.url, live=True)
-    await site.daemon(server.url, **fleets.member(HEALTH_PORT=str(site.target)))
+    await site.daemon(server.url, **MEMBER)
 
     async def again() -> None:
         while True:
-            other = await site.daemon(server.url, port := free_port(), **fleets.member(HEALTH_PORT=str(port)))
+            other = await site.daemon(server.url, free_port(), **MEMBER)
             await site.prometheus.until_seen("transcriber_fleet_partitions < 40")
             other.process.kill()
             await site.prometheus.until_seen("transcriber_fleet_partitions == 64")
