@@ -34,9 +34,10 @@ ENV PATH=/opt/transcriber/bin:$PATH \
     PYTHONFAULTHANDLER=1
 # Numeric, so that Kubernetes can prove runAsNonRoot.
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
 # The wheel contains a model. To use another, mount a volume at /models and set WHISPER_MODEL_PATH.
 # No HEALTHCHECK: Kubernetes ignores it, and probes /livez and /readyz.
+# `run` is the daemon; `gateway` is the other long-running command.
 ENTRYPOINT ["transcriber"]
 CMD ["run"]

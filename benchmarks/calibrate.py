@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks import speech
 from transcriber.worker.decoding import decode
-from transcriber.worker.engines.whispercpp import WhisperCppEngine
+from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
     from transcriber.domain.timeline import Window
     from transcriber.settings import Settings
+    from transcriber.worker.engine import Engine
 
 _BUDGET = 3.0  # seconds: ten passes of the bundled model, or one of a slow one; passes of 0.3 s vary by a few percent
 
@@ -48,7 +49,7 @@ async def cost(settings: Settings) -> Cost:
     windows = speech.windows(material, settings.sessions.stream)
     passes: list[list[float]] = []
     with one_thread() as call:
-        engine = await call(WhisperCppEngine, settings.whisper)
+        engine = await call(load_engine, settings.whisper)
         await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
         began = time.monotonic()
         while not passes or time.monotonic() - began < _BUDGET:
@@ -57,8 +58,8 @@ async def cost(settings: Settings) -> Cost:
     return Cost(sum(map(median, zip(*passes, strict=True))), len(windows), material.seconds)
 
 
-def seconds(engine: WhisperCppEngine, window: Window) -> float:
-    """Decode one window as the daemon does, with all its passes. Returns the seconds that it took."""
+def seconds(engine: Engine, window: Window) -> float:
+    """Decode one window as the daemon does under load, with all its passes. Returns the seconds that it took."""
     began = time.monotonic()
-    decode(engine, window, None, lambda _work: True)
+    decode(engine, window, quick=True)
     return time.monotonic() - began

@@ -15,7 +15,7 @@ from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
     from transcriber.domain.timeline import Window
-    from transcriber.worker.engines.whispercpp import WhisperCppEngine
+    from transcriber.worker.engine import Engine
 
 # On a shared machine rounds vary by 2 to 4 %, and so does the best of them. The sum of the lower quartiles of the
 # windows' times varies by 0.5 %.
@@ -23,7 +23,7 @@ _ROUNDS = 16
 _ROUND_SECS = 0.5  # a round takes at least: the thread's start and end are 1.3 ms of it
 
 
-async def measure(engine: WhisperCppEngine, windows: Sequence[Window], budget: float) -> dict[str, float]:
+async def measure(engine: Engine, windows: Sequence[Window], budget: float) -> dict[str, float]:
     """Windows a second through the daemon's thread, and through the engine in a plain loop.
 
     Runs as many rounds as fit into `budget` seconds, but at least one.

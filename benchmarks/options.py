@@ -46,12 +46,36 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         )
     )
 
-    durable = kinds.add_parser(
-        "durable", parents=[file, model], help="a backlog in JetStream against live audio, and a restart"
+    durable = "a backlog in JetStream against live audio, and a restart"
+    _add_durable(kinds.add_parser("durable", parents=[file, model], help=durable))
+    _add_gateway(
+        kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway, and requests")
     )
-    help_text = "seconds of stored audio [%(default)g]"
-    durable.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
     _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
+    _add_requests(kinds.add_parser("requests", parents=[file], help="requests a second through the gateway, with wrk"))
+
+
+def _add_durable(parser: argparse.ArgumentParser) -> None:
+    help_text = "seconds of stored audio [%(default)g]"
+    parser.add_argument("--seconds", default=120.0, type=number_between(0.1, _LONGEST), help=help_text)
+
+
+def _add_requests(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seconds", default=10, type=integer_between(1, _LONGEST), help="for each load [%(default)s]")
+    add("--connections", default=[50, 400], type=integer_between(1, 10_000), nargs="+", help="at a time [50 400]")
+    add("--audio-ms", default=100, type=integer_between(10, 30_000), help="length of a recording [%(default)s]")
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    add, number = parser.add_argument, integer_between(1, 100_000)
+    add("--idle", default=2000, type=number, help="clients that are connected and silent [%(default)s]")
+    add("--live", default=200, type=number, help="clients that speak [%(default)s]")
+    add("--seconds", default=10.0, type=number_between(0.1, _LONGEST), help="of live speech [%(default)g]")
+    add("--chunk-ms", default=100, type=integer_between(10, 1000), help="length of a chunk [%(default)s]")
+    add("--reconnects", default=1000, type=number, help="clients that come at once [%(default)s]")
+    help_text = "of wrk, which sends requests for as many seconds [50 400]"
+    add("--connections", default=[50, 400], type=number, nargs="+", help=help_text)
 
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ async def run(options: argparse.Namespace) -> None:
     if drawn:
         chart.check()
     with tempfile.TemporaryDirectory(prefix="transcriber-benchmarks-") as folder:
-        if options.benchmark not in {"ingest", "fleet"}:
+        if options.benchmark not in {"ingest", "fleet", "gateway", "requests"}:
             options.whisper = _whisper(options, Path(folder))
         benchmark = import_module(f"benchmarks.{options.benchmark}")
         report = await benchmark.run(options)

@@ -12,13 +12,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from transcriber.audio.stream import AudioStream, StreamOptions
+from transcriber.audio.stream import AudioStream
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.timeline import SAMPLE_RATE, Origin, Window
 from transcriber.models import store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from transcriber.audio.segmenter import StreamOptions
 
 _MARGIN = 0.1  # seconds kept around an utterance, so that no sound is cut off; the shortest pause is 0.9 s
 _CHUNK_SECS = 0.1  # a chunk's length

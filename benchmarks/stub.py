@@ -20,14 +20,17 @@ from transcriber.daemon.service import Service
 from transcriber.daemon.shutdown import ExitCode
 from transcriber.domain.errors import CannotStart
 from transcriber.domain.results import Segment
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.telemetry import logs
-from transcriber.worker.engine import Decoded
+from transcriber.worker.engine import Decoded, Device
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from transcriber.worker.cancellation import Stop
+    from transcriber.worker.engine import Speech
 
 log = logging.getLogger("benchmarks.stub")
 
@@ -38,16 +41,27 @@ class NullEngine:
     """Returns at once, with one word a window."""
 
     model = "null"
+    device = Device.CPU
+    multilingual = True
+    beams = False
+    batch_sizes = (1,)
 
-    def transcribe(
+    def transcribe(  # noqa: PLR0913 - all that an engine takes
         self,
         samples: NDArray[np.float32],
         language: str | None,
         stop: Stop | None = None,  # noqa: ARG002 - there is nothing to stop
         *,
         attempt: int = 0,  # noqa: ARG002 - nor a context
+        quick: bool = False,  # noqa: ARG002 - nor a search
+        guidance: Guidance = UNGUIDED,  # noqa: ARG002 - nor anything to guide
     ) -> Decoded:
         return Decoded((Segment(text="null", start=0, end=len(samples), confidence=1.0),), language or "en")
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        return [self.transcribe(w.samples, w.language, stop, attempt=attempt, quick=quick) for w in speech]
 
     def work(self, samples: int, *, attempt: int = 0) -> float:  # noqa: ARG002 - see above
         return samples / SAMPLE_RATE

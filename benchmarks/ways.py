@@ -22,7 +22,7 @@ from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from benchmarks.speech import Material
-    from transcriber.audio.stream import StreamOptions
+    from transcriber.audio.segmenter import StreamOptions
     from transcriber.worker.engine import Engine, WhisperOptions
 
 
@@ -171,7 +171,7 @@ class Worker:
 
     async def serve(self, windows: Sequence[Window]) -> list[Outcome]:
         """Work through a queue that holds all windows. Returns their outcomes in the same order."""
-        queue = JobQueue(max(1, len(windows)))
+        queue = JobQueue(max(1, len(windows)), costs=self._thread.costs)
         outcomes: dict[int, Outcome] = {}
         for place, window in enumerate(windows):
             queue.try_put(Job(window=window, deliver=partial(outcomes.__setitem__, place)))

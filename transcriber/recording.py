@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import soundfile
 import soxr
 
-from transcriber.domain.containers import DECODABLE, name_of
+from transcriber.domain.containers import DECODABLE, FRAMES_BYTES, name_of
 from transcriber.domain.errors import RecordingError
 from transcriber.domain.timeline import SAMPLE_RATE
 
@@ -29,20 +30,19 @@ def is_recording(data: bytes) -> bool:
 class Recording:
     """An open audio file. Attributes: `rate` in Hz, `channels`, `frames` (sample frames in all)."""
 
-    def __init__(self, source: Path | bytes) -> None:
-        """Open a path or a file's bytes. Raises `RecordingError` if libsndfile cannot decode it."""
-        self._name = "recording" if isinstance(source, bytes) else str(source)
+    def __init__(self, source: Path | bytes | IO[bytes]) -> None:
+        """Open a path, a file's bytes or an open file. Raises `RecordingError` if libsndfile cannot decode it."""
+        self._name = str(source) if isinstance(source, Path) else "recording"
         try:
             if isinstance(source, Path):
                 source.open("rb").close()  # libsndfile calls any failure to open a file a "System error"
-            self._file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+            self._file = soundfile.SoundFile(str(source) if isinstance(source, Path) else _as_opened(source))
         except OSError as error:
             raise RecordingError(self._name, (error.strerror or str(error)).lower()) from error
         except TypeError as error:  # a name that ends in .raw: such a file has no header
             raise RecordingError(self._name, "raw PCM can only be read from standard input") from error
         except soundfile.SoundFileError as error:
-            reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
-            raise RecordingError(self._name, f"no WAV, FLAC or OGG that can be decoded ({reason})") from error
+            raise RecordingError(self._name, _why_not(source, error)) from error
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.frames: int = self._file.frames
@@ -63,6 +63,22 @@ class Recording:
         """Yield the audio as interleaved pcm_s16le, in blocks of at most `frames` sample frames."""
         for block in self.blocks(frames):
             yield np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def _as_opened(source: bytes | IO[bytes]) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _why_not(source: Path | bytes | IO[bytes], error: soundfile.SoundFileError) -> str:
+    """Say what a file is that libsndfile cannot open."""
+    with contextlib.ExitStack() as closed:
+        file = closed.enter_context(source.open("rb")) if isinstance(source, Path) else _as_opened(source)
+        file.seek(0)
+        kind = name_of(file.read(FRAMES_BYTES))
+    if kind not in {None, "text", *DECODABLE}:
+        return f"is {kind}; allowed are {', '.join(sorted(DECODABLE))}"
+    reason = getattr(error, "error_string", str(error)).rstrip(".").lower()
+    return f"no WAV, FLAC or OGG that can be decoded ({reason})"
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

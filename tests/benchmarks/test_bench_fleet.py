@@ -9,7 +9,7 @@ from benchmarks.fleet import Scene, simulate
 from transcriber.protocol.partitions import LEASE_SECS
 
 
-def test_simulated_deaths_leave_no_partition_alone_for_long() -> None:
+def test_simulated_deaths_leave_partitions_briefly_unowned() -> None:
     """Ten daemons of which a tenth dies each minute: 2 s after its lease, a dead one's partitions have owners."""
     found = simulate(Scene(daemons=10, streams=300, partitions=64, minutes=3.0, dying=0.2, seed=3))
     assert found.deaths > 1

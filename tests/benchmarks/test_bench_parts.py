@@ -20,7 +20,7 @@ from benchmarks.report import percentiles, table
 from benchmarks.rig import Played, environ_for
 from benchmarks.words import errors
 from transcriber import settings
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import StreamOptions
 from transcriber.broker.connection import Connection
 from transcriber.domain.errors import CannotStart
 from transcriber.models import store

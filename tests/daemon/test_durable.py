@@ -27,8 +27,9 @@ from harness import PATIENCE, STUB, Client, Daemon, NatsServer, Speech
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 from otlp import Collector
+from scripted import take
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
@@ -129,7 +130,7 @@ async def test_a_request_pushes_no_stored_window_out() -> None:
 
     first, second = window("s1", 0), window("s1", 1)
     pipeline._take([first, second])
-    assert (queue.get(), queue.depth) == (queue._running, 2)
+    assert ([take(queue)], queue.depth) == (queue._running, 2)
     assert queue.try_put(Job(window=window("request", 0), deliver=lambda _: None))
     assert list(pipeline._backlog) == [second]
     assert parts.tallies.jobs_dropped.grand_total() == 0

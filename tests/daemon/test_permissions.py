@@ -20,7 +20,7 @@ from transcriber.daemon.shutdown import ExitCode
 @pytest.fixture
 def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
     """A server that allows what `transcriber setup` prints, and nothing else."""
-    for user in ("DAEMON", "PRODUCER", "READER", "SETUP", "OPERATOR"):
+    for user in ("DAEMON", "PRODUCER", "READER", "SETUP", "OPERATOR", "GATEWAY"):
         monkeypatch.setenv(f"TRANSCRIBER_{user}_PASSWORD", user.lower())
     with jetstream_server(tmp_path, configuration("audio.s1")) as running:
         yield running
@@ -74,6 +74,9 @@ async def test_printed_permissions_allow_all_that_is_needed(guarded: NatsServer,
         ("reader", "transcriber.control.model.s1"),
         ("setup", "$JS.API.STREAM.DELETE.AUDIO"),
         ("setup", "audio.s1"),
+        ("gateway", "transcriber.control.model.s1"),
+        ("gateway", "transcript.s1.final"),
+        ("gateway", "$JS.API.STREAM.INFO.AUDIO"),
         ("operator", "audio.s1"),
         ("operator", "transcribe.s1"),
         ("operator", "transcriber.control.model.other"),

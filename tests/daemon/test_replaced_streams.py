@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from chaos import (
     until_ended,
 )
 from harness import PATIENCE, Daemon, NatsServer, Speech
+from nats.js.api import StreamConfig, StreamSource
 
 from transcriber.daemon.shutdown import ExitCode
 
@@ -26,6 +29,13 @@ from transcriber.daemon.shutdown import ExitCode
 async def delete(server: NatsServer, stream: str) -> None:
     async with connected(server.url) as client:
         await client.jetstream().delete_stream(stream)
+
+
+async def until_type(server: NatsServer, kind: str, count: int) -> None:
+    """Wait for so many records of a type, of all streams together."""
+    async with asyncio.timeout(PATIENCE):
+        while [b["type"] for b in await transcript(server.url, None)].count(kind) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def until_sessions(server: NatsServer, count: int) -> list[list[dict[str, Any]]]:
@@ -64,6 +74,60 @@ async def test_audio_that_is_made_again_while_nobody_reads_is_read(
     (told,) = (b for b in await transcript(server.url) if b["type"] == "replaced")
     assert told["session"] == "x"
     assert "made again" in told["detail"]
+
+
+async def forget_the_mark(server: NatsServer) -> None:
+    """Write the last record again, as an earlier version wrote it."""
+    async with connected(server.url) as client:
+        last = await client.jetstream().get_last_msg("TRANSCRIPTS", "transcript.s1.*")
+        body = json.loads(last.data or b"")
+        del body["mark_seq"], body["mark_time"]
+        await client.jetstream().publish(last.subject or "", json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("longer", [False, True])
+async def test_records_without_marks_tell_replaced_audio(server: NatsServer, heldout: Speech, longer: bool) -> None:
+    """Their own time tells: what was read before a record cannot be newer than it."""
+    before, after = (heldout.cut(0, 1), heldout.cut(2, 6)) if longer else (heldout.cut(0, 4), heldout.cut(5, 6))
+    await set_up_streams(server.url)
+    await publish(server.url, before)
+    async with Daemon(server.url, **(settings := durable())):
+        await until_ended(server.url)
+    await forget_the_mark(server)
+    async with Daemon(server.url, **settings) as daemon:  # the same stream, with records that cannot tell it
+        assert await daemon.stop() == ExitCode.CLEAN
+    assert "replaced" not in {body["type"] for body in await transcript(server.url)}
+    await delete(server, "AUDIO")
+    await set_up_streams(server.url)
+    await publish(server.url, after, session="y")
+    async with Daemon(server.url, **settings) as daemon:
+        await until_type(server, "ended", 3)  # with the one that was written again
+        await daemon.logged("AUDIO was made again or restored; going on at message 1 instead of ")
+    records = await transcript(server.url)
+    check([b for b in records if b["session"] == "y"], after)
+    assert [b["session"] for b in records if b["type"] == "replaced"] == ["x"]
+
+
+async def test_audio_replaced_after_a_session_is_an_event(server: NatsServer, heldout: Speech) -> None:
+    """No session is open, so the last one of each stream names it. The next start does not tell it again."""
+    before, after = heldout.cut(0, 3), heldout.cut(3, 5)
+    await set_up_streams(server.url)
+    async with Daemon(server.url, **(settings := durable())) as daemon:
+        for stream in ("s1", "s2"):
+            await publish(server.url, before, stream)
+            await until_ended(server.url, stream)
+        await delete(server, "AUDIO")
+        await daemon.logged("stored audio: stream not found")
+        await set_up_streams(server.url)
+        await until_type(server, "replaced", 2)
+        await publish(server.url, after, session="y")
+        _, second = await until_sessions(server, 2)
+        assert await daemon.stop() == ExitCode.CLEAN
+    check(second, after)
+    async with Daemon(server.url, **settings) as daemon:
+        assert await daemon.stop() == ExitCode.CLEAN
+    told = [(b["stream"], b["session"]) for b in await transcript(server.url, None) if b["type"] == "replaced"]
+    assert sorted(told) == [("s1", "x"), ("s2", "x")]
 
 
 @pytest.mark.slow
@@ -131,6 +195,98 @@ async def test_new_transcript_stream_ends_the_daemon_with_a_sentence(server: Nat
     assert any("Start again: audio is transcribed from where this stream ends" in r["message"] for r in daemon.records)
     async with Daemon(server.url, **settings):
         first, second = await until_sessions(server, 2)
+    check(first, speech)
+    check(second, heldout.cut(3, 5))
+
+
+async def copy(server: NatsServer, source: str, mirror: str) -> None:
+    """Make a mirror of a stream, and wait until it has everything."""
+    async with connected(server.url) as client:
+        jetstream = client.jetstream()
+        await jetstream.add_stream(StreamConfig(mirror, mirror=StreamSource(source)))
+        wanted = (await jetstream.stream_info(source)).state.last_seq
+        async with asyncio.timeout(PATIENCE):
+            while (await jetstream.stream_info(mirror)).state.last_seq < wanted:  # noqa: ASYNC110 - of a server
+                await asyncio.sleep(0.1)
+
+
+async def promote(server: NatsServer, mirror: str, *subjects: str) -> None:
+    """Make a stream of its own out of a mirror."""
+    async with connected(server.url) as client:
+        jetstream = client.jetstream()
+        config = (await jetstream.stream_info(mirror)).config
+        await jetstream.update_stream(replace(config, mirror=None, subjects=[*subjects]))
+
+
+async def lose(server: NatsServer, stream: str) -> None:
+    """The stream is deleted. What is left is COPY, with the same messages."""
+    await copy(server, stream, "COPY")
+    await delete(server, stream)
+    await promote(server, "COPY", "copy")
+
+
+async def fail_over(server: NatsServer, stream: str, *subjects: str) -> None:
+    """The stream is lost, and a mirror of what is left takes its place."""
+    await lose(server, stream)
+    await copy(server, "COPY", stream)
+    await promote(server, stream, *subjects)
+
+
+AUDIO, TRANSCRIPTS = ("AUDIO", "audio.*"), ("TRANSCRIPTS", "transcript.*.final", "transcript.*.event")
+
+
+@pytest.mark.parametrize(
+    ("lost", "running"),
+    [(AUDIO, False), pytest.param(AUDIO, True, marks=pytest.mark.slow)]
+    + [pytest.param(TRANSCRIPTS, running, marks=pytest.mark.slow) for running in (False, True)],
+)
+async def test_promoted_mirror_goes_on(
+    server: NatsServer, heldout: Speech, lost: tuple[str, ...], running: bool
+) -> None:
+    """Its messages have the numbers and times of the old ones: nothing is lost, doubled, or called replaced."""
+    speech = heldout.cut(0, 5)
+    size = speech.rate // 10
+    half = len(speech.samples) // 2 // size
+    first = replace(speech, samples=speech.samples[: half * size])
+    await set_up_streams(server.url)
+    await publish(server.url, first, end=False)
+    async with Daemon(server.url, **(settings := durable(STREAM_TIMEOUT_SECS="60"))) as daemon:
+        await until_type(server, "final", 1)
+        if running:
+            await fail_over(server, *lost)
+            await publish(server.url, speech, begin=half)
+            records = await until_ended(server.url)
+        assert await daemon.stop() == ExitCode.CLEAN
+    if not running:
+        await fail_over(server, *lost)
+        await publish(server.url, speech, begin=half)
+        async with Daemon(server.url, **settings):
+            records = await until_ended(server.url)
+    assert "replaced" not in {body["type"] for body in records}
+    check(records, speech)
+
+
+async def test_mirror_that_catches_up_is_waited_for(server: NatsServer, heldout: Speech) -> None:
+    """It ends before what was read. Taken for a shorter stream, its later messages would be read twice."""
+    speech = heldout.cut(0, 3)
+    await set_up_streams(server.url)
+    await publish(server.url, speech)
+    async with Daemon(server.url, **(settings := durable())):
+        await until_ended(server.url)
+    await lose(server, "AUDIO")
+    async with connected(server.url) as client:  # a mirror whose source is not there yet
+        jetstream = client.jetstream()
+        await jetstream.add_stream(StreamConfig("AUDIO", mirror=StreamSource("LATER")))
+        async with Daemon(server.url, wait=False, **settings) as daemon:
+            told = await daemon.logged("the transcripts: AUDIO is a mirror at message 0, and ")
+            assert told["level"] == "warning"
+            await copy(server, "COPY", "LATER")
+            await daemon.logged("ready")
+            await promote(server, "AUDIO", "audio.*")
+            await publish(server.url, heldout.cut(3, 5), session="y")
+            first, second = await until_sessions(server, 2)
+            assert await daemon.stop() == ExitCode.CLEAN
+    assert "replaced" not in {body["type"] for body in await transcript(server.url)}
     check(first, speech)
     check(second, heldout.cut(3, 5))
 

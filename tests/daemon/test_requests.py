@@ -6,16 +6,18 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import nats.errors
 import numpy as np
 import pytest
 import soundfile
-from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16, schema
+from asking import ask
+from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles, s16
+from scripted import finish, take
 
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import StreamOptions
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.results import Recognition
 from transcriber.domain.timeline import GapReason
@@ -26,28 +28,6 @@ from transcriber.worker.queue import JobQueue
 
 RAW = {"Audio-Sample-Rate": "16000"}
 SLOW = QUICK | {"STUB_WARM_SECS": "0"}
-
-
-class Answer(NamedTuple):
-    """An error of the services API, or a body."""
-
-    code: str | None
-    error: str | None
-    body: dict[str, Any]
-
-
-async def ask(client: Client, payload: bytes, name: str = "call", headers: dict[str, str] | None = None) -> Answer:
-    """Send one request; an answer without an error is checked against the schema."""
-    reply = await client.nats.request(f"transcribe.{name}", payload, timeout=30, headers=headers)
-    told = reply.headers or {}
-    code = told.get("Nats-Service-Error-Code")
-    if code is not None:
-        assert reply.data == b""
-        return Answer(code, told["Nats-Service-Error"], {})
-    assert told == {"Content-Type": "application/json"}
-    body = json.loads(reply.data)
-    schema().validate(body)
-    return Answer(None, None, body)
 
 
 def recording(speech: Speech, **form: str) -> bytes:
@@ -258,10 +238,10 @@ async def test_result_of_an_abandoned_request_is_dropped_quietly(heldout: Speech
         input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: 10**6,
-        model=lambda: "stub",
+        worker=SimpleNamespace(model="stub", multilingual=False),
     )
     answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 5).samples)))
-    job = await asyncio.to_thread(queue.get)
+    job = await asyncio.to_thread(take, queue)
     assert job is not None
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -292,13 +272,13 @@ async def test_an_answer_names_every_model_that_made_it(heldout: Speech) -> None
         input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: 10**6,
-        model=lambda: "two",
+        worker=SimpleNamespace(model="two", multilingual=False),
     )
     answering = asyncio.create_task(recordings.admit("call", RAW, s16(heldout.cut(4, 7).samples)))
     for model in ("one", "one", "two"):
-        job = await asyncio.to_thread(queue.get)
+        job = await asyncio.to_thread(take, queue)
         assert job is not None
-        queue.done()
+        finish(queue)
         recognition = Recognition((), "en", model)
         job.deliver(
             Outcome(

@@ -35,16 +35,30 @@ def check_bounds(messages: list[dict[str, Any]]) -> None:
     assert all(a[1] <= b[0] for a, b in pairwise(bounds))
 
 
-@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.slow)])
+ONE_BY_ONE = {"STUB_SECS": "0.4"}
+IN_BATCHES = {"STUB_SECS": "0.6", "STUB_BATCH": "2", "STUB_DEAF": "1"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "engine"),
+    [
+        (8, ONE_BY_ONE),
+        (8, IN_BATCHES),
+        pytest.param(60, ONE_BY_ONE, marks=pytest.mark.slow),
+        pytest.param(60, IN_BATCHES, marks=pytest.mark.slow),
+    ],
+    ids=["one-by-one", "batches-that-cannot-be-stopped", "longer", "longer-batches"],
+)
 async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
-    nats_server: NatsServer, client: Client, heldout: Speech, seconds: float
+    nats_server: NatsServer, client: Client, heldout: Speech, seconds: float, engine: dict[str, str]
 ) -> None:
     """Gaps add up to the missing audio, text comes within L_max, and the daemon stays responsive and small."""
     pcm = s16(soxr.resample(heldout.samples, heldout.rate, 48_000, "HQ"))
     memory: list[int] = []
     answers: list[float] = []
-    limits = {"STUB_SECS": "0.4", "TRANSCRIPTION_MAX_LATENCY_SECS": str(MAX_LATENCY)}
-    async with Daemon(nats_server.url, script=STUB, **limits) as daemon:
+    async with Daemon(
+        nats_server.url, script=STUB, TRANSCRIPTION_MAX_LATENCY_SECS=str(MAX_LATENCY), **engine
+    ) as daemon:
         watching = asyncio.create_task(watch(daemon, memory, answers))
         frames = await flood(client, pcm, seconds)
         ended = await client.until_type("ended", patience=60)
@@ -73,6 +87,21 @@ async def test_a_flood_is_dropped_visibly_and_nothing_is_late(
         f"RSS {min(memory) / 1e6:.1f} to {max(memory) / 1e6:.1f} MB, last third {grown / 1e6:+.1f} MB to the middle"
     )
     assert grown < 8e6
+
+
+async def test_passes_that_cannot_be_stopped_break_no_promise(
+    nats_server: NatsServer, client: Client, heldout: Speech
+) -> None:
+    """Each takes longer than L_max, and ends when it ends. Its window is a gap, and no text is published late."""
+    slow = {"STUB_SECS": "1.5", "STUB_DEAF": "1", "TRANSCRIPTION_MAX_LATENCY_SECS": "1"}
+    async with Daemon(nats_server.url, script=STUB, **slow) as daemon:
+        await client.send(s16(heldout.samples[: 20 * heldout.rate]), audio_sample_rate=heldout.rate, audio_event="end")
+        ended = await client.until_type("ended", patience=60)
+        assert await daemon.stop() == 0
+    check_account(ended)
+    assert client.of("final") == []
+    assert ended["gap"].keys() <= {"deadline", "queue_full"}
+    assert "deadline" in ended["gap"]
 
 
 async def test_flood_costs_only_the_stream_that_floods(

@@ -91,9 +91,9 @@ def check_summary(daemon: Daemon, ended: dict[str, Any], windows: int) -> None:
 
 @pytest.mark.parametrize("daemons", [6, pytest.param(30, marks=pytest.mark.slow)])
 async def test_sigterm_at_any_moment_settles_and_reports_everything(
-    nats_server: NatsServer, client: Client, heldout: Speech, daemons: int
+    nats_server: NatsServer, client: Client, heldout: Speech, bundled_folder: Path, daemons: int
 ) -> None:
-    """Daemons are stopped at random in mid-speech, with the model and with an engine that cannot keep up."""
+    """Daemons are stopped at random in mid-speech, with both engines and with one that cannot keep up."""
     moments = random.Random(daemons)
     times: list[float] = []
     depths: list[int] = []
@@ -102,6 +102,8 @@ async def test_sigterm_at_any_moment_settles_and_reports_everything(
         stream = f"m{number}"
         lagging = {"script": STUB, "STUB_SECS": moments.choice(["0.1", "0.3"])} if number % 2 else {}
         environ = {"SHUTDOWN_GRACE_SECS": str(GRACE), "AUDIO_SUBJECT": f"audio.{stream}"} | QUICK | RATE
+        if number % 4 == 2:
+            environ["WHISPER_MODEL_PATH"] = str(bundled_folder)  # for CTranslate2
         async with Daemon(nats_server.url, **environ, **lagging) as daemon, speaking(client, heldout, stream) as sent:
             moment = moments.randint(1, 300)
             await published(client, sent, moment)
@@ -187,11 +189,15 @@ async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: 
     assert ingesting.cancelled()
 
 
+@pytest.mark.parametrize("deaf", ["0", "1"])
 async def test_a_window_stuck_in_the_engine_does_not_hold_up_the_exit(
-    nats_server: NatsServer, client: Client, heldout: Speech
+    nats_server: NatsServer, client: Client, heldout: Speech, deaf: str
 ) -> None:
-    """The engine never comes back. Its window becomes gap(shutdown), the session ends, and so does the process."""
-    async with Daemon(nats_server.url, script=STUB, **STUCK, SHUTDOWN_GRACE_SECS="1") as daemon:
+    """The engine never comes back, whether or not it can be stopped. Its window becomes gap(shutdown).
+
+    The session ends, and so does the process.
+    """
+    async with Daemon(nats_server.url, script=STUB, **STUCK, STUB_DEAF=deaf, SHUTDOWN_GRACE_SECS="1") as daemon:
         async with speaking(client, heldout, "s1") as sent:
             await published(client, sent, 100)
         await stopped(daemon, 1 + AFTER)

@@ -20,8 +20,10 @@ from harness import NatsServer, free_port
 from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, render
 
 from transcriber import settings
+from transcriber.gateway.service import Gateway
 from transcriber.http.acceptor import HealthOptions
 from transcriber.http.server import HealthServer
+from transcriber.settings import gateway
 
 COMPOSE = K8S / "compose.yaml"
 SCHEMA = yaml.safe_load((ROOT / "tests/data/compose.schema.yaml").read_text())
@@ -227,6 +229,23 @@ async def test_the_daemons_health_check_tells_ready_from_not(daemon, problem, ex
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.DEVNULL)
     assert await process.wait() == exit_code
     await server.stop()
+
+
+# The gateway
+
+
+def test_the_gateway_accepts_its_environment(services):
+    """It serves everybody that reaches it, and only loopback does; it drains before Docker kills it."""
+    service = services["gateway"]
+    assert service["command"] == ["gateway"]
+    assert service["image"] == services["transcriber"]["image"]
+    assert {name for name in service["environment"] if not name.startswith("OTEL_")} <= gateway.names()
+    found = gateway.load(service["environment"])
+    assert Gateway(found).keys.anyone is not None
+    assert service["ports"] == [f"127.0.0.1:{found.port}:{found.port}"]
+    assert service["stop_grace_period"] == f"{math.ceil(found.shutdown_grace + FLUSH_SECS) + KUBELET_SECS}s"
+    assert found.broker.url == settings.load(services["transcriber"]["environment"]).broker.url
+    assert f":{found.port}/readyz" in service["healthcheck"]["test"][-1]
 
 
 # NATS

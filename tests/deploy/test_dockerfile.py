@@ -20,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 from places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = ("base", "gateway/base")  # of the daemon and of the gateway
 
 # Shared libraries that a Debian image always has: of glibc, and what dpkg and apt themselves are linked to.
 SLIM_LIBRARIES = re.compile(r"(ld-linux.*|lib(c|m|mvec|pthread|dl|rt|util|gcc_s|stdc\+\+|z))\.so\.\d+")
@@ -173,11 +174,11 @@ def test_image_works_with_a_read_only_root(last):
     assert environment(last)["HOME"] == "/tmp"
 
 
-def test_the_exposed_port_is_the_health_port(last):
-    """The image, the manifests and the settings' default agree on 8080."""
-    manifest = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text())
-    (port,) = manifest["spec"]["template"]["spec"]["containers"][0]["ports"]
-    assert int(only(last, "EXPOSE")) == port["containerPort"]
+def test_the_exposed_ports_are_those_of_the_manifests(last):
+    """The daemon's health port, then the gateway's: 8080 and 8081, as their settings' defaults."""
+    manifests = [yaml.safe_load((ROOT / "k8s" / folder / "deployment.yaml").read_text()) for folder in FOLDERS]
+    ports = [it["spec"]["template"]["spec"]["containers"][0]["ports"] for it in manifests]
+    assert only(last, "EXPOSE").split() == [str(port["containerPort"]) for (port,) in ports]
 
 
 def test_the_labels_tell_what_it_is(last):
@@ -275,7 +276,7 @@ def test_build_stage_gives_an_environment_that_works(tmp_path, build, last):
     command = [shutil.which(json.loads(only(last, "ENTRYPOINT"))[0], path=image["PATH"]), "--version"]
     done = subprocess.run(command, env=image, cwd="/", check=True, capture_output=True, text=True)
     assert PROJECT["project"]["version"] in done.stdout
-    imports = "import numpy, soxr, soundfile, webrtcvad, _pywhispercpp, nats, grpc, psutil, opentelemetry.sdk"
+    imports = "import numpy, soxr, soundfile, webrtcvad, _pywhispercpp, nats, grpc, psutil, websockets"
     subprocess.run([venv / "bin/python", "-c", imports], env=image, cwd="/", check=True)
     assert snapshot(tmp_path) == before
 

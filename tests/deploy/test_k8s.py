@@ -20,6 +20,7 @@ from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, byte_count, 
 from transcriber import settings
 from transcriber.domain.errors import SettingError
 from transcriber.protocol import incoming
+from transcriber.settings import gateway
 
 INSTANCE = "app.kubernetes.io/instance"
 KINDS = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget"}
@@ -198,11 +199,11 @@ def test_a_base_applied_by_mistake_is_refused(overlays):
 
 
 def test_the_readme_names_only_settings_that_exist():
-    """k8s/README.md and the comments in the manifests name only variables that the daemon reads."""
+    """k8s/README.md and the comments in the manifests name only variables that the daemon or the gateway reads."""
     texts = [path.read_text() for path in K8S.rglob("*") if path.suffix in {".md", ".yaml"}]
     named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", "\n".join(texts)))
     others = {"POD_NAME", "PYTHON_IMAGE"}  # one that only other variables refer to, and an argument of the Dockerfile
-    assert {name for name in named if not name.startswith("OTEL_")} - others <= settings.names()
+    assert {name for name in named if not name.startswith("OTEL_")} - others <= settings.names() | gateway.names()
 
 
 def test_the_cpu_is_the_thread_count(objects, container):

@@ -35,6 +35,11 @@ def daemon():
     return by_kind(render(K8S / "overlays/radio-1"))
 
 
+@pytest.fixture
+def gateway():
+    return by_kind(render(K8S / "gateway/base"))
+
+
 def port_of(address):
     return int(address.rpartition(":")[2])
 
@@ -174,16 +179,16 @@ def test_selectors_find_the_collector_alone(objects, daemon):
         assert not selector.items() <= daemon["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_the_daemons_reach_the_collector(objects, daemon):
+def test_daemons_and_gateways_reach_the_collector(objects, daemon, gateway):
     """Their endpoint is the Service's name and a port of OTLP, and its NetworkPolicy lets them in."""
-    endpoint = environment(daemon)["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    (endpoint,) = {environment(it)["OTEL_EXPORTER_OTLP_ENDPOINT"] for it in (daemon, gateway)}
     ports = {port["name"]: port["port"] for port in objects["Service"]["spec"]["ports"]}
     assert endpoint == f"http://{objects['Service']['metadata']['name']}:{ports['otlp-grpc']}"
     (otlp,) = (rule for rule in objects["NetworkPolicy"]["spec"]["ingress"] if "from" in rule)
     assert {port["port"] for port in otlp["ports"]} == {"otlp-grpc", "otlp-http"}
-    (peer,) = otlp["from"]
-    labels = daemon["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    for peer, it in zip(otlp["from"], (daemon, gateway), strict=True):
+        labels = it["Deployment"]["spec"]["template"]["metadata"]["labels"]
+        assert peer["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_the_collectors_garbage_collector_knows_the_limit(collector, container):

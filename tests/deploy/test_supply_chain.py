@@ -88,10 +88,11 @@ def test_the_tests_run_what_is_shipped():
     ("name", "wanted"),
     [
         (SHIPPED, PROJECT["dependencies"]),
+        (SHIPPED, PROJECT["optional-dependencies"]["gateway"]),
         (DEVELOPMENT, [*PROJECT["dependencies"], *group("dev")]),
         (DEVELOPMENT, PROJECT["optional-dependencies"]["embedded"]),
     ],
-    ids=["shipped", "development", "embedded"],
+    ids=["shipped", "gateway", "development", "embedded"],
 )
 def test_the_locks_hold_what_the_project_asks_for(name, wanted):
     """Every requirement of pyproject.toml is locked in a version that it allows. No lock was forgotten."""

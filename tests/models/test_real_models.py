@@ -23,12 +23,13 @@ from transcriber.models.catalogue import Format
 from transcriber.models.index import PACKAGED
 from transcriber.recording import read_16k
 from transcriber.worker.decoding import decode
-from transcriber.worker.engine import Engine, WhisperOptions
+from transcriber.worker.engine import Decoded, Engine, Speech, WhisperOptions
 from transcriber.worker.engines.loading import load_engine
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 MOST_WORDS_A_SECOND = 8
+PARTS = ((0, "auto"), (5, "de"), (10, "en"))  # of the talk: from which second, and the language asked for
 
 
 @cache
@@ -43,6 +44,10 @@ def talk() -> tuple[np.ndarray, list[dict[str, Any]]]:
     return read_16k(store.bundled("talk.flac")), rows
 
 
+def spoken(decoded: Decoded) -> list[str]:
+    return words(" ".join(segment.text for segment in decoded.segments))
+
+
 FORMATS = pytest.mark.parametrize("model_format", list(Format))
 
 
@@ -55,7 +60,7 @@ def test_cut_windows_are_understood_and_end(name: str, model_format: Format) -> 
     for row in rows:
         cut = samples[round(row["start"] * 16_000) : round(row["end"] * 16_000)]
         window = Window(origin=Origin("s", "x"), sequence=0, start=0, end=len(cut), samples=cut, language="en")
-        found = decode(engine(name, model_format), window, None, lambda _work: True)
+        found = decode(engine(name, model_format), window)
         heard, spoken = words(found.recognition.text), words(row["words"])
         assert len(heard) <= 1.3 * len(spoken) + 2
         right, said = right + matching(spoken, heard), said + len(spoken)
@@ -93,6 +98,18 @@ def test_the_language_is_detected_and_leaves_no_trace(model_format: Format) -> N
     base.transcribe(samples, "de", attempt=1)
     assert base.transcribe(samples, "auto") == first
     assert base.transcribe(samples, "en").segments == first.segments
+
+
+def test_a_batch_holds_windows_of_several_languages() -> None:
+    """Each window has the language that was asked for it, or the detected one, and the text that it has alone."""
+    samples, base = talk()[0], engine("base", Format.CTRANSLATE2)
+    windows = [Speech(samples[start * 16_000 : (start + 5) * 16_000], code) for start, code in PARTS]
+    found = base.transcribe_many(windows)
+    assert [decoded.language for decoded in found] == ["en", "de", "en"]
+    for window, decoded in zip(windows, found, strict=True):
+        alone = base.transcribe(window.samples, window.language)
+        assert decoded.language == alone.language
+        assert matching(spoken(decoded), spoken(alone)) >= 0.8 * len(spoken(alone))
 
 
 def test_streaming_loses_few_words_and_never_runs_away(tmp_path: Path) -> None:

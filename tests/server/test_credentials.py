@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ SEEDS = {
 }
 
 
-@pytest.mark.parametrize("text", SEEDS)
+@pytest.mark.parametrize("text", SEEDS, ids=range(len(SEEDS)))  # one of them is new each time
 def test_a_broken_seed_is_told_and_not_shown(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.write_text(text)
@@ -147,30 +148,52 @@ def test_each_server_gets_what_its_url_says() -> None:
     assert options.servers == ["nats://A:1", "nats://b", "nats://[::1]:3"]
 
 
+async def test_servers_that_a_cluster_tells_of_get_the_same_user(tmp_path: Path) -> None:
+    """Only one is named in the URL. When it dies, another one is asked with the same user and password."""
+    users = 'authorization { users: [ { user: "bob", password: "p@x" } ] }'
+    routes = [free_port(), free_port()]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for mine, other in (routes, routes[::-1]):
+            cluster = f'name: c, listen: "127.0.0.1:{mine}", routes: ["nats://127.0.0.1:{other}"]'
+            made = NatsServer(tmp_path / str(mine), config=f"{users}\ncluster {{ {cluster} }}")
+            servers.append(stack.enter_context(made))
+        connection = Connection(BrokerOptions(url=servers[0].url.replace("//", "//bob:p%40x@")))
+        await connection.open()
+        async with asyncio.timeout(20):
+            while len(connection.client.servers) == 1:  # noqa: ASYNC110 - until the second one is told of
+                await asyncio.sleep(0.02)
+        servers[0].kill()
+        await reconnected(connection)
+        await connection.confirm()
+        await connection.close()
+
+
 async def reconnected(connection: Connection, times: int = 1) -> None:
     async with asyncio.timeout(20):
         while connection.reconnects < times:  # noqa: ASYNC110 - nobody else is told
             await asyncio.sleep(0.02)
 
 
-async def test_credentials_that_expire_are_read_again(tmp_path: Path) -> None:
+async def logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    """Wait until the log has these words."""
+    async with asyncio.timeout(20):
+        while words not in caplog.text:  # noqa: ASYNC110 - nobody else is told
+            await asyncio.sleep(0.02)
+
+
+async def test_credentials_that_expire_are_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Renewed before the end or after it: a new connection with what the file holds then."""
     authority, path = Authority(), tmp_path / "user.creds"
     with NatsServer(tmp_path / "nats", config=authority.config) as server:
         authority.write(path, lasts=2)
         connection = Connection(BrokerOptions(url=server.url, creds=str(path)))
         await connection.open()
-        interrupted = connection._interrupted
         authority.write(path, lasts=3)
         await reconnected(connection)
-        assert interrupted.done()
-        interrupted = connection._interrupted
-        await interrupted
-        while not connection._trouble.lower().count("authorization"):  # noqa: ASYNC110 - refused with the old ones
-            await asyncio.sleep(0.02)
+        await logged(caplog, "Authorization Violation")  # refused with the old ones
         path.write_text("half a fi")
-        while "holds no" not in connection._trouble:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await logged(caplog, "holds no")
         authority.write(path, lasts=60)
         await reconnected(connection, 2)
         await connection.publish("a", b"b")
@@ -195,21 +218,24 @@ async def test_credentials_that_stay_expired_are_what_is_told(tmp_path: Path) ->
         await connection.close()
 
 
-async def test_a_user_who_is_taken_out_and_put_back_is_back(tmp_path: Path) -> None:
+async def test_a_user_who_is_taken_out_and_put_back_is_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As when an operator edits accounts: refused until then, and not for ever."""
     allowed = 'authorization { users: [ { user: "bob", password: "x" } ] }'
     with NatsServer(tmp_path / "nats", config=allowed) as server:
         connection = Connection(BrokerOptions(url=server.url, user="bob", password="x"))
         await connection.open()
         server.reload(allowed.replace("bob", "eve"))
-        await connection._interrupted
+        await logged(caplog, "Authorization Violation")
         server.reload(allowed)
         await reconnected(connection)
+        await connection.confirm()  # nothing remembers the refusal
         assert not connection.lost.done()
         await connection.close()
 
 
-async def test_a_client_certificate_that_is_renewed_is_presented(tmp_path: Path) -> None:
+async def test_a_client_certificate_that_is_renewed_is_presented(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """nats-py loads it once: a new one, in the same place, would count from the next start on only."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     cert.write_text(CERTIFICATE)
@@ -223,8 +249,7 @@ async def test_a_client_certificate_that_is_renewed_is_presented(tmp_path: Path)
         mine.write_text("damaged")
         server.kill()
         server.start()
-        while "NATS_CERT" not in connection._trouble:  # noqa: ASYNC110 - so the file is read
-            await asyncio.sleep(0.02)
+        await logged(caplog, "NATS_CERT")  # so the file is read
         mine.write_text(KEY + CERTIFICATE)
         await reconnected(connection)
         await connection.close()

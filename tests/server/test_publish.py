@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import signal
 import socket
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 from command import Command, bus, noise, on_terminal, recording
 from cues import event
-from harness import NatsServer
+from harness import NatsServer, s16
 
 from transcriber.cli.main import main
 
@@ -158,6 +160,63 @@ async def test_publish_decodes_a_whole_recording_from_a_pipe(nats_server: NatsSe
         pcm, _ = await listener.until_end()
         assert await command.ended() == 0
     assert pcm == samples.tobytes()
+
+
+@pytest.mark.parametrize("container", ["MP3", "OGG", "AIFF", "CAF", "AU"])
+async def test_publish_decodes_any_container_from_a_pipe(nats_server: NatsServer, container: str) -> None:
+    """It is known by its first bytes. Even one that is lossy arrives as the samples that libsndfile makes of it."""
+    data = recording(noise(0.5), container, subtype=None)
+    wanted, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(data)
+        command.end_input()
+        pcm, messages = await listener.until_end()
+        assert await command.ended() == 0
+    assert messages[0].headers["Audio-Sample-Rate"] == str(rate)
+    assert pcm == s16(wanted)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\0\x1cftypM4A \0\0\2\0M4A mp42isom\0\0\0\x08free" * 9, "MP4"),
+        (bytes.fromhex("1a45dfa39f4286810142f7810142f2810442f381084282847765626d42878104") * 9, "WebM"),
+        (9 * (bytes.fromhex("fff15080017ffc") + bytes(4)), "AAC"),
+        (b'{"audio": "UklGRiQAAABXQVZF"}', "JSON"),
+        (b"#!AMR-WB\n" + bytes(600), "AMR"),
+        (b"curl: (6) Could not resolve host: radio.example.com; no audio was fetched at all\n", "text"),
+    ],
+)
+async def test_publish_names_a_file_that_it_cannot_decode(tmp_path: Path, data: bytes, kind: str) -> None:
+    """Sent as PCM it would be noise. Exit 2 needs no server, whether it comes from a pipe or as a file."""
+    path = tmp_path / "talk"
+    path.write_bytes(data)
+    async with Command("publish", "-") as pipe, Command("publish", str(path)) as file:
+        await pipe.feed(data)
+        pipe.end_input()
+        assert [await pipe.ended(), await file.ended()] == [2, 2]
+    allowed = "AIFF, AU, CAF, FLAC, MP3, Ogg, WAV"
+    assert pipe.err == [f"transcriber: standard input: is {kind}; allowed are raw PCM and {allowed}"]
+    (told,) = file.err
+    assert told.startswith(f"transcriber: {path}: ")
+    assert kind == "text" or told.endswith(f" is {kind}; allowed are {allowed}")
+
+
+async def test_publish_sends_pcm_that_begins_like_mpeg_audio(nats_server: NatsServer) -> None:
+    """One frame header alone proves nothing: what follows at the distance that it states is none."""
+    pcm = b"\xff\xfb\x90\x00" + noise(0.3).tobytes()
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", "-", "--rate", "16000", "--speed", "0", NATS_URL=nats_server.url) as command,
+    ):
+        await command.feed(pcm)
+        command.end_input()
+        sent, _ = await listener.until_end()
+        assert await command.ended() == 0
+    assert sent == pcm
 
 
 async def test_publish_leaves_out_what_follows_the_samples_of_a_wav(nats_server: NatsServer) -> None:

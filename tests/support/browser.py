@@ -27,10 +27,10 @@ def find_chromium() -> str | None:
 class Browser:
     """One page in one browser, which ends with the context. `complaints` are the page's errors and refused loads."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *flags: str) -> None:
         binary = find_chromium()
         assert binary is not None
-        self._command = [binary, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self._command = [binary, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._page: str | None = None
@@ -116,6 +116,13 @@ class Browser:
             check();
         }})"""
         await self.value(waiting)
+
+    async def click(self, selector: str) -> None:
+        """Click in the middle of an element, as a person does: what needs a gesture gets one."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = await self.value(f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({box})")
+        for kind in ("mousePressed", "mouseReleased"):
+            await self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     async def picture(self) -> bytes:
         """The visible page as a PNG."""

@@ -55,15 +55,25 @@ async def connected(url: str) -> AsyncIterator[nats.NATS]:
 
 
 async def publish(  # noqa: PLR0913 - each has its default
-    url: str, speech: Speech, stream: str = "s1", *, session: str | None = "x", pace: float = 0.0, end: bool = True
+    url: str,
+    speech: Speech,
+    stream: str = "s1",
+    *,
+    session: str | None = "x",
+    pace: float = 0.0,
+    begin: int = 0,
+    end: bool = True,
 ) -> None:
-    """Store the recording in chunks of 100 ms, each sent until it is acknowledged; `pace`: seconds between two."""
+    """Store the recording in chunks of 100 ms, each sent until it is acknowledged.
+
+    `pace`: seconds between two; `begin`: the first chunk.
+    """
     run = session or uuid4().hex
     size = speech.rate // 10
     async with connected(url) as client:
         jetstream = client.jetstream(timeout=1)
         pcm = s16(speech.samples)
-        for offset in range(0, len(speech.samples), size):
+        for offset in range(begin * size, len(speech.samples), size):
             last = offset + size >= len(speech.samples)
             headers = {
                 "Audio-Sample-Rate": str(speech.rate),
@@ -85,8 +95,8 @@ def everything(speech: Speech) -> int:
     return round(len(speech.samples) * SAMPLE_RATE / speech.rate)
 
 
-async def transcript(url: str, stream: str = "s1") -> list[dict[str, Any]]:
-    """Every record of a stream, in the order in which they are stored."""
+async def transcript(url: str, stream: str | None = "s1") -> list[dict[str, Any]]:
+    """Every record of a stream, or of all, in the order in which they are stored."""
     async with connected(url) as client:
         jetstream = client.jetstream()
         count = (await jetstream.stream_info("TRANSCRIPTS")).state.last_seq
@@ -95,7 +105,7 @@ async def transcript(url: str, stream: str = "s1") -> list[dict[str, Any]]:
             message = await jetstream.get_msg("TRANSCRIPTS", sequence)
             body = json.loads(message.data or b"")
             schema().validate(body)
-            if body["stream"] == stream:
+            if stream in {None, body["stream"]}:
                 found.append(body)
         return found
 

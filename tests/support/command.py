@@ -154,7 +154,7 @@ def noise(seconds: float, channels: int = 1, rate: int = 16_000) -> np.ndarray:
     return np.random.default_rng(1).integers(-9000, 9000, (int(seconds * rate), channels), np.int16)
 
 
-def recording(samples: np.ndarray, container: str = "WAV", rate: int = 16_000, subtype: str = "PCM_16") -> bytes:
+def recording(samples: np.ndarray, container: str = "WAV", rate: int = 16_000, subtype: str | None = "PCM_16") -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, subtype, format=container)
     return file.getvalue()

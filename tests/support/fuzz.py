@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import random
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NamedTuple, Self
 
 import nats
+import nats.js.errors
 import numpy as np
-from harness import PATIENCE, Client, Daemon, check_tiles
+from checks import schema
+from harness import PATIENCE, STUB, Client, Daemon, check_tiles
 from nats.errors import Error as NatsError
 
 _BURSTS = np.repeat([1, 0] * 20, 11_200)
@@ -109,9 +113,36 @@ def plan(seed: int) -> Iterator[Step]:
 
 async def play(seed: int, client: Client, daemon: Daemon) -> dict[str, Any]:
     """Send a seed's messages, wait until every session has ended, check every account; returns the counts of events."""
-    stream, subject = f"fuzz-{seed}", f"audio.fuzz-{seed}"
     client.heard.clear()
     client.raw.clear()
+    await _send(seed, client)
+    await client.until(lambda body: body["type"] == "ended" and body["session"] == "last", PATIENCE)
+    stream = f"fuzz-{seed}"
+    for session in {body["session"] for body in client.of("started", stream=stream)}:
+        await client.until_type("ended", stream=stream, session=session)
+    check_daemon(daemon)
+    return check_sessions([body for body in client.heard if body["stream"] == stream])
+
+
+async def play_stored(seed: int, client: Client, restart: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+    """The same in durable mode, where the daemon may be killed at any moment. What is stored is checked."""
+    sending = asyncio.create_task(_send(seed, client))
+    rng = random.Random(-seed)
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        await asyncio.sleep(rng.uniform(0, 1))
+        await restart()
+    await sending
+    records: list[dict[str, Any]] = []
+    async with asyncio.timeout(2 * PATIENCE):
+        while not records or records[-1]["type"] != "ended" or records[-1]["session"] != "last":
+            await asyncio.sleep(0.05)
+            records += [body async for body in _stored(client, f"fuzz-{seed}", len(records))]
+    return check_sessions(records)
+
+
+async def _send(seed: int, client: Client) -> None:
+    """Send a seed's messages, and then a session of its own, called `last`, that ends at once."""
+    subject = f"audio.fuzz-{seed}"
     producer = await nats.connect(client.url)
     for step in plan(seed):
         if step.reconnect:
@@ -124,14 +155,54 @@ async def play(seed: int, client: Client, daemon: Daemon) -> dict[str, Any]:
                 await producer.publish(subject, step.payload, headers=step.headers)
     await producer.drain()
     await client.send(bytes(3200), subject=subject, audio_session="last", audio_event="end", audio_sample_rate=16_000)
-    await client.until(lambda body: body["type"] == "ended" and body["session"] == "last", PATIENCE)
-    begun = {body["session"] for body in client.of("started", stream=stream)}
-    assert len(begun) == len(client.of("started", stream=stream)), "a session's name was given out twice"
-    for session in begun:
-        ended = await client.until_type("ended", stream=stream, session=session)
-        check_tiles(client.heard, ended)
-    assert daemon.process.returncode is None, daemon.stderr
-    wrong = [record for record in daemon.records if record["level"] in {"ERROR", "CRITICAL"}]
-    assert not wrong
-    kinds = [body["type"] for body in client.heard if body["stream"] == stream]
+
+
+async def _stored(client: Client, stream: str, skip: int) -> AsyncIterator[dict[str, Any]]:
+    """Records of a stream, in the order in which they are stored, without the first ones."""
+    jetstream, sequence = client.nats.jetstream(), 1
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        for n in itertools.count():
+            found = await jetstream.get_msg("TRANSCRIPTS", sequence, f"transcript.{stream}.*", next=True)
+            sequence = (found.seq or 0) + 1
+            if n >= skip:
+                body = json.loads(found.data or b"")
+                schema().validate(body)
+                yield body
+
+
+def check_sessions(bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every session begins and ends once, and what was published about it covers it; returns the counts of events."""
+    begun = [body["session"] for body in bodies if body["type"] == "started"]
+    assert len(begun) == len(set(begun)), "a session's name was given out twice"
+    ended = [body for body in bodies if body["type"] == "ended"]
+    assert sorted(begun) == sorted(body["session"] for body in ended)
+    for body in ended:
+        check_tiles(bodies, body)
+    kinds = [body["type"] for body in bodies]
     return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
+class Restarting:
+    """A daemon around the stub engine that is killed and started again with the same settings."""
+
+    def __init__(self, url: str, settings: dict[str, str]) -> None:
+        self._url = url
+        self._settings = settings
+
+    async def __aenter__(self) -> Self:
+        self.current = await Daemon(self._url, script=STUB, **self._settings).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.current.__aexit__()
+
+    async def restart(self) -> None:
+        check_daemon(self.current)
+        await self.current.__aexit__()
+        await self.__aenter__()
+
+
+def check_daemon(daemon: Daemon) -> None:
+    assert daemon.process.returncode is None, daemon.stderr
+    wrong = [record for record in daemon.records if record["level"] in {"error", "critical"}]
+    assert not wrong, wrong

@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 from checks import check_account, check_tiles, schema  # noqa: F401 - tests take all three from here
 from nats.aio.client import Client as NatsClient
+from nats.aio.client import Server as ServerChoice
 from nats.aio.msg import Msg
 from places import SUPPORT
 
@@ -219,11 +220,15 @@ def _get(url: str) -> int:
 
 
 class Client:
-    """A producer and a listener. Every message heard is checked against the JSON Schema."""
+    """A producer and a listener. Every message heard is checked against the JSON Schema.
 
-    def __init__(self, url: str, **identity: str) -> None:
+    `pinned`: to this server alone, whatever others its cluster tells of.
+    """
+
+    def __init__(self, url: str, *, pinned: bool = False, **identity: str) -> None:
         self.url = url
         self._identity = identity or IDENTITY
+        self._choose = self._same_server if pinned else None
         self.heard: list[dict[str, Any]] = []
         self.raw: list[Msg] = []
         self._changed = asyncio.Event()
@@ -234,6 +239,7 @@ class Client:
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,
             error_cb=_ignore,
+            reconnect_to_server_handler=self._choose,
             **self._identity,
         )
         await self.nats.subscribe("transcript.>", cb=self._on_message)
@@ -242,6 +248,9 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.nats.close()
+
+    def _same_server(self, servers: list[ServerChoice], _info: object) -> tuple[ServerChoice, float]:
+        return next(server for server in servers if server.uri.geturl() == self.url), 0.1
 
     async def _on_message(self, message: Msg) -> None:
         body = json.loads(message.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transcriber.protocol import incoming
+from transcriber.protocol import headers, incoming
 
 NAMES = (
     incoming.ENCODING,
@@ -13,5 +13,11 @@ NAMES = (
     incoming.LANGUAGE,
     incoming.TENANT,
     incoming.EVENT,
+    headers.NOTIFY,
+    headers.PROMPT,
+    headers.TASK,
+    headers.TIMEOUT,
+    headers.ENDPOINTING,
+    headers.PARTIALS,
     incoming.TRACEPARENT,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import nkeys
 
 _PREFIX = {"operator": 14 << 3, "account": 0, "user": 20 << 3}
-_WITHOUT_LIMIT = dict.fromkeys(("subs", "conn", "leaf", "imports", "exports", "data", "payload"), -1)
+_LIMITS = {**dict.fromkeys(("subs", "conn", "leaf", "imports", "exports", "data", "payload"), -1), "wildcards": True}
 _STORAGE = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
 
 
@@ -47,14 +47,27 @@ class Authority:
     """An operator with an account for each name, and one for the system; `config` is for the servers."""
 
     def __init__(self, *names: str) -> None:
-        operator, system = Key("operator"), Key("account")
+        self._operator, self._system = Key("operator"), Key("account")
         self._accounts = {name: Key("account") for name in names or ("main",)}
-        limits = {"limits": {**_WITHOUT_LIMIT, **_STORAGE, "wildcards": True}}
-        accounts = {key.public: operator.sign(key, limits) for key in self._accounts.values()}
-        accounts[system.public] = operator.sign(system, {"limits": {**_WITHOUT_LIMIT, "wildcards": True}})
-        preload = "\n".join(f"{public}: {jwt}" for public, jwt in accounts.items())
-        trusted = operator.sign(operator, {"system_account": system.public})
-        self.config = f"operator: {trusted}\nresolver: MEMORY\nresolver_preload: {{\n{preload}\n}}\n"
+        # Signed once: a server takes no other operator while it runs.
+        self._trusted = self._operator.sign(self._operator, {"system_account": self._system.public})
+        self.config = self.configured()
+
+    def configured(self, account: str = "", lasts: float | None = None, **changed: Any) -> str:
+        """The configuration in which one account's JWT has other limits, or lasts so many seconds, or has more claims.
+
+        Limits are named as in the JWT: `conn`, `data`, `payload`, and so on.
+        """
+        jwts = {self._system.public: self._operator.sign(self._system, {"limits": _LIMITS})}
+        for name, key in self._accounts.items():
+            claims: dict[str, Any] = {"limits": {**_LIMITS, **_STORAGE}}
+            if name == account:
+                claims["limits"] |= {k: v for k, v in changed.items() if k in _LIMITS}
+                claims |= {k: v for k, v in changed.items() if k not in _LIMITS}
+            expires = time.time() + lasts if name == account and lasts is not None else None
+            jwts[key.public] = self._operator.sign(key, claims, expires)
+        preload = "\n".join(f"{public}: {jwt}" for public, jwt in jwts.items())
+        return f"operator: {self._trusted}\nresolver: MEMORY\nresolver_preload: {{\n{preload}\n}}\n"
 
     def write(self, path: Path, lasts: float, account: str = "main") -> None:
         """Credentials of a new user, good for so many seconds, in place of what is there."""

@@ -8,6 +8,7 @@ PROMISED = {
     "transcriber.queue.capacity": ("gauge", "{job}", set()),
     "transcriber.worker.busy": ("gauge", "1", set()),
     "transcriber.buffer.size": ("gauge", "s", set()),
+    "transcriber.worker.gpu": ("gauge", "1", set()),
     "transcriber.rtf": ("gauge", "1", set()),
     "transcriber.jobs.enqueued": ("counter", "{job}", {"stream"}),
     "transcriber.jobs.dropped": ("counter", "{job}", {"stream", "reason"}),
@@ -44,6 +45,21 @@ FLEET = {
     "transcriber.fleet.load": ("gauge", "{stream}", set()),
     "transcriber.fleet.capacity": ("gauge", "{stream}", set()),
 }
+GATEWAY = {
+    "transcriber.gateway.connections": ("gauge", "{connection}", set()),
+    "transcriber.gateway.max_connections": ("gauge", "{connection}", set()),
+    "transcriber.gateway.workers": ("gauge", "{worker}", set()),
+    "transcriber.gateway.opened": ("counter", "{connection}", {"path"}),
+    "transcriber.gateway.closed": ("counter", "{connection}", {"code"}),
+    "transcriber.gateway.refused": ("counter", "{connection}", {"status"}),
+    "transcriber.gateway.requests": ("counter", "{request}", {"path", "status"}),
+    "transcriber.gateway.latency_ms": ("histogram", "ms", {"path"}),
+    "transcriber.gateway.audio.seconds": ("counter", "s", set()),
+    "transcriber.gateway.lost.seconds": ("counter", "s", set()),
+    "transcriber.gateway.messages": ("counter", "{message}", {"direction"}),
+    "transcriber.gateway.dropped": ("counter", "{message}", set()),
+    "transcriber.gateway.pauses": ("counter", "1", set()),
+}
 # What OpenTelemetry's rules for Prometheus make of our units; one in braces is a remark, and makes nothing.
 # https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#metric-metadata-1
 _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
@@ -51,7 +67,7 @@ _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 
 def scraped_name(name: str) -> str:
     """Prometheus' name of a metric by OpenTelemetry's rules: the unit unless it is there already, then `_total`."""
-    kind, unit, _ = (PROMISED | OURS | FLEET)[name]
+    kind, unit, _ = (PROMISED | OURS | GATEWAY | FLEET)[name]
     words = name.replace(".", "_").split("_")
     suffix = "ratio" if (kind, unit) == ("gauge", "1") else _SUFFIXES.get(unit, "")
     words += [suffix] if suffix and suffix not in words else []

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from transcriber.domain.errors import Stopped
 from transcriber.domain.results import Segment
 from transcriber.domain.timeline import Origin, Window
 from transcriber.worker.cancellation import Stop
-from transcriber.worker.engine import Decoded
-from transcriber.worker.jobs import Outcome
+from transcriber.worker.engine import Decoded, Device, Speech
+from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
@@ -28,13 +29,19 @@ class Scripted:
     """
 
     model = "scripted"
+    device = Device.CPU
+    multilingual = False
+    beams = False
+    batch_sizes: tuple[int, ...] = (1,)
 
     def __init__(self, *script: float | Exception) -> None:
         self.script = list(script)
         self.threads: set[str] = set()
         self.may_go = threading.Event()
         self.may_go.set()
-        self.attempts: list[int] = []
+        self.attempts: list[int] = []  # of each pass
+        self.passes: list[int] = []  # windows of each pass
+        self.quick: list[bool] = []
         self.texts = ["", "", ""]  # of each attempt; "": the window's length
         self.confidences = [0.9, 0.9, 0.9]
         self.endless = threading.Event()  # a pass that ends only when it is told to has begun
@@ -49,7 +56,15 @@ class Scripted:
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        quick: bool = False,
     ) -> Decoded:
+        return self.transcribe_many([Speech(samples, language)], stop, attempt=attempt, quick=quick)[0]
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        self.passes.append(len(speech))
+        self.quick.append(quick)
         self.attempts.append(attempt)
         self.threads.add(threading.current_thread().name)
         self.may_go.wait(10)
@@ -62,10 +77,12 @@ class Scripted:
                 raise Stopped("stopped")
             time.sleep(0.001)
         time.sleep(step)
-        text = self.texts[attempt] or f"{len(samples)}"
-        return Decoded(
-            (Segment(text=text, start=0, end=len(samples), confidence=self.confidences[attempt]),), language or "en"
-        )
+        return [self._decoded(len(window.samples), window.language, attempt) for window in speech]
+
+    def _decoded(self, length: int, language: str | None, attempt: int) -> Decoded:
+        text = self.texts[attempt] or f"{length}"
+        segment = Segment(text=text, start=0, end=length, confidence=self.confidences[attempt])
+        return Decoded((segment,), language or "en")
 
 
 class Collector:
@@ -93,11 +110,26 @@ def window(sequence: int, samples: int = 16_000, stream: str = "s") -> Window:
     )
 
 
+def take(queue: JobQueue) -> Job | None:
+    """The next job of a queue that gives out one at a time; None at its end."""
+    batch = queue.get()
+    if batch is None:
+        return None
+    (job,) = batch.jobs
+    return job
+
+
+def finish(queue: JobQueue) -> None:
+    """Finish all running jobs."""
+    for job in queue._running:
+        queue.done(job)
+
+
 async def started(
     engine: Scripted, max_latency: float = 20, capacity: int = 10, rtf: float = 0.01
 ) -> tuple[WhisperThread, JobQueue]:
     thread = WhisperThread(lambda: engine, max_latency)
     await thread.start(SPEECH, rtf=rtf)
-    queue = JobQueue(capacity, thread.admission, thread.weigh)
+    queue = JobQueue(capacity, thread.admission, thread.costs)
     thread.serve(queue)
     return thread, queue

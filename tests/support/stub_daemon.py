@@ -1,8 +1,9 @@
 """The real daemon around a stub engine (a stand-in, named as one): it sleeps STUB_SECS a window and tells its length.
 
-STUB_WARM_SECS is the time of the first pass, the warm-up. STUB_FAIL_EVERY=n makes every n-th window fail. At
+STUB_WARM_SECS is the time of the first pass, the warm-up. STUB_FAIL_EVERY=n makes every n-th pass fail. At
 STUB_DIES_AT=n the n-th call ends the thread, and at STUB_HANGS_AT=n it never returns, whatever it is asked. The warm-up
-of the model STUB_SLOW never ends.
+of the model STUB_SLOW never ends. STUB_DEAF=1 makes it finish every pass, as CTranslate2 does. STUB_BATCH=n windows go
+into a pass, for the time of one.
 
 Used where the engine's speed or failure is what a test is about.
 """
@@ -19,10 +20,15 @@ from transcriber.domain.results import Segment
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.models import store
 from transcriber.telemetry import logs
-from transcriber.worker.engine import Decoded, WhisperOptions
+from transcriber.worker.engine import Decoded, Device, WhisperOptions
 
 
 class StubEngine:
+    device = Device.CPU
+    multilingual = True
+    beams = False
+    batch_sizes = (1,)
+
     def __init__(self, options: WhisperOptions) -> None:
         self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
@@ -32,6 +38,9 @@ class StubEngine:
         self._fail_every = int(os.environ.get("STUB_FAIL_EVERY", "0"))
         self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
         self._hangs_at = int(os.environ.get("STUB_HANGS_AT", "0"))
+        self._deaf = os.environ.get("STUB_DEAF") == "1"
+        self.device, self.beams = Device.CPU, False
+        self.batch_sizes = (int(os.environ.get("STUB_BATCH", "1")),)
         self._calls = 0
 
     def work(self, _samples, **_options):
@@ -40,20 +49,23 @@ class StubEngine:
     def close(self):
         pass
 
-    def transcribe(self, samples, language, stop=None, **_options):
+    def transcribe_many(self, speech, stop=None, **_options):
         self._calls += 1
         while self._calls == self._hangs_at:
             time.sleep(1)
         until = time.monotonic() + (self._seconds if self._calls > 1 else self._warm_seconds)
         while (left := until - time.monotonic()) > 0:
-            if stop is not None and stop.requested():
+            if stop is not None and stop.requested() and not self._deaf:
                 raise Stopped("the stub was stopped")
             time.sleep(min(left, 0.01))  # the real engine asks some ten times a window, too
         if self._calls == self._dies_at:
             raise SystemExit
         if self._fail_every and self._calls % self._fail_every == 0:
             raise EngineError("the stub was told to fail")
-        segment = Segment(text=f"stub {len(samples) / SAMPLE_RATE:.3f}", start=0, end=len(samples), confidence=0.9)
+        return [self._decoded(len(window.samples), window.language) for window in speech]
+
+    def _decoded(self, length, language):
+        segment = Segment(text=f"stub {length / SAMPLE_RATE:.3f}", start=0, end=length, confidence=0.9)
         return Decoded((segment,), language or "en")
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding, Mark
 from transcriber.domain.events import Ended, Started

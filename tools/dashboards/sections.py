@@ -204,6 +204,12 @@ def worker(scope: Scope) -> list[Json]:
             Query(scope.gauge("transcriber_rtf_ratio"), BY_INSTANCE),
         ),
         lines(
+            "On a GPU",
+            "1 where CTranslate2 computes on a GPU, else 0: a fall to 0 after a restart is a GPU that failed.",
+            "none",
+            Query(scope.gauge("transcriber_worker_gpu_ratio"), BY_INSTANCE),
+        ),
+        lines(
             "Lag of stored audio, seconds",
             "Age of the newest audio taken: good is near 0 (always 0 for live audio); a rise means too few workers.",
             "s",

@@ -6,32 +6,44 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from transcriber.audio.timeline import Arrivals, Traces
-from transcriber.domain.timeline import Origin, Window
+from transcriber.domain.chunks import DEFAULTS
+from transcriber.domain.timeline import UNGUIDED, Guidance, Origin, Window
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from transcriber.audio.segmenter import Span
-    from transcriber.domain.chunks import Chunk
+    from transcriber.domain.chunks import Chunk, Preferences
 
 
 class WindowMetadata:
-    """Collects it from the chunks. Attributes: `origin`, `sequence` (of the next window), `traces`."""
+    """Collects it from the chunks. Attributes: `origin`, `sequence` (of the next window), `traces`, `preferences`."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.sequence = 0
         self.traces = Traces()
+        self.preferences = DEFAULTS
+        self._heard: Preferences | None = None  # of the last chunk that had some; equal headers give the same object
         self._language: str | None = None
+        self._guidance = UNGUIDED
         self._arrivals = Arrivals()
 
-    def hear(self, chunk: Chunk) -> None:
-        """Take the language and the tenant from any chunk, with audio or without."""
+    def hear(self, chunk: Chunk) -> bool:
+        """Take language, tenant and preferences from any chunk, with audio or without.
+
+        Returns whether the preferences may have changed.
+        """
         if chunk.language is not None:
             self._language = chunk.language
         if chunk.tenant is not None and chunk.tenant != self.origin.tenant:
             self.origin = replace(self.origin, tenant=chunk.tenant)
+        if chunk.preferences is None or chunk.preferences is self._heard:
+            return False
+        self._heard, self.preferences = chunk.preferences, chunk.preferences.over(self.preferences)
+        self._guidance = Guidance(self.preferences.prompt, bool(self.preferences.translate))
+        return True
 
     def mark(self, chunk: Chunk, position: int) -> None:
         """Note that the chunk's audio begins at `position`."""
@@ -48,7 +60,9 @@ class WindowMetadata:
             end=span.end,
             samples=samples,
             voiced=span.voiced,
+            closed=span.closed,
             language=self._language,
+            guidance=self._guidance,
             traceparents=self.traces.overlapping(span.start, span.end, head),
             arrived=self._arrivals.of(span.start),
         )

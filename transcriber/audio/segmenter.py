@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from transcriber.audio.vad import FRAME
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.audio.vad import FRAME, WebRtcDetector
+from transcriber.domain.timeline import SAMPLE_RATE, Closed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 PRE_ROLL = 10  # 300 ms before the first voiced frame: unvoiced onsets (s, f, th) last up to 200 ms; Whisper allows 1 s
 POST_ROLL = 8  # 240 ms after the last voiced frame: final unvoiced consonants and their release
 END_OF_SPEECH = 16  # 480 ms without a voiced frame close a window: just under the shortest pause that must close one
+_LONGEST_PAUSE = 167  # 5 s: a longer pause is silence
 # From 8 s on a window needs no more words. Shorter windows may wait longer for more (`longest_pause`).
 _LONG_ENOUGH = 267
 ONSET, ONSET_OF = 3, 4  # a window opens when 3 of the last 4 frames are voiced: a click is shorter, a word longer
 _RETAINED = PRE_ROLL + ONSET_OF  # frames kept while nobody speaks
 _NOTICED = 8  # 240 ms, within which an opening is noticed: the first partial comes 300 ms and the pre-roll later
+_NOTICED_EAGERLY = 1
 
 _HOP = SAMPLE_RATE // 100  # 10 ms: the grid on which a cut is placed
 _SMOOTH = 6  # hops, 60 ms: the closure inside a stop consonant is shorter, the space between two words often longer
@@ -37,6 +39,31 @@ class Segmentation(StrEnum):
     FIXED = "fixed"
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How audio becomes windows.
+
+    `window_secs`: the longest window. `pause_secs`: the pause that closes a window of a word or two. Longer windows
+    close after shorter pauses, down to 0.48 s. Both in seconds.
+    """
+
+    segmentation: Segmentation = Segmentation.UTTERANCE
+    window_secs: float = 5.0
+    vad_aggressiveness: int = 2
+    pause_secs: float = END_OF_SPEECH * FRAME / SAMPLE_RATE
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_secs * SAMPLE_RATE)
+
+    @property
+    def pause_frames(self) -> int:
+        return round(self.pause_secs * SAMPLE_RATE / FRAME)
+
+    def detector(self) -> SpeechDetector:
+        return WebRtcDetector(self.vad_aggressiveness)
+
+
 class Span(NamedTuple):
     """[start, end) of the timeline. `samples`: float32 of shape (end - start,) for speech, None for silence."""
 
@@ -44,6 +71,7 @@ class Span(NamedTuple):
     end: int
     samples: NDArray[np.float32] | None
     voiced: float
+    closed: Closed | None = None  # of speech: why it ends here; None while it is open
 
 
 @dataclass(slots=True)
@@ -90,10 +118,11 @@ class Segmenter:
     ) -> None:
         """`longest_pause`: frames without speech that close a very short window. Longer windows need fewer."""
         self._mode = mode
-        self._longest_pause = longest_pause
+        self._longest_pause, self._shortest_pause = longest_pause, END_OF_SPEECH
         self._max = max_samples
         self._detector = detector
         self._open = False
+        self._eager = False
         self._reset(position)
 
     def _reset(self, position: int) -> None:
@@ -101,6 +130,13 @@ class Segmenter:
         self._start = position  # of the unsettled audio; lies inside the buffer's first frame
         self._last_voiced = position  # end of the last voiced frame
         self._open = False
+
+    def prefer(self, *, eager: bool, pause_secs: float | None) -> None:
+        """Notice an opening at once if `eager`. Close windows after this pause, whatever their length."""
+        self._eager = eager
+        if pause_secs is not None:
+            frames = round(pause_secs * SAMPLE_RATE / FRAME)
+            self._longest_pause = self._shortest_pause = min(max(frames, END_OF_SPEECH), _LONGEST_PAUSE)
 
     @property
     def settled(self) -> int:
@@ -113,6 +149,11 @@ class Segmenter:
         return self._buffer.framed_end - self._start if self._open else 0
 
     @property
+    def speech_start(self) -> int | None:
+        """Where the open window begins; None if none is open, or it holds no speech since it was cut."""
+        return self._start if self._open and self._last_voiced > self._start else None
+
+    @property
     def patience(self) -> int:
         """How many samples the caller may gather before a push without delaying the close of a window."""
         buffer = self._buffer
@@ -122,15 +163,15 @@ class Segmenter:
         elif self._open:
             left = min(self._last_voiced + self._pause * FRAME, self._start + self._max - FRAME) - end
         else:
-            left = _NOTICED * FRAME
+            left = (_NOTICED_EAGERLY if self._eager else _NOTICED) * FRAME
         return max(1, left - len(buffer.tail))
 
     @property
     def _pause(self) -> int:
-        """Frames without speech that close the open window: the longer it is, the fewer, down to `END_OF_SPEECH`."""
+        """Frames without speech that close the open window: the longer it is, the fewer, down to the shortest pause."""
         held = (self._last_voiced - self._start) // FRAME
-        longer = (self._longest_pause - END_OF_SPEECH) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
-        return END_OF_SPEECH + max(0, longer)
+        longer = (self._longest_pause - self._shortest_pause) * max(0, _LONG_ENOUGH - held) // _LONG_ENOUGH
+        return self._shortest_pause + max(0, longer)
 
     @property
     def speaking(self) -> bool:
@@ -167,8 +208,11 @@ class Segmenter:
         buffer.drop_before(self._start)
         return spans
 
-    def flush(self) -> list[Span]:
-        """Decide all that is left, as if the audio ended here. The next push continues from there."""
+    def flush(self, closed: Closed = Closed.END) -> list[Span]:
+        """Decide all that is left, as if the audio ended here. The next push continues from there.
+
+        `closed`: why the open window is closed.
+        """
         buffer = self._buffer
         end = buffer.framed_end + len(buffer.tail)
         if len(buffer.tail):
@@ -179,10 +223,11 @@ class Segmenter:
         spans: list[Span] = []
         if self._mode is Segmentation.FIXED:
             while end > self._start:
-                self._emit(min(end, self._start + self._max), spans)
+                full = end - self._start > self._max
+                self._emit(min(end, self._start + self._max), spans, Closed.LENGTH if full else closed)
         else:
             if self._open:
-                self._close(end, spans)
+                self._close(end, spans, closed)
             self._quiet_until(end, spans)
         self._reset(end)
         return spans
@@ -196,7 +241,7 @@ class Segmenter:
         end = self._buffer.framed_end
         if self._mode is Segmentation.FIXED:
             while end - self._start >= self._max:
-                self._emit(self._start + self._max, spans)
+                self._emit(self._start + self._max, spans, Closed.LENGTH)
             return
         if voiced:
             self._last_voiced = end
@@ -207,14 +252,14 @@ class Segmenter:
                 self._quiet_until(first - PRE_ROLL * FRAME, spans)
                 self._open = True
         elif end - self._last_voiced >= self._pause * FRAME:
-            self._close(end, spans)
+            self._close(end, spans, Closed.PAUSE)
         if self._open and end + FRAME - self._start > self._max:
-            self._emit(self._quietest(), spans)
+            self._emit(self._quietest(), spans, Closed.LENGTH)
 
-    def _close(self, end: int, spans: list[Span]) -> None:
+    def _close(self, end: int, spans: list[Span], closed: Closed) -> None:
         """Close the open window after its last voiced frame and post-roll. The rest waits for the next decision."""
         if self._last_voiced > self._start:
-            self._emit(min(end, self._last_voiced + POST_ROLL * FRAME), spans)
+            self._emit(min(end, self._last_voiced + POST_ROLL * FRAME), spans, closed)
         self._open = False
 
     def _quiet_until(self, end: int, spans: list[Span]) -> None:
@@ -222,7 +267,7 @@ class Segmenter:
             spans.append(Span(self._start, end, None, 0.0))
             self._start = end
 
-    def _emit(self, end: int, spans: list[Span]) -> None:
+    def _emit(self, end: int, spans: list[Span], closed: Closed) -> None:
         """Append the span [start, end) as speech, or in fixed mode as silence if too little of it was voiced."""
         buffer, start = self._buffer, self._start
         first, last = (start - buffer.origin) // FRAME, -(-(end - buffer.origin) // FRAME)
@@ -230,7 +275,7 @@ class Segmenter:
         if self._mode is Segmentation.FIXED and sum(voiced) < ONSET:
             return self._quiet_until(end, spans)
         samples = buffer.samples()[start - buffer.origin : end - buffer.origin].copy()
-        spans.append(Span(start, end, samples, sum(voiced) / len(voiced)))
+        spans.append(Span(start, end, samples, sum(voiced) / len(voiced), closed))
         self._start = end
         return None
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from transcriber.audio.ledger import Ledger
+from transcriber.audio.segmenter import StreamOptions
+from transcriber.audio.speech import SpeechEvents
 from transcriber.audio.stream import AudioStream
-from transcriber.domain.chunks import Cursor
+from transcriber.domain.chunks import ChunkEvent, Cursor
 from transcriber.domain.errors import Rejection
-from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, GapReason
+from transcriber.domain.events import Flushed, Started
+from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Fate, Gap, GapReason, Origin, Silence
 
 if TYPE_CHECKING:
-    from transcriber.audio.stream import StreamOptions
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from transcriber.audio.stream import TimelineItem
     from transcriber.domain.chunks import Chunk
-    from transcriber.domain.timeline import Origin
+    from transcriber.domain.events import Speech
+    from transcriber.domain.measurements import Tallies
 
 RESTARTED = 10 * SAMPLE_RATE  # a chunk that begins farther before the head shows a restart (P-15)
 FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a chunk that begins farther ahead has a broken offset (P-15)
@@ -23,6 +29,16 @@ _IDLE_SECS = 1.0
 _ROUNDED = SAMPLE_RATE // 1000  # 1 ms: the overlap that a change of rate may cause
 _NOWHERE = Cursor(1, 0)  # of live audio, which is not stored
 _NEAR = SAMPLE_RATE  # 1 s: what an older run may lose between chunks, and how far ahead of the newer run it must be
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Limits: a number of streams, and timeouts in seconds without a message."""
+
+    stream: StreamOptions = field(default_factory=StreamOptions)
+    max_streams: int = 1000
+    stream_timeout: float = 5.0
+    session_timeout: float = 300.0
 
 
 class Rival(NamedTuple):
@@ -48,6 +64,7 @@ class Session:
     rejected: bool = False  # a chunk was rejected after the last accepted one
     unmixed: bool = False  # a single channel was taken, as the channels cancel each other
     trimmed: bool = False  # some audio was sent again
+    speech_events: SpeechEvents = field(default_factory=SpeechEvents)
     over: bool = False
 
     @classmethod
@@ -82,16 +99,55 @@ class Session:
     def origin(self) -> Origin:
         return self.audio.origin
 
+    def timeout(self, longest: float) -> float:
+        """Seconds without a message that end it: as its producer prefers, at most `longest`."""
+        preferred = self.audio.preferences.timeout
+        return longest if preferred is None else min(longest, preferred)
+
     def owns(self, session: str | None) -> bool:
         """Whether a chunk with this id belongs here."""
         if session is None or session == self.requested_id:  # the usual case, so without building a set
             return True
         return session == self.audio.origin.session
 
+    def started(self, chunk: Chunk, older: tuple[str, ...], used: Mapping[str, int]) -> Started:
+        """The event of its start, with its first chunk."""
+        return Started(
+            origin=self.origin,
+            requested_id=chunk.session,
+            position=self.audio.start,
+            cursor=chunk.cursor,
+            older=older,
+            used=used,
+            declared=chunk.declared,
+            format=chunk.format,
+        )
+
     def accept(self) -> GapReason:
         """Note that a chunk is accepted. Returns the reason for a hole before it."""
         rejected, self.rejected = self.rejected, False
         return GapReason.UNDECODABLE if rejected else GapReason.LOST_UPSTREAM
+
+    def enter(self, items: Sequence[TimelineItem], tallies: Tallies) -> Iterable[TimelineItem | Speech]:
+        """Enter new timeline items into the account. Returns them, among speech events if the producer wants those."""
+        ledger = self.ledger
+        if arrived := self.audio.head - ledger.head:
+            tallies.audio.add(self.origin.stream, "received", arrived)
+        ledger.advance(self.audio.head)
+        for item in items:
+            match item:
+                case Silence(_, start, end):
+                    self.settle(start, end, Fate.SILENT, tallies)
+                case Gap(origin=_, start=start, end=end, reason=reason):
+                    self.settle(start, end, reason, tallies)
+        if not self.audio.preferences.speech:
+            return items
+        return self.speech_events.among(items, self.origin, self.audio.speech_start)
+
+    def settle(self, start: int, end: int, fate: Fate | GapReason, tallies: Tallies) -> None:
+        """Enter the fate of [start, end) into the account."""
+        self.ledger.settle(start, end, fate)
+        tallies.audio.add(self.origin.stream, fate, end - start)
 
     def follow(self, old: Session, chunk: Chunk, frames: int, now: float) -> None:
         """Begin with a chunk that contradicts the old session, which may continue if another producer sent it."""
@@ -145,3 +201,11 @@ class Session:
             return True
         self.contested = now
         return False
+
+
+def unheard(chunk: Chunk) -> Iterator[Flushed]:
+    """Yield the answer to a chunk that has no audio and no session. A flush has nothing to wait for there."""
+    if chunk.event is ChunkEvent.FLUSH:
+        where = round((chunk.offset or 0) * SAMPLE_RATE / chunk.format.rate)
+        after = replace(chunk.cursor, seq=chunk.cursor.seq + 1, frame=0) if chunk.cursor is not None else None
+        yield Flushed(Origin(chunk.stream, chunk.session or "", chunk.tenant), where, after)

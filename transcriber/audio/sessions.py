@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 from transcriber.audio.foreign import ForeignFiles
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.rivals import Rivals
-from transcriber.audio.session import Session
+from transcriber.audio.session import Session, unheard
 from transcriber.audio.stream import AudioStream, TimelineItem
 from transcriber.audio.used import UsedNames
 from transcriber.domain import containers
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, as_declared
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Ended, Rejected, Replaced, Started
-from transcriber.domain.timeline import Account, Checkpoint, Fate, Gap, GapReason, Origin, Silence, Window
+from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Speech, Started
+from transcriber.domain.timeline import Account, Checkpoint, Closed, Fate, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from transcriber.audio.options import SessionOptions
+    from transcriber.audio.session import SessionOptions
     from transcriber.domain.chunks import Cursor
     from transcriber.domain.measurements import Tallies
 
-SessionOutput = Started | Window | Silence | Gap | Ended | Rejected | Replaced
+SessionOutput = Started | Window | Silence | Gap | Flushed | Speech | Ended | Rejected | Replaced
 
 
 class Sessions:
@@ -44,12 +44,12 @@ class Sessions:
         self._foreign = ForeignFiles(options.stream_timeout)
         self._declared: dict[str, AudioFormat] = {}  # of streams whose session began with a WAV header
         self._tallies = tallies
-        self.heard = 0  # samples received, over all sessions
         self.unmixed: list[Origin] = []  # sessions whose channels cancel each other, each once; the log takes them out
         self.trimmed: list[Origin] = []  # sessions that sent audio more than once, likewise
 
     def resume(self, at: Checkpoint, now: float) -> None:
         """Continue a session of an earlier daemon, or remember that it is over."""
+        self._used.resume(at.origin.stream, at.used)
         if at.over:
             self._used.remember(at.origin, at.requested_id)
             return
@@ -74,7 +74,7 @@ class Sessions:
             chunk = as_declared(chunk, self._declared[chunk.stream])
         found = self._find(chunk, frames=chunk.frames, now=now)
         if found is None:
-            return []
+            return [*unheard(chunk)]
         session, outputs = found
         if not chunk.pcm:
             chunk = session.audio.adopt(chunk)
@@ -84,7 +84,7 @@ class Sessions:
             session.last_audio, session.idle = now, False
         outputs += self._take(session, items)
         if chunk.event is ChunkEvent.FLUSH:
-            outputs += self._take(session, session.audio.flush())
+            outputs += self._flush(session, chunk, chunk.frames)
         elif chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
@@ -97,14 +97,16 @@ class Sessions:
             frames = frames * source.format.frame_bytes // chunk.format.frame_bytes
         found = self._find(chunk, frames=frames, now=now)
         if found is None:
-            return []
+            return [*unheard(chunk)]
         session, outputs = found
         if frames:
             session.last_audio, session.idle = now, False
         else:
             chunk = session.audio.adopt(chunk)
         outputs += self._take(session, session.audio.skip(chunk, frames, GapReason.LAG, session.accept()))
-        if chunk.event is ChunkEvent.END:
+        if chunk.event is ChunkEvent.FLUSH:
+            outputs += self._flush(session, chunk, frames)
+        elif chunk.event is ChunkEvent.END:
             outputs += self._end(session)
         return outputs
 
@@ -121,9 +123,9 @@ class Sessions:
         reason, detail = rejection.reason, rejection.detail
         return [Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor)]
 
-    def replaced(self, detail: str) -> list[SessionOutput]:
+    def replaced(self, detail: str, cursor: Cursor) -> list[SessionOutput]:
         """Tell every current session that its audio comes from another place now."""
-        return [Replaced(session.origin, detail) for session in self.current.values()]
+        return [Replaced(session.origin, detail, cursor) for session in self.current.values()]
 
     def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""
@@ -158,9 +160,14 @@ class Sessions:
         return [gap, *self._settle(window, reason)]
 
     def open_window(self, stream: str) -> tuple[str, int, int] | None:
-        """Return session, sequence and sample count of the stream's open window; None without one."""
+        """Return session, sequence and sample count of the stream's open window.
+
+        None without one, or if its producer wants no partials.
+        """
         session = self.current.get(stream)
         if session is None or not (samples := session.audio.open_samples):
+            return None
+        if session.audio.preferences.partials is False:
             return None
         return session.origin.session, session.audio.sequence, samples
 
@@ -189,11 +196,11 @@ class Sessions:
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
-        if now - session.last_message < self._options.session_timeout:
+        if now - session.last_message < session.timeout(self._options.session_timeout):
             if session.idle or now - session.last_audio < self._options.stream_timeout:
                 return []
             session.idle = True
-            return self._take(session, session.audio.flush())
+            return self._take(session, session.audio.flush(Closed.PAUSE))
         return self._end(session)
 
     def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[SessionOutput]] | None:
@@ -239,17 +246,22 @@ class Sessions:
             self._declared[chunk.stream] = chunk.format
         self.current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
-        older = self._rivals.older(chunk.stream, now)
-        started = Started(session.origin, chunk.session, audio.start, chunk.cursor, older, chunk.declared)
-        return session, [*outputs, started]
+        older, used = self._rivals.older(chunk.stream, now), self._used.carried(chunk.stream)
+        return session, [*outputs, session.started(chunk, older, used)]
 
     def _name(self, chunk: Chunk) -> str:
         asked = chunk.session
         return self._new_id() if asked is None else self._used.unused(chunk.stream, asked, self._by_id)
 
+    def _flush(self, session: Session, chunk: Chunk, frames: int) -> list[SessionOutput]:
+        """Close the window, as a chunk of so many sample frames asks, and answer."""
+        outputs = self._take(session, session.audio.flush(Closed.FLUSH))
+        cursor = session.audio.answered(chunk, frames)
+        return [*outputs, Flushed(session.origin, session.audio.head, cursor)]
+
     def _end(self, session: Session) -> list[SessionOutput]:
         stream = session.origin.stream
-        outputs = self._take(session, session.audio.flush())
+        outputs = self._take(session, session.audio.flush(Closed.END))
         session.over = True
         del self.current[stream]
         self._declared.pop(stream, None)
@@ -258,11 +270,7 @@ class Sessions:
 
     def _take(self, session: Session, items: list[TimelineItem]) -> list[SessionOutput]:
         """Enter new timeline items into the account."""
-        ledger = session.ledger
-        if arrived := session.audio.head - ledger.head:
-            self._tallies.audio.add(session.origin.stream, "received", arrived)
-            self.heard += arrived
-        if (counts := session.audio.take_counts()) is not None:
+        if (counts := session.audio.counts.take()) is not None:
             self._tallies.add(session.origin.stream, counts)
             if counts.unmixed and not session.unmixed:
                 session.unmixed = True
@@ -270,22 +278,11 @@ class Sessions:
             if counts.trimmed and not session.trimmed:
                 session.trimmed = True
                 self.trimmed.append(session.origin)
-        ledger.advance(session.audio.head)
-        for item in items:
-            match item:
-                case Silence(_, start, end):
-                    self._count(session, start, end, Fate.SILENT)
-                case Gap(origin=_, start=start, end=end, reason=reason):
-                    self._count(session, start, end, reason)
-        return [*items]
-
-    def _count(self, session: Session, start: int, end: int, fate: Fate | GapReason) -> None:
-        session.ledger.settle(start, end, fate)
-        self._tallies.audio.add(session.origin.stream, fate, end - start)
+        return [*session.enter(items, self._tallies)]
 
     def _settle(self, window: Window, fate: Fate | GapReason) -> list[SessionOutput]:
         session = self._by_id[window.origin.stream, window.origin.session]
-        self._count(session, window.start, window.end, fate)
+        session.settle(window.start, window.end, fate, self._tallies)
         return self._finish(session)
 
     def _finish(self, session: Session) -> list[SessionOutput]:

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from transcriber.audio.intake import Intake
 from transcriber.audio.metadata import WindowMetadata
 from transcriber.audio.recent import RecentAudio
-from transcriber.audio.segmenter import END_OF_SPEECH, Segmentation, Segmenter, Span
+from transcriber.audio.segmenter import Segmenter, Span, StreamOptions
 from transcriber.audio.timeline import Clock, Stored
-from transcriber.audio.vad import FRAME, WebRtcDetector
-from transcriber.domain.chunks import AudioFormat, Chunk, Cursor
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor
 from transcriber.domain.measurements import Counts
-from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Gap, GapReason, Origin, Silence, Window
+from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Closed, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transcriber.audio.vad import SpeechDetector
+    from transcriber.domain.chunks import Preferences
 
 TimelineItem = Window | Silence | Gap
 
 # Chunks gather as long as that delays nothing. A call into soxr and NumPy costs as much as their work on 20 ms of
 # audio. This bounds them for any format: 0.68 s of 48 kHz s16 mono.
 _GATHERED_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """How audio becomes windows.
-
-    `window_secs`: the longest window. `pause_secs`: the pause that closes a window of a word or two. Longer windows
-    close after shorter pauses, down to 0.48 s. Both in seconds.
-    """
-
-    segmentation: Segmentation = Segmentation.UTTERANCE
-    window_secs: float = 5.0
-    vad_aggressiveness: int = 2
-    pause_secs: float = END_OF_SPEECH * FRAME / SAMPLE_RATE
-
-    @property
-    def window_samples(self) -> int:
-        return round(self.window_secs * SAMPLE_RATE)
-
-    @property
-    def pause_frames(self) -> int:
-        return round(self.pause_secs * SAMPLE_RATE / FRAME)
-
-    def detector(self) -> SpeechDetector:
-        return WebRtcDetector(self.vad_aggressiveness)
 
 
 class AudioStream:
@@ -61,7 +35,7 @@ class AudioStream:
 
     def __init__(self, origin: Origin, options: StreamOptions, first: Chunk) -> None:
         self._metadata = WindowMetadata(origin)
-        self._counts = Counts()
+        self.counts = Counts()
         self._format = first.format
         offset = first.offset or 0
         self._clock = Clock(first.format.rate, 0, 0, offset)
@@ -69,7 +43,7 @@ class AudioStream:
         self._raw: list[bytes | memoryview] = []  # gathered chunks in `_format`
         self._raw_bytes = 0  # in `_raw`
         self._early: list[TimelineItem] = []  # decided by `peek`; returned with the next chunk
-        self._intake = Intake(first.format, self._counts)
+        self._intake = Intake(first.format, self.counts)
         self._given = 0  # samples that the run must have given up to the head
         self._segmenter = Segmenter(
             options.segmentation, options.window_samples, options.detector(), self.start, options.pause_frames
@@ -96,6 +70,11 @@ class AudioStream:
         return self._metadata.origin
 
     @property
+    def preferences(self) -> Preferences:
+        """What its producer has asked for so far."""
+        return self._metadata.preferences
+
+    @property
     def format(self) -> AudioFormat:
         """The present format of its chunks."""
         return self._format
@@ -120,6 +99,11 @@ class AudioStream:
         """Samples in the open window, 0 if none is open."""
         return self.head - self._segmenter.settled if self._segmenter.open_samples else 0
 
+    @property
+    def speech_start(self) -> int | None:
+        """Where the open window begins; None if none with speech is open."""
+        return self._segmenter.speech_start
+
     def peek(self) -> Window | None:
         """Return the open window so far, with the sequence that it will have; None if none is open."""
         if not self._segmenter.open_samples:
@@ -129,10 +113,6 @@ class AudioStream:
         if span is None or span.samples is None:
             return None
         return self._metadata.window(span, span.samples, self.head)
-
-    def take_counts(self) -> Counts | None:
-        """Return the counts since the last call; None if all are 0."""
-        return self._counts.take()
 
     def locate(self, chunk: Chunk) -> int:
         """Position of the chunk's first frame on the timeline, in samples. Without an offset: the head."""
@@ -158,7 +138,9 @@ class AudioStream:
 
     def push(self, chunk: Chunk, hole: GapReason = GapReason.LOST_UPSTREAM) -> list[TimelineItem]:
         """Take one chunk. `hole`: the reason for a hole before it. Audio before the head is trimmed."""
-        self._metadata.hear(chunk)
+        if self._metadata.hear(chunk):
+            self._segmenter.prefer(eager=bool(self.preferences.speech), pause_secs=self.preferences.pause)
+            self._plan()
         items = self._take_early()
         frames = chunk.frames
         overlap = self._place(chunk, frames, hole, items)
@@ -180,24 +162,32 @@ class AudioStream:
         overlap = self._place(chunk, frames, hole, items)
         if overlap >= frames:
             return items
-        items += self.flush()
+        items += self.flush(Closed.LENGTH)
         before = self.head
         self._mark(chunk, overlap)
         self._advance(frames - overlap)
         return items + self._hole(before, reason)
 
-    def flush(self) -> list[TimelineItem]:
-        """Decide all buffered audio: close the open window and end the intake's run."""
+    def flush(self, closed: Closed = Closed.END) -> list[TimelineItem]:
+        """Decide all buffered audio: close the open window, for the given reason, and end the intake's run."""
         items = self._take_early()
         if not self._given:
             return items
         items += self._digest()
         items += self._wrap(self._segmenter.push(self._intake.end(self._given)))
-        items += self._wrap(self._segmenter.flush())
+        items += self._wrap(self._segmenter.flush(closed))
         self._given = 0
         self._metadata.traces.clear()
         self._plan()
         return items
+
+    def answered(self, chunk: Chunk, frames: int) -> Cursor | None:
+        """Note that a chunk's flush is done. Returns where the stored audio after it begins."""
+        if chunk.cursor is not None:
+            done = replace(chunk.cursor, frame=chunk.cursor.frame + frames)
+            self._stored.marks.append((self.head, self._clock.next_frame, done))
+            self._stored.unanswered = False
+        return self.cursor
 
     def _digest(self) -> list[TimelineItem]:
         """Decode, mix, resample and segment the gathered chunks."""
@@ -208,7 +198,7 @@ class AudioStream:
             self._recent.add(self._format, self._clock.next_frame - len(raw) // self._format.frame_bytes, raw)
         spans = self._segmenter.push(self._intake.push(raw))
         if not self._segmenter.speaking and all(span.samples is None for span in spans):
-            self._counts.filtered += len(self._raw)
+            self.counts.filtered += len(self._raw)
         self._raw, self._raw_bytes = [], 0
         self._plan()
         return list(self._wrap(spans))
@@ -227,6 +217,7 @@ class AudioStream:
         if chunk.cursor is not None:
             cursor = replace(chunk.cursor, frame=chunk.cursor.frame + overlap)
             self._stored.marks.append((self.head, self._clock.next_frame, cursor))
+            self._stored.unanswered = chunk.event is ChunkEvent.FLUSH
 
     def _cursor_after(self, position: int) -> Cursor | None:
         return self._stored.cursor_after(position, self.head, self._clock)
@@ -248,9 +239,9 @@ class AudioStream:
             return 0
         if (overlap := clock.next_frame - chunk.offset) > 0:
             if overlap > rounded:
-                self._counts.trimmed += min(overlap, frames)
+                self.counts.trimmed += min(overlap, frames)
             return overlap
-        items += self.flush()
+        items += self.flush(Closed.LENGTH)
         before = self.head
         clock.next_frame = chunk.offset
         self.head = clock.position(chunk.offset)
@@ -267,8 +258,8 @@ class AudioStream:
             self._given += clock.position(chunk.offset) - self.head
             self.head = clock.position(chunk.offset)
         items = self._digest()
-        items += self.flush()
-        self._format, self._intake = chunk.format, Intake(chunk.format, self._counts)
+        items += self.flush(Closed.LENGTH)
+        self._format, self._intake = chunk.format, Intake(chunk.format, self.counts)
         if chunk.offset is not None:
             clock.next_frame = clock.first_frame_at(self.head)
             self._clock = clock

@@ -38,6 +38,7 @@ class Stored:
 
     start: Cursor | None = None  # of the session's first audio, or of where it was resumed
     marks: deque[tuple[int, int, Cursor]] = field(default_factory=deque)  # position, frame on the clock, cursor
+    unanswered: bool = False  # the last message asks for a flush, and must be read again until that is answered
 
     def cursor_after(self, position: int, head: int, clock: Clock) -> Cursor | None:
         """Return the first stored frame at or after `position`, and forget the messages before it."""
@@ -47,7 +48,9 @@ class Stored:
             return self.start
         _, frame, cursor = self.marks[0]
         if position >= head:
-            last = self.marks[-1][2]
+            _, frame, last = self.marks[-1]
+            if self.unanswered:
+                return replace(last, frame=last.frame + clock.next_frame - frame)
             return Cursor(last.seq + 1, 0, last.mark)
         return replace(cursor, frame=cursor.frame + clock.first_frame_at(position) - frame)
 

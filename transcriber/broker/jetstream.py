@@ -177,7 +177,7 @@ class DurableSource:
         now = await self._whereabouts.moved(Cursor(self._next, 0, self._mark))
         if now is None:
             return
-        self._moved = Moved(f"{REPLACED} {now.seq} instead of {self._next}")
+        self._moved = Moved(f"{REPLACED} {now.seq} instead of {self._next}", now)
         log.warning(self._moved.detail)
         self._next, self._mark, self._done = now.seq, now.mark, {}
 

@@ -39,7 +39,7 @@ def _list(subjects: tuple[str, ...]) -> str:
 
 
 def of_subject(subject: str, fleet: FleetOptions | None = None) -> list[Permissions]:
-    """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup and operator.
+    """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup, operator and gateway.
 
     A user may do only what is listed for it. So only the operator may swap models. With a `fleet`, the daemon is one of
     its members, and the operator may also drain one.
@@ -72,7 +72,10 @@ def of_subject(subject: str, fleet: FleetOptions | None = None) -> list[Permissi
         _ANSWERS,
     )
     operator = Permissions("operator", (incoming.model_control_of(subject), "$SRV.>"), _ANSWERS)
-    plain = [daemon, producer, reader, setup, operator]
+    # Its streams have names of its own, so it serves daemons of `audio.*` alone.
+    audio_and_requests = (f"{incoming.AUDIO}.*", f"{incoming.TRANSCRIBE}.*", "$SRV.STATS.transcriber")
+    gateway = Permissions("gateway", audio_and_requests, (*_ANSWERS, "transcript.*.*"))
+    plain = [daemon, producer, reader, setup, operator, gateway]
     return plain if fleet is None else [_with(one, more) for one, more in zip(plain, _of_fleet(fleet), strict=True)]
 
 
@@ -108,6 +111,7 @@ def _of_fleet(fleet: FleetOptions) -> list[Permissions]:
             (),
         ),
         Permissions("operator", (*reads, drain_subject(fleet.name, "*")), ()),
+        Permissions("gateway", (f"{incoming.AUDIO}.*.*", *reads), ()),
     ]
 
 

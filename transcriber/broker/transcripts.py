@@ -122,9 +122,9 @@ class Transcripts:
         for stream, subjects in streams.items():
             last = await self._read_last(stream)
             self._last[stream] = last.seq or 0 if last is not None else 0
-            checkpoint = None if last is None else decode_checkpoint(last.data or b"")
+            checkpoint, recorded = (None, None) if last is None else (decode_checkpoint(last.data or b""), last.time)
             if checkpoint is not None:
-                if (now := await whereabouts.moved(checkpoint.cursor)) is not None:
+                if (now := await whereabouts.moved(checkpoint.cursor, recorded)) is not None:
                     moved[stream] = f"{REPLACED} {now.seq} instead of {checkpoint.cursor.seq}"
                     checkpoint = replace(checkpoint, cursor=now)
                 checkpoints[stream] = checkpoint

@@ -2,7 +2,8 @@
 
 A stream that is deleted and made again counts from 1, so its next messages have lower numbers than those already read.
 A stream restored from a backup ends too early, and uses the later numbers twice. A mirror that replaces the stream has
-the same messages. So each checkpoint remembers one message that was read, by number and time (P-30).
+the same messages once it has caught up. So each checkpoint remembers one message that was read, by number and time
+(P-30). Records of earlier versions remember none. They are compared by the time at which they were stored.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from transcriber.domain.chunks import Cursor
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from nats.js.api import RawStreamMsg
+    from datetime import datetime
+
+    from nats.js.api import RawStreamMsg, StreamInfo
     from nats.js.client import JetStreamContext
 
     from transcriber.broker.connection import Connection
@@ -37,22 +40,31 @@ class Whereabouts:
         self._subject = subject
         self._short_since: float | None = None
 
-    async def moved(self, cursor: Cursor) -> Cursor | None:
-        """Return where the audio at `cursor` is now; None when it is where it was. Raises what JetStream does."""
-        last = (await self._jetstream.stream_info(incoming.AUDIO_STREAM)).state.last_seq or 0
-        mark = cursor.mark
+    async def moved(self, cursor: Cursor, recorded: datetime | None = None) -> Cursor | None:
+        """Return where the audio at `cursor` is now; None when it is where it was. Raises what JetStream does.
+
+        `recorded`: when the record with this cursor was stored, if it was.
+        """
+        info = await self._jetstream.stream_info(incoming.AUDIO_STREAM)
+        last, mark = info.state.last_seq or 0, cursor.mark
         had = cursor.seq - 1 if mark is None else mark.seq
         if had > last:
-            self._check_stale(had, last)
+            self._check_stale(had, last, mirror=info.config.mirror is not None)
             return Cursor(1, 0) if mark is None else await self._find(cursor, last)
         self._short_since = None
-        message = await self._read(had) if mark is not None else None
-        if mark is None or message is None or abs(_time(message) - mark.time) < _SAME_SECS:
-            return None  # the record or the message is too old to tell
+        message = await self._read(had) if had else None
+        if message is None:
+            return None  # nothing was read, or it is too old to tell
+        if mark is None:
+            return Cursor(1, 0) if _is_newer(info, message, recorded) else None
+        if abs(_time(message) - mark.time) < _SAME_SECS:
+            return None
         return await self._find(cursor, last)
 
-    def _check_stale(self, had: int, last: int) -> None:
-        """In a cluster, do not believe it at once that messages are gone."""
+    def _check_stale(self, had: int, last: int, *, mirror: bool) -> None:
+        """Do not believe it at once that messages are gone: in a cluster, or while a mirror catches up."""
+        if mirror:
+            raise nats.errors.Error(f"{incoming.AUDIO_STREAM} is a mirror at message {last}, and {had} has been read")
         now = time.monotonic()
         self._short_since = self._short_since or now
         longest = min(_STALE_SECS, self._connection.options.connect_timeout / 2)
@@ -87,6 +99,15 @@ class Whereabouts:
             if error.err_code == incoming.NO_MESSAGE:
                 return None
             raise
+
+
+def _is_newer(info: StreamInfo, message: RawStreamMsg, recorded: datetime | None) -> bool:
+    """Whether a message that must be older than a record is not, because the stream was made after the record.
+
+    The clocks of two servers differ, so the message's time alone proves nothing.
+    """
+    made, stored = info.created, message.time
+    return None not in (recorded, made, stored) and made > recorded and stored > recorded  # type: ignore[operator]
 
 
 def _time(message: RawStreamMsg) -> float:

@@ -44,7 +44,8 @@ async def measure(options: argparse.Namespace, settings: Settings) -> None:
     derived = queue_capacity.derive(settings.max_latency, window, rtf)
     if settings.queue_capacity is not None:
         derived = queue_capacity.given(settings.queue_capacity, derived)
-    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window"
+    most = worker.costs.most
+    source = "WHISPER_RTF" if settings.rtf else f"{rtf * window * 1000:.0f} ms for a full window{_batched(most)}"
     used, count = options.utilisation, options.streams
     carried, needed = queue_capacity.streams(rtf, used), queue_capacity.workers(count, rtf, used)
     lines = (
@@ -64,14 +65,20 @@ class _Watched:
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine, self._threads = engine, threads
-        self.model, self.work, self.close = engine.model, engine.work, engine.close
+        self.model, self.device, self.work, self.close = engine.model, engine.device, engine.work, engine.close
+        self.beams, self.batch_sizes, self.transcribe = engine.beams, engine.batch_sizes, engine.transcribe
+        self.multilingual = engine.multilingual
         self.shares: list[float] = []
 
-    def transcribe(self, *arguments: Any, **named: Any) -> Decoded:  # noqa: ANN401 - whatever the engine takes
+    def transcribe_many(self, *arguments: Any, **named: Any) -> list[Decoded]:  # noqa: ANN401 - what the engine takes
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe(*arguments, **named)
+        decoded = self._engine.transcribe_many(*arguments, **named)
         self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
         return decoded
+
+
+def _batched(most: int) -> str:
+    return f", {most} in a pass" if most > 1 else ""
 
 
 def _count(number: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from transcriber.cli.progress import bar
 from transcriber.cli.subtitles import Formatter, Style
 from transcriber.client.listener import Listener
 from transcriber.client.producer import Delivery, Pipe, Producer, check_range
+from transcriber.domain import containers
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import RecordingError, SettingError
 from transcriber.domain.wav import wav_head
@@ -97,11 +98,9 @@ async def _source(options: argparse.Namespace) -> _Source:
         what = "is closed" if sys.stdin is None else "is a terminal"
         raise RecordingError(_STDIN, f"{what}; pipe a recording or raw PCM into it")
     pipe = Pipe(sys.stdin.fileno(), _STDIN, note)
-    head = await pipe.read(4)
-    if not head:
-        raise RecordingError(_STDIN, "is empty")
+    raw = AudioFormat(Encoding(options.encoding), options.rate, options.channels)
+    head = await _head(pipe, raw)
     if not is_recording(head):
-        raw = AudioFormat(Encoding(options.encoding), options.rate, options.channels)
         note(f"{_STDIN}: raw {raw.encoding}, {raw.rate} Hz, channels: {raw.channels}")
         return _Source(raw, None, pipe.chunks(raw, secs, head), _PIPE_SPEED)
     wav = wav_head(head)
@@ -113,6 +112,19 @@ async def _source(options: argparse.Namespace) -> _Source:
     check_range(_STDIN, wav.format.rate, wav.format.channels)
     seconds = wav.size / wav.format.frame_bytes / wav.format.rate if wav.size else None
     return _Source(wav.format, seconds, pipe.chunks(wav.format, secs, head[wav.start :], wav.size), _PIPE_SPEED)
+
+
+async def _head(pipe: Pipe, raw: AudioFormat) -> bytes:
+    """Return the pipe's first bytes. Raises `RecordingError` if they are neither raw PCM nor a file to decode."""
+    head = await pipe.read(containers.HEAD_BYTES)
+    if not head:
+        raise RecordingError(_STDIN, "is empty")
+    if containers.may_be_frames(head):
+        head += await pipe.read(containers.FRAMES_BYTES - len(head))
+    kind = containers.name_of(head, wide=raw.wide)
+    if kind is not None and not is_recording(head):
+        raise RecordingError(_STDIN, f"is {kind}; allowed are raw PCM and {', '.join(sorted(containers.DECODABLE))}")
+    return head
 
 
 def _recorded(recording: Recording, name: str, secs: float) -> _Source:

@@ -7,9 +7,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,8 +51,7 @@ def _run(_options: argparse.Namespace) -> NoReturn:
 
     chosen = settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    for name, meant in settings.misspelt().items():
-        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
+    _warn(settings.misspelt())
 
     async def live() -> NoReturn:
         try:
@@ -62,6 +62,11 @@ def _run(_options: argparse.Namespace) -> NoReturn:
         leave(code)  # before asyncio.run ends: it could wait for a name server that does not answer
 
     asyncio.run(live())
+
+
+def _warn(misspelt: Mapping[str, str]) -> None:
+    for name, meant in misspelt.items():
+        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -109,6 +114,23 @@ def _replay(options: argparse.Namespace) -> NoReturn:
     leave(interruptible(stored.replay(options, settings.load())))
 
 
+def _gateway(options: argparse.Namespace) -> int:
+    from transcriber.cli import gateway
+
+    if options.make_key is not None:
+        return gateway.make_key(options.make_key)
+    if options.hash_key is not None:
+        return gateway.hash_key(options.hash_key)
+    from transcriber import settings
+    from transcriber.settings import gateway as gateway_settings
+    from transcriber.telemetry import logs
+
+    chosen = gateway_settings.load()
+    logs.configure(chosen.log_level, chosen.log_format)
+    _warn(settings.misspelt(known=gateway_settings.names() | settings.names()))
+    return gateway.serve(chosen)
+
+
 def _models(options: argparse.Namespace) -> int:
     from transcriber.cli import commands
 
@@ -146,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("run", _run, "the daemon: speech from audio.<stream>, text to transcript.<stream>, until SIGTERM or Ctrl-C")
+    _add_gateway(add("gateway", _gateway, "speak the protocols of existing speech clients, over HTTP and WebSockets"))
     _add_demo(add("demo", _demo, "try everything on this machine: server, daemon, a recording, its text"))
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
@@ -174,6 +197,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME|PATH", help=what)
     add("--recording", metavar="FILE", help="WAV, FLAC or OGG [one of ours that fits the model]")
     add("--serve", action="store_true", help="keep running afterwards for your own audio")
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    tenant = checked("a tenant", "[A-Za-z0-9_-]{1,32} is", lambda s: re.fullmatch("[A-Za-z0-9_-]{1,32}", s) is not None)
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--make-key", metavar="TENANT", type=tenant, help="print a new key and its line for GATEWAY_KEYS")
+    only.add_argument("--hash-key", metavar="TENANT", type=tenant, help="print the line of a key on standard input")
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:

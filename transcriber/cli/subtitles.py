@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
+
+from transcriber.domain.cues import VTT_HEAD, srt_cue, timestamp, vtt_cue
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # these would move the cursor or change the terminal's colours
 
@@ -37,7 +38,7 @@ class Formatter:
     @property
     def head(self) -> str:
         """The text before the first block."""
-        return "WEBVTT\n" if self._style is Style.VTT else ""
+        return VTT_HEAD if self._style is Style.VTT else ""
 
     def format(self, message: Mapping[str, Any]) -> str | None:
         """Return one block without its last line end; None when this style leaves the message out."""
@@ -55,31 +56,22 @@ class Formatter:
         session = (message["stream"], message["session"])
         if self._followed is None and message["type"] in {"started", "final"}:
             self._followed = session
-        text = " ".join(message["text"].split()) if message["type"] == "final" else ""
-        if not text or session != self._followed:
+        text = message["text"] if message["type"] == "final" else ""
+        if not text.strip() or session != self._followed:
             return None
         self._cues += 1
-        comma = "," if self._style is Style.SRT else "."
-        start, end = (timestamp(message[key], comma) for key in ("start", "end"))
         if self._style is Style.SRT:
-            return f"{self._cues}\n{start} --> {end}\n{text.replace('-->', '->')}\n"
-        return f"{start} --> {end}\n{html.escape(text, quote=False)}\n"
+            return srt_cue(self._cues, message["start"], message["end"], text)
+        return vtt_cue(message["start"], message["end"], text)
 
     def _text(self, message: Mapping[str, Any]) -> str | None:
         where = f"{message['stream']}  " if self._name_streams else ""
-        if "start" in message:
+        if "start" in message and "end" in message:
             start, end = (timestamp(message[key]).removeprefix("00:") for key in ("start", "end"))
             where += f"{start} - {end}  "
         write = _TEXTS.get(message["type"])
         what = write(message) if write else ""
         return _CONTROL.sub(" ", f"{where}{what}") if what else None
-
-
-def timestamp(seconds: float, separator: str = ".") -> str:
-    """Format as HH:MM:SS.mmm, rounded to milliseconds."""
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{separator}{rest % 1000:03}"
 
 
 def account(message: Mapping[str, Any]) -> str:

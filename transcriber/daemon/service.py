@@ -193,10 +193,8 @@ class Service:
     def _parts(
         self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry, sessions: Sessions
     ) -> Parts:
-        settings = self._settings
-        fitting = {"max_payload": lambda: connection.max_payload}
-        interval = round(settings.partial_interval * SAMPLE_RATE)
-        partials = Interim(sessions, queue, publisher, self._tallies, interval=interval, **fitting)
+        payload, interval = lambda: connection.max_payload, round(self._settings.partial_interval * SAMPLE_RATE)
+        partials = Interim(sessions, queue, publisher, self._tallies, interval=interval, max_payload=payload)
         pages = () if self._page is None else (listeners.Page(self._page.add),)
         return Parts(
             sessions=sessions,
@@ -205,10 +203,11 @@ class Service:
             observer=telemetry,
             listeners=listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger(), *pages),
             tallies=self._tallies,
-            max_latency=settings.max_latency,
+            max_latency=self._settings.max_latency,
             speed=lambda: self._worker.speed,
             on_chunk=partials.offer if interval else None,
-            **fitting,
+            max_payload=payload,
+            multilingual=lambda: self._worker.multilingual,
         )
 
     async def _load(self) -> JobQueue:
@@ -219,9 +218,10 @@ class Service:
         rtf = await self._worker.start(reference_speech(window), settings.rtf)
         scheduling.set_batch_scheduling()  # to the engine's thread, which runs by now and so does not inherit it
         derived = self._derived(rtf)
-        queue = JobQueue(derived.jobs, self._worker.admission, self._worker.weigh)
+        queue = JobQueue(derived.jobs, self._worker.admission, self._worker.costs)
         self._worker.serve(queue)
         extra = {"model": self._worker.model, "size": verified.header.size, "threads": settings.whisper.threads}
+        extra |= self._worker.passes
         log.info("model ready: %s", derived, extra=extra)
         if verified.path == store.bundled_model_path():
             log.warning(store.BUNDLED_NOTE)
@@ -260,7 +260,7 @@ class Service:
             input_options=self._settings.input,
             max_latency=self._settings.max_latency,
             max_payload=lambda: connection.max_payload,
-            model=lambda: self._worker.model,
+            worker=self._worker,
         )
 
     def _snapshot(self) -> Snapshot:

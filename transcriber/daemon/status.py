@@ -11,11 +11,12 @@ from transcriber.audio.sessions import Sessions
 from transcriber.domain.events import ConsumerLag
 from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.worker.engine import Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.audio.options import SessionOptions
+    from transcriber.audio.session import SessionOptions
     from transcriber.broker.connection import Connection
     from transcriber.worker.queue import JobQueue
     from transcriber.worker.thread import WhisperThread
@@ -89,6 +90,7 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         max_latency=max_latency,
         connected=connection is not None and connection.connected.is_set(),
         reconnects=connection.reconnects if connection is not None else 0,
+        gpu=worker.device is Device.CUDA,
         lag_chunks=ahead.chunks,
         lag_seconds=ahead.seconds,
         fleet=fleet,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from transcriber.domain.errors import Rejection
 
@@ -72,9 +72,46 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The stored audio is another than what was read so far; it goes on as `detail` says."""
+    """The stored audio is another than what was read so far; it goes on at `cursor`, as `detail` says."""
 
     detail: str
+    cursor: Cursor
+
+
+class IgnoredHeader(NamedTuple):
+    """A header whose value is not allowed, and what is."""
+
+    header: str
+    value: str
+    allowed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """What a producer asks for besides the defaults; None leaves a choice to the daemon.
+
+    - `speech`: events when windows open and close.
+    - `prompt`: text for the decoder, empty for none; `translate`: English text, whatever is spoken.
+    - `timeout`: seconds without a message that end the session.
+    - `pause`: seconds without speech that close a window.
+    - `partials`: texts of windows that are still open.
+    """
+
+    speech: bool | None = None
+    prompt: str | None = None
+    translate: bool | None = None
+    timeout: float | None = None
+    pause: float | None = None
+    partials: bool | None = None
+    ignored: tuple[IgnoredHeader, ...] = ()
+
+    def over(self, older: Preferences) -> Preferences:
+        """Return these, with the older ones where these say nothing."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(older, **{name: value for name, value in given.items() if value is not None})
+
+
+DEFAULTS = Preferences()
 
 
 @dataclass(slots=True)  # not frozen: that takes five times as long to make, 50 times a second for each stream
@@ -91,6 +128,7 @@ class Chunk:
     tenant: str | None = None
     traceparent: str | None = None
     cursor: Cursor | None = None  # of its first frame, if the audio is stored
+    preferences: Preferences | None = None
     unknown_language: str | None = None  # the header's value, if Whisper does not know that language
     unknown_header: tuple[str, str | None] | None = None  # a header name that does not exist, and the closest that does
     names_rate: bool = True  # its headers name the rate; else it is the default

@@ -26,6 +26,8 @@ _BEGINNINGS: dict[bytes, tuple[str, re.Pattern[bytes]]] = {
 FIRST_BYTES = frozenset(signature[0] for signature in _BEGINNINGS)
 SIGNATURES = frozenset(_BEGINNINGS)
 DECODABLE = frozenset({"WAV", "FLAC", "Ogg", "AIFF", "MP3", "CAF", "AU"})  # by libsndfile
+HEAD_BYTES = 72  # tell everything but MPEG audio without a tag: the longest signature is WebM's
+FRAMES_BYTES = 2 * 8191 + 7  # tell that, too: two of the longest frames of ADTS, and a header
 
 _MP4 = re.compile(rb"\x00\x00..(ftyp|styp|moof)", re.DOTALL)
 _ID3 = re.compile(rb"ID3[\x02-\x04][^\xff][\x00-\xff][\x00-\x7f]{4}")
@@ -80,6 +82,11 @@ def name_of(data: bytes, *, wide: bool = True) -> str | None:
     return _text(data, wide=wide)
 
 
+def may_be_frames(head: bytes) -> bool:
+    """Whether MPEG audio may begin here, which takes `FRAMES_BYTES` to tell."""
+    return len(head) >= _ADTS_BYTES and (_mpeg_frame(head, 0) is not None or _adts(head[:_ADTS_BYTES], frames=1))
+
+
 def _text(data: bytes, *, wide: bool) -> str | None:
     head = data[:_TEXT_BYTES]
     if not _PRINTABLE.fullmatch(head):
@@ -129,12 +136,12 @@ def _mpeg_frame(data: bytes, at: int) -> tuple[tuple[int, int], int] | None:
     return ((version, rate), size) if kbits else None
 
 
-def _adts(data: bytes) -> bool:
+def _adts(data: bytes, frames: int = _FRAMES) -> bool:
     """Whether consecutive frames of AAC in ADTS begin at the first byte."""
     at = count = 0
-    while count < _FRAMES and at + _ADTS_BYTES <= len(data):
+    while count < frames and at + _ADTS_BYTES <= len(data):
         size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
         if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0 or size < _ADTS_BYTES:  # noqa: PLR2004 - of the standard
             return False
         at, count = at + size, count + 1
-    return count == _FRAMES or (count > 0 and at == len(data))
+    return count == frames or (count > 0 and at == len(data))

@@ -9,6 +9,7 @@ TranscriberError
 ├── BrokerLost          NATS went away and did not come back in time                (exit 4)
 ├── Fenced              somebody else writes this stream's transcript               (exit 5)
 ├── NotEnoughMemory     there is no memory for a second model; the one at work goes on
+├── RequestError        a request over NATS was answered with an error, or not at all
 ├── Rejection           one chunk or request breaks the wire protocol; the next one is unaffected
 ├── RecordingError      a file or payload is not audio that can be decoded
 ├── EngineError         the engine failed on one window; the worker goes on
@@ -96,6 +97,15 @@ class NotEnoughMemory(TranscriberError):  # noqa: N818 - the outcome: the model 
         self.path = path
         self.needed = needed
         self.available = available
+
+
+class RequestError(TranscriberError):
+    """A request over NATS was answered with an error, or not at all. `code` as in HTTP, `detail` the sentence."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
 
 
 class Rejection(TranscriberError):  # noqa: N818 - the wire protocol's word

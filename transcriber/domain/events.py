@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from transcriber.domain.timeline import Gap
 
 if TYPE_CHECKING:
-    from transcriber.domain.chunks import Cursor
-    from transcriber.domain.timeline import Account, Origin
+    from collections.abc import Mapping
+
+    from transcriber.domain.chunks import AudioFormat, Cursor
+    from transcriber.domain.timeline import Account, Closed, Origin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A session's first chunk was accepted. `asked`: the id that its chunks carry, which an earlier session had."""
 
@@ -21,7 +23,9 @@ class Started:
     position: int = 0
     cursor: Cursor | None = None  # of its first audio
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    used: Mapping[str, int] = field(default_factory=dict)  # ids that earlier sessions had, and how many had each
     declared: bool = False  # its first chunk began with a WAV header
+    format: AudioFormat | None = None  # of its first chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,25 @@ class Ended:
     origin: Origin
     account: Account
     cursor: Cursor | None = None  # of the audio after it
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything before `end` is settled, as a producer's `flush` asked (P-32). In samples on the timeline."""
+
+    origin: Origin
+    end: int
+    cursor: Cursor | None = None  # of the message after the flush
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A window of speech has opened at `start`, or has closed at `end` (P-33). In samples on the timeline."""
+
+    origin: Origin
+    start: int
+    end: int | None = None
+    closed: Closed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +73,7 @@ class Replaced:
 
     origin: Origin
     detail: str
+    cursor: Cursor | None = None  # where that stream goes on; None if the checkpoint says so already
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +131,4 @@ class Status:
     lag: ConsumerLag | None = None
 
 
-Event = Started | Ended | Gap | Rejected | Replaced | Suppressed | TakenOver
+Event = Started | Ended | Flushed | Speech | Gap | Rejected | Replaced | Suppressed | TakenOver

@@ -15,6 +15,18 @@ uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue
 WHISPER_ORDER = tuple(_WHISPER.split())
 WHISPER = frozenset(WHISPER_ORDER)
 
+# English names of the same languages, in the same order.
+_ENGLISH = """
+english chinese german spanish russian korean french japanese portuguese turkish polish catalan dutch arabic swedish
+italian indonesian hindi finnish vietnamese hebrew ukrainian greek malay czech romanian danish hungarian tamil norwegian
+thai urdu croatian bulgarian lithuanian latin maori malayalam welsh slovak telugu persian latvian bengali serbian
+azerbaijani slovenian kannada estonian macedonian breton basque icelandic armenian nepali mongolian bosnian kazakh
+albanian swahili galician marathi punjabi sinhala khmer shona yoruba somali afrikaans occitan georgian belarusian tajik
+sindhi gujarati amharic yiddish lao uzbek faroese haitian_creole pashto turkmen nynorsk maltese sanskrit luxembourgish
+burmese tibetan tagalog malagasy assamese tatar hawaiian lingala hausa bashkir javanese sundanese cantonese
+"""
+_NAMES = dict(zip(WHISPER_ORDER, (name.replace("_", " ") for name in _ENGLISH.split()), strict=True))
+
 # Other codes of the same languages. ISO 639-1: what was renamed, and Javanese, which Whisper writes in its own way.
 # ISO 639-2 and -3: both codes, where the bibliographic one differs from the terminological one. Last come languages
 # that ISO takes for several, with the single one that people mean (cmn is the Mandarin of zh).
@@ -55,3 +67,8 @@ def code(text: str) -> str | None:
     if language == "zh" and extended in WHISPER:  # Cantonese is also written zh-yue
         language = extended
     return language if language in WHISPER else _OTHERS.get(language)
+
+
+def name(whispers: str) -> str:
+    """Return the English name of one of Whisper's codes, in lower case; any other text as it is."""
+    return _NAMES.get(whispers, whispers)

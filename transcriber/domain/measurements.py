@@ -123,6 +123,7 @@ class Snapshot:
     max_latency: float = 0.0  # the promise
     connected: bool = False  # to NATS
     reconnects: int = 0
+    gpu: bool = False  # the engine computes on one
     lag_chunks: int = 0  # stored, not taken yet
     lag_seconds: float = 0.0
     fleet: FleetFigures | None = None  # None: no member of one

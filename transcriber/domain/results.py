@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from transcriber.domain.timeline import SAMPLE_RATE, Origin
+from transcriber.domain.timeline import SAMPLE_RATE, Closed, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class Transcript:
     end: int
     recognition: Recognition
     latency: Latency
+    closed: Closed | None = None  # None: its window is still open
 
     @property
     def rtf(self) -> float:

@@ -41,6 +41,15 @@ class Fate(StrEnum):
     SILENT = "silent"
 
 
+class Closed(StrEnum):
+    """Why a window was closed (P-31)."""
+
+    PAUSE = "pause"
+    LENGTH = "length"
+    FLUSH = "flush"
+    END = "end"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Stream, session and tenant, which every outgoing message names."""
@@ -48,6 +57,17 @@ class Origin:
     stream: str
     session: str
     tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How a window is decoded, besides its language. `prompt`: None for the setting's. `translate`: into English."""
+
+    prompt: str | None = None
+    translate: bool = False
+
+
+UNGUIDED = Guidance()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +80,9 @@ class Window:
     end: int
     samples: NDArray[np.float32]
     voiced: float = 1.0  # share of its frames that the detector takes for speech
+    closed: Closed | None = None  # None: it is still open
     language: str | None = None  # Whisper's code or "auto"; None: the setting
+    guidance: Guidance = UNGUIDED
     traceparents: tuple[str, ...] = ()
     cursor: Cursor | None = None  # of the audio after it
     arrived: float | None = field(default=None, compare=False)  # when its first audio arrived, as in `Chunk`
@@ -115,4 +137,5 @@ class Checkpoint:
     cursor: Cursor  # of the audio from `position` on
     over: bool = False
     older: tuple[str, ...] = ()  # superseded sessions whose producers may still send
+    used: Mapping[str, int] = field(default_factory=dict)  # ids that earlier sessions had, and how many had each
     declared: bool = False  # its first chunk began with a WAV header, whose format holds for chunks that name none

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import socket
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from aiohttp import web
 from transcriber.http.server import ACCEPTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -29,9 +30,10 @@ _RETRY = b"retry: 2000\n\n"  # milliseconds until a browser reconnects: a daemon
 class Viewers:
     """Sends what `read` returns. Without viewers, `read` is not called."""
 
-    def __init__(self, read: Callable[[], bytes]) -> None:
-        """`read` returns one message's data, without line breaks."""
+    def __init__(self, read: Callable[[], bytes], keep: Callable[[web.BaseRequest], bool] | None = None) -> None:
+        """`read` returns one message's data, without line breaks. `keep` says whether a viewer may stay connected."""
         self._read = read
+        self._keep = keep or _has_place
         self._looking: set[asyncio.Transport] = set()
         self._newest = b""
         self._made = -math.inf
@@ -39,15 +41,18 @@ class Viewers:
     def __len__(self) -> int:
         return len(self._looking)
 
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Serve one viewer until it disconnects, or is dropped because it reads nothing."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    async def serve(
+        self, request: web.BaseRequest, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> web.StreamResponse:
+        """Serve one viewer until it disconnects, or is dropped because it reads nothing. `headers`: more of them."""
+        kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        response = web.StreamResponse(headers={**headers, **kind})
         transport = request.transport
         if request.method == "HEAD" or transport is None:
             return response
         if len(self) >= MOST:
             return _refusal(f"{MOST} viewers are connected already")
-        if not request.app[ACCEPTOR].keep(transport):
+        if not self._keep(request):
             return _refusal("no file descriptor is free for a viewer")
         self._looking.add(transport)
         try:
@@ -86,6 +91,12 @@ class Viewers:
             self._newest = b"data: " + self._read() + b"\n\n"
             self._made = now
         return self._newest
+
+
+def _has_place(request: web.BaseRequest) -> bool:
+    """Whether the health port has a file descriptor for this viewer."""
+    transport = request.transport
+    return isinstance(request, web.Request) and transport is not None and request.app[ACCEPTOR].keep(transport)
 
 
 def _refusal(reason: str) -> web.Response:

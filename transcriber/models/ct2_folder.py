@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, TOKENIZER = "model.bin", "config.json", "tokenizer.json"
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # in newer and in older conversions
+_READ = (WEIGHTS, CONFIG, TOKENIZER, *VOCABULARIES)
 
 _END_OF_TEXT, _START, _TRANSLATE, _FIRST_TIME = "<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|0.00|>"
 _SPECIAL = (_END_OF_TEXT, _START, _TRANSLATE, "<|transcribe|>", "<|startofprev|>", "<|notimestamps|>", _FIRST_TIME)
@@ -75,11 +77,27 @@ class ModelFolder:
 def check_model_folder(path: str | Path) -> ModelFolder:
     """Return what the folder holds, if CTranslate2 can load it. The weights are not read.
 
+    A folder whose files have not changed since the last check is not read again.
+
     Raises `ModelError`: no such folder; a file is missing, truncated or of another kind; the vocabulary is another's.
     """
     path = Path(path)
     if not path.is_dir():
         raise ModelError(str(path), "is not a folder" if path.exists() else "no such folder")
+    return _checked(path, _state(path))
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Name, inode, size and time of change of each file that the check reads. They differ once a file is replaced."""
+    try:
+        found = [(name, (path / name).stat()) for name in _READ if (path / name).exists()]
+    except OSError as error:
+        raise ModelError(str(path), f"cannot be read: {error.strerror}") from error
+    return tuple([(name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+
+
+@lru_cache(maxsize=1)  # a start checks one folder three times: for the windows' length, to verify it, and to load it
+def _checked(path: Path, _state: object) -> ModelFolder:
     try:
         header = _read_header(path / WEIGHTS)
         _check_config(path / CONFIG)

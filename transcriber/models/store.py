@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from string import hexdigits
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -19,8 +20,10 @@ from transcriber.domain.errors import ModelError, Unavailable
 from transcriber.models import ct2_folder, index, to_ctranslate2
 from transcriber.models.catalogue import FOLDER_PREFIX, MODELS, Published
 from transcriber.models.ggml import ModelHeader, check_model_file
-from transcriber.models.hub import Download, Progress
 from transcriber.models.index import PACKAGED, Packaged
+
+if TYPE_CHECKING:
+    from transcriber.models.hub import Progress
 
 BASE_URL = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main"
 
@@ -231,6 +234,8 @@ def _already(model: Published, target: Path) -> Pulled | None:
 
 
 def _from_hub(model: Published, url: str, target: Path, progress: Progress) -> Pulled:
+    from transcriber.models.hub import Download  # noqa: PLC0415 - what it needs takes 6 MB, and few pull models
+
     part = _part(target)
     Download(url=url, name=model.name, size=model.size, target=target, part=part, progress=progress).run()
     _admit(part, target, model.sha256, "the download's")

@@ -9,7 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from transcriber.broker.transcripts import FENCE_BYTES
-from transcriber.domain.events import Rejected, Replaced
+from transcriber.domain.chunks import Moved
+from transcriber.domain.events import Rejected, Replaced, Speech
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline import parts as shared
@@ -18,6 +19,7 @@ from transcriber.pipeline.receiver import Receiver
 from transcriber.pipeline.records import Records
 from transcriber.pipeline.verdict import judge
 from transcriber.protocol.checkpoints import encode_record
+from transcriber.protocol.outgoing import encode_speech
 from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
@@ -86,7 +88,14 @@ class DurablePipeline:
         Pipelines that share a queue share a `room`.
         """
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=True, on_chunk=parts.on_chunk)
+        self._receiver = Receiver(
+            parts.sessions,
+            parts.tallies,
+            self._take,
+            stored=True,
+            on_chunk=parts.on_chunk,
+            multilingual=parts.multilingual,
+        )
         self._in_work = InWork()
         self._transcripts = transcripts
         self._at = dict(at)
@@ -113,8 +122,12 @@ class DurablePipeline:
                 self.submit()
 
     def receive(self, arrival: Arrival, now: float) -> None:
-        """Take one stored message: a chunk, a skipped chunk, or a malformed message."""
+        """Take what the source gave: a chunk, a skipped chunk, a malformed message, or that the stream was replaced."""
         self._receiver.receive(arrival, now)
+        if isinstance(arrival, Moved):  # open sessions know already
+            told = {origin.stream for origin, _ in self._parts.sessions.accounts()}
+            newest = [self._lane(stream).records.newest for stream in {*self._at, *self._lanes} - told]
+            self._take(Replaced(origin, arrival.detail, arrival.cursor) for origin in newest if origin is not None)
 
     async def keep_time(self, status_interval: float, source: Source) -> None:
         """Apply timeouts and publish status, for ever."""
@@ -156,6 +169,10 @@ class DurablePipeline:
 
     def _take(self, outputs: Iterable[SessionOutput]) -> None:
         for output in outputs:
+            if isinstance(output, Speech):
+                # Not on the subject of events: those are stored in order, and this one cannot wait.
+                self._parts.publisher.put_ready([encode_speech(output, "partial")], essential=False)
+                continue
             if isinstance(output, Gap):
                 self._parts.listeners.on_gap(output)
             if isinstance(output, Window):

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from transcriber.domain.events import Rejected
+from transcriber.domain.events import Flushed, Rejected, Speech
 from transcriber.domain.timeline import Gap, GapReason, Silence, Window
 from transcriber.pipeline import parts as shared
 from transcriber.pipeline import verdict as verdicts
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from transcriber.audio.sessions import SessionOutput
     from transcriber.domain.chunks import Arrival
+    from transcriber.domain.events import Event
     from transcriber.pipeline.listeners import Span
     from transcriber.pipeline.verdict import Verdict
 
@@ -32,7 +33,14 @@ class LivePipeline:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._receiver = Receiver(parts.sessions, parts.tallies, self._take, stored=False, on_chunk=parts.on_chunk)
+        self._receiver = Receiver(
+            parts.sessions,
+            parts.tallies,
+            self._take,
+            stored=False,
+            on_chunk=parts.on_chunk,
+            multilingual=parts.multilingual,
+        )
         self._in_work = InWork()
 
     async def ingest(self, source: Source) -> None:
@@ -71,7 +79,8 @@ class LivePipeline:
     def _give_up_work(self) -> None:
         for window, span in self._in_work.pop_all():
             given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
-            self._parts.publisher.put(partial(self._settle, given_up, span))
+            self._parts.publisher.put(partial(self._publish, given_up, span))
+            self._answer(window)
 
     def _take(self, outputs: Iterable[SessionOutput]) -> None:
         for output in outputs:
@@ -80,10 +89,20 @@ class LivePipeline:
             if isinstance(output, Window):
                 self._try(output)
                 continue
+            if isinstance(output, Flushed) and self._in_work.hold(output):
+                continue
             if isinstance(output, Gap):
                 self._parts.listeners.on_gap(output)
-            encode = partial(encode_outputs, [output], time.time_ns())
-            self._parts.publisher.put(encode, essential=not isinstance(output, Rejected))
+            self._put(output)
+
+    def _put(self, event: Event) -> None:
+        encode = partial(encode_outputs, [event], time.time_ns())
+        self._parts.publisher.put(encode, essential=not isinstance(event, Rejected | Speech))
+
+    def _answer(self, window: Window) -> None:
+        """Answer the flushes that waited for this window alone. Its result must have been put before."""
+        for flushed in self._in_work.release(window):
+            self._put(flushed)
 
     def _try(self, window: Window) -> None:
         """Queue a window. If the queue refuses it, settle it as dropped at once: the account must not wait for NATS."""
@@ -95,26 +114,40 @@ class LivePipeline:
         wait = queue.expected_wait(window.origin.stream)
         detail = f"{queue.depth} of {queue.capacity} jobs, {wait:.1f} s to wait"
         dropped = verdicts.gap(window, GapReason.QUEUE_FULL, detail)
-        self._parts.publisher.put_ready(self._settle(dropped, span))
+        messages, ended = self._settle(dropped, span)
+        self._parts.publisher.put_ready([*messages, *ended])
 
     def _on_outcome(self, outcome: Outcome) -> None:
         span = self._in_work.pop(outcome.window)
         if span is not None:  # otherwise it was given up already
             self._parts.publisher.put(partial(self._judge, outcome, span))
+            self._answer(outcome.window)
 
     def _judge(self, outcome: Outcome, span: Span) -> list[Message]:
         """Judge the outcome at the moment of publishing: only then is it known whether the text is in time."""
         verdict = verdicts.judge(outcome, now=time.monotonic(), max_latency=self._parts.max_latency)
-        return self._settle(verdict, span)
+        return self._publish(verdict, span)
 
-    def _settle(self, verdict: Verdict, span: Span) -> list[Message]:
-        """Enter a verdict into the account, notify the listeners, and return the messages to publish."""
+    def _publish(self, verdict: Verdict, span: Span) -> list[Message]:
+        """Settle a window at the moment of publishing. The end of its session then comes after what waits."""
+        messages, ended = self._settle(verdict, span)
+        if ended:
+            self._parts.publisher.put_ready(ended)
+        return messages
+
+    def _settle(self, verdict: Verdict, span: Span) -> tuple[list[Message], list[Message]]:
+        """Enter a verdict into the account, and notify the listeners.
+
+        Returns the window's messages, and the end of its session if that was its last window.
+        """
         parts, window, traceparent = self._parts, verdict.window, span.traceparent
         parts.listeners.on_verdict(verdict, span)
         if isinstance(verdict.result, Gap):
             outputs = parts.sessions.dropped(window, verdict.result.reason)
-            return encode_outputs(outputs, time.time_ns(), traceparent)
+            gap, *ended = encode_outputs(outputs, time.time_ns(), traceparent)
+            return [gap], ended
         parts.observer.record(window.origin.stream, verdict.result.latency, traceparent)
         final = encode_final(verdict.result, traceparent, parts.max_payload())
-        events = [*verdict.suppressed, *parts.sessions.transcribed(window)]
-        return [final, *encode_outputs(events, time.time_ns(), traceparent)]
+        suppressed = encode_outputs(verdict.suppressed, time.time_ns(), traceparent)
+        ended = encode_outputs(parts.sessions.transcribed(window), time.time_ns(), traceparent)
+        return [final, *suppressed], ended

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from transcriber.domain.events import ConsumerLag, Status
+from transcriber.domain.events import ConsumerLag, Flushed, Status
 from transcriber.protocol.outgoing import encode_status
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Parts:
     """The parts that a pipeline connects. `max_latency` in seconds.
 
     `on_chunk` is called with a stream's name after each of its accepted chunks. `listeners` get every window's fate.
+    `multilingual` says whether the model in use can translate.
     """
 
     sessions: Sessions
@@ -55,6 +56,7 @@ class Parts:
     max_payload: Callable[[], int]
     speed: Callable[[], EngineSpeed]
     on_chunk: Callable[[str], object] | None = None
+    multilingual: Callable[[], bool] = lambda: True
 
 
 class InWork:
@@ -62,6 +64,7 @@ class InWork:
 
     def __init__(self) -> None:
         self._windows: dict[Key, tuple[Window, Span]] = {}
+        self._held: dict[tuple[str, str], deque[tuple[set[Key], Flushed]]] = {}  # with the windows each waits for
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -80,6 +83,27 @@ class InWork:
         given_up = list(self._windows.values())
         self._windows.clear()
         return given_up
+
+    def hold(self, flushed: Flushed) -> bool:
+        """Hold an event back that must follow its session's windows. False: none of them is in work."""
+        session = flushed.origin.stream, flushed.origin.session
+        waiting = {key for key in self._windows if key[:2] == session}
+        if waiting:
+            self._held.setdefault(session, deque()).append((waiting, flushed))
+        return bool(waiting)
+
+    def release(self, window: Window) -> Iterator[Flushed]:
+        """Yield, in order, the events that waited for this window alone. Call this once its result is on its way."""
+        key = key_of(window)
+        held = self._held.get(key[:2])
+        if held is None:
+            return
+        for waiting, _ in held:
+            waiting.discard(key)
+        while held and not held[0][0]:
+            yield held.popleft()[1]
+        if not held:
+            del self._held[key[:2]]
 
     def by_session(self) -> Counter[tuple[str, str]]:
         """Count the windows of each stream and session."""

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from transcriber.domain import languages
 from transcriber.protocol import incoming
+from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transcriber.domain.chunks import IgnoredHeader
     from transcriber.domain.timeline import Origin
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,20 @@ class ProducerWarnings:
         if self._first(stream, ""):
             extra = {"stream": stream, "header": name, "meant": meant or "none that we know"}
             log.warning("unknown header ignored", extra={**extra, "limited": True})
+
+    def ignored(self, stream: str, headers: Iterable[IgnoredHeader]) -> None:
+        """Warn that headers of a stream's chunks have values that are not allowed."""
+        for header, value, allowed in headers:
+            if self._first(stream, header):
+                extra = {"stream": stream, "header": header, "value": value, "allowed": allowed}
+                log.warning("header ignored", extra={**extra, "limited": True})
+
+    def untranslated(self, stream: str) -> bool:
+        """Warn that the model cannot translate a stream. Returns whether this is the first time."""
+        first = self._first(stream, f"{TASK}=translate")
+        if first:
+            log.warning("not translated: the model knows English alone", extra={"stream": stream, "limited": True})
+        return first
 
     def _first(self, stream: str, header: str) -> bool:
         if (stream, header) in self._warned:

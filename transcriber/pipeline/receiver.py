@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from transcriber.domain.chunks import Chunk, Cursor, DroppedChunk, MalformedMessage, Moved
 from transcriber.domain.errors import Rejection
+from transcriber.domain.events import Rejected
 from transcriber.domain.timeline import GapReason
 from transcriber.pipeline.producer_warnings import ProducerWarnings
+from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import SessionOutput, Sessions
-    from transcriber.domain.chunks import Arrival
+    from transcriber.domain.chunks import Arrival, Preferences
     from transcriber.domain.measurements import Tallies
 
     Take: TypeAlias = Callable[[Iterable[SessionOutput]], None]
@@ -27,10 +29,11 @@ class Receiver:
     """Feeds sessions and passes their outputs to `take`.
 
     `stored`: timeouts use the messages' own time, so a chunk first ends a session that was silent too long before it.
-    `on_chunk` is called with the stream's name after each accepted chunk.
+    `on_chunk` is called with the stream's name after each accepted chunk. `multilingual` says whether the model in use
+    can translate.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         sessions: Sessions,
         tallies: Tallies,
@@ -38,12 +41,14 @@ class Receiver:
         *,
         stored: bool,
         on_chunk: Callable[[str], object] | None = None,
+        multilingual: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
         self._tallies = tallies
         self._take = take
         self._stored = stored
         self._on_chunk = on_chunk
+        self._multilingual = multilingual
         self._warnings = ProducerWarnings()
 
     def receive(self, arrival: Arrival, now: float) -> None:
@@ -58,8 +63,8 @@ class Receiver:
                     self._take(self._sessions.skip(arrival, now))
                 except Rejection as rejection:
                     self._reject(chunk.stream, chunk.session, rejection, chunk.cursor, now)
-            case Moved(detail=detail):
-                self._take(self._sessions.replaced(detail))
+            case Moved(detail=detail, cursor=cursor):
+                self._take(self._sessions.replaced(detail, cursor))
             case MalformedMessage():
                 self._tallies.chunks_received.add(arrival.stream or NO_STREAM)
                 self._reject(arrival.stream, arrival.session, arrival.rejection, arrival.cursor, now)
@@ -91,10 +96,23 @@ class Receiver:
                 self._on_chunk(chunk.stream)
         if chunk.unknown_language is not None:
             self._warnings.unknown_language(chunk.stream, chunk.unknown_language)
+        if chunk.preferences is not None:
+            self._check(chunk, chunk.preferences)
         if chunk.unknown_header is not None:
             self._warnings.unknown_header(chunk.stream, *chunk.unknown_header)
         if self._sessions.unmixed or self._sessions.trimmed:
             self._warn()
+
+    def _check(self, chunk: Chunk, preferences: Preferences) -> None:
+        """Tell the producer of preferences that are not met."""
+        if preferences.ignored:
+            self._warnings.ignored(chunk.stream, preferences.ignored)
+        if preferences.translate and not self._multilingual() and self._warnings.untranslated(chunk.stream):
+            detail = f"{TASK}=translate: the model knows English alone, so it transcribes"
+            refusal = Rejected(
+                stream=chunk.stream, session=chunk.session, reason="task", detail=detail, cursor=chunk.cursor
+            )
+            self._take([refusal])
 
     def _warn(self) -> None:
         self._warnings.unmixed(self._sessions.unmixed)

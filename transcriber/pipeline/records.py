@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from transcriber.domain.events import Ended, Rejected, Started, Suppressed
+from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Started, Suppressed
 from transcriber.domain.records import Record
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Fate, Gap, GapReason, Silence, Window
 
@@ -48,6 +48,7 @@ class Records:
         self._waiting: deque[_Entry] = deque()
         self._windows: dict[tuple[str, int], _Entry] = {}
         self._silence: int | None = None  # where the silence began that is in no record yet
+        self._newest = at.origin if at is not None else None
         self._next: Record | None = None
 
     @property
@@ -55,14 +56,20 @@ class Records:
         """The number of outputs that are in no record yet."""
         return len(self._waiting)
 
+    @property
+    def newest(self) -> Origin | None:
+        """The session that began last, over or not. None before the first one."""
+        return self._newest
+
     def add(self, output: SessionOutput) -> None:
         """Add one output of the stream's sessions."""
         entry = _Entry(output)
+        if isinstance(output, Started):
+            self._newest = output.origin
         if isinstance(output, Window):
             self._windows[output.origin.session, output.sequence] = entry
-        if isinstance(output, Ended):  # the next session may have begun before this one's last window was decided
-            place = next((i for i, e in enumerate(self._waiting) if self._follows(e, output)), len(self._waiting))
-            self._waiting.insert(place, entry)
+        if isinstance(output, Ended):
+            self._waiting.insert(self._end_of(output.origin), entry)
         else:
             self._waiting.append(entry)
 
@@ -94,10 +101,15 @@ class Records:
         """Note that the record from `next` is now in the transcript stream."""
         self._next = None
 
-    @staticmethod
-    def _follows(entry: _Entry, ended: Ended) -> bool:
-        """Whether the entry starts a session after the one that has ended."""
-        return isinstance(entry.output, Started) and entry.output.origin != ended.origin
+    def _end_of(self, origin: Origin) -> int:
+        """Where a session's end belongs: before the start of the next one, whatever waits for earlier sessions.
+
+        Sessions end when their last window is decided. That may be long after the next one began, or while windows of
+        earlier ones are undecided.
+        """
+        starts = [(i, e.output.origin) for i, e in enumerate(self._waiting) if isinstance(e.output, Started)]
+        own = next((i for i, started in starts if started == origin), -1)
+        return next((i for i, _ in starts if i > own), len(self._waiting))
 
     def _record(self, entry: _Entry) -> Record | None:
         output = entry.output
@@ -115,26 +127,29 @@ class Records:
                 self._silence = None
             case Started():
                 self._at, self._silence = self._first(output), None
+            case Flushed() if self._at is not None and self._at.origin.session == output.origin.session:
+                self._at = replace(self._at, cursor=output.cursor or self._at.cursor)
             case Ended():
                 cursor = output.cursor
                 self._at = self._at and replace(self._at, cursor=cursor or self._at.cursor, over=True)
+            case Replaced(cursor=cursor) if cursor is not None:
+                self._at = self._at and replace(self._at, cursor=cursor)
         return Record(output, self._at)
 
     def _first(self, started: Started) -> Checkpoint | None:
-        if started.cursor is None:
+        if started.cursor is None or started.format is None:
             return None
-        source = self._format_of(started.origin)
-        assert source is not None  # noqa: S101 - a session that has just begun
         account = Account(received=0, transcribed=0, silent=0, gap={}, pending=0)
         return Checkpoint(
             origin=started.origin,
             requested_id=started.requested_id,
-            format=source,
+            format=started.format,
             position=started.position,
             sequence=0,
             account=account,
             cursor=started.cursor,
             older=started.older,
+            used=started.used,
             declared=started.declared,
         )
 

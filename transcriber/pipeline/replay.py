@@ -14,6 +14,7 @@ from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import DurableSource, newest
 from transcriber.domain.chunks import DroppedChunk, Moved
 from transcriber.domain.errors import EngineError
+from transcriber.domain.events import Speech
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
 from transcriber.pipeline.receiver import Receiver
@@ -28,7 +29,7 @@ from transcriber.worker.one_thread import one_thread
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from transcriber.audio.options import SessionOptions
+    from transcriber.audio.session import SessionOptions
     from transcriber.broker.connection import Connection
     from transcriber.domain.chunks import Arrival
     from transcriber.protocol.incoming import InputOptions
@@ -98,7 +99,7 @@ class Replay:
         while self._outputs:
             output = self._outputs.pop(0)
             messages = await self._decoded(output) if isinstance(output, Window) else _events([output])
-            for message in messages:
+            for message in () if isinstance(output, Speech) else messages:
                 yield message
 
     async def _decoded(self, window: Window) -> list[Message]:
@@ -109,7 +110,7 @@ class Replay:
         """Decode one window, with all the passes it needs: there is no deadline."""
         begin = time.monotonic()
         try:
-            decoded: DecodedWindow = await self._call(decode, self._engine, window, None, lambda _work: True)
+            decoded: DecodedWindow = await self._call(decode, self._engine, window)
         except EngineError as error:
             return Outcome(
                 window=window,

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from transcriber.audio.stream import AudioStream, StreamOptions
+from transcriber.audio.stream import AudioStream
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.containers import DECODABLE, name_of
 from transcriber.domain.errors import RecordingError, Rejection
 from transcriber.domain.results import Latency, Recognition, Segment, Transcript
-from transcriber.domain.timeline import Gap, GapReason, Origin, Window
+from transcriber.domain.timeline import Closed, Gap, GapReason, Origin, Window
 from transcriber.pipeline import verdict as verdicts
 from transcriber.pipeline.producer_warnings import ProducerWarnings
 from transcriber.protocol import incoming
-from transcriber.protocol.headers import canonical, unknown
+from transcriber.protocol.headers import TASK, canonical, unknown
 from transcriber.protocol.outgoing import Message, encode_reply
+from transcriber.protocol.preferences import preferences_of
 from transcriber.recording import Recording, is_recording
 from transcriber.worker.jobs import Job, Outcome
 
 if TYPE_CHECKING:
+    from transcriber.audio.segmenter import StreamOptions
+    from transcriber.domain.chunks import Preferences
     from transcriber.domain.measurements import Tallies
     from transcriber.pipeline.listeners import Listener, Observer
     from transcriber.pipeline.verdict import Verdict
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
 _BLOCK_SECS = 1.0  # of audio, about 2 ms of work; then other tasks of the event loop get their turn
 _DECODED = ", ".join(sorted(DECODABLE))
 _RETRY_SECS = 0.05  # between two attempts to queue a later window of a recording
+
+
+class Transcribing(Protocol):
+    """What answers say of the worker: its model's name, and whether that knows more languages than English."""
+
+    model: str
+    multilingual: bool
 
 
 class RequestHandler:
@@ -47,7 +57,7 @@ class RequestHandler:
         input_options: incoming.InputOptions,
         max_latency: float,
         max_payload: Callable[[], int],
-        model: Callable[[], str],
+        worker: Transcribing,
     ) -> None:
         self._queue = queue
         self._observer = observer
@@ -57,7 +67,7 @@ class RequestHandler:
         self._input = input_options
         self._max_latency = max_latency
         self._max_payload = max_payload
-        self._model = model
+        self._worker = worker
         self._warnings = ProducerWarnings()
 
     def admit(self, name: str, headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
@@ -95,7 +105,19 @@ class RequestHandler:
             self._warnings.unknown_language(name, hint)
         if (header := unknown(headers)) is not None:
             self._warnings.unknown_header(name, *header)
-        return (Chunk(name, chosen, part, language=language, traceparent=traceparent) for part in parts)
+        wanted = self._preferences(headers)
+        return (
+            Chunk(name, chosen, part, language=language, traceparent=traceparent, preferences=wanted) for part in parts
+        )
+
+    def _preferences(self, headers: Mapping[str, str]) -> Preferences | None:
+        """Return what the request prefers. Raises `Rejection` if that is not allowed, or the model cannot do it."""
+        wanted = preferences_of(headers)
+        for header, value, allowed in wanted.ignored if wanted is not None else ():
+            raise Rejection("header", f"{header}={value!r}; allowed: {allowed}")
+        if wanted is not None and wanted.translate and not self._worker.multilingual:
+            raise Rejection("task", f"{TASK}=translate: {self._worker.model} knows English alone")
+        return wanted
 
     async def _answer(self, name: str, tenant: str | None, chunks: Iterator[Chunk]) -> Message:
         begin = time.monotonic()
@@ -112,14 +134,14 @@ class RequestHandler:
         except RecordingError as error:
             raise Rejection("400", str(error)) from error
         if audio is not None:
-            for piece in audio.flush():
+            for piece in audio.flush(Closed.END):
                 if isinstance(piece, Window):
                     transcripts.append(await self._transcribe(piece, first=not transcripts))
         end = audio.head if audio else 0
-        if audio is not None and (counts := audio.take_counts()) is not None and counts.unmixed:
+        if audio is not None and (counts := audio.counts.take()) is not None and counts.unmixed:
             self._warnings.unmixed([origin])
         model = (
-            ", ".join({one.recognition.model: None for one in transcripts}) or self._model()
+            ", ".join({one.recognition.model: None for one in transcripts}) or self._worker.model
         )  # in order, without duplicates
         return encode_reply(_joined(origin, end, transcripts, model, time.monotonic() - begin), self._max_payload())
 
@@ -176,4 +198,5 @@ def _joined(origin: Origin, end: int, transcripts: list[Transcript], model: str,
         end=end,
         recognition=Recognition(tuple(segments), language, model),
         latency=latency,
+        closed=Closed.END,
     )

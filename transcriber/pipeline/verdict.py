@@ -50,6 +50,7 @@ def judge(outcome: Outcome, *, now: float, max_latency: float = math.inf) -> Ver
             end=window.end,
             recognition=recognition,
             latency=latency,
+            closed=window.closed,
         ),
         suppressed=tuple(
             Suppressed(

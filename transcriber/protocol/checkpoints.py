@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.chunks import AudioFormat, Cursor, Encoding, Mark
-from transcriber.domain.events import Rejected, Replaced, Suppressed, TakenOver
+from transcriber.domain.events import Flushed, Rejected, Replaced, Suppressed, TakenOver
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, GapReason, Origin
 from transcriber.protocol.outgoing import Message, account_fields, encode_event, encode_final
@@ -22,7 +22,7 @@ def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     event, at = record.event, record.checkpoint
     more = {} if at is None else fields_of(at)
     if at is not None and isinstance(
-        event, Suppressed | Rejected | Replaced | TakenOver
+        event, Flushed | Suppressed | Rejected | Replaced | TakenOver
     ):  # they have a session and an end of their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
@@ -53,6 +53,7 @@ def fields_of(at: Checkpoint) -> dict[str, Any]:
         "next_frame": at.cursor.frame,
         **({"declared": True} if at.declared else {}),
         **({"older": list(at.older)} if at.older else {}),
+        **({"used": dict(at.used)} if at.used else {}),
         **({} if at.cursor.mark is None else {"mark_seq": at.cursor.mark.seq, "mark_time": at.cursor.mark.time}),
     }
 
@@ -79,6 +80,7 @@ def _checkpoint(body: Mapping[str, Any]) -> Checkpoint:
         over=body["type"] == "ended" or body.get("over", False),
         declared=body.get("declared", False),
         older=tuple(body.get("older", ())),
+        used=body.get("used", {}),
     )
 
 

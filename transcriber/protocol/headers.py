@@ -17,11 +17,22 @@ OFFSET = "Audio-Offset"
 LANGUAGE = "Audio-Language"
 TENANT = "Audio-Tenant"
 EVENT = "Audio-Event"
+NOTIFY = "Audio-Notify"
+PROMPT = "Audio-Prompt"
+TASK = "Audio-Task"
+TIMEOUT = "Audio-Timeout"
+ENDPOINTING = "Audio-Endpointing-Ms"
+PARTIALS = "Audio-Partials"
 TRACEPARENT = "traceparent"
 UNREADABLE = "\r\n"  # no header has this name; it marks a header block that could not be read
 
 NAMES = {
-    name.lower(): name for name in (ENCODING, RATE, CHANNELS, SESSION, OFFSET, LANGUAGE, TENANT, EVENT, TRACEPARENT)
+    name.lower(): name
+    for name in (
+        *(ENCODING, RATE, CHANNELS, SESSION, OFFSET, LANGUAGE, TENANT, EVENT),
+        *(NOTIFY, PROMPT, TASK, TIMEOUT, ENDPOINTING, PARTIALS),
+        TRACEPARENT,
+    )
 }
 # Other words for each name; and our names without "audio-", which difflib would count as likeness.
 _STEMS = {name.removeprefix("audio-"): ours for name, ours in NAMES.items()} | {

@@ -12,6 +12,7 @@ from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChu
 from transcriber.domain.errors import Rejection
 from transcriber.domain.wav import wav_head
 from transcriber.protocol import headers as names
+from transcriber.protocol.preferences import preferences_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,7 @@ UNREADABLE, fields = names.UNREADABLE, names.fields
 _LINE = b"\r\n"  # ends each header line
 _OFFSET_LINE = b"\r\n" + OFFSET.encode() + b":"
 _LOWER_OFFSET_LINE = _OFFSET_LINE.lower()
-_REMEMBERED_BYTES = 1024  # of a header block: good ones have 200 to 600, and thousands are kept
+_REMEMBERED_BYTES = 2048  # of a header block: good ones have 200 to 600, or with a prompt 1600; thousands are kept
 
 RATES = range(8000, 192_001)  # Hz
 CHANNEL_COUNTS = range(1, 9)
@@ -213,6 +214,7 @@ def _described(subject: str, headers: Mapping[str, str], options: InputOptions) 
         language_of(headers),
         tenant_of(headers),
         traceparent_of(headers),
+        preferences=preferences_of(headers),
         unknown_language=unknown_language_of(headers),
         unknown_header=names.unknown(headers),
         names_rate=RATE in headers,
@@ -231,6 +233,7 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.language,
         known.tenant,
         known.traceparent,
+        preferences=known.preferences,
         unknown_language=known.unknown_language,
         unknown_header=known.unknown_header,
         names_rate=known.names_rate,

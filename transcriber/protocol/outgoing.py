@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from transcriber.domain.events import (
     Ended,
     Event,
+    Flushed,
     Rejected,
     Replaced,
+    Speech,
     Started,
     Status,
     Suppressed,
@@ -66,11 +68,13 @@ def encode_event(
             body = {**_bounds(start, end), "reason": reason, "text": text}
         case Ended(origin, account):
             kind, body = "ended", account_fields(account)
-        case Replaced(origin, detail):
-            kind, body = "replaced", {"detail": detail}
-        case TakenOver(origin, member, epoch):
-            kind, body = "taken_over", {"member": member, "epoch": epoch}
-        case Started(origin):
+        case Flushed(origin, end, cursor):
+            kind, identity, body = "flushed", str(cursor.seq) if cursor is not None else identity, {"end": seconds(end)}
+        case Speech():
+            return encode_speech(event)
+        case Replaced(origin=origin) | TakenOver(origin=origin):
+            kind, body = _moved(event)
+        case Started(origin=origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
@@ -78,11 +82,27 @@ def encode_event(
     return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)
 
 
+def _moved(event: Replaced | TakenOver) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of an event that tells of another stream of audio, or of another owner."""
+    if isinstance(event, Replaced):
+        return "replaced", {"detail": event.detail}
+    return "taken_over", {"member": event.member, "epoch": event.epoch}
+
+
 def encode_outputs(
     outputs: Iterable[Event | Window | Silence], unique: int, traceparent: str | None = None
 ) -> list[Message]:
     """Encode the events among a session's outputs. Windows and silences are not messages."""
     return [encode_event(o, unique, traceparent) for o in outputs if not isinstance(o, Window | Silence)]
+
+
+def encode_speech(speech: Speech, subject: str = "event") -> Message:
+    """Encode a speech event. `subject`: the last part of its subject."""
+    identity, body = str(speech.start), {"start": seconds(speech.start)}
+    if speech.end is None:
+        return _message(speech.origin, "speech", body, identity, subject=subject)
+    closed = {**_bounds(speech.start, speech.end), "closed": speech.closed}
+    return _message(speech.origin, "speech", closed, f"{identity}-{speech.end}", subject=subject)
 
 
 def encode_status(status: Status, unique: int) -> Message:
@@ -121,7 +141,7 @@ def encode_partial(hypothesis: Hypothesis, traceparent: str | None, max_payload:
     def build(body: Mapping[str, Any]) -> Message:
         return _message(transcript.origin, "partial", body, identity, traceparent=traceparent, subject="partial")
 
-    return _fitted(_final(transcript) | {"text": hypothesis.text, "stable": hypothesis.stable}, build, max_payload)
+    return _fitted(_result(transcript) | {"text": hypothesis.text, "stable": hypothesis.stable}, build, max_payload)
 
 
 def encode_reply(transcript: Transcript, max_payload: int) -> Message:
@@ -172,6 +192,10 @@ def _fitted(body: dict[str, Any], build: Callable[[Mapping[str, Any]], Message],
 
 
 def _final(transcript: Transcript) -> dict[str, Any]:
+    return _result(transcript) | {"closed": transcript.closed}
+
+
+def _result(transcript: Transcript) -> dict[str, Any]:
     recognition = transcript.recognition
     return {
         "sequence": transcript.sequence,

@@ -8,12 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transcriber import __version__
-from transcriber.audio.options import SessionOptions
-from transcriber.audio.segmenter import Segmentation
-from transcriber.audio.stream import StreamOptions
-from transcriber.broker.options import BrokerOptions
+from transcriber.audio.segmenter import Segmentation, StreamOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import ModelError, SettingError
@@ -21,15 +19,26 @@ from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.protocol import incoming, partitions
+from transcriber.settings import shared
 from transcriber.settings.reader import Reader
-from transcriber.telemetry.logs import LogFormat
-from transcriber.telemetry.providers import TelemetryOptions
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
-from transcriber.worker.engine import BEAM_SIZE, COMPUTE_TYPES, WIDEST_BEAM, Device, EngineName, WhisperOptions
+from transcriber.worker.engine import (
+    BEAM_SIZE,
+    COMPUTE_TYPES,
+    LARGEST_BATCH,
+    WIDEST_BEAM,
+    Device,
+    EngineName,
+    WhisperOptions,
+)
 from transcriber.worker.scheduling import cpu_quota
 
+if TYPE_CHECKING:
+    from transcriber.broker.options import BrokerOptions
+    from transcriber.telemetry.logs import LogFormat
+    from transcriber.telemetry.providers import TelemetryOptions
+
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
-_SERVER = re.compile(r"((nats|tls|wss?)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: the most that Whisper's encoder takes
 _SHORTEST_WINDOW = 1.0  # seconds: one word with its pre-roll and pause
@@ -77,12 +86,12 @@ def names() -> frozenset[str]:
     return frozenset(reader.names)
 
 
-def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return unknown variables that resemble a setting, each with the setting that was probably meant.
+def misspelt(environ: Mapping[str, str] | None = None, known: frozenset[str] | None = None) -> dict[str, str]:
+    """Return variables that resemble a known one, each with the one that was probably meant; `known`: `names()`.
 
     Leaves out the variables of the OpenTelemetry SDK, and Kubernetes' links to a service called `nats`.
     """
-    ours, found = sorted(names()), {}  # sorted, so that a tie always gives the same one
+    ours, found = sorted(names() if known is None else known), {}  # sorted, so that a tie always gives the same one
     for name, value in (os.environ if environ is None else environ).items():
         if name in ours or name.startswith("OTEL_") or value.startswith("tcp://"):
             continue
@@ -111,13 +120,13 @@ def _read(r: Reader) -> Settings:
         fleet=_fleet(r),
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
-        broker=_broker(r),
+        broker=shared.broker(r),
         whisper=whisper,
         model_sha256=sha256 or None,
         max_latency=max_latency,
         rtf=r.number("WHISPER_RTF", 0.0, 1e-4, 1e3) or None,
         queue_capacity=r.whole("TRANSCRIPTION_QUEUE_CAPACITY", 0, 1, 10_000) or None,
-        shutdown_grace=r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600),
+        shutdown_grace=shared.shutdown_grace(r),
         status_interval=r.number("STATUS_INTERVAL_SECS", 5.0, 0.1, 3600),
         partial_interval=r.number("PARTIAL_INTERVAL_SECS", 1.0, 0, 30),
         health=HealthOptions(
@@ -125,9 +134,9 @@ def _read(r: Reader) -> Settings:
             r.whole("HEALTH_PORT", 8080, 0, 65_535),
         ),
         status_page=r.choice("STATUS_PAGE", "on", "on", "off") == "on",
-        telemetry=_telemetry(r),
-        log_level=r.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR"),
-        log_format=LogFormat(r.choice("LOG_FORMAT", "json", *LogFormat)),
+        telemetry=shared.telemetry(r),
+        log_level=shared.log_level(r),
+        log_format=shared.log_format(r),
     )
 
 
@@ -170,27 +179,6 @@ def _sessions(r: Reader, cutting: Cutting) -> SessionOptions:
     )
 
 
-def _broker(r: Reader) -> BrokerOptions:
-    url = r.text("NATS_URL", BrokerOptions().url)
-    broker = BrokerOptions(url=url)
-    if not all(_SERVER.fullmatch(server) for server in broker.servers):
-        # Without user and password, because error messages end up in logs.
-        raise SettingError("NATS_URL", broker.address, "nats://, tls://, ws:// or wss://host:port, several with commas")
-    return BrokerOptions(
-        url=url,
-        user=r.text("NATS_USER"),
-        password=r.text("NATS_PASSWORD"),
-        token=r.text("NATS_TOKEN"),
-        creds=r.text("NATS_CREDS"),
-        nkey=r.text("NATS_NKEY"),
-        ca=r.text("NATS_CA"),
-        cert=r.text("NATS_CERT"),
-        key=r.text("NATS_KEY"),
-        connect_timeout=r.number("NATS_CONNECT_TIMEOUT_SECS", 30.0, 0.1, 3600),
-        reconnect_timeout=r.number("NATS_RECONNECT_TIMEOUT_SECS", 120.0, 0.1, 86_400),
-    )
-
-
 def _whisper(r: Reader) -> WhisperOptions:
     def context(value: str) -> int | Fit | None:
         if value in {"auto", Fit.FULL, Fit.TIGHT}:
@@ -203,6 +191,13 @@ def _whisper(r: Reader) -> WhisperOptions:
         if (code := languages.code(value)) is None:
             raise ValueError
         return code
+
+    def batch_size(value: str) -> int | None:
+        if value == _AUTO:
+            return None
+        if not 1 <= int(value) <= LARGEST_BATCH:
+            raise ValueError
+        return int(value)
 
     kind = r.choice("WHISPER_ENGINE", _AUTO, _AUTO, *EngineName)
     compute_type = r.choice("WHISPER_COMPUTE_TYPE", _AUTO, _AUTO, *COMPUTE_TYPES)
@@ -219,32 +214,7 @@ def _whisper(r: Reader) -> WhisperOptions:
         device=Device(r.choice("WHISPER_DEVICE", Device.AUTO, *Device)),
         compute_type=None if compute_type == _AUTO else compute_type,
         beam_size=r.whole("WHISPER_BEAM_SIZE", BEAM_SIZE, 1, WIDEST_BEAM),
-    )
-
-
-def _telemetry(r: Reader) -> TelemetryOptions:
-    """Exporters default to `otlp` if an endpoint is set, else to `none`: no collector on localhost is assumed."""
-    anywhere = r.raw("OTEL_EXPORTER_OTLP_ENDPOINT")
-    protocol = r.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc", "http/protobuf")
-    off = r.flag("OTEL_SDK_DISABLED")
-
-    def exporter(signal: str) -> str:
-        endpoint = r.raw(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or anywhere
-        kinds = ("otlp", "console", "none", *(("prometheus",) if signal == "METRICS" else ()))
-        chosen = r.choice(f"OTEL_{signal}_EXPORTER", "otlp" if endpoint else "none", *kinds)
-        return "none" if off else chosen
-
-    def spoken(signal: str) -> str:
-        return r.choice(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", protocol, "grpc", "http/protobuf")
-
-    timeouts = [r.raw(f"OTEL_EXPORTER_OTLP_{signal}TIMEOUT") for signal in ("", "METRICS_", "TRACES_")]
-    return TelemetryOptions(
-        metrics_exporter=exporter("METRICS"),
-        traces_exporter=exporter("TRACES"),
-        metrics_protocol=spoken("METRICS"),
-        traces_protocol=spoken("TRACES"),
-        timeout=None if any(timeouts) else 2.0,
-        version=__version__,
+        batch_size=r.parsed("WHISPER_BATCH_SIZE", None, batch_size, f"auto, or a number from 1 to {LARGEST_BATCH}"),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import psutil
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from transcriber.domain.measurements import FleetFigures
 from transcriber.domain.timeline import SAMPLE_RATE, GapReason
+from transcriber.telemetry.process import observe_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -40,9 +40,9 @@ class Metrics:
         self._snapshot = snapshot
         self._gauges()
         self._counters()
-        self._process()
         if snapshot().fleet is not None:
             self._fleet()
+        observe_process(meter)
         self._queue = self._histogram("queue", "Time a window waited for the worker")
         self._processing = self._histogram("processing", "Time the engine took for a window")
         buckets = _buckets_around(1000 * snapshot().max_latency)
@@ -69,6 +69,7 @@ class Metrics:
         for name, unit, description, read in (
             ("queue.depth", "{job}", "Jobs waiting or running", lambda: snapshot().queue_depth),
             ("queue.capacity", "{job}", "Jobs that may wait or run", lambda: snapshot().queue_capacity),
+            ("worker.gpu", "1", "1 while CTranslate2 computes on a GPU, else 0", lambda: int(snapshot().gpu)),
             ("worker.busy", "1", "Share of the time since the last export in which the engine ran", busy),
             ("buffer.size", "s", "Audio received and not yet cut into windows", lambda: snapshot().buffered),
             ("audio.pending", "s", "Audio received and without a fate yet", lambda: snapshot().pending),
@@ -160,26 +161,6 @@ class Metrics:
                 attributes |= {"fate": "gap", "reason": fate.value}
             observations.append(Observation(samples / SAMPLE_RATE, attributes))
         return observations
-
-    def _process(self) -> None:
-        process = psutil.Process()
-
-        def cpu(_options: CallbackOptions) -> Observations:
-            times = process.cpu_times()
-            return [
-                Observation(times.user, {"cpu.mode": "user"}),
-                Observation(times.system, {"cpu.mode": "system"}),
-            ]
-
-        def uptime(_options: CallbackOptions) -> Observations:
-            return [Observation(time.time() - process.create_time())]
-
-        def memory(_options: CallbackOptions) -> Observations:
-            return [Observation(process.memory_info().rss)]
-
-        self._meter.create_observable_counter("process.cpu.time", [cpu], "s", "CPU time of this process")
-        self._meter.create_observable_gauge("process.uptime", [uptime], "s", "Time since the start of the process")
-        self._meter.create_observable_up_down_counter("process.memory.usage", [memory], "By", "Resident memory")
 
 
 class _BusyShare:

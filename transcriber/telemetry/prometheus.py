@@ -16,7 +16,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # By OpenTelemetry's rules a gauge of unit 1 gets the suffix `_ratio`. A collector adds it, the Python exporter does not
 # (https://github.com/open-telemetry/opentelemetry-specification/issues/4058). Our alert rules must fit both.
-RATIOS = ("transcriber.worker.busy", "transcriber.rtf", "transcriber.nats.connected")
+RATIOS = ("transcriber.worker.busy", "transcriber.worker.gpu", "transcriber.rtf", "transcriber.nats.connected")
 
 
 class Scraped:

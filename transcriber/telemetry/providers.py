@@ -9,10 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -114,12 +110,20 @@ class Providers:
         return True
 
 
+# Each exporter is loaded when it is chosen: that of gRPC alone takes more memory than a thousand clients of a gateway.
+# ruff: noqa: PLC0415
+
+
 def _metric_exporter(options: TelemetryOptions) -> MetricExporter | None:
     match options.metrics_exporter, options.metrics_protocol:
         case "otlp", "http/protobuf":
-            return HttpMetricExporter(timeout=options.timeout)
+            from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
+
+            return http.OTLPMetricExporter(timeout=options.timeout)
         case "otlp", _:
-            return GrpcMetricExporter(timeout=options.timeout)
+            from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
+
+            return grpc.OTLPMetricExporter(timeout=options.timeout)
         case "console", _:
             return ConsoleMetricExporter(formatter=lambda batch: f"{batch.to_json(indent=None)}\n")
         case _:
@@ -129,9 +133,13 @@ def _metric_exporter(options: TelemetryOptions) -> MetricExporter | None:
 def _span_exporter(options: TelemetryOptions) -> SpanExporter | None:
     match options.traces_exporter, options.traces_protocol:
         case "otlp", "http/protobuf":
-            return HttpSpanExporter(timeout=options.timeout)
+            from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
+
+            return http.OTLPSpanExporter(timeout=options.timeout)
         case "otlp", _:
-            return GrpcSpanExporter(timeout=options.timeout)
+            from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
+
+            return grpc.OTLPSpanExporter(timeout=options.timeout)
         case "console", _:
             return ConsoleSpanExporter(formatter=lambda span: f"{span.to_json(indent=None)}\n")
         case _:

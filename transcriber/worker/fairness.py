@@ -45,6 +45,16 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def quantum(self) -> float:
+        """The largest work of a job so far."""
+        return self._quantum
+
+    @property
+    def work(self) -> float:
+        """The work of all waiting jobs."""
+        return sum(self._work.values())
+
     def put(self, job: Job, work: float) -> None:
         self._quantum = max(self._quantum, work)
         line = self._lines.get(job.stream)

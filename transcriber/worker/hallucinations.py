@@ -30,9 +30,10 @@ LEAST_CHARACTERS_A_SECOND = 2.0  # of voice; slow speech has 5, or 4 in scripts 
 LONG_VOICE = 4.0  # seconds of voice from which so few characters are a sign: "Thank you." over music
 _PUNCTUATION = ".,;:!?\u2026\"'()-"
 _LONGEST_LOOP = 12  # words: a whole sentence may be repeated
+_ECHO = 3  # words; commands of one or two words are said, and that is why they are in a prompt
 _DOUBLED = 4  # words; people seldom repeat so many at once, but they do: only another pass can tell
 _RUNAWAY = frozenset({"repetition", "too_fast", "endless"})  # signs of a pass that did not stop by itself
-_UNSURE = frozenset({"low_confidence", "sign_off", "sparse"})  # signs that another pass may refute
+_UNSURE = frozenset({"low_confidence", "sign_off", "sparse", "prompt"})  # signs that another pass may refute
 
 
 def review(window: Window, decoded: Decoded, model: str, *, silent: bool = False, unsure: bool = False) -> Recognition:
@@ -80,25 +81,24 @@ def signs(segments: Sequence[Segment], window: Window, *, silent: bool = False, 
     words = _words(segments)
     if not words:
         return []
-    found = []
-    if loops(words) or compression(text) > MOST_COMPRESSION:
-        found.append("repetition")
-    if _confidence(segments) < LEAST_CONFIDENCE:
-        found.append("low_confidence")
-    if silent:
-        found.append("no_speech")
-    if window.voiced < LEAST_VOICED:
-        found.append("silence")
-    if is_sign_off(text):
-        found.append("sign_off")
     voice = window.voiced * window.seconds
-    if voice >= LONG_VOICE and len(text) < LEAST_CHARACTERS_A_SECOND * voice:
-        found.append("sparse")
-    if len(words) > max(1.0, MOST_WORDS_A_SECOND * window.seconds):
-        found.append("too_fast")
-    if endless:
-        found.append("endless")
-    return found
+    found = {
+        "repetition": loops(words) or compression(text) > MOST_COMPRESSION,
+        "low_confidence": _confidence(segments) < LEAST_CONFIDENCE,
+        "no_speech": silent,
+        "silence": window.voiced < LEAST_VOICED,
+        "sign_off": is_sign_off(text),
+        "prompt": echoes(words, window.guidance.prompt or ""),
+        "sparse": voice >= LONG_VOICE and len(text) < LEAST_CHARACTERS_A_SECOND * voice,
+        "too_fast": len(words) > max(1.0, MOST_WORDS_A_SECOND * window.seconds),
+        "endless": endless,
+    }
+    return [sign for sign, present in found.items() if present]
+
+
+def echoes(words: Sequence[str], prompt: str) -> bool:
+    """Whether three words or more stand in the prompt just so: over noise, Whisper may repeat its prompt."""
+    return len(words) >= _ECHO and f" {' '.join(words)} " in f" {' '.join(_bare(prompt))} "
 
 
 def compression(text: str) -> float:
@@ -136,7 +136,11 @@ def _split(segments: Iterable[Segment]) -> tuple[list[Segment], list[HeldBack]]:
 
 def _words(segments: Iterable[Segment]) -> list[str]:
     """The words for comparing runs: in lower case, without punctuation around them."""
-    return [word.lower().strip(_PUNCTUATION) or word for segment in segments for word in segment.text.split()]
+    return [word for segment in segments for word in _bare(segment.text)]
+
+
+def _bare(text: str) -> list[str]:
+    return [word.lower().strip(_PUNCTUATION) or word for word in text.split()]
 
 
 def _confidence(segments: Sequence[Segment]) -> float:

@@ -84,7 +84,7 @@ class ModelHandover:
             ready = self._measure(engine)
             perform = partial(self._replace_engine, ready)
             if self._queue.schedule_handover(
-                PendingHandover(self._capacity(ready.rtf), ready.speed, engine.work, perform)
+                PendingHandover(self._capacity(ready.rtf), ready.speed, ready.costs, perform)
             ):
                 self._decided.wait()
                 self._queue.cancel_handover()  # from here on the engine is replaced or never will be
@@ -100,10 +100,10 @@ class ModelHandover:
 
     def _measure(self, engine: Engine) -> MeasuredEngine:
         self._patient_until = time.monotonic() + _PATIENCE_SECS
-        quickest = warmup.measure(lambda: self._pass(engine))[0]
-        return warmup.measured(engine, self._speech, warmup.rtf_of(quickest, self._speech))
+        run = partial(self._pass, engine)
+        return warmup.measured(engine, self._speech, run, self._worker.admission.max_latency, choose=min)
 
-    def _pass(self, engine: Engine) -> float:
+    def _pass(self, engine: Engine, count: int, quick: bool) -> float:
         """Seconds of one whole pass, begun again until one is not stopped."""
         while True:
             self._check()
@@ -114,7 +114,7 @@ class ModelHandover:
             try:
                 with self._queue.preemptible() if patient else nullcontext(Stop()) as self._stop:
                     self._check()
-                    return warmup.timed(engine, self._speech, self._stop)
+                    return warmup.timed(engine, self._speech, count, self._stop, quick=quick)
             except Stopped:
                 log.debug("a measuring pass gave way to a window")
 

@@ -1,4 +1,4 @@
-"""A window on its way through the worker, and what comes back."""
+"""A window on its way through the worker, what is decoded in one pass, and what comes back."""
 
 from __future__ import annotations
 
@@ -60,3 +60,11 @@ class Job:
             queued=queued,
             processing=0.0,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs for one pass: windows, or partials. `beam`: whether there is time for beam search."""
+
+    jobs: list[Job]
+    beam: bool = False

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,19 +15,23 @@ from transcriber.domain.errors import EngineError, Stopped, TranscriberError
 from transcriber.domain.timeline import GapReason
 from transcriber.threads import ThreadFuture, post
 from transcriber.worker import memory, warmup
-from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.admission import AdmissionControl
 from transcriber.worker.cancellation import Stop
-from transcriber.worker.decoding import decode
+from transcriber.worker.costs import PassCosts
+from transcriber.worker.decoding import decode_batch
+from transcriber.worker.engine import Device
 from transcriber.worker.jobs import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from transcriber.worker.admission import EngineSpeed
+    from transcriber.worker.decoding import DecodedWindow
     from transcriber.worker.engine import Engine
-    from transcriber.worker.jobs import Job
+    from transcriber.worker.jobs import Batch, Job
     from transcriber.worker.queue import JobQueue
     from transcriber.worker.warmup import MeasuredEngine
 
@@ -39,8 +44,8 @@ class WhisperThread:
     """Loads the engine, measures it, then works through a queue. `replace_engine` gives it another engine.
 
     `load` runs on the thread, so the model belongs to it from the first byte. It calls each job's `deliver` once, on
-    the event loop. It stops a window that is still in the engine L_max after it was put, as its text would be late.
-    It stops a partial as soon as a window waits.
+    the event loop. It stops windows that are still in the engine L_max after the last of them was put, as their text
+    would be late. It stops partials as soon as a window waits. How soon that ends the pass depends on the engine.
     """
 
     def __init__(self, load: Callable[[], Engine], max_latency: float) -> None:
@@ -53,9 +58,10 @@ class WhisperThread:
         self._measured = ThreadFuture[float]()
         self.finished = asyncio.Event()
         self.model = ""
+        self.multilingual = False
         self.admission = AdmissionControl(max_latency)
-        self.partial_speed = EngineSpeed()
-        self.weigh: Callable[[int], float] = float
+        self.costs = PassCosts()
+        self.device = Device.CPU
         self._finished_seconds = 0.0
         self.busy_since: float | None = None  # monotonic; None while idle
         self._at_partial = False
@@ -83,13 +89,19 @@ class WhisperThread:
         """
         engine, old = new.engine, self._engine
         self._engine = engine
-        self.model, self.weigh = engine.model, engine.work
-        self.partial_speed = self.admission.speed = new.speed
+        self.model, self.device, self.costs = engine.model, engine.device, new.costs
+        self.multilingual = engine.multilingual
+        self.admission.speed = new.speed
         return old
 
     @property
     def speed(self) -> EngineSpeed:
         return self.admission.speed
+
+    @property
+    def passes(self) -> dict[str, str | int | float]:
+        """Device, most windows in a pass, and the measured cost of beam search, for the log."""
+        return {"device": str(self.device), "batch": self.costs.most, "beam_cost": round(self.costs.beam, 2)}
 
     @property
     def alive(self) -> bool:
@@ -117,12 +129,10 @@ class WhisperThread:
         del engine, measured  # or this frame would keep the engine alive after it is replaced
         self._serve.wait()
         assert self._queue is not None  # noqa: S101 - serve() set it
-        while (job := self._queue.get()) is not None:
+        while (batch := self._queue.get()) is not None:
             assert self._engine is not None  # noqa: S101 - replace_engine() set it
-            outcome = self._work(self._engine, job, self._queue)
-            self._queue.done()
-            post(self._loop, job.deliver, outcome)
-            del job, outcome  # or this frame would keep their audio alive during the next wait
+            self._work(self._engine, batch, self._queue)
+            del batch  # or this frame would keep its audio alive during the next wait
             self._tidy(self._queue)
         post(self._loop, self.finished.set)
 
@@ -135,74 +145,128 @@ class WhisperThread:
 
     def _measure(self, engine: Engine) -> MeasuredEngine:
         """Run the engine on the speech. The median pass gives its RTF, unless one was given."""
-        passes = 0 if self._given_rtf else warmup.PASSES
-        took = warmup.measure(lambda: warmup.timed(engine, self._speech), passes)
-        rtf = self._given_rtf or warmup.rtf_of(took[len(took) // 2], self._speech)
-        return warmup.measured(engine, self._speech, rtf)
 
-    def _work(self, engine: Engine, job: Job, queue: JobQueue) -> Outcome:
+        def run(count: int, quick: bool) -> float:
+            return warmup.timed(engine, self._speech, count, quick=quick)
+
+        return warmup.measured(engine, self._speech, run, self.admission.max_latency, rtf=self._given_rtf)
+
+    def _work(self, engine: Engine, batch: Batch, queue: JobQueue) -> None:
+        """Decode a batch. Each job's outcome is delivered as soon as it is known."""
         begin = time.monotonic()
-        queued = begin - job.enqueued
-        if not job.partial and self.admission.late(queued, self.weigh(job.samples)):
-            detail = f"waited {queued:.1f} s, needs {self.speed.expected(self.weigh(job.samples)):.1f} s more"
-            return job.dropped(GapReason.DEADLINE, detail, queued)
-        self._at_partial = job.partial
-        self.busy_since = begin
-        recognition, reason, detail, passes = None, None, "", 1
+        jobs = [job for job in batch.jobs if job.partial or not self._dropped(job, batch, begin, queue)]
+        if not jobs:
+            return
+        self._at_partial, self.busy_since = jobs[0].partial, begin
+        outcomes: list[Outcome] = []
+        for settled in self._passes(engine, jobs, queue, beam=batch.beam, begin=begin):
+            outcomes += [outcome for _, outcome in settled]
+            if len(outcomes) == len(jobs):
+                self._ended(jobs, outcomes, beam=batch.beam, begin=begin)
+            for job, outcome in settled:
+                self._deliver(job, outcome, queue)
+
+    def _passes(
+        self, engine: Engine, jobs: Sequence[Job], queue: JobQueue, *, beam: bool, begin: float
+    ) -> Iterator[list[tuple[Job, Outcome]]]:
+        """Decode jobs together. Yields those that are done, after each pass. If a pass fails, each has one alone."""
+        left = dict(enumerate(jobs))
+        reason, detail = None, ""
         try:
-            with queue.preemptible() if job.partial else nullcontext(self._limit(job)) as stop:
-                may_repeat = partial(self._may_repeat, job, queue)
-                recognition, passes = decode(engine, job.window, stop, may_repeat)
+            with queue.preemptible() if jobs[0].partial else nullcontext(self._limit(jobs)) as stop:
+                windows = [job.window for job in jobs]
+                may_repeat = partial(self._may_repeat, jobs, queue, beam=beam)
+                for found in decode_batch(engine, windows, stop, may_repeat, quick=not beam):
+                    settled = [(left.pop(place), decoded) for place, decoded in found.items()]
+                    yield [(job, _decoded(job, begin, decoded)) for job, decoded in settled]
         except Stopped as stopped:
-            reason, detail = None if job.partial else GapReason.DEADLINE, str(stopped)
+            reason, detail = None if jobs[0].partial else GapReason.DEADLINE, str(stopped)
         except Exception as error:  # noqa: BLE001 - one bad window must not stop the stream; it becomes a gap
             # Only the text: the traceback would hold the frame, and with it the audio.
             reason = GapReason.ENGINE_ERROR
             detail = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+        if reason is GapReason.ENGINE_ERROR and len(left) > 1:
+            log.warning("a pass over %d windows failed, so each has one of its own: %s", len(left), detail)
+            for job in left.values():
+                yield from self._passes(engine, [job], queue, beam=beam, begin=begin)
+        elif left:
+            yield [(job, _undone(job, begin, reason, detail)) for job in left.values()]
+
+    def _ended(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], *, beam: bool, begin: float) -> None:
+        """Take the time of a batch into the speed. Stopped windows count with the time that they had.
+
+        A second pass adds time but no work. Waiting windows are weighed with one pass each, so the speed has to include
+        the second passes that some of them will need. A failed pass says nothing about the speed.
+        """
         processing = time.monotonic() - begin
         self.busy_since = None
-        self._finished_seconds += 0.0 if job.partial else processing
-        if reason is not GapReason.ENGINE_ERROR:  # a failed pass says nothing about the speed
-            self._measured_job(job, processing, done=recognition is not None)
-        return Outcome(
-            window=job.window,
-            recognition=recognition,
-            reason=reason,
-            detail=detail,
-            enqueued=job.enqueued,
-            queued=queued,
-            processing=processing,
-            passes=passes,
-        )
+        if self._at_partial:
+            return
+        self._finished_seconds += processing
+        if all(outcome.reason is not GapReason.ENGINE_ERROR for outcome in outcomes):
+            work = self._pass_work(jobs) * (self.costs.beam if beam else 1.0)
+            self.admission.measured(work, processing, sum(job.window.seconds for job in jobs))
 
-    def _limit(self, job: Job) -> Stop:
-        """A stop request that is made at the job's deadline."""
+    def _dropped(self, job: Job, batch: Batch, begin: float, queue: JobQueue) -> bool:
+        """Drop a window that would be late."""
+        waited, work = begin - job.enqueued, self._pass_work(batch.jobs)
+        if not self.admission.late(waited, work):
+            return False
+        detail = f"waited {waited:.1f} s, needs {self.speed.expected(work):.1f} s more"
+        self._deliver(job, job.dropped(GapReason.DEADLINE, detail, waited), queue)
+        return True
+
+    def _deliver(self, job: Job, outcome: Outcome, queue: JobQueue) -> None:
+        queue.done(job)
+        post(self._loop, job.deliver, outcome)
+
+    def _pass_work(self, jobs: Sequence[Job]) -> float:
+        return self.costs.together([self.costs.weigh(job.samples) for job in jobs])
+
+    def _limit(self, jobs: Sequence[Job]) -> Stop:
+        """A stop request that is made at the deadline of the last job."""
         stop = Stop()
-        post(self._loop, self._set_alarm, job.enqueued + self.admission.max_latency, stop)
+        latest = max(job.enqueued for job in jobs)
+        post(self._loop, self._set_alarm, latest + self.admission.max_latency, stop)
         return stop
 
     def _set_alarm(self, deadline: float, stop: Stop) -> None:
-        """Runs on the event loop. Cancels the last job's alarm."""
+        """Runs on the event loop. Cancels the last batch's alarm."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._loop.call_at(deadline, stop.request)
 
-    def _may_repeat(self, job: Job, queue: JobQueue, work: float) -> bool:
-        """Whether this window and all waiting ones stay in time with so much more work."""
-        if job.partial:
+    def _may_repeat(
+        self, jobs: Sequence[Job], queue: JobQueue, places: Sequence[int], works: Sequence[float], *, beam: bool
+    ) -> bool:
+        """Whether these windows and all waiting ones stay in time with one more pass over them."""
+        if self._at_partial:
             return False
-        needed = self.speed.at_most(work)
-        in_time = time.monotonic() + needed <= job.enqueued + self.admission.max_latency
-        return in_time and needed <= queue.spare
+        needed = self.speed.at_most(self.costs.together(works) * (self.costs.beam if beam else 1.0))
+        deadline = min(jobs[place].enqueued for place in places) + self.admission.max_latency
+        return time.monotonic() + needed <= deadline and needed <= queue.spare
 
-    def _measured_job(self, job: Job, processing: float, *, done: bool) -> None:
-        """Take a job's time into the speed. A stopped window counts with the time it had, as it needs at least that.
 
-        A second pass adds time but no work. Waiting windows are weighed with one pass each, so the speed has to include
-        the second passes that some of them will need.
-        """
-        work = self.weigh(job.samples)
-        if not job.partial:
-            self.admission.measured(work, processing, job.window.seconds)
-        elif done:
-            self.partial_speed = self.partial_speed.after(work, processing, job.window.seconds)
+def _decoded(job: Job, begin: float, decoded: DecodedWindow) -> Outcome:
+    return Outcome(
+        window=job.window,
+        recognition=decoded.recognition,
+        reason=None,
+        detail="",
+        enqueued=job.enqueued,
+        queued=begin - job.enqueued,
+        processing=time.monotonic() - begin,
+        passes=decoded.passes,
+    )
+
+
+def _undone(job: Job, begin: float, reason: GapReason | None, detail: str) -> Outcome:
+    return Outcome(
+        window=job.window,
+        recognition=None,
+        reason=reason,
+        detail=detail,
+        enqueued=job.enqueued,
+        queued=begin - job.enqueued,
+        processing=time.monotonic() - begin,
+    )

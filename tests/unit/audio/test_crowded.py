@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, sound
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.segmenter import StreamOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import SessionOutput, Sessions
-from transcriber.audio.stream import StreamOptions
 from transcriber.domain.chunks import Chunk
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Started

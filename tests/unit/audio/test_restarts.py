@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from turns import checkpoint, chunk, ended, kinds, make, noise, received
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.domain.chunks import ChunkEvent
 from transcriber.domain.errors import Rejection

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from turns import FORMAT, chunk, ended, kinds, make, noise
+from turns import FORMAT, checkpoint, chunk, ended, kinds, make, noise
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import Sessions
 from transcriber.domain.chunks import AudioFormat, ChunkEvent, Encoding
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Rejected
+from transcriber.domain.events import Rejected, Started
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Origin
 
@@ -56,7 +57,7 @@ def test_later_chunks_of_an_ended_session_open_a_numbered_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("event", list(ChunkEvent))
+@pytest.mark.parametrize("event", [ChunkEvent.END, ChunkEvent.KEEPALIVE])
 def test_bare_event_for_a_closed_session_does_nothing(event: ChunkEvent) -> None:
     """A repeated `end`, or a keepalive after it, opens no empty session and leaves another one alone."""
     sessions = make()
@@ -212,12 +213,33 @@ def test_a_flush_settles_everything_that_is_buffered() -> None:
     assert (account.received, account.gap) == (3200, {})
 
 
+def test_no_name_is_given_out_twice_by_two_daemons() -> None:
+    """The second one learns from a checkpoint which ids were used, also before the checkpoint's session."""
+    first = make()
+    for name in ("a", "b", "a", "b.2", None):
+        outputs = first.receive(chunk(name, pcm=bytes(3200), event=ChunkEvent.END), 0)
+    (started,) = (o for o in outputs if isinstance(o, Started))
+    assert started.used == {"a": 2, "b": 1, "b.2": 1}
+    second = make()
+    at = replace(checkpoint(), origin=started.origin, requested_id=None, used=started.used, over=True)
+    second.resume(at, 0)
+    named = [second.receive(chunk(name, pcm=bytes(3200), event=ChunkEvent.END), 0)[0] for name in ("a", "a.2", "b")]
+    assert [o.origin.session for o in named if isinstance(o, Started)] == ["a.3", "a.2.2", "b.3"]
+
+
+def test_name_of_a_session_tells_how_often_its_id_was_used() -> None:
+    """A checkpoint of an earlier version says no more."""
+    sessions = make()
+    sessions.resume(replace(checkpoint(), origin=Origin("s", "a.3"), over=True), 0)
+    assert kinds(sessions.receive(chunk("a"), 0)) == [("Started", "a.4")]
+
+
 def test_memory_of_ended_sessions_is_bounded() -> None:
     """A producer that invents a session per chunk does not fill the memory."""
     sessions = make()
     for n in range(10_050):
         sessions.receive(chunk(str(n), pcm=b"\0\0", event=ChunkEvent.END), 0)
-    assert len(sessions._used.ended) == 10_000
+    assert len(sessions._used._times) == 10_000
     assert not sessions._by_id
 
 

@@ -7,7 +7,8 @@ import pytest
 import soxr
 from harness import Speech, s16
 
-from transcriber.audio.stream import AudioStream, StreamOptions, TimelineItem
+from transcriber.audio.segmenter import StreamOptions
+from transcriber.audio.stream import AudioStream, TimelineItem
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.timeline import Gap, GapReason, Origin, Silence, Window
 

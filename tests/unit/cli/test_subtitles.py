@@ -11,7 +11,7 @@ from cues import event, final, parse_srt, parse_vtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.cli.subtitles import Formatter, Style, account, timestamp
+from transcriber.cli.subtitles import Formatter, Style, account
 
 
 def printed(formatter, messages):
@@ -120,15 +120,6 @@ def test_json_is_the_message_on_one_line():
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "00:00:00.000"), (59.9995, "00:01:00.000"), (3600.0004, "01:00:00.000"), (360_000.5, "100:00:00.500")],
-)
-def test_timestamps_round_to_milliseconds_and_carry(seconds, text):
-    """There is no 60th second. More than 99 hours are shown."""
-    assert timestamp(seconds) == text
-
-
 @given(st.lists(st.integers(0, 10**9), min_size=5, max_size=5))
 def test_the_account_as_printed_adds_up(samples):
     """The printed equation is exact for any number of samples, not rounded term by term."""
@@ -146,3 +137,9 @@ def test_text_leaves_out_partials_unless_they_are_asked_for():
     partial = event("partial", text="hel", start=1, end=2.5)
     assert Formatter(Style.TEXT).format(partial) is None
     assert Formatter(Style.JSON).format(partial) is not None
+
+
+def test_text_leaves_out_speech_events_and_answers_to_flushes():
+    """They are for programs. An event with a start and no end is no error."""
+    told = [event("speech", start=1.5), event("speech", start=1.5, end=2.5, closed="pause"), event("flushed", end=3.0)]
+    assert [Formatter(Style.TEXT).format(message) for message in told] == [None] * 3

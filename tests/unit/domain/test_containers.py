@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from transcriber.audio.pcm import decode
 from transcriber.domain.chunks import AudioFormat, Encoding
-from transcriber.domain.containers import known, name_of
+from transcriber.domain.containers import FRAMES_BYTES, HEAD_BYTES, known, may_be_frames, name_of
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 48_000)
 
@@ -54,6 +54,16 @@ def test_a_file_is_named_by_how_it_begins(name: str) -> None:
     assert name_of(coded) == name_of(b"data:audio/x;base64," + coded) == f"base64 of {name}"
     assert name_of(json.dumps({"audio": coded.decode()}).encode()) == "JSON"
     assert known(data) == (name if name not in {"MP3", "MP4", "AAC"} else None)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_first_bytes_name_a_file_or_ask_for_more(name: str) -> None:
+    """So a pipe is read no further than it takes."""
+    head, more = FILES[name][:HEAD_BYTES], FILES[name][:FRAMES_BYTES]
+    assert name_of(more) == name
+    assert name_of(head) == name or may_be_frames(head)
+    assert may_be_frames(head) == (name in {"MP3", "AAC"})
+    assert not any(may_be_frames(samples[:n]) for samples in (bytes(72), b"\xff" * 72) for n in range(72))
 
 
 def test_mp3_is_known_with_a_tag_without_one_and_frame_by_frame() -> None:

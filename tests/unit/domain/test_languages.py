@@ -102,3 +102,12 @@ def test_any_text_is_a_language_of_whisper_or_none(text: str) -> None:
 @given(st.text("deutrzh-_ DE", max_size=8))
 def test_case_and_separator_make_no_difference(text: str) -> None:
     assert languages.code(text) == languages.code(text.upper()) == languages.code(text.replace("_", "-"))
+
+
+def test_every_language_has_an_english_name() -> None:
+    """OpenAI's answers name the language in English; an unknown code is left as it is."""
+    names = {code: languages.name(code) for code in languages.WHISPER}
+    assert len(set(names.values())) == 100
+    assert (names["en"], names["de"], names["ht"], names["yue"]) == ("english", "german", "haitian creole", "cantonese")
+    assert (names["su"], names["jw"], names["my"]) == ("sundanese", "javanese", "burmese")
+    assert languages.name("xx") == "xx"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from harness import Speech, s16
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, Encoding
 from transcriber.domain.measurements import Tallies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from checks import schema
@@ -10,11 +11,11 @@ from harness import Speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcriber.audio.options import SessionOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.broker.jetstream import trim_to
-from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
-from transcriber.domain.events import Ended, Rejected, Started, Suppressed
+from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, Cursor, Encoding
+from transcriber.domain.events import Ended, Flushed, Rejected, Started, Suppressed
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.records import Record
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, Gap, GapReason, Origin, Silence, Window
@@ -47,9 +48,18 @@ def taken(records: Records) -> list[Record]:
     return found
 
 
+def started(origin: Origin, cursor: Cursor) -> Started:
+    return Started(origin=origin, requested_id=origin.session, cursor=cursor, format=FORMAT)
+
+
+def ended(origin: Origin, gaps: dict[GapReason, int]) -> Ended:
+    received = sum(gaps.values())
+    return Ended(origin, Account(received=received, transcribed=0, silent=0, gap=gaps, pending=0))
+
+
 def begun() -> Records:
     records = Records(lambda _: FORMAT)
-    records.add(Started(ORIGIN, "x", 0, Cursor(1, 0)))
+    records.add(started(ORIGIN, Cursor(1, 0)))
     return records
 
 
@@ -100,7 +110,7 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
     last, other = window(0, 0, 100), Origin("s1", "y")
     records.add(last)
     records.add(Silence(ORIGIN, 100, 200, Cursor(9, 0)))
-    records.add(Started(other, "y", 0, Cursor(9, 0)))
+    records.add(started(other, Cursor(9, 0)))
     records.decide(last, gap(last))
     records.next()
     records.add(
@@ -123,6 +133,30 @@ def test_a_session_ends_in_front_of_the_next_one() -> None:
         account=Account(received=0, transcribed=0, silent=0, gap={}, pending=0),
         cursor=Cursor(9, 0),
     )
+
+
+def test_session_over_before_an_earlier_one_is_stored_after_it() -> None:
+    """Two sessions without speech begin and end while a window of the first one is undecided."""
+    alive = {ORIGIN}
+    records = Records(lambda origin: FORMAT if origin in alive else None)
+    records.add(started(ORIGIN, Cursor(1, 0)))
+    last = window(0, 0, 100)
+    records.add(last)
+    for n, name in enumerate("yz", 3):
+        records.add(started(Origin("s1", name), Cursor(n, 0)))
+        records.add(ended(Origin("s1", name), {}))
+    records.decide(last, gap(last))
+    records.add(ended(ORIGIN, {GapReason.ENGINE_ERROR: 100}))
+    stored = [(type(r.event).__name__, r.checkpoint.origin.session, r.checkpoint.over) for r in taken(records)]
+    assert stored == [
+        ("Started", "x", False),
+        ("Gap", "x", False),
+        ("Ended", "x", True),
+        ("Started", "y", False),
+        ("Ended", "y", True),
+        ("Started", "z", False),
+        ("Ended", "z", True),
+    ]
 
 
 def test_suppressed_text_comes_in_front_of_its_window() -> None:
@@ -154,7 +188,7 @@ gaps = st.dictionaries(st.sampled_from(GapReason), st.integers(1, 10**9))
         account=st.builds(Account, received=counts, transcribed=counts, silent=counts, gap=gaps, pending=st.just(0)),
         cursor=st.builds(Cursor, st.integers(1, 2**50), counts),
     ),
-    st.sampled_from(["silence", "gap", "ended", "rejected", "suppressed"]),
+    st.sampled_from(["silence", "gap", "ended", "rejected", "suppressed", "flushed"]),
 )
 def test_a_checkpoint_comes_back_from_every_kind_of_record(at: Checkpoint, kind: str) -> None:
     at = Checkpoint(
@@ -173,6 +207,7 @@ def test_a_checkpoint_comes_back_from_every_kind_of_record(at: Checkpoint, kind:
         "ended": Ended(at.origin, at.account),
         "rejected": Rejected(stream="s1", session=None, reason="rate", detail="detail", cursor=Cursor(5, 0)),
         "suppressed": Suppressed(origin=at.origin, start=1, end=2, reason="repetition", text="la la"),
+        "flushed": Flushed(at.origin, 7, Cursor(5, 0)),
     }[kind]
     payload = encode_record(Record(event, at), 1, 2**20).payload
     schema().validate(json.loads(payload))
@@ -242,3 +277,45 @@ def test_session_resumes_from_any_record_to_the_sample(
     assert last.account.received == last.account.silent + sum(last.account.gap.values())
     # Without offsets, a restart in the middle of a chunk may round to another sample of a grid that is not 16 kHz.
     assert abs(last.position - round(frames * SAMPLE_RATE / rate)) <= (0 if offsets else 1)
+
+
+def flushing_chunks(speech: Speech, sizes: list[int], flushes: list[int]) -> list[Chunk]:
+    """The recording in chunks. Each flush is in a chunk with audio (0 or more), or in one of its own before a chunk."""
+    chunks: list[Chunk] = []
+    for spoken in spoken_chunks(speech, SAMPLE_RATE, sizes, offsets=True):
+        if chunks and -len(chunks) in flushes:
+            chunks.append(replace(spoken, pcm=b"", event=ChunkEvent.FLUSH, cursor=Cursor(3 * len(chunks) + 1, 0)))
+        event = ChunkEvent.FLUSH if len(chunks) in flushes else None
+        chunks.append(replace(spoken, event=event, cursor=Cursor(3 * len(chunks) + 1, 0)))
+    return chunks
+
+
+@given(
+    st.lists(st.integers(2000, 20_000), min_size=1, max_size=5),
+    st.lists(st.integers(-20, 20), min_size=1, max_size=6),
+    st.lists(st.integers(1, 9), max_size=4),
+)
+@settings(max_examples=20)
+def test_each_flush_is_answered_once_whatever_the_restarts(
+    heldout: Speech, sizes: list[int], flushes: list[int], lives: list[int]
+) -> None:
+    """In order, and after everything before it. Each daemon stops after so many records; the last one does not."""
+    chunks = flushing_chunks(heldout, sizes, flushes)
+    stored: list[Record] = []
+    for count in (*lives, None):
+        sessions, rest, at = Sessions(SessionOptions(), lambda: "new", Tallies()), chunks, None
+        if stored:
+            at = stored[-1].checkpoint
+            assert at is not None
+            sessions.resume(at, 0.0)
+            rest = [trim_to(c, max(c.cursor, at.cursor)) for c in chunks if c.cursor.seq >= at.cursor.seq]
+        records = Records(sessions.format, at)
+        more = followed(sessions, records, rest)
+        stored += more[:count] if count else more + given_up(sessions, records, sessions.end_all())
+    answered = [r.event for r in stored if isinstance(r.event, Flushed)]
+    asked = [chunk for chunk in chunks if chunk.event is ChunkEvent.FLUSH]
+    assert [event.cursor.seq for event in answered] == [chunk.cursor.seq + 1 for chunk in asked]
+    assert [event.end for event in answered] == [chunk.offset + chunk.frames for chunk in asked]
+    for record in stored:
+        if isinstance(record.event, Flushed):
+            assert record.event.end == record.checkpoint.position

@@ -8,15 +8,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from harness import Speech, s16
+from outbox import PLENTY, Outbox, parts
+from scripted import finish, take
 
-from transcriber.audio.options import SessionOptions
-from transcriber.audio.sessions import Sessions
-from transcriber.audio.stream import StreamOptions
+from transcriber.audio.segmenter import StreamOptions
+from transcriber.audio.session import SessionOptions
 from transcriber.domain.chunks import AudioFormat, Chunk, Cursor, Encoding
 from transcriber.domain.errors import Rejection
 from transcriber.domain.measurements import Tallies
@@ -27,7 +27,6 @@ from transcriber.pipeline.durable import DurablePipeline
 from transcriber.pipeline.interim import Interim
 from transcriber.pipeline.listeners import Counter, Listeners, Logger
 from transcriber.pipeline.live import LivePipeline
-from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.replay import Replay, ReplayOptions
 from transcriber.pipeline.requests import RequestHandler
 from transcriber.pipeline.verdict import judge
@@ -37,7 +36,6 @@ from transcriber.worker.engine import WhisperOptions
 from transcriber.worker.jobs import Job, Outcome
 from transcriber.worker.queue import JobQueue
 
-PLENTY = 10**6  # bytes
 SAID, MADE_UP = "the red train", "Thank you."
 
 
@@ -98,22 +96,6 @@ class Told:
         return told
 
 
-class Outbox:
-    """Stands in for the publisher: publishes at once."""
-
-    connected = True
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def put(self, entry: Callable[[], Iterable[Message]], *, essential: bool = True) -> None:
-        assert essential in {True, False}
-        self.messages += entry()
-
-    def put_ready(self, messages: list[Message], *, essential: bool = True) -> None:
-        self.put(lambda: messages, essential=essential)
-
-
 class Stored:
     """Stands in for the transcript stream."""
 
@@ -132,26 +114,11 @@ def chunk(speech: Speech) -> Chunk:
     return sent
 
 
-def parts(outbox: Any) -> Parts:
-    tallies, span = Tallies(), SimpleNamespace(ids={}, traceparent=None, end=Mock())
-    return Parts(
-        sessions=Sessions(SessionOptions(), lambda: "new", tallies),
-        queue=JobQueue(10),
-        publisher=outbox,
-        observer=SimpleNamespace(start=lambda _: span, record=Mock()),
-        listeners=Listeners(Counter(tallies), Logger()),
-        tallies=tallies,
-        max_latency=20.0,
-        max_payload=lambda: PLENTY,
-        speed=Mock(),
-    )
-
-
 def work(queue: JobQueue, case: Case) -> None:
     """Do the worker's part for one window."""
-    job = queue.get()
+    job = take(queue)
     assert job is not None
-    queue.done()
+    finish(queue)
     job.deliver(case.outcome(job.window))
 
 
@@ -202,11 +169,11 @@ async def reply(speech: Speech, case: Case, caplog: pytest.LogCaptureFixture) ->
         input_options=InputOptions(),
         max_latency=20,
         max_payload=lambda: PLENTY,
-        model=lambda: "m",
+        worker=SimpleNamespace(model="m", multilingual=False),
     )
     headers = {"audio_encoding": "pcm_s16le", "audio_sample_rate": "16000"}
     answering = asyncio.create_task(recordings.admit("s", headers, s16(speech.samples)))
-    job = await asyncio.to_thread(queue.get)
+    job = await asyncio.to_thread(take, queue)
     assert job is not None
     job.deliver(case.outcome(job.window))
     told = Told()
@@ -317,7 +284,7 @@ async def test_undelivered_windows_become_gaps_at_the_end(heldout: Speech) -> No
     pipeline = LivePipeline(made)
     pipeline.receive(chunk(heldout.cut(0, 1)), 0.0)
     pipeline.end_all()
-    job = made.queue.get()
+    job = take(made.queue)
     assert job is not None
     pipeline.give_up()
     job.deliver(Case(recognition(SAID)).outcome(job.window))

@@ -9,15 +9,16 @@ from harness import schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcriber.domain.events import Ended, Rejected, Started, Status, Suppressed
+from transcriber.domain.events import Ended, Flushed, Rejected, Speech, Started, Status, Suppressed
 from transcriber.domain.results import HeldBack, Hypothesis, Latency, Recognition, Segment, Transcript, Word
-from transcriber.domain.timeline import Account, Gap, GapReason, Origin
+from transcriber.domain.timeline import Account, Closed, Gap, GapReason, Origin
 from transcriber.protocol.outgoing import (
     Message,
     encode_event,
     encode_final,
     encode_partial,
     encode_reply,
+    encode_speech,
     encode_status,
 )
 
@@ -38,8 +39,10 @@ ACCOUNTS = st.builds(
     pending=st.just(0),
 )
 EVENTS = st.one_of(
-    st.builds(Started, ORIGINS),
+    st.builds(Started, origin=ORIGINS),
     st.builds(Ended, ORIGINS, ACCOUNTS),
+    st.builds(Flushed, ORIGINS, POSITIONS),
+    st.builds(Speech, ORIGINS, POSITIONS, POSITIONS, st.sampled_from(Closed)),
     st.builds(Gap, origin=ORIGINS, start=POSITIONS, end=POSITIONS, reason=REASONS),
     st.builds(Rejected, stream=STREAMS, session=st.none() | PRINTABLE, reason=st.text(), detail=st.text()),
     st.builds(Suppressed, origin=ORIGINS, start=POSITIONS, end=POSITIONS, reason=st.text(), text=st.text()),
@@ -69,6 +72,7 @@ TRANSCRIPTS = st.builds(
     end=POSITIONS,
     recognition=RECOGNITIONS,
     latency=LATENCIES,
+    closed=st.sampled_from(Closed),
 )
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -166,6 +170,7 @@ def long_transcript() -> Transcript:
         end=32000,
         recognition=recognition,
         latency=Latency(0.1, 0.2, 0.3),
+        closed=Closed.PAUSE,
     )
 
 
@@ -188,6 +193,15 @@ def test_oversized_result_loses_words_then_segments_then_text() -> None:
         if not seen or seen[-1] != stage(body):
             seen.append(stage(body))
     assert seen == ["words", "segments", "whole text", "part of the text"]
+
+
+@given(opened=st.builds(Speech, ORIGINS, POSITIONS))
+def test_speech_opens_with_its_start_alone(opened: Speech) -> None:
+    """Its end is not known yet. Where events are stored in order, it takes another subject."""
+    body = valid(encode_speech(opened))
+    assert round(body["start"] * 16000) == opened.start
+    assert not {"end", "closed"} & body.keys()
+    assert encode_speech(opened, "partial").subject == f"transcript.{opened.origin.stream}.partial"
 
 
 @given(transcript=TRANSCRIPTS, limit=st.integers(0, 3000))

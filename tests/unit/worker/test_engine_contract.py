@@ -16,10 +16,12 @@ import soxr
 from harness import Speech
 
 from transcriber.domain.errors import ModelError, Stopped
+from transcriber.domain.timeline import Guidance
 from transcriber.models import store
 from transcriber.worker.cancellation import Stop
 from transcriber.worker.context import Fit
 from transcriber.worker.engine import Engine, EngineName, WhisperOptions
+from transcriber.worker.engine import Speech as Heard
 from transcriber.worker.engines.loading import load_engine
 
 Load = Callable[..., Engine]
@@ -93,11 +95,63 @@ def test_a_prompt_and_a_full_context_are_accepted(load: Load, heldout: Speech) -
         assert len(words & heard) >= len(words) - 1, options
 
 
+def test_a_prompt_is_for_its_own_window_alone(engine: Engine, load: Load, heldout: Speech) -> None:
+    """It does what the setting does, or takes the setting's place. The next window has none of it."""
+    samples, prompt = utterance(heldout, 2), "red train, " * 100  # so much that this model says something else
+    plain = engine.transcribe(samples, None)
+    guided = engine.transcribe(samples, None, guidance=Guidance(prompt))
+    assert engine.transcribe(samples, None) == plain
+    assert guided.segments != plain.segments
+    assert not guided.endless  # there is room for the text
+    set_up = load(prompt=prompt)
+    assert set_up.transcribe(samples, None) == guided
+    assert set_up.transcribe(samples, None, guidance=Guidance("")) == plain
+
+
+def test_windows_with_prompts_share_no_state_in_a_pass(engine: Engine, heldout: Speech) -> None:
+    """Of several lengths, and more than are remembered. Each text is the one that its window has alone."""
+    samples = utterance(heldout, 2)
+    prompts = [None, "Kiel", "Kiel, Ulm, Hagen", "", None]
+    found = engine.transcribe_many([Heard(samples, None, Guidance(prompt)) for prompt in prompts])
+    alone = [engine.transcribe(samples, None, guidance=Guidance(prompt)) for prompt in prompts]
+    assert [" ".join(s.text for s in d.segments) for d in found] == [
+        " ".join(s.text for s in d.segments) for d in alone
+    ]
+    assert found[0].segments == found[3].segments == found[4].segments
+
+
+def test_an_english_model_translates_nothing(engine: Engine, heldout: Speech) -> None:
+    """It says so, and transcribes."""
+    assert not engine.multilingual
+    samples = utterance(heldout, 2)
+    assert engine.transcribe(samples, None, guidance=Guidance(translate=True)) == engine.transcribe(samples, None)
+
+
 @pytest.mark.parametrize("length", [0, 1, 160, 1600, 8000])
 def test_a_window_shorter_than_a_frame_is_decoded(engine: Engine, length: int) -> None:
     """Padding keeps an engine from failing on next to nothing. Bounds stay inside the window."""
     for segment in engine.transcribe(np.zeros(length, np.float32), None).segments:
         assert segment.end <= length
+
+
+def test_a_pass_over_several_windows_gives_each_its_own_text(engine: Engine, heldout: Speech) -> None:
+    """Words, bounds and order, whatever the others' lengths. Silence among them has no words."""
+    spoken = [utterance(heldout, n) for n in (1, 2, 5)]
+    windows = [spoken[0], np.zeros(8_000, np.float32), *spoken[1:]]
+    found = engine.transcribe_many([Heard(samples, None) for samples in windows])
+    for samples, decoded in zip(windows, found, strict=True):
+        alone = [word for segment in engine.transcribe(samples, None).segments for word in segment.words]
+        words = [word for segment in decoded.segments for word in segment.words]
+        assert [word.text for word in words] == [word.text for word in alone]
+        assert all(0 <= word.start <= word.end <= len(samples) for word in words)
+        assert all(abs(word.start - same.start) <= 1600 for word, same in zip(words, alone, strict=True))  # 0.1 s
+    counts = [sum(len(segment.words) for segment in decoded.segments) for decoded in found]
+    assert [counts[n] for n in (0, 2, 3)] == [len(heldout.rows[n]["words"].split()) for n in (1, 2, 5)]
+
+
+def test_a_quick_pass_has_the_same_words(engine: Engine, heldout: Speech) -> None:
+    """The bundled model is sure enough of them without beam search."""
+    assert engine.transcribe(utterance(heldout, 2), None, quick=True).segments
 
 
 def test_stoppable_pass_keeps_nothing_alive(engine: Engine, heldout: Speech) -> None:

@@ -42,7 +42,7 @@ def test_silence_and_nothing_are_even(length: int) -> None:
     """The floor is everywhere, and no value is infinite."""
     features = log_mel(np.zeros(length, np.float32), 128, 400)
     assert np.isfinite(features).all()
-    assert np.ptp(features) == 0
+    assert np.ptp(features) < 1e-6  # a logarithm's last bit differs between a processor's instruction sets
 
 
 def test_samples_after_the_last_frame_change_nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from transcriber.domain.results import Segment, Word
-from transcriber.domain.timeline import Origin, Window
+from transcriber.domain.timeline import Guidance, Origin, Window
 from transcriber.worker import hallucinations
 from transcriber.worker.engine import Decoded
 
@@ -188,3 +190,34 @@ def test_doubt_leads_to_another_pass(text: str, confidence: float, doubt: bool) 
 def test_loops_are_found_from_four_repeats_on(text: str, loop: bool) -> None:
     """Runs of one to twelve words, wherever they start."""
     assert hallucinations.loops(text.split()) is loop
+
+
+PROMPT = "Kiel, Ulm. The red train is ready; Platform nine."
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("the red train is ready", True),
+        ("Kiel Ulm the", True),
+        ("Platform nine.", False),  # two words are a command that was to be spelled well
+        ("the red train was ready", False),
+        ("red train is ready now", False),
+        ("he red train", False),
+    ],
+)
+def test_three_words_of_the_prompt_in_a_row_may_be_its_echo(text: str, echo: bool) -> None:
+    """That is one sign: the window is decoded again, and held back only if another sign agrees."""
+    said, guided = segment(text), replace(window(), guidance=Guidance(PROMPT))
+    assert hallucinations.signs([said], guided) == ["prompt"] * echo
+    assert hallucinations.doubtful(decoded(said), guided) is echo
+    assert hallucinations.review(guided, decoded(said), "m").segments == (said,)
+    silent = hallucinations.review(guided, decoded(said), "m", silent=True)
+    assert [held.reason for held in silent.held_back] == ["no_speech+prompt"] * echo
+
+
+def test_text_is_no_echo_without_a_prompt() -> None:
+    """Neither where a session has none, nor where it has an empty one."""
+    said = segment("the red train is ready")
+    for prompt in (None, ""):
+        assert hallucinations.signs([said], replace(window(), guidance=Guidance(prompt))) == []

@@ -8,10 +8,11 @@ import threading
 import time
 
 import pytest
-from scripted import SPEECH, Collector, Scripted, started, window
+from scripted import SPEECH, Collector, Scripted, finish, started, take, window
 
 from transcriber.domain.errors import EngineError, Stopped
 from transcriber.worker.admission import AdmissionControl, EngineSpeed
+from transcriber.worker.costs import PassCosts
 from transcriber.worker.handover import ModelHandover
 from transcriber.worker.jobs import Job
 from transcriber.worker.queue import JobQueue, PendingHandover
@@ -55,7 +56,9 @@ def scheduled(queue: JobQueue, capacity: int = 1, seconds: float = 1.0) -> list[
     taken: list[str] = []
     weigh = lambda samples: samples / 8000  # noqa: E731 - twice the weight: another engine counts differently
     speed = EngineSpeed(seconds, 2.0, 1.0)
-    assert queue.schedule_handover(PendingHandover(capacity, speed, weigh, lambda: taken.append("over")))
+    assert queue.schedule_handover(
+        PendingHandover(capacity, speed, PassCosts(weigh=weigh), lambda: taken.append("over"))
+    )
     return taken
 
 
@@ -72,15 +75,15 @@ def test_waiting_jobs_are_finished_by_the_engine_they_came_to() -> None:
     queue = JobQueue(5, clock=clock)
     for sequence in (0, 1):
         assert queue.try_put(job(sequence, 0.0))
-    assert queue.get().window.sequence == 0
+    assert take(queue).window.sequence == 0
     clock.now = 1.0
     taken = scheduled(queue)
     assert queue.try_put(job(2, 1.5))
-    queue.done()
-    assert (queue.get().window.sequence, taken) == (1, [])
-    queue.done()
+    finish(queue)
+    assert (take(queue).window.sequence, taken) == (1, [])
+    finish(queue)
     assert (taken, queue.capacity, queue.depth) == (["over"], 1, 1)
-    assert queue.get().window.sequence == 2
+    assert take(queue).window.sequence == 2
 
 
 def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
@@ -88,18 +91,18 @@ def test_a_smaller_capacity_drops_nothing_that_waits() -> None:
     clock = Clock()
     queue = JobQueue(5, clock=clock)
     queue.try_put(job(0, 0.0))
-    queue.get()
+    take(queue)
     clock.now = 1.0
     taken = scheduled(queue, capacity=1)
     for sequence in (1, 2, 3):
         assert queue.try_put(job(sequence, 1.0))
-    queue.done()
+    finish(queue)
     assert (taken, queue.capacity, queue.depth) == (["over"], 1, 3)
     assert not queue.try_put(job(4, 1.0))
     found = []
     for _ in range(3):
-        found.append(queue.get().window.sequence)
-        queue.done()
+        found.append(take(queue).window.sequence)
+        finish(queue)
     assert found == [1, 2, 3]
 
 
@@ -129,8 +132,8 @@ def test_an_announcement_can_be_taken_back() -> None:
     queue.try_put(job(0, -1.0))
     taken = scheduled(queue)
     queue.cancel_handover()
-    queue.get()
-    queue.done()
+    take(queue)
+    finish(queue)
     assert (taken, queue.capacity) == ([], 5)
 
 
@@ -140,27 +143,27 @@ def test_a_closed_queue_keeps_its_engine() -> None:
     queue.try_put(job(0, -1.0))
     taken = scheduled(queue)
     queue.close()
-    queue.get()
-    queue.done()
+    take(queue)
+    finish(queue)
     assert taken == []
-    assert not queue.schedule_handover(PendingHandover(1, EngineSpeed(), float, lambda: None))
+    assert not queue.schedule_handover(PendingHandover(1, EngineSpeed(), PassCosts(), lambda: None))
 
 
 def test_streams_keep_their_order_when_work_is_counted_again() -> None:
     """Five windows came while an earlier one ran. Each weighs twice as much for the other engine."""
     queue = JobQueue(10, clock=Clock())
     queue.try_put(job(9, -1.0))
-    queue.get()
+    take(queue)
     taken = scheduled(queue, capacity=10)
     for sequence, stream in enumerate("aabba"):
         assert queue.try_put(job(sequence, 0.0, stream))
-    queue.done()
+    finish(queue)
     assert taken == ["over"]
     assert queue._turns.held() == {"a": 6.0, "b": 4.0}
     found = []
     while queue.depth:
-        found.append(queue.get().stream)
-        queue.done()
+        found.append(take(queue).stream)
+        finish(queue)
     assert found == ["a", "b", "a", "b", "a"]
 
 

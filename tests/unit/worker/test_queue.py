@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scripted import finish, take
 
 from transcriber.domain.timeline import GapReason, Origin, Window
 from transcriber.worker.admission import AdmissionControl, EngineSpeed
@@ -37,10 +38,10 @@ def sequences(queue: JobQueue) -> list[int]:
     """Take out everything that waits."""
     taken = []
     while queue.waiting:
-        found = queue.get()
+        found = take(queue)
         assert found is not None
         taken.append(found.window.sequence)
-        queue.done()
+        finish(queue)
     return taken
 
 
@@ -48,7 +49,7 @@ def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
     """First in, first out."""
     queue = JobQueue(5)
     assert all(queue.try_put(job(n)) for n in range(5))
-    assert [(taken := queue.get()) and taken.window.sequence for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert [(taken := take(queue)) and taken.window.sequence for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_a_full_queue_refuses_at_once_and_a_running_job_counts() -> None:
@@ -57,10 +58,10 @@ def test_a_full_queue_refuses_at_once_and_a_running_job_counts() -> None:
     assert queue.try_put(job(0))
     assert queue.try_put(job(1))
     assert not queue.try_put(job(2))
-    queue.get()
+    take(queue)
     assert queue.depth == 2
     assert not queue.try_put(job(2))
-    queue.done()
+    finish(queue)
     assert queue.depth == 1
     assert queue.try_put(job(2))
 
@@ -71,8 +72,8 @@ def test_a_closed_queue_gives_out_what_it_holds_and_then_ends() -> None:
     queue.try_put(job(0))
     queue.close()
     assert not queue.try_put(job(1))
-    assert queue.get() is not None
-    assert queue.get() is None
+    assert take(queue) is not None
+    assert take(queue) is None
 
 
 def test_abandoning_hands_back_what_was_waiting() -> None:
@@ -80,16 +81,16 @@ def test_abandoning_hands_back_what_was_waiting() -> None:
     queue = JobQueue(3)
     for n in range(3):
         queue.try_put(job(n))
-    queue.get()
+    take(queue)
     assert [j.window.sequence for j in queue.abandon()] == [1, 2]
-    assert queue.get() is None
+    assert take(queue) is None
 
 
 def test_a_waiting_consumer_is_woken_by_a_put_and_by_a_close() -> None:
     """`get` blocks only its own thread, until something changes."""
     queue = JobQueue(1)
     taken: list[Job | None] = []
-    thread = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]))
+    thread = threading.Thread(target=lambda: taken.extend([take(queue), take(queue)]))
     thread.start()
     assert queue.try_put(job(7))
     queue.close()
@@ -145,12 +146,12 @@ def test_the_running_job_counts_as_held_by_its_stream() -> None:
     told: list[Outcome] = []
     queue = JobQueue(2)
     queue.try_put(job(0, "flood"))
-    queue.get()
+    take(queue)
     queue.try_put(job(1, "flood", deliver=told.append))
     assert queue.try_put(job(2, "modest"))
     assert [outcome.window.sequence for outcome in told] == [1]
     assert not queue.try_put(job(3, "flood"))
-    queue.done()
+    finish(queue)
     assert sequences(queue) == [2]
 
 
@@ -159,7 +160,7 @@ def test_job_is_refused_exactly_when_it_would_be_late() -> None:
     now = [0.0]
     queue = JobQueue(100, AdmissionControl(3.5, EngineSpeed(1.0, 100, 5.0)), clock=lambda: now[0])
     assert [queue.try_put(job(n)) for n in range(4)] == [True, True, True, False]
-    queue.get()
+    take(queue)
     now[0] = 0.4
     assert not queue.try_put(job(4))  # 0.6 s of the running one, two that wait, and itself: 3.6 s
     now[0] = 0.6
@@ -184,9 +185,9 @@ def test_an_empty_queue_takes_a_job_that_cannot_be_in_time() -> None:
     queue = JobQueue(10, AdmissionControl(1.0, EngineSpeed(5.0, 100, 5.0)))
     assert queue.try_put(job(0))
     assert not queue.try_put(job(1))
-    queue.get()
+    take(queue)
     assert not queue.try_put(job(1))
-    queue.done()
+    finish(queue)
     assert queue.try_put(job(1))
 
 
@@ -198,7 +199,7 @@ def test_expected_wait_is_the_running_rest_and_work_served_first() -> None:
     for n in range(3):
         queue.try_put(job(n))
     assert queue.expected_wait("s") == pytest.approx(3.0)
-    queue.get()
+    take(queue)
     now[0] = 0.75
     assert queue.expected_wait("s") == pytest.approx(2.25)
     assert queue.expected_wait("new") == pytest.approx(1.25)
@@ -212,7 +213,7 @@ def test_a_partial_is_given_out_only_when_nothing_else_waits() -> None:
     queue.try_put(job(2, "b"))
     assert sequences(queue) == [1, 2]
     assert not queue.waiting
-    taken = queue.get()
+    taken = take(queue)
     assert taken is not None
     assert (taken.window.sequence, taken.partial) == (0, True)
     assert queue.depth == 0
@@ -225,10 +226,10 @@ def test_a_first_look_goes_before_the_others() -> None:
         queue.offer_partial(replace(look(n, f"s{n}"), first=first))
     taken = []
     for _ in range(4):
-        job_ = queue.get()
+        job_ = take(queue)
         assert job_ is not None
         taken.append(job_.window.sequence)
-        queue.done()
+        finish(queue)
     assert taken == [1, 3, 0, 2]
 
 
@@ -238,7 +239,7 @@ def test_partials_have_no_place_in_the_capacity() -> None:
     for n in range(5):
         queue.offer_partial(look(n, f"s{n}"))
     assert queue.depth == 0
-    queue.get()
+    take(queue)
     assert queue.depth == 0
     assert queue.try_put(job(9))
     assert queue.depth == 1
@@ -251,10 +252,10 @@ def test_newer_partial_takes_the_turn_of_the_older_one() -> None:
         queue.offer_partial(look(n, stream))
     taken = []
     for n in range(6):
-        found = queue.get()
+        found = take(queue)
         assert found is not None
         taken.append((found.stream, found.window.sequence))
-        queue.done()
+        finish(queue)
         queue.offer_partial(look(10 + n, found.stream))
     assert taken == [("a", 5), ("b", 1), ("c", 4), ("a", 10), ("b", 11), ("c", 12)]
 
@@ -268,7 +269,7 @@ def test_a_window_that_closes_takes_its_partial_along() -> None:
     assert queue.try_put(job(3, "a"))
     assert not queue.try_put(job(4, "b"))
     assert sequences(queue) == [3]
-    taken = queue.get()
+    taken = take(queue)
     assert taken is not None
     assert taken.window.sequence == 2
 
@@ -279,14 +280,14 @@ def test_a_closed_queue_forgets_partials() -> None:
     queue.offer_partial(look(0))
     queue.close()
     queue.offer_partial(look(1))
-    assert queue.get() is None
+    assert take(queue) is None
 
 
 def test_a_waiting_consumer_is_woken_by_a_partial() -> None:
     """An idle thread takes an offered look."""
     queue = JobQueue(1)
     taken: list[Job | None] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.get()))
+    thread = threading.Thread(target=lambda: taken.append(take(queue)))
     thread.start()
     queue.offer_partial(look(5))
     thread.join(timeout=10)
@@ -307,9 +308,9 @@ def test_interruptible_work_is_asked_to_end_when_a_window_comes() -> None:
         assert stop.requested()
         assert other.requested()
     assert not earlier.requested()
-    assert queue.get() is not None
+    assert take(queue) is not None
     with queue.preemptible() as late:
         assert late.requested()
-    queue.done()
+    finish(queue)
     with queue.preemptible() as idle:
         assert not idle.requested()

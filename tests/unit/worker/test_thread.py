@@ -204,7 +204,7 @@ async def test_stuck_window_is_stopped_at_its_deadline() -> None:
     queue.close()
 
 
-async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
+async def test_an_idle_thread_decodes_a_partial() -> None:
     """Its outcome is delivered like any other. It says nothing about the pace of windows."""
     engine, done = Scripted(0.0, 0.05), Collector()
     thread, queue = await started(engine)
@@ -213,7 +213,6 @@ async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
     (looked,) = await done.have(1)
     assert looked.recognition is not None
     assert thread.speed is before
-    assert thread.partial_speed.processing > before.processing
     assert thread.busy_seconds == 0  # it would have given way: it takes nothing from what the engine can do
     assert queue.try_put(Job(window=window(1), deliver=done))
     await done.have(2)
@@ -222,17 +221,15 @@ async def test_idle_thread_decodes_a_partial_with_a_pace_of_its_own() -> None:
 
 
 async def test_a_running_partial_gives_way_to_a_window() -> None:
-    """It ends without a reason and without a measurement. The window is decoded at once."""
+    """It ends without a reason. The window is decoded at once."""
     engine, done = Scripted(0.0, math.inf, 0.0), Collector()
-    thread, queue = await started(engine)
-    before = thread.partial_speed
+    _, queue = await started(engine)
     queue.offer_partial(Job(window=window(0), deliver=done, partial=True))
     assert await asyncio.to_thread(engine.endless.wait, 10)
     assert queue.try_put(Job(window=window(1, stream="other"), deliver=done))
     gave_way, decoded = await done.have(2)
     assert (gave_way.window.sequence, gave_way.recognition, gave_way.reason) == (0, None, None)
     assert (decoded.window.sequence, decoded.recognition is not None) == (1, True)
-    assert thread.partial_speed is before
     queue.close()
 
 
@@ -306,7 +303,7 @@ async def test_second_pass_needs_waiting_windows_to_stay_in_time(rtf: float, pas
     engine.confidences[0] = 0.2
     thread = WhisperThread(lambda: engine, 4.0)
     await thread.start(SPEECH, rtf=rtf)
-    queue = JobQueue(10, thread.admission, thread.weigh)
+    queue = JobQueue(10, thread.admission, thread.costs)
     for n in range(3):
         assert queue.try_put(Job(window=window(n), deliver=done))
     thread.serve(queue)

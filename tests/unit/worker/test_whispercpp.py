@@ -13,6 +13,7 @@ import pytest
 from harness import Speech
 
 from transcriber.domain.errors import EngineError, Stopped
+from transcriber.domain.timeline import UNGUIDED, Guidance
 from transcriber.models import store
 from transcriber.worker import tokens
 from transcriber.worker.cancellation import Stop
@@ -146,8 +147,8 @@ def test_pass_with_more_tokens_than_time_is_ended(heldout: Speech) -> None:
 class _Hasty(WhisperCppEngine):
     """Gives every window the tokens of one that lasts a quarter of a second."""
 
-    def _parameters(self, length: int, language: str | None, attempt: int) -> Any:
-        parameters = super()._parameters(length, language, attempt)
+    def _parameters(self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED) -> Any:
+        parameters = super()._parameters(length, language, attempt, guidance)
         parameters.max_tokens = super()._parameters(4000, language, attempt).max_tokens
         return parameters
 

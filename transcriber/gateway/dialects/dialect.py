@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class Hearing:
     """How a channel of a client is heard. `None` leaves a choice to the daemon.
 
-    `speech`: ask for events when a window opens and closes. `endpointing_ms`: the pause that ends a window.
+    `model`: as the client names it; the caller may know it or not. `speech`: ask for events when a window opens and
+    closes. `endpointing_ms`: the pause that ends a window.
     """
 
     format: AudioFormat
+    model: str | None = None
     language: str | None = None
     prompt: str | None = None
     translate: bool = False

@@ -1,4 +1,6 @@
-"""CTranslate2: the same weights as whisper.cpp's, in int8 on CPUs. An extra: `pip install 'transcriber[ctranslate2]'`.
+"""CTranslate2: the same weights as whisper.cpp's, in int8 on CPUs and in float16 on GPUs.
+
+It is an extra: `pip install 'transcriber[ctranslate2]'`, or `'transcriber[cuda]'` with what a GPU needs.
 
 A pass cannot be stopped in the middle. A stop request is checked after the encoder and at the end. The number of
 tokens is bounded, so a pass that is no longer needed soon ends by itself. Its text is discarded if it is late.
@@ -11,20 +13,32 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import ctranslate2
-from tokenizers import Tokenizer
+import numpy as np
 
 from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
 from transcriber.domain.languages import AUTO
-from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.models.ct2_folder import TOKENIZER, check_model_folder
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
+from transcriber.models.ct2_folder import check_model_folder
 from transcriber.worker import memory
 from transcriber.worker.context import POSITION, Fit, fit_for, fitted_exactly
-from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, Device, most_tokens
+from transcriber.worker.engine import (
+    ATTEMPTS,
+    LARGEST_BATCH,
+    NO_SPEECH,
+    RETRY_TEMPERATURE,
+    Decoded,
+    Device,
+    Speech,
+    most_tokens,
+)
+from transcriber.worker.engines.cuda import load_cublas
 from transcriber.worker.engines.features import FRAMES_A_POSITION, log_mel
+from transcriber.worker.engines.starts import Starts
 from transcriber.worker.tokens import TICK, Token, segments
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from transcriber.worker.cancellation import Stop
@@ -34,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _TICKS_A_POSITION = POSITION // TICK
 _LEAST_PROBABILITY = 1e-9  # of a token; keeps its logarithm finite
+# Powers of two up to the largest: the search for the best one has few steps.
+_GPU_BATCHES = tuple(2**n for n in range(LARGEST_BATCH.bit_length()))
 
 
 class CTranslate2Engine:
@@ -45,47 +61,85 @@ class CTranslate2Engine:
         self._vocabulary, self._bands = folder.vocabulary, folder.header.n_mels
         self._least = options.audio_ctx if isinstance(options.audio_ctx, int) else 0
         self._fit = options.audio_ctx if isinstance(options.audio_ctx, Fit) else fit_for(folder.header)
-        device = _device(options.device)
-        try:
-            self._model: Any = ctranslate2.models.Whisper(
-                str(options.path),
-                device=device,
-                compute_type=options.compute_type or ("float16" if device is Device.CUDA else "int8"),
-                intra_threads=options.threads,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(str(options.path), f"cannot be loaded by CTranslate2: {error}") from error
+        self._model: Any = _open(options, self._bands)
         log.info("CTranslate2 computes on %s in %s", self._model.device, self._model.compute_type)
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
             self._languages = frozenset({AUTO, *self._vocabulary.languages})
-        self._prompt = self._encoded(options.prompt, folder.header.n_text_ctx)
+        self._starts = Starts(folder, options.prompt)
 
     @property
     def model(self) -> str:
         return self._options.path.name
 
-    def transcribe(
+    @property
+    def device(self) -> Device:
+        return Device(self._model.device)
+
+    @property
+    def multilingual(self) -> bool:
+        return AUTO in self._languages
+
+    @property
+    def beams(self) -> bool:
+        return self._options.beam_size > 1
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        if self._options.batch_size is not None:
+            return (self._options.batch_size,)
+        return _GPU_BATCHES if self.device is Device.CUDA else (1,)
+
+    def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
         samples: NDArray[np.float32],
         language: str | None,
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        quick: bool = False,
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
-        length, positions = len(samples), self._positions(len(samples), attempt)
-        features = log_mel(samples, self._bands, positions * FRAMES_A_POSITION)
+        return self.transcribe_many([Speech(samples, language, guidance)], stop, attempt=attempt, quick=quick)[0]
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        """Windows whose prompts have another length get a pass of their own, as the library demands."""
+        lengths = [len(self._starts.prompt(window.guidance.prompt)) for window in speech]
+        found: dict[int, Decoded] = {}
+        for length in dict.fromkeys(lengths):
+            places = [place for place, own in enumerate(lengths) if own == length]
+            decoded = self._pass([speech[place] for place in places], stop, attempt, quick=quick)
+            found |= dict(zip(places, decoded, strict=True))
+        return [found[place] for place in range(len(speech))]
+
+    def _pass(self, speech: Sequence[Speech], stop: Stop | None, attempt: int, *, quick: bool) -> list[Decoded]:
+        """All windows get the context of the longest, and the pass may last as long as it needs tokens."""
+        lengths = [len(window.samples) for window in speech]
+        longest = max(lengths)
+        positions = self._positions(longest, attempt)
+        frames = positions * FRAMES_A_POSITION
+        features = np.concatenate([log_mel(window.samples, self._bands, frames) for window in speech])
+        last = self._is_last(longest, attempt)
         try:
             encoded = self._model.encode(ctranslate2.StorageView.from_array(features))
             _check(stop)
-            spoken = self._language(language, encoded)
-            most = most_tokens(length / SAMPLE_RATE, spoken)
-            said = self._decode(encoded, spoken, most, attempt, last=self._is_last(length, attempt))
-            tokens = self._timed(encoded, spoken, said, positions)
+            spoken = self._spoken([window.language for window in speech], encoded)
+            tasks = [self._starts.task(code, window.guidance) for code, window in zip(spoken, speech, strict=True)]
+            written = [self._written(code, window) for code, window in zip(spoken, speech, strict=True)]
+            most = [most_tokens(n / SAMPLE_RATE, code) for n, code in zip(lengths, written, strict=True)]
+            beam = 1 if last or quick else self._options.beam_size
+            starts = [[*self._starts.prompt(w.guidance.prompt), *task] for w, task in zip(speech, tasks, strict=True)]
+            said = self._decode(encoded, starts, max(most), beam=beam, retried=attempt > 0, sampled=last)
+            tokens = self._timed(encoded, tasks, said, positions)
         except RuntimeError as error:
             raise EngineError(f"CTranslate2 failed: {error}") from error
         _check(stop)
-        return Decoded(segments(tokens, length), spoken, endless=len(said) >= most)
+        return [
+            Decoded(segments(tokens[n], lengths[n]), spoken[n], endless=len(said[n]) >= most[n])
+            for n in range(len(speech))
+        ]
 
     def work(self, samples: int, *, attempt: int = 0) -> float:
         """The encoder works on the context and the decoder on the window, at much the same cost per second."""
@@ -106,59 +160,78 @@ class CTranslate2Engine:
         """Whether this pass differs from the one before only by its higher temperature."""
         return attempt == ATTEMPTS - 1 or (attempt > 0 and self._positions(length, attempt) == self._positions(length))
 
-    def _language(self, wanted: str | None, encoded: Any) -> str:  # noqa: ANN401 - the library has no types
-        asked = (wanted, self._options.language, "en")
-        spoken = next(code for code in asked if code in self._languages)
-        if spoken != AUTO:
+    def _spoken(self, wanted: Sequence[str | None], encoded: Any) -> list[str]:  # noqa: ANN401 - the library has no types
+        """The language of each window: the one asked for, or else the one detected."""
+        spoken = [
+            next(code for code in (one, self._options.language, "en") if code in self._languages) for one in wanted
+        ]
+        if AUTO not in spoken:
             return spoken
-        name, _ = self._model.detect_language(encoded)[0][0]
-        return self._vocabulary.language(name)
+        found = [self._vocabulary.language(best[0][0]) for best in self._model.detect_language(encoded)]
+        return [found[n] if code == AUTO else code for n, code in enumerate(spoken)]
 
-    def _task(self, language: str) -> list[int]:
-        """The prompt tokens for a transcript with timestamps."""
-        numbers = self._vocabulary.numbers
-        start = [numbers["<|startoftranscript|>"]]
-        if AUTO in self._languages:
-            start += [self._vocabulary.number_of(language), numbers["<|transcribe|>"]]
-        return start
+    def _written(self, spoken: str, window: Speech) -> str:
+        """The language of the text."""
+        return "en" if window.guidance.translate and self.multilingual else spoken
 
-    def _decode(self, encoded: Any, language: str, most: int, attempt: int, *, last: bool) -> list[int]:  # noqa: ANN401
-        """Return the text's tokens, with timestamps. A later pass that detects no speech returns none."""
+    def _decode(  # noqa: PLR0913 - what a pass depends on
+        self,
+        encoded: Any,  # noqa: ANN401
+        starts: list[list[int]],
+        most: int,
+        *,
+        beam: int,
+        retried: bool,
+        sampled: bool,
+    ) -> list[list[int]]:
+        """Return each text's tokens, with timestamps. A retried window without speech has none.
+
+        `starts`: the tokens before each text, as many for each. `most`: tokens of the longest text.
+        """
         found = self._model.generate(
             encoded,
-            [[*self._prompt, *self._task(language)]],
-            beam_size=1 if last else self._options.beam_size,
-            max_length=self._longest(most),
+            starts,
+            beam_size=beam,
+            max_length=max(2 * most, most + len(starts[0])),  # the library uses half of it, or less after a long start
             return_no_speech_prob=True,
             suppress_tokens=self._vocabulary.unspoken,
-            sampling_topk=0 if last else 1,
-            sampling_temperature=RETRY_TEMPERATURE if last else 1.0,
-        )[0]
-        if attempt and found.no_speech_prob > NO_SPEECH:
-            return []
-        return list(found.sequences_ids[0])
+            sampling_topk=0 if sampled else 1,
+            sampling_temperature=RETRY_TEMPERATURE if sampled else 1.0,
+        )
+        return [
+            [] if retried and window.no_speech_prob > NO_SPEECH else list(window.sequences_ids[0]) for window in found
+        ]
 
-    def _longest(self, most: int) -> int:
-        """The `max_length` to pass. CTranslate2 uses half of it, or less when the prompt is longer than that half."""
-        return max(2 * most, most + len(self._prompt) + 3)
+    def _timed(
+        self,
+        encoded: Any,  # noqa: ANN401
+        tasks: list[tuple[int, ...]],
+        said: list[list[int]],
+        positions: int,
+    ) -> list[list[Token]]:
+        """The tokens with times and probabilities, from one run of the decoder over all of them.
 
-    def _timed(self, encoded: Any, language: str, said: list[int], positions: int) -> list[Token]:  # noqa: ANN401
-        """The tokens with times and probabilities, from one run of the decoder over all of them."""
-        words = [number for number in said if self._vocabulary.text(number) is not None]
-        if not words:
-            return []
-        frames = positions * FRAMES_A_POSITION
-        aligned = self._model.align(encoded, self._task(language), [words], frames)[0]
+        The library aligns all windows after the same tokens, so each language and task has a run of its own.
+        """
+        words = [[number for number in window if self._vocabulary.text(number) is not None] for window in said]
+        tokens: list[list[Token]] = [[] for _ in said]
+        for task in {task for task, window in zip(tasks, words, strict=True) if window}:
+            aligned = self._model.align(encoded, [*task], words, positions * FRAMES_A_POSITION)
+            for n, window in enumerate(said):
+                if words[n] and tasks[n] == task:
+                    tokens[n] = self._with_times(window, aligned[n], positions)
+        return tokens
+
+    def _with_times(self, said: list[int], aligned: Any, positions: int) -> list[Token]:  # noqa: ANN401
         begins: dict[int, int] = {}
         for word, position in aligned.alignments:
             begins.setdefault(word, position)
-        bounds = [begins.get(i, positions) * _TICKS_A_POSITION for i in range(len(words) + 1)]
-        probabilities = iter(aligned.text_token_probs)
-        tokens: list[Token] = []
         spoken = 0
+        bounds = [begins.get(n, positions) * _TICKS_A_POSITION for n in range(len(aligned.text_token_probs) + 1)]
+        tokens: list[Token] = []
         for number in said:
             if (text := self._vocabulary.text(number)) is not None:
-                log_probability = math.log(max(next(probabilities), _LEAST_PROBABILITY))
+                log_probability = math.log(max(aligned.text_token_probs[spoken], _LEAST_PROBABILITY))
                 tokens.append(Token(text=text, start=bounds[spoken], end=bounds[spoken + 1], log=log_probability))
                 spoken += 1
             elif (seconds := self._vocabulary.seconds(number)) is not None:
@@ -166,24 +239,55 @@ class CTranslate2Engine:
                 tokens.append(Token(text=b"", start=tick, end=tick, log=0.0, time=tick))
         return tokens
 
-    def _encoded(self, prompt: str, context: int) -> list[int]:
-        """The prompt's tokens, cut to the last ones that fit into half of the decoder's context."""
-        if not prompt:
-            return []
-        tokenizer = Tokenizer.from_file(str(self._options.path / TOKENIZER))
-        said = tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
-        return [self._vocabulary.numbers["<|startofprev|>"], *said[1 - context // 2 :]]
+
+def _open(options: WhisperOptions, bands: int) -> Any:  # noqa: ANN401 - the library has no types
+    """Load the model on the device that was asked for. With `auto`, a GPU that cannot be used is a warning.
+
+    Raises `SettingError` if `cuda` cannot be used, and `ModelError` if the model cannot be loaded on the CPU.
+    """
+    asked = options.device
+    if asked is Device.CPU or not _gpus(asked):
+        return _load(options, Device.CPU)
+    try:
+        load_cublas()
+        model = _load(options, Device.CUDA)
+        model.encode(ctranslate2.StorageView.from_array(log_mel(np.zeros(0, np.float32), bands, FRAMES_A_POSITION)))
+    except (OSError, RuntimeError, ModelError) as error:
+        if asked is Device.CUDA:
+            raise SettingError("WHISPER_DEVICE", str(asked), f"cpu or auto here, as the GPU fails: {error}") from error
+        log.warning("the GPU cannot be used, so CTranslate2 computes on the CPU, which is much slower: %s", error)
+        return _load(options, Device.CPU)
+    return model
 
 
-def _device(asked: Device) -> Device:
-    """The hardware to run on. With `auto` that is a GPU if there is one. Raises `SettingError` if `cuda` has none."""
-    if asked is Device.CPU:
-        return asked
-    if ctranslate2.get_cuda_device_count() > 0:
-        return Device.CUDA
-    if asked is Device.CUDA:
-        raise SettingError("WHISPER_DEVICE", str(asked), "cpu or auto here, as CTranslate2 finds no GPU")
-    return Device.CPU
+def _gpus(asked: Device) -> int:
+    """How many GPUs there are. Raises `SettingError` if `cuda` was asked for and there is none."""
+    try:
+        found, why = ctranslate2.get_cuda_device_count(), ""
+    except RuntimeError as error:  # the driver is too old, or fails
+        found, why = 0, f": {error}"
+        log.warning("GPUs cannot be counted, so CTranslate2 computes on the CPU%s", why)
+    if asked is Device.CUDA and not found:
+        raise SettingError("WHISPER_DEVICE", str(asked), f"cpu or auto here, as CTranslate2 finds no GPU{why}")
+    return int(found)
+
+
+def _load(options: WhisperOptions, device: Device) -> Any:  # noqa: ANN401
+    try:
+        return ctranslate2.models.Whisper(
+            str(options.path),
+            device=str(device),
+            compute_type=options.compute_type or _compute_type(device),
+            intra_threads=options.threads,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(str(options.path), f"cannot be loaded by CTranslate2: {error}") from error
+
+
+def _compute_type(device: Device) -> str:
+    """The cheapest type that keeps the words right, where the device has it."""
+    wanted = "float16" if device is Device.CUDA else "int8"
+    return wanted if wanted in ctranslate2.get_supported_compute_types(str(device)) else "float32"
 
 
 def _check(stop: Stop | None) -> None:

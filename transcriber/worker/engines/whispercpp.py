@@ -10,19 +10,21 @@ import _pywhispercpp as whisper
 import numpy as np
 
 from transcriber.domain.errors import EngineError, Stopped
-from transcriber.domain.timeline import SAMPLE_RATE
+from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.models.ggml import check_model_file
 from transcriber.worker import memory
 from transcriber.worker.context import FLASH_STEP, POSITION, Fit, fit_for, fitted, wider
-from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, most_tokens
+from transcriber.worker.engine import ATTEMPTS, NO_SPEECH, RETRY_TEMPERATURE, Decoded, Device, most_tokens
 from transcriber.worker.engines.abort import stoppable
 from transcriber.worker.tokens import Token, segments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from transcriber.worker.cancellation import Stop
-    from transcriber.worker.engine import WhisperOptions
+    from transcriber.worker.engine import Speech, WhisperOptions
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,10 @@ class WhisperCppEngine:
 
     The file at `options.path` must have been verified: a damaged one crashes whisper.cpp.
     """
+
+    device = Device.CPU  # a GPU, if it was built for one: the bindings do not say
+    beams = False
+    batch_sizes = (1,)
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
@@ -77,19 +83,25 @@ class WhisperCppEngine:
     def model(self) -> str:
         return self._options.path.stem
 
-    def transcribe(
+    @property
+    def multilingual(self) -> bool:
+        return "auto" in self._languages
+
+    def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
         samples: NDArray[np.float32],
         language: str | None,
         stop: Stop | None = None,
         *,
         attempt: int = 0,
+        quick: bool = False,  # noqa: ARG002 - every pass is greedy
+        guidance: Guidance = UNGUIDED,
     ) -> Decoded:
         length = len(samples)
         if length < _SHORTEST:
             samples = np.concatenate([samples, np.zeros(_SHORTEST - length, np.float32)])
         samples = np.ascontiguousarray(samples, np.float32)
-        parameters = self._parameters(length, language, attempt)
+        parameters = self._parameters(length, language, attempt, guidance)
         if parameters.language == "auto":
             self._prime(samples, parameters.audio_ctx)
         with stoppable(parameters, stop):
@@ -101,6 +113,15 @@ class WhisperCppEngine:
         tokens = _read_tokens(self._context)
         spoken = whisper.whisper_lang_str(whisper.whisper_full_lang_id(self._context))
         return Decoded(segments(tokens, length), spoken, endless=len(tokens) > parameters.max_tokens)
+
+    def transcribe_many(
+        self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
+    ) -> list[Decoded]:
+        """One window after the other: whisper.cpp has no batches."""
+        return [
+            self.transcribe(samples, language, stop, attempt=attempt, quick=quick, guidance=guidance)
+            for samples, language, guidance in speech
+        ]
 
     def close(self) -> None:
         """Free the model. The bindings do not free it when the object is deleted."""
@@ -134,14 +155,15 @@ class WhisperCppEngine:
         finally:
             whisper.clear_encoder_begin_callback(parameters)
 
-    def _parameters(self, length: int, language: str | None, attempt: int) -> Any:  # noqa: ANN401 - the bindings have no types
+    def _parameters(self, length: int, language: str | None, attempt: int, guidance: Guidance = UNGUIDED) -> Any:  # noqa: ANN401 - the bindings have no types
         """Fresh parameters for one call, so that nothing carries over from the last one."""
         options, positions = self._options, self._positions(length, attempt)
         p = whisper.whisper_full_default_params(whisper.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY)
         p.n_threads = options.threads
         wanted = (language, options.language, "en")
         p.language = next(code for code in wanted if code in self._languages)
-        p.initial_prompt = options.prompt
+        p.initial_prompt = options.prompt if guidance.prompt is None else guidance.prompt
+        p.translate = guidance.translate and self.multilingual
         p.no_context = True  # text carried over between windows causes loops
         last = attempt == ATTEMPTS - 1 or (attempt and positions == self._positions(length))
         p.temperature = RETRY_TEMPERATURE if last else 0.0
@@ -152,7 +174,7 @@ class WhisperCppEngine:
         p.print_progress = p.print_realtime = p.print_timestamps = p.print_special = False
         p.audio_ctx = positions
         p.single_segment = True  # the encoder runs once a window; else it runs again after each early timestamp
-        p.max_tokens = most_tokens(length / SAMPLE_RATE, p.language)
+        p.max_tokens = most_tokens(length / SAMPLE_RATE, "en" if p.translate else p.language)
         # whisper.cpp drops text when both thresholds agree. The first pass keeps all text, so that none vanishes
         # without a trace. In later passes the text is in doubt already, and Whisper's no-speech probability may drop
         # it.

@@ -1,0 +1,64 @@
+"""`python -m benchmarks.stub_worker`: answers every recording after 10 to 50 ms, whatever it holds.
+
+It stands in for a worker, so that the gateway's own cost is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from typing import TYPE_CHECKING
+
+from transcriber import settings
+from transcriber.broker.connection import Connection
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+DELAY_SECS = 0.01, 0.05  # evenly spread between them
+
+_ANSWER = json.dumps(
+    {
+        "v": 1,
+        "type": "final",
+        "text": "stub",
+        "language": "en",
+        "confidence": 1.0,
+        "model": "stub",
+        "segments": [{"start": 0.0, "end": 0.1, "text": "stub", "confidence": 1.0, "words": []}],
+        "latency": {"queue": 0.0, "processing": 0.03, "end_to_end": 0.03},
+    }
+).encode()
+_STATS = json.dumps({"name": "transcriber", "id": "stub", "endpoints": [{"data": {"model": "stub"}}]}).encode()
+
+
+async def main() -> None:
+    """Answer until the process is ended."""
+    connection = Connection(settings.load().broker, name="stub worker")
+    await connection.open()
+    answering: set[asyncio.Task[None]] = set()
+
+    async def after(message: Msg, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await connection.publish(message.reply, _ANSWER)
+
+    async def on_request(message: Msg) -> None:
+        task = asyncio.create_task(after(message, random.uniform(*DELAY_SECS)))  # noqa: S311 - no secret
+        answering.add(task)
+        task.add_done_callback(answering.discard)
+
+    async def on_stats(message: Msg) -> None:
+        await connection.publish(message.reply, _STATS)
+
+    await connection.subscribe("transcribe.*", on_request)
+    await connection.subscribe("$SRV.STATS.transcriber", on_stats)
+    await connection.confirm()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await connection.lost
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,74 @@
+"""Implements `transcriber gateway`: the gateway itself, and keys for its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from transcriber.cli.interrupts import leave
+from transcriber.daemon.shutdown import ExitCode, signals, why
+from transcriber.domain.errors import CannotStart, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from transcriber.gateway.options import GatewayOptions
+
+_MISSING = "the gateway needs the package websockets: pip install 'transcriber[gateway]'"
+
+
+def make_key(tenant: str) -> int:
+    """Print a new key, and its line for the file of GATEWAY_KEYS."""
+    from transcriber.gateway import keys  # noqa: PLC0415 - as all of the gateway
+
+    secret, line = keys.make(tenant)
+    sys.stderr.write(
+        f"transcriber: the key, which is shown only now: {secret}\ntranscriber: its line for GATEWAY_KEYS:\n"
+    )
+    sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def hash_key(tenant: str) -> int:
+    """Print the line of a key that is read from standard input."""
+    from transcriber.gateway import keys  # noqa: PLC0415
+
+    secret = sys.stdin.readline().strip()
+    if not secret:
+        raise SettingError("standard input", "", "a key in one line, as in: printf %s KEY | transcriber gateway ...")
+    sys.stdout.write(f"{keys.line_of(secret, tenant)}\n")
+    return 0
+
+
+def serve(options: GatewayOptions) -> NoReturn:
+    """Run the gateway until a signal, then end the process. Raises `CannotStart` without the extra `gateway`."""
+    if find_spec("websockets") is None:
+        raise CannotStart(_MISSING)
+    from transcriber.gateway.service import Gateway  # noqa: PLC0415 - it imports websockets
+
+    async def live() -> NoReturn:
+        gateway, stop = Gateway(options), asyncio.Event()
+        try:
+            with signals(stop, gateway.reload):
+                code = why(set(filter(None, [await gateway.run(stop)])))
+        except CannotStart as error:
+            logging.getLogger("transcriber").critical("cannot start: %s", error)
+            code = ExitCode.CANNOT_START
+        leave(code)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(live())
+    raise AssertionError("it leaves")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: it needs less memory and less CPU for each client."""
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop  # noqa: PLC0415 - it may be missing
+
+    return uvloop.new_event_loop

@@ -1,0 +1,286 @@
+"""Connects one client's dialect with the workers: carries out its commands, and tells it what they say."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from transcriber.gateway.channel import LOST, Channel
+from transcriber.gateway.dialects.dialect import Audio, Begin, Close, End, Flush, Keepalive, Send
+from transcriber.gateway.sessions import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from transcriber.gateway.dialects.dialect import Command, Dialect
+    from transcriber.gateway.routes import Caller
+    from transcriber.gateway.surroundings import Outlet, Surroundings
+
+log = logging.getLogger(__name__)
+
+CREDIT_SECS = 20.0  # of unsettled audio in a channel: the default L_max, within which a worker settles what it has
+AWAY_SECS = 10.0  # without NATS or a worker, until a client that waits for one is told
+_QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
+
+RESTARTING = 1012, "the gateway restarts; connect again"
+_AWAY = 1013
+
+
+class Bridge:
+    """One client. Nothing here waits: what cannot be published now is held, and the client is not read meanwhile."""
+
+    __slots__ = (
+        "_away_since",
+        "_caller",
+        "_channels",
+        "_dialect",
+        "_finishing",
+        "_held",
+        "_identity",
+        "_news",
+        "_outlet",
+        "_over",
+        "_paused",
+        "_quiet",
+        "_shared",
+    )
+
+    def __init__(
+        self, dialect: Dialect, outlet: Outlet, shared: Surroundings, caller: Caller, traceparent: str | None
+    ) -> None:
+        stream = f"{caller.tenant}-{shared.gateway}-{secrets.token_hex(6)}"
+        self._identity = Identity(stream=stream, tenant=caller.tenant, traceparent=traceparent)
+        self._dialect = dialect
+        self._outlet = outlet
+        self._shared = shared
+        self._caller = caller
+        self._channels: dict[int, Channel] = {}
+        # Lists, although they are taken from the front: an empty deque holds as much memory as all the rest here.
+        self._held: list[Command] = []  # commands that wait, in order
+        self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
+        self._paused = False
+        self._finishing = False
+        self._over = False
+        self._quiet = 0  # ticks since the last chunk
+        self._away_since: float | None = None
+
+    @property
+    def stream(self) -> str:
+        """The name of the first channel's stream."""
+        return self._identity.stream
+
+    def opened(self) -> None:
+        """The connection is open."""
+        self._carry_out(self._dialect.opened)
+
+    def received(self, message: str | bytes) -> None:
+        """The client has sent a message."""
+        if not self._finishing:
+            self._carry_out(self._dialect.received, message)
+
+    def hear(self, number: int, message: Mapping[str, Any]) -> None:
+        """A worker has said something about a channel's session."""
+        if (channel := self._channels.get(number)) is not None:
+            self._tell(number, channel.hear(message))
+            self._carry_out(tuple)
+            self._go_on()
+
+    def closed(self) -> None:
+        """The client is gone: publish what is held, and end every session."""
+        if self._over:
+            return
+        self._over = True
+        if self._shared.line.up:
+            for command in self._held:
+                self._publish(command)
+            for channel in self._channels.values():
+                channel.end()
+        self._held.clear()
+        self._news.clear()
+        for channel in self._channels.values():
+            self._shared.results.ignore(channel)
+        self._channels.clear()
+
+    def close(self, code: int, reason: str) -> None:
+        """End every session and close the connection."""
+        if not self._over:
+            self.closed()
+            self._outlet.close(code, reason)
+
+    def finish(self) -> None:
+        """Take no more from the client. End every session, and close when all have ended."""
+        if not self._over and not self._finishing:
+            self._finishing = True
+            self._carry_out(lambda: [End(number) for number in self._channels])
+
+    def tick(self, now: float) -> None:
+        """About a second has passed."""
+        if self._over:
+            return
+        self._quiet += 1
+        if self._quiet >= _QUIET_TICKS and self._shared.line.open:
+            self._quiet = 0
+            for channel in self._channels.values():
+                channel.keep_alive()
+        for number, channel in self._channels.items():
+            self._tell(number, channel.tick())
+        self._go_on()
+        if not self._gave_up(now):
+            self._carry_out(self._dialect.tick, now)
+
+    # From the client to the workers
+
+    def _carry_out(self, call: Callable[..., Iterable[Command]], *arguments: Any) -> None:  # noqa: ANN401 - the call's own
+        """Carry out the commands that a call returns, and those by which the dialect answers what they bring about.
+
+        A defect in the dialect costs this client its connection, and nothing else.
+        """
+        if self._over:
+            return
+        try:
+            self._perform(call(*arguments))
+            while self._news and not self._over:
+                number, message = self._news.pop(0)
+                self._perform(self._told(number, message))
+        except Exception:
+            log.exception("a client's protocol failed", extra={"name_of_stream": self.stream, "limited": True})
+            self.close(1011, "internal error")
+        if self._finishing and not any(channel.sessions for channel in self._channels.values()):
+            self.close(*RESTARTING)
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            if self._over:
+                return
+            match command:
+                case Send(message, optional):
+                    self._outlet.send(message, optional=optional)
+                case Close(code, reason):
+                    self.close(code, reason)
+                case Audio(pcm, number):
+                    if (channel := self._channels.get(number)) is not None:
+                        for piece in channel.pieces(pcm):
+                            self._hand_on(Audio(piece, number))
+                case _:
+                    self._hand_on(command)
+
+    def _hand_on(self, command: Command) -> None:
+        """Publish now, or hold."""
+        if not self._held and self._may_publish(command):
+            self._publish(command)
+            return
+        self._held.append(command)
+        if not self._paused:
+            self._paused = True
+            self._shared.figures.pauses += 1
+            self._outlet.pause()
+
+    def _go_on(self) -> None:
+        """Publish what is held, as far as possible; read on when nothing is left."""
+        while self._held and self._may_publish(self._held[0]):
+            self._publish(self._held.pop(0))
+        if self._paused and not self._held and not self._over:
+            self._paused = False
+            self._outlet.resume()
+        if self._news:
+            self._carry_out(tuple)
+
+    def _may_publish(self, command: Command) -> bool:
+        shared = self._shared
+        if not shared.line.open or not shared.workers.serving:
+            return False
+        if isinstance(command, Audio):
+            channel = self._channels.get(command.channel)
+            return channel is None or (channel.unsettled < CREDIT_SECS and self._caller.may_send)
+        return True
+
+    def _publish(self, command: Command) -> None:
+        if isinstance(command, Begin):
+            self._begin(command)
+            return
+        assert not isinstance(command, Send | Close)  # noqa: S101 - those are no business of the workers
+        number = command.channel
+        if (channel := self._channels.get(number)) is None:
+            return
+        match command:
+            case Audio(pcm):
+                self._quiet = 0
+                seconds = channel.send(pcm)
+                self._caller.sent(seconds)
+                self._shared.figures.audio += seconds
+            case Flush():
+                self._tell(number, channel.flush())
+            case End():
+                self._tell(number, channel.end())
+            case Keepalive():
+                channel.keep_alive()
+
+    def _begin(self, command: Begin) -> None:
+        number = command.channel
+        if (channel := self._channels.get(number)) is None:
+            suffix = f"-{number}" if number else ""
+            identity = Identity(
+                stream=f"{self._identity.stream}{suffix}",
+                tenant=self._identity.tenant,
+                traceparent=self._identity.traceparent,
+            )
+            channel = self._channels[number] = Channel(self._shared.line, identity)
+            self._shared.results.listen(channel, self, number)
+        else:
+            self._tell(number, channel.end())
+        channel.begin(command.hearing)
+
+    # From the workers to the client
+
+    def _tell(self, number: int, said: Iterable[Mapping[str, Any]]) -> None:
+        """Note what is to be told to the dialect when the present commands are done."""
+        self._news.extend((number, message) for message in said)
+
+    def _told(self, number: int, message: Mapping[str, Any]) -> Iterable[Command]:
+        """Tell the dialect; returns its commands."""
+        if message["type"] != LOST:
+            return self._dialect.heard(number, message)
+        start, end, reason = message["start"], message["end"], message["reason"]
+        self._shared.figures.lost += end - start
+        # `stream` would be a limit for each: when a worker dies, thousands may lose something.
+        extra = {"name_of_stream": self.stream, "start": start, "end": end, "reason": reason, "limited": True}
+        log.warning("audio was lost", extra=extra)
+        return self._dialect.refused(number, reason, start, end)
+
+    # What goes wrong
+
+    def suspect(self) -> None:
+        """A worker is gone, and perhaps it was the one of this client."""
+        for channel in self._channels.values():
+            channel.suspect()
+
+    def renew(self) -> None:
+        """Workers are back, none of which knows this client's sessions."""
+        for number, channel in self._channels.items():
+            self._tell(number, channel.renew())
+        self._carry_out(tuple)
+        self._go_on()
+
+    def _gave_up(self, now: float) -> bool:
+        """Close the connection if it waits for NATS or a worker and none comes."""
+        shared = self._shared
+        waits = bool(self._held) or any(channel.expects for channel in self._channels.values())
+        if not waits or (shared.line.up and shared.workers.serving):
+            self._away_since = None
+            return False
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._away_since < AWAY_SECS:
+            return False
+        reason = "no_workers" if shared.line.up else "nats_away"
+        for number, channel in self._channels.items():
+            rest = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
+            for session in channel.sessions:
+                held = rest / session.hearing.format.frame_bytes / session.hearing.format.rate
+                bounds = {"start": session.settled, "end": session.seconds + held}
+                self._tell(number, [{"type": LOST, "reason": reason, **bounds}] if any(bounds.values()) else [])
+        self._held.clear()
+        self._carry_out(tuple)
+        self.close(_AWAY, reason)
+        return True

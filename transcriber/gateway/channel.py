@@ -1,0 +1,212 @@
+"""One stream on NATS: publishes the sessions of a client's channel, and sorts what the workers say about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transcriber.gateway.sessions import WORKER_LOST, Session
+from transcriber.protocol import incoming
+from transcriber.protocol.outgoing import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from transcriber.broker.direct import DirectLine
+    from transcriber.gateway.dialects.dialect import Hearing
+    from transcriber.gateway.sessions import Identity
+
+    Heard = Mapping[str, Any]
+
+LOST = "given_up"  # the type of what only a channel says: [start, end) will not be transcribed, and why
+_NOTHING = {"received": 0.0, "transcribed": 0.0, "silent": 0.0, "gap": {}, "pending": 0.0}
+_PIECE_SECS = 1.0  # the longest chunk that is published; a client may send minutes in one message
+_PIECE_BYTES = 256 * 1024  # and a quarter of the default of AUDIO_MAX_CHUNK_BYTES
+_HEADERS_BYTES = 8192  # of a message, left to its header block
+_SUSPECT_TICKS = 7  # seconds: more than the default of STATUS_INTERVAL_SECS, so that a worker that lives has spoken
+
+
+class Channel:
+    """A client's channel. The first of its sessions is heard; later ones wait until that one has ended.
+
+    What is to be told to the client comes back as messages in the workers' words, and in those of `LOST`.
+    """
+
+    __slots__ = ("_count", "_identity", "_line", "_sessions", "_subject", "_suspicion", "subscription")
+
+    def __init__(self, line: DirectLine, identity: Identity) -> None:
+        self._line = line
+        self._identity = identity
+        self._subject = f"{incoming.AUDIO}.{identity.stream}".encode()
+        self._sessions: list[Session] = []
+        self._count = 0
+        self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected
+        self.subscription = 0
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        return self._identity.stream
+
+    @property
+    def session(self) -> Session | None:
+        """The session that takes audio."""
+        last = self._sessions[-1] if self._sessions else None
+        return None if last is None or last.ending else last
+
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """Those that have not ended, the one that is heard first."""
+        return self._sessions
+
+    @property
+    def unsettled(self) -> float:
+        """Seconds published of which the fate is not known yet."""
+        return sum(session.unsettled for session in self._sessions)
+
+    @property
+    def expects(self) -> bool:
+        """Whether a worker has still something to say."""
+        return any(session.expects for session in self._sessions)
+
+    # From the client
+
+    def begin(self, hearing: Hearing) -> None:
+        """Open a session. Nothing is published before its first audio."""
+        session = Session(self._next_id(), hearing, self._identity)
+        if self._sessions:
+            session.waiting = []
+        self._sessions.append(session)
+
+    def pieces(self, pcm: bytes) -> Iterator[bytes]:
+        """Cut what is too long for one chunk."""
+        if (session := self.session) is None:
+            return
+        frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
+        most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
+        step = frame * max(1, min(int(rate * _PIECE_SECS), most))
+        if len(pcm) <= step:
+            yield pcm
+            return
+        for start in range(0, len(pcm), step):
+            yield pcm[start : start + step]
+
+    def send(self, pcm: bytes) -> float:
+        """Publish a chunk. Returns its seconds."""
+        if (session := self.session) is None:
+            return 0.0
+        self._line.send(self._subject, session.block(), pcm)
+        session.add(len(pcm))
+        return session.seconds - session.chunk_start
+
+    def flush(self) -> list[Heard]:
+        """Publish a flush. Returns its answer if there was nothing to flush."""
+        if (session := self.session) is None:
+            return []
+        if not session.sent:
+            return self.hear(self._said(session, "flushed", {"end": 0.0}))
+        session.flushes += 1
+        self._line.send(self._subject, session.block("flush"), b"")
+        return []
+
+    def end(self) -> list[Heard]:
+        """Publish the session's end. Returns its answer if no worker knows the session."""
+        if (session := self.session) is None:
+            return []
+        session.ending = True
+        if not session.sent:
+            return self.hear(self._said(session, "ended", _NOTHING))
+        self._line.send(self._subject, session.block("end"), b"")
+        return []
+
+    def keep_alive(self) -> None:
+        """Tell the worker, if one knows the session, that the client is there."""
+        if (session := self.session) is not None and session.sent:
+            self._line.send(self._subject, session.block("keepalive"), b"")
+
+    # From the workers
+
+    def suspect(self) -> None:
+        """A worker is gone, and nobody knows whose it was."""
+        if self.expects:
+            self._suspicion = _SUSPECT_TICKS
+
+    def tick(self) -> list[Heard]:
+        """About a second has passed. Returns what to tell when nothing was heard of a suspected worker."""
+        if not self._suspicion:
+            return []
+        self._suspicion -= 1
+        return [] if self._suspicion else self.renew()
+
+    def renew(self) -> list[Heard]:
+        """No worker knows the sessions any more: give up what was with one, and go on under other ids."""
+        said: list[Heard] = []
+        self._suspicion = 0
+        for session in list(self._sessions):
+            if session.sent:
+                said += self._restart(session)
+        return said
+
+    def _restart(self, session: Session) -> list[Heard]:
+        """Give up what is not settled, answer what no worker will answer, and go on under another id."""
+        said = self._lost(session, session.seconds)
+        for _ in range(session.flushes):
+            said += self.hear(self._said(session, "flushed", {"end": session.seconds}))
+        if session.ending:
+            return said + self.hear(self._said(session, "ended", _NOTHING))
+        session.move(self._next_id())
+        return said
+
+    def hear(self, message: Heard) -> list[Heard]:
+        """Return what is to be told to the client now, in order."""
+        session = self._of(message)
+        if session is None:
+            return []
+        self._suspicion = 0
+        kind = message["type"]
+        if kind == "started" and session.begun:  # another worker has taken over, at the last chunk
+            return self._lost(session, session.chunk_start)
+        session.begun = True
+        session.settle(message)
+        if kind == "ended":
+            if not session.ending:  # the worker leaves, and the client goes on
+                return self._restart(session)
+            message = session.account(message)
+        if session.waiting is not None:
+            session.waiting.append(message)
+            return []
+        return [message] if kind != "ended" else [message, *self._next()]
+
+    def _next(self) -> list[Heard]:
+        """The first session has ended. Return what was said about the next ones meanwhile."""
+        self._sessions.pop(0)
+        said: list[Heard] = []
+        while self._sessions:
+            said += self._sessions[0].waiting or ()
+            self._sessions[0].waiting = None
+            if not said or said[-1]["type"] != "ended":
+                break
+            self._sessions.pop(0)
+        return said
+
+    def _of(self, message: Heard) -> Session | None:
+        name = message.get("session")
+        for session in self._sessions:
+            if session.id == name:
+                return session
+        if message.get("type") == "rejected" and not name and self._sessions:  # it had no session that could be read
+            return self._sessions[0]
+        return None
+
+    def _lost(self, session: Session, end: float) -> list[Heard]:
+        bounds = session.lose(end)
+        if bounds is None:
+            return []
+        return [self._said(session, LOST, {"start": bounds[0], "end": bounds[1], "reason": WORKER_LOST})]
+
+    def _said(self, session: Session, kind: str, fields: Mapping[str, Any]) -> Heard:
+        """What a worker would say."""
+        return {"v": VERSION, "type": kind, "stream": self._identity.stream, "session": session.id, **fields}
+
+    def _next_id(self) -> str:
+        self._count += 1
+        return str(self._count)

@@ -1,0 +1,51 @@
+"""Has whole recordings transcribed: one request, one transcript."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from transcriber.domain.errors import RequestError
+from transcriber.protocol import incoming
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transcriber.broker.asking import Asking
+
+ANSWER_SECS = 60.0  # three times the default L_max, within which a worker answers or refuses
+
+
+class Requests:
+    """Sends recordings to `transcribe.<name>`; each goes to one of the workers."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a request, with its headers, that the server takes."""
+        return self._asking.max_payload
+
+    async def transcribe(
+        self, name: str, headers: Mapping[str, str], payload: bytes, patience: float = ANSWER_SECS
+    ) -> dict[str, Any]:
+        """Return the transcript of one recording, in the shape of a `final` (P-7).
+
+        `name`: [A-Za-z0-9_-]{1,64}. `headers`: as in P-3, such as Audio-Encoding and Audio-Language. `payload`: raw PCM
+        or a file; with the headers it must fit into the server's max_payload. Raises `RequestError` with `code`:
+
+        - 400: the input is bad;
+        - 413: it is larger than max_payload;
+        - 500: the engine failed, or the answer is no transcript;
+        - 503: the queue is full, no worker is there, or NATS is away. Worth another attempt, except after a deadline;
+        - 504: no answer within `patience` seconds.
+        """
+        answer = await self._asking.ask(f"{incoming.TRANSCRIBE}.{name}", payload, headers, patience)
+        try:
+            transcript = json.loads(answer)
+        except ValueError:
+            transcript = None
+        if not isinstance(transcript, dict):
+            raise RequestError(500, "the worker's answer is no transcript")
+        return transcript
