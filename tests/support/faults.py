@@ -228,7 +228,12 @@ FAULTS = (
         "a stand-in exporter adds ten seconds to what was received (no real defect is known)",
         ("TranscriberUnaccounted",),
     ),
-    Fault(drained_fleet, "the one member that was not draining is killed", ("TranscriberFleetOrphaned",)),
+    Fault(
+        drained_fleet,
+        "the one member that was not draining is killed",
+        ("TranscriberFleetOrphaned",),
+        ("TranscriberFleetFull",),
+    ),
     Fault(full_fleet, "a stream, and a fleet that can carry one", ("TranscriberFleetFull",)),
     Fault(
         restless_fleet,
