@@ -25,7 +25,7 @@ STREAMS = [f"s{n}" for n in range(6)]
 @pytest.fixture
 def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
     """A server that allows what `transcriber setup` prints for a fleet, and nothing else."""
-    for user in ("DAEMON", "PRODUCER", "READER", "SETUP", "OPERATOR"):
+    for user in ("DAEMON", "PRODUCER", "READER", "SETUP", "OPERATOR", "GATEWAY"):
         monkeypatch.setenv(f"TRANSCRIBER_{user}_PASSWORD", user.lower())
     with jetstream_server(tmp_path, configuration("audio.*", FLEET)) as running:
         yield running

@@ -42,6 +42,7 @@ SECS = float(os.environ.get("FLEET_CHAOS_SECS", "600"))
 STREAMS = int(os.environ.get("FLEET_CHAOS_STREAMS", "200"))
 EVERY_SECS = 20.0
 CHUNK_SECS = 0.5  # longer ones than usual: the load generator shares the cores
+PATIENCE = 180.0  # seconds for a start or a stop: the machine may be busy
 RATE = 8000  # Hz
 SEED = 20_261_130
 
@@ -81,7 +82,9 @@ class Fleet:
         self.r = random.Random(SEED)
 
     async def join(self) -> None:
-        daemon = await self.stack.enter_async_context(Daemon(self.server.url, script=STUB, **self.settings()))
+        starting = Daemon(self.server.url, script=STUB, wait=False, **self.settings())
+        daemon = await self.stack.enter_async_context(starting)
+        await daemon.logged("ready", patience=PATIENCE)
         self.members.append(daemon)
 
     def pick(self) -> Daemon:
@@ -104,7 +107,8 @@ class Fleet:
                 self.watched.dead[joined["member"]] = time.monotonic()
             else:
                 daemon = self.pick()
-                assert await daemon.stop() == 0
+                daemon.terminate()
+                assert await daemon.ended(PATIENCE) == 0
 
     async def watch(self) -> None:
         """Look at plan and members ten times a second."""
