@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _API = "$JS.API"
 _ANSWERS = ("_INBOX.>",)
+_REQUESTS = (f"{incoming.TRANSCRIBE}.*", f"{incoming.TRANSCRIBE}.*.*")  # for any model, and for one
 _BUCKET = f"KV_{incoming.LEASES}"
 
 
@@ -58,7 +59,7 @@ def of_subject(subject: str, fleet: FleetOptions | None = None) -> list[Permissi
             *(f"{_API}.CONSUMER.{verb}.{audio}.{consumer}" for verb in ("DELETE", "INFO", "MSG.NEXT")),
             f"$KV.{incoming.LEASES}.{incoming.key_of(subject)}",
         ),
-        (*_ANSWERS, f"{incoming.TRANSCRIBE}.*", incoming.model_control_of(subject), "$SRV.>"),
+        (*_ANSWERS, *_REQUESTS, incoming.model_control_of(subject), "$SRV.>"),
         answers=True,
     )
     producer = Permissions("producer", (subject,), _ANSWERS)
@@ -73,7 +74,7 @@ def of_subject(subject: str, fleet: FleetOptions | None = None) -> list[Permissi
     )
     operator = Permissions("operator", (incoming.model_control_of(subject), "$SRV.>"), _ANSWERS)
     # Its streams have names of its own, so it serves daemons of `audio.*` alone.
-    audio_and_requests = (f"{incoming.AUDIO}.*", f"{incoming.TRANSCRIBE}.*", "$SRV.STATS.transcriber")
+    audio_and_requests = (f"{incoming.AUDIO}.*", *_REQUESTS, "$SRV.STATS.transcriber")
     gateway = Permissions("gateway", audio_and_requests, (*_ANSWERS, "transcript.*.*"))
     plain = [daemon, producer, reader, setup, operator, gateway]
     return plain if fleet is None else [_with(one, more) for one, more in zip(plain, _of_fleet(fleet), strict=True)]

@@ -9,18 +9,17 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from transcriber import __version__
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
 from transcriber.daemon.model_swap import Models, ModelSwap, pulled_models, resolve_link
 from transcriber.daemon.modes import mode_for
+from transcriber.daemon.reference import reference_speech
 from transcriber.daemon.running import Running
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
-from transcriber.daemon.status import snapshot, summarise, wedged
+from transcriber.daemon.status import snapshot, summarise, wedged, worker_state
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import PageState
@@ -32,7 +31,6 @@ from transcriber.pipeline.interim import Interim
 from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.requests import RequestHandler
 from transcriber.protocol import incoming
-from transcriber.recording import read_16k
 from transcriber.telemetry.observer import Telemetry
 from transcriber.telemetry.prometheus import CONTENT_TYPE
 from transcriber.worker import capacity, scheduling
@@ -42,8 +40,6 @@ from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from transcriber.audio.sessions import Sessions
     from transcriber.settings import Settings
@@ -121,14 +117,17 @@ class Service:
         self._connection = connection
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
-        control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
+        answering = self._recordings(queue, telemetry, connection)
+        requests = RequestService(connection, answering, __version__, self._worker_state, self._control())
+        if self._swap is not None:
+            self._swap.afterwards = requests.follow_model
         running = Running(
             connection=connection,
             publisher=publisher,
             queue=queue,
             make_parts=partial(self._parts, queue, connection, publisher, telemetry),
             capacity=lambda: capacity.carried(self._measured),
-            requests=RequestService(connection, self._recordings(queue, telemetry, connection), __version__, control),
+            requests=requests,
             worker=self._worker,
         )
         watched = await self._mode.start(running, self._enter)
@@ -263,6 +262,12 @@ class Service:
             worker=self._worker,
         )
 
+    def _control(self) -> Control | None:
+        return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
+
+    def _worker_state(self) -> dict[str, Any]:
+        return worker_state(self._worker, self._queue, self._mode.sessions, self._settings)
+
     def _snapshot(self) -> Snapshot:
         mode, nats, latency = self._mode, self._connection, self._settings.max_latency
         return snapshot(
@@ -293,8 +298,3 @@ class Service:
         if self._state is not State.READY:
             return str(self._state)
         return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
-
-
-def reference_speech(seconds: float) -> NDArray[np.float32]:
-    """Return real speech, as samples at 16 kHz, to measure with: decoding noise costs less than decoding words."""
-    return np.resize(read_16k(store.bundled("demo.flac")), round(seconds * SAMPLE_RATE))

@@ -110,6 +110,7 @@ class Gateway:
             fleet=self._options.fleet,
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
+        self._site.upgrade = self._entrance.upgrade
         self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]
