@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from transcriber.domain.events import ConsumerLag
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.protocol.routing import model_subject
 from transcriber.worker.engine import Device
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def worker_state(
     """Return what the service's statistics say of this worker (P-38)."""
     return {
         "model": worker.model,
-        "model_subject": model_subject(worker.model),
         "multilingual": worker.multilingual,
         "device": str(worker.device),
         "subject": settings.subject,
