@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_daemon import Talk
 
-from transcriber.audio.segmenter import _NOTICED, ONSET_OF
+from transcriber.audio.segmenter import _NOTICED_EAGERLY, ONSET_OF
 from transcriber.audio.segmenter import PRE_ROLL as PRE_ROLL_FRAMES
 from transcriber.audio.vad import FRAME
 from transcriber.domain.chunks import AudioFormat, Encoding
@@ -59,7 +59,7 @@ def test_constants_of_the_pace_are_those_of_the_segmenter() -> None:
     """When windows begin and are noticed is decided there."""
     frame = FRAME / 16_000
     assert pytest.approx(PRE_ROLL_FRAMES * frame) == PRE_ROLL
-    assert pytest.approx((ONSET_OF + _NOTICED) * frame) == NOTICE
+    assert pytest.approx((ONSET_OF + _NOTICED_EAGERLY + 1) * frame + 0.06) == NOTICE
 
 
 def test_session_begins_with_the_first_audio() -> None:
@@ -334,7 +334,7 @@ def test_utterance_ends_a_second_after_the_last_word() -> None:
     live = Live()
     live.until(3.0)
     live.hear(speech(2.0), paused("turn left", 2.3))
-    live.until(3.5)
+    live.until(3.7)
     assert live.kinds() == ["SpeechStarted", "Results"]
     live.until(6.0)
     assert live.kinds() == ["SpeechStarted", "Results", "UtteranceEnd"]
@@ -374,6 +374,15 @@ def test_utterance_ends_by_the_words_not_by_their_windows() -> None:
         hear(dialect, paused("one", 0.0), speech(0.75)), "UtteranceEnd"
     )  # a word at 1.05, and one ends at 0.1
     assert told(hear(dialect, paused("two", 1.05), speech(1.9)), "UtteranceEnd")  # at 2.2, and 1.15
+
+
+def test_utterance_goes_on_in_a_window_before_one_that_is_lost() -> None:
+    """A window that finds no place is lost at once, while an earlier one still waits for its text."""
+    dialect = deepgram(utterance_end=1.0)
+    send(dialect, SECOND * 20)
+    commands = hear(dialect, speech(0.0), speech(0.5), speech(3.0), paused("one", 0.0), gap(3.0, 4.0), speech(9.0))
+    assert not told(commands, "UtteranceEnd")
+    assert told(hear(dialect, paused("two", 0.5)), "UtteranceEnd")[0]["last_word_end"] == 0.6
 
 
 def test_utterance_of_audio_that_came_at_once_ends_by_the_clock() -> None:
