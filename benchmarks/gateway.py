@@ -1,15 +1,12 @@
-"""Measures the gateway: memory of idle clients, latency and cost of live ones, reconnects, requests."""
+"""Measures the gateway: memory of idle clients, latency and cost of live ones, reconnects."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import os
-import re
 import resource
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.gateway_clients import Clients
-from benchmarks.gateway_worker import FIGURES, RATE
+from benchmarks.gateway_worker import FIGURES
 from benchmarks.report import Report, percentiles, table
 from transcriber.broker.asking import Asking
 from transcriber.broker.connection import Connection
@@ -36,9 +33,7 @@ from transcriber.cli.programs import (
 )
 
 _WARM_UP = 50  # clients, for what is allocated once
-_SETTLE_SECS = 2.0  # until buffers of the handshakes are free
-_MEAN_SECS = 0.030  # of the worker's 10 to 50 ms for a request
-_AUDIO_BYTES = 2 * RATE // 10  # a tenth of a second
+_SETTLE_SECS = 2.0  # until everything sent has arrived, and buffers of the handshakes are free
 _SPARE_FILES = 200
 
 MEASURED = {
@@ -48,8 +43,6 @@ MEASURED = {
     "out: from the worker's publish to the client's callback. cpu: CPU time of the gateway over seconds of audio",
     "lost": "chunks whose offset is not the end of the chunk before, by the worker's count",
     "reconnects": "all at once, from the first connect to the last answer; refused: answered with anything but 101",
-    "requests": "POST /transcribe by wrk, a tenth of a second of audio each. The worker answers after 10 to 50 ms. "
-    "Little: connections over 30 ms. cpu: CPU time of the gateway over requests",
 }
 
 
@@ -78,11 +71,6 @@ async def run(options: argparse.Namespace) -> Report:
         figures: dict[str, Any] = {"base_bytes": base, "idle": await _idle(rig, options.idle)}
         figures["live"] = await _live(rig, options)
         figures["reconnects"] = await _reconnects(rig, options.reconnects)
-        if (wrk := shutil.which("wrk")) is None:
-            report.notes.append("wrk is not on PATH: no requests")
-            figures["requests"] = []
-        else:
-            figures["requests"] = [await _requests(rig, wrk, c, options.seconds) for c in options.connections]
     report.figures = figures
     report.tables = list(_tables(figures))
     late = figures["live"]["sender_late"]
@@ -119,11 +107,12 @@ async def _live(rig: _Rig, options: argparse.Namespace) -> dict[str, Any]:
     clients = Clients(rig.port)
     await clients.connect(options.live)
     await clients.speak(1.0, options.chunk_ms)  # sessions open, and memory is touched
+    await asyncio.sleep(_SETTLE_SECS)
     await rig.figures()
     clients.late.clear()
     cpu = machine.cpu_seconds(rig.pid)
     late = await clients.speak(options.seconds, options.chunk_ms)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(_SETTLE_SECS)
     audio = options.live * options.seconds
     found: dict[str, Any] = {
         "clients": options.live,
@@ -143,46 +132,6 @@ async def _reconnects(rig: _Rig, number: int) -> dict[str, Any]:
     found = {"clients": number, "seconds": seconds, "refused": clients.refused}
     await clients.close()
     return found
-
-
-async def _requests(rig: _Rig, wrk: str, connections: int, seconds: float) -> dict[str, Any]:
-    script = f"""wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{{"audio_data": "{base64.b64encode(bytes(_AUDIO_BYTES)).decode()}", "format": "pcm_s16le"}}'
-"""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script)
-        file.flush()
-        cpu = machine.cpu_seconds(rig.pid)
-        threads, length = f"-t{min(4, connections)}", f"-d{max(1, round(seconds))}"
-        command = (wrk, threads, f"-c{connections}", length, "--latency", "-s", file.name)
-        child = await asyncio.create_subprocess_exec(
-            *command, f"http://127.0.0.1:{rig.port}/transcribe", stdout=asyncio.subprocess.PIPE
-        )
-        out = (await child.communicate())[0].decode()
-    used = machine.cpu_seconds(rig.pid) - cpu
-    total = int(_found(r"(\d+) requests in", out))
-    rate = float(_found(r"Requests/sec:\s+([\d.]+)", out))
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    return {
-        "connections": connections,
-        "a_second": rate,
-        "share_of_little": rate / (connections / _MEAN_SECS),
-        "cpu_us": used / total * 1e6,
-        "p99_ms": _milliseconds(_found(r"99%\s+([\d.]+m?s)", out)),
-        "failed": int(failed[1]) if failed else 0,
-    }
-
-
-def _found(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    if found is None:
-        raise RuntimeError(f"wrk wrote: {text}")
-    return found[1]
-
-
-def _milliseconds(text: str) -> float:
-    return float(text.removesuffix("ms")) if text.endswith("ms") else float(text.removesuffix("s")) * 1000
 
 
 @asynccontextmanager
@@ -241,20 +190,6 @@ def _tables(figures: dict[str, Any]) -> list[str]:
     tables = [table(("", ""), rows)]
     ways = [(way, *(_ms(live[way][p]) for p in ("p50", "p99"))) for way in ("in", "out")]
     tables.append(table(("added latency", "p50 ms", "p99 ms"), ways))
-    if figures["requests"]:
-        head = ("connections", "requests/s", "of Little", "p99 ms", "CPU us", "failed")
-        lines = [
-            (
-                str(r["connections"]),
-                f"{r['a_second']:.0f}",
-                f"{r['share_of_little']:.0%}",
-                f"{r['p99_ms']:.1f}",
-                f"{r['cpu_us']:.0f}",
-                str(r["failed"]),
-            )
-            for r in figures["requests"]
-        ]
-        tables.append(table(head, lines))
     return tables
 
 

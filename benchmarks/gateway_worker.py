@@ -1,7 +1,7 @@
 """`python -m benchmarks.gateway_worker`: stands in for the daemons that a gateway needs, at next to no cost.
 
 It checks every chunk's offset, and notes how old its stamp is. Each tenth chunk is answered with a final that carries a
-stamp of its own, and each request after 10 to 50 ms. A request to `benchmarks.figures` is answered with what was found.
+stamp of its own. A request to `benchmarks.figures` is answered with what was found.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import secrets
 import struct
 import sys
@@ -28,19 +27,16 @@ STAMP = struct.Struct("<q")  # nanoseconds of the monotonic clock, which all pro
 FIGURES = "benchmarks.figures"
 RATE = 16_000
 _EVERY = 10  # chunks for a final, as in speech of a window a second
-_FASTEST, _SLOWEST = 0.010, 0.050  # seconds for a request
 _OFFSET = f"{names.OFFSET}: ".encode()
 _SESSION = f"{names.SESSION}: ".encode()
 _END = f"{names.EVENT}: end".encode()
 _NOTHING: dict[str, Any] = {"transcribed": 0.0, "silent": 0.0, "gap": {}, "pending": 0.0}
-_LATENCY = {"queue": 0.0, "processing": 0.0, "end_to_end": 0.0}
 _TEXT: dict[str, Any] = {
     "language": "en",
     "confidence": 1.0,
     "model": "none",
     "segments": [],
     "closed": "pause",
-    "latency": _LATENCY,
 }
 
 
@@ -54,12 +50,11 @@ class Worker:
 
     def _forget(self) -> None:
         self._late: list[float] = []
-        self._chunks = self._lost = self._requests = 0
+        self._chunks = self._lost = 0
 
     async def start(self) -> None:
         """Subscribe."""
         self._client.listen("audio.*", self._hear)
-        await self._client.subscribe("transcribe.*", cb=self._transcribe)
         await self._client.subscribe("$SRV.STATS.transcriber", cb=self._tell_state)
         await self._client.subscribe(FIGURES, cb=self._tell_figures)
         await self._client.flush()
@@ -85,22 +80,6 @@ class Worker:
         payload = json.dumps({**about, **body}).encode()
         self._client.put(b"PUB transcript.%b.final %d\r\n%b\r\n" % (stream, len(payload), payload))
 
-    async def _transcribe(self, message: Msg) -> None:
-        self._requests += 1
-        body = {
-            "v": 1,
-            "type": "final",
-            "stream": "r",
-            "session": "1",
-            "start": 0.0,
-            "end": 1.0,
-            **_TEXT,
-            "text": "yes",
-        }
-        payload = json.dumps(body).encode()
-        command = b"PUB %b %d\r\n%b\r\n" % (message.reply.encode(), len(payload), payload)
-        asyncio.get_running_loop().call_later(random.uniform(_FASTEST, _SLOWEST), self._client.put, command)  # noqa: S311 - no secret
-
     async def _tell_state(self, message: Msg) -> None:
         state = {"depth": 0, "capacity": 100, "estimated_wait": 0.0, "streams": 0, "model": "none"}
         endpoints = [{"name": "transcribe", "data": state}]
@@ -108,7 +87,7 @@ class Worker:
 
     async def _tell_figures(self, message: Msg) -> None:
         late = percentiles(self._late, 50, 99)
-        found = {"chunks": self._chunks, "lost": self._lost, "requests": self._requests, "late": late}
+        found = {"chunks": self._chunks, "lost": self._lost, "late": late}
         self._forget()
         await message.respond(json.dumps(found).encode())
 

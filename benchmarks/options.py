@@ -40,17 +40,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
             "fairness", parents=[file, model], help="what a stream that floods the daemon costs the others"
         )
     )
-    _add_recovery(
-        kinds.add_parser(
-            "recovery", parents=[file, model], help="how soon latency is bounded again when others take the CPU"
-        )
-    )
-
+    recovery = "how soon latency is bounded again when others take the CPU"
+    _add_recovery(kinds.add_parser("recovery", parents=[file, model], help=recovery))
     durable = "a backlog in JetStream against live audio, and a restart"
     _add_durable(kinds.add_parser("durable", parents=[file, model], help=durable))
-    _add_gateway(
-        kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway, and requests")
-    )
+    _add_gateway(kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway"))
     _add_fleet(kinds.add_parser("fleet", parents=[file], help="a simulated fleet: time without owner, moves, evenness"))
     _add_requests(kinds.add_parser("requests", parents=[file], help="requests a second through the gateway, with wrk"))
 
@@ -74,8 +68,6 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
     add("--seconds", default=10.0, type=number_between(0.1, _LONGEST), help="of live speech [%(default)g]")
     add("--chunk-ms", default=100, type=integer_between(10, 1000), help="length of a chunk [%(default)s]")
     add("--reconnects", default=1000, type=number, help="clients that come at once [%(default)s]")
-    help_text = "of wrk, which sends requests for as many seconds [50 400]"
-    add("--connections", default=[50, 400], type=number, nargs="+", help=help_text)
 
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ async def test_a_start_without_a_quorum_waits_for_it(tmp_path: Path, heldout: Sp
             await daemon.logged("the lease: ")
             for one in (1, 2):
                 await asyncio.to_thread(cluster.servers[one].start)
+            found = covered(await until_ended(cluster.url))
+            assert await daemon.stop() == ExitCode.CLEAN
+    assert (found.received, found.lost, found.doubled, found.gaps) == (everything(speech), 0, 0, 0)
+
+
+@pytest.mark.slow
+async def test_a_start_without_its_transcripts_waits_for_them(tmp_path: Path, heldout: Speech) -> None:
+    """The lease can be had, and the only server that has the transcripts is frozen: no exit 3 before the deadline."""
+    speech = heldout.cut(0, 2)
+    async with Cluster(tmp_path) as cluster:
+        await set_up_streams(cluster.url, Storage(replicas=3))
+        await publish(cluster.url, speech)
+        async with cluster.client() as client:
+            jetstream = client.jetstream()
+            config = (await jetstream.stream_info("TRANSCRIPTS")).config
+            await jetstream.delete_stream("TRANSCRIPTS")
+            await jetstream.add_stream(replace(config, num_replicas=1))
+        one = await cluster.leader("TRANSCRIPTS")
+        cluster.servers[one].freeze()
+        async with Daemon(cluster.url, wait=False, **durable()) as daemon:
+            await daemon.logged("the transcripts: ")
+            cluster.servers[one].resume()
             found = covered(await until_ended(cluster.url))
             assert await daemon.stop() == ExitCode.CLEAN
     assert (found.received, found.lost, found.doubled, found.gaps) == (everything(speech), 0, 0, 0)

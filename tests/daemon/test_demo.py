@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from viewer import Viewer
 
 from transcriber.cli import demo, programs
 from transcriber.cli.main import main
+from transcriber.models import store
 
 # The recording twelve times as fast, and without the measurement at start: everything else is the real command.
 _FAST = (
@@ -181,6 +183,27 @@ async def test_demo_serves_the_users_own_audio_until_ctrl_c(folder: Path) -> Non
         command.signal(signal.SIGINT)
         assert await command.ended() == 130
     assert listen.out == ["[ended: received 1.00 s = transcribed 0.00 + silent 1.00 + gap 0.00 + pending 0.00]"]
+    assert command.err == []
+    assert clean(folder)
+
+
+async def test_demo_brings_up_the_gateway(folder: Path, demo_speech: Speech) -> None:
+    """`--gateway` prints a curl line that works as it is, and leaves nothing at the end."""
+    options = {"program": ("-c", _FAST), "WHISPER_LANGUAGE": "en", "GATEWAY_KEYS": "/the/users/own"}
+    async with running(folder, "--gateway", *_BUNDLED, **options) as (command, _):
+        line = (await command.printed("  curl ")).replace(
+            "FILE.mp3", str(store.bundled_model_path().with_name("demo.flac"))
+        )
+        curl = await asyncio.create_subprocess_exec(
+            *shlex.split(line), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        answer, _ = await curl.communicate()
+        page = (await command.printed("/mic ")).split()[0]
+        async with Viewer(int(page.split(":")[2].partition("/")[0]), "/mic") as viewer:
+            assert b"microphone" in await viewer.rest()
+        command.signal(signal.SIGINT)
+        assert await command.ended() == 130
+    assert json.loads(answer)["text"] == " ".join(demo_speech.words.split())
     assert command.err == []
     assert clean(folder)
 

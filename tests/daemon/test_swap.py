@@ -22,7 +22,7 @@ from harness import QUICK, STUB, Client, Daemon, NatsServer, Speech, check_tiles
 
 from benchmarks.weights import _filters_and_vocabulary, write_random
 from transcriber.daemon.model_swap import Models, ModelSwap, resolve_link
-from transcriber.daemon.service import reference_speech
+from transcriber.daemon.reference import reference_speech
 from transcriber.domain.errors import Rejection
 from transcriber.models import store as modelstore
 from transcriber.models.ggml import MAGIC, check_model_file, tensors

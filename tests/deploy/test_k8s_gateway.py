@@ -137,6 +137,13 @@ def test_gateway_has_room_for_its_connections_and_uploads(objects, container, po
     assert byte_count(scratch["sizeLimit"]) >= 8 * found.max_upload
 
 
+def test_gateway_has_room_for_its_uploads(objects, pod):
+    """A pod whose volume exceeds its limit is evicted, with everybody who is connected to it."""
+    options = gateway.load(environment(objects))
+    (tmp,) = (volume for volume in pod["volumes"] if volume["name"] == "tmp")
+    assert options.max_upload <= options.uploads < byte_count(tmp["emptyDir"]["sizeLimit"])
+
+
 def test_gateway_rolls_without_a_gap(objects, pod, container):
     """A new pod serves before an old one drains, and the kubelet waits until that is done."""
     rolling = objects["Deployment"]["spec"]["strategy"]

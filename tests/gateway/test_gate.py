@@ -269,3 +269,22 @@ async def test_every_metric_is_served_where_prometheus_scrapes(nats_server: Nats
     assert 'transcriber_gateway_opened_total{path="/plain"} 2.0' in text
     assert 'transcriber_gateway_refused_total{status="404"} 1.0' in text
     assert 'transcriber_gateway_requests_total{path="/metrics",status="200"} 1.0' in text
+
+
+async def test_websocket_opens_on_a_connection_that_served_a_request(serving: Gateway) -> None:
+    """Proxies use their connections again. Frames may follow the head at once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    assert b"ok" in await reader.readexactly(16)
+    head = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
+    writer.write(f"GET /plain HTTP/1.1\r\n{head}\r\n".encode() + b"\x81\x85\0\0\0\0ticks")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 101 ")
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(3) == b"\x81\x010"
+    writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
+    assert await reader.read() == b"\x88\x02\x03\xe8"
+    writer.close()
+    async with asyncio.timeout(5):
+        while serving.figures.connections:  # noqa: ASYNC110 - figures have no event
+            await asyncio.sleep(0.01)

@@ -17,7 +17,7 @@ import real
 from benchmarks_run import bench
 
 from transcriber.cli.spoken import matching, words
-from transcriber.domain.timeline import Origin, Window
+from transcriber.domain.timeline import Guidance, Origin, Window
 from transcriber.models import store
 from transcriber.models.catalogue import Format
 from transcriber.models.index import PACKAGED
@@ -122,3 +122,26 @@ def test_streaming_loses_few_words_and_never_runs_away(tmp_path: Path) -> None:
     assert streamed <= whole + 0.04  # one word is about a point
     assert all(kind["fastest"]["words_a_second"] <= MOST_WORDS_A_SECOND for kind in figures["kinds"].values())
     assert figures["kinds"]["nonspeech"]["no_speech"]["with_text"]["daemon"] == 0
+
+
+@FORMATS
+def test_speech_is_translated_where_that_is_asked_for(model_format: Format) -> None:
+    """Swedish numbers come in English. The language stays the spoken one, and the next window is not translated."""
+    (counting,) = [row for row in real.rows() if row.kind == "lang-sv" and (row.text or "").startswith("Testar")]
+    samples, base = read_16k(counting.path), engine("base", model_format)
+    plain = base.transcribe(samples, "auto")
+    translated = base.transcribe(samples, "auto", guidance=Guidance(translate=True))
+    assert base.transcribe(samples, "auto") == plain
+    assert plain.language == translated.language == "sv"
+    assert spoken(translated)[0] == "test" != spoken(plain)[0]
+
+
+@FORMATS
+def test_a_prompt_of_full_length_leaves_room_for_the_text(model_format: Format) -> None:
+    """An official model hears the same words after it, or names as the prompt spells them."""
+    samples, rows = talk()
+    cut = samples[round(rows[0]["start"] * 16_000) : round(rows[0]["end"] * 16_000)]
+    prompt = "Names that come up: Kiel, Ulm, Hagen, Bonn. " * 20
+    found = engine("tiny.en", model_format).transcribe(cut, "en", guidance=Guidance(prompt[-896:]))
+    assert not found.endless
+    assert matching(words(rows[0]["words"]), spoken(found)) >= 0.8 * len(words(rows[0]["words"]))

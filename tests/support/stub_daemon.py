@@ -24,11 +24,6 @@ from transcriber.worker.engine import Decoded, Device, WhisperOptions
 
 
 class StubEngine:
-    device = Device.CPU
-    multilingual = True
-    beams = False
-    batch_sizes = (1,)
-
     def __init__(self, options: WhisperOptions) -> None:
         self.model = "stub" if options.path == store.bundled_model_path() else options.path.stem
         self._seconds = float(os.environ.get("STUB_SECS", "0"))
@@ -39,7 +34,7 @@ class StubEngine:
         self._dies_at = int(os.environ.get("STUB_DIES_AT", "0"))
         self._hangs_at = int(os.environ.get("STUB_HANGS_AT", "0"))
         self._deaf = os.environ.get("STUB_DEAF") == "1"
-        self.device, self.beams = Device.CPU, False
+        self.device, self.beams, self.multilingual = Device.CPU, False, True
         self.batch_sizes = (int(os.environ.get("STUB_BATCH", "1")),)
         self._calls = 0
 

@@ -50,7 +50,6 @@ class MendedClient(Client):
         self._credentials = credentials
         self._tls_first: set[str] = set()  # servers that say nothing before TLS
         self._takers: dict[int, Taker] = {}
-        self._listeners: dict[int, Taker] = {}
         self._nobody: asyncio.Future[None] | None = None
         self._taken = False  # whether a taker got a message since the last `gather`
         self._last_taken = 0.0  # when reading went on after the last `gather`
@@ -138,14 +137,12 @@ class MendedClient(Client):
         Returns a number for `ignore`. Nothing tells when the server forbids the subject.
         """
         self._sid += 1
-        self._subs[self._sid] = _Interest(subject)  # type: ignore[assignment] # all that nats-py asks of one without a queue
-        self._listeners[self._sid] = take
+        self._subs[self._sid] = _Interest(subject, take)  # type: ignore[assignment] # all that nats-py asks of one without a queue
         self.put(b"SUB %b %d\r\n" % (subject.encode(), self._sid))  # a reconnect may say it again, which does no harm
         return self._sid
 
     def ignore(self, number: int) -> None:
         """End a subscription of `listen`."""
-        self._listeners.pop(number, None)
         if self._subs.pop(number, None) is not None:
             self.put(b"UNSUB %d\r\n" % number)
 
@@ -166,8 +163,9 @@ class MendedClient(Client):
         return await self.subscribe(subject, cb=_never)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        if (listener := self._listeners.get(sid)) is not None:
-            listener(bytes(subject), headers or b"", data)
+        interest: object = self._subs.get(sid)
+        if isinstance(interest, _Interest):
+            interest.take(bytes(subject), headers or b"", data)
             return
         take = self._takers.get(sid)
         if take is None or sid not in self._subs:
@@ -222,7 +220,7 @@ class MendedClient(Client):
 class _Interest:
     """A subscription whose messages nats-py never sees."""
 
-    __slots__ = ("_subject",)
+    __slots__ = ("_subject", "take")
     _queue = ""
     _max_msgs = 0
     _received = 0
@@ -230,8 +228,9 @@ class _Interest:
     _message_iterator = None
     _pending_next_msgs_calls = None
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, take: Taker) -> None:
         self._subject = subject
+        self.take = take
 
 
 class _GatheringParser(Parser):

@@ -8,6 +8,7 @@ from transcriber.protocol import incoming
 
 _API = "$JS.API"
 _ANSWERS = ("_INBOX.>",)
+_REQUESTS = (f"{incoming.TRANSCRIBE}.*", f"{incoming.TRANSCRIBE}.*.*")  # for any model, and for one
 _BUCKET = f"KV_{incoming.LEASES}"
 
 
@@ -52,7 +53,7 @@ def of_subject(subject: str) -> list[Permissions]:
             *(f"{_API}.CONSUMER.{verb}.{audio}.{consumer}" for verb in ("DELETE", "INFO", "MSG.NEXT")),
             f"$KV.{incoming.LEASES}.{incoming.key_of(subject)}",
         ),
-        (*_ANSWERS, f"{incoming.TRANSCRIBE}.*", incoming.model_control_of(subject), "$SRV.>"),
+        (*_ANSWERS, *_REQUESTS, incoming.model_control_of(subject), "$SRV.>"),
         answers=True,
     )
     producer = Permissions("producer", (subject,), _ANSWERS)
@@ -67,7 +68,7 @@ def of_subject(subject: str) -> list[Permissions]:
     )
     operator = Permissions("operator", (incoming.model_control_of(subject), "$SRV.>"), _ANSWERS)
     # Its streams have names of its own, so it serves daemons of `audio.*` alone.
-    audio_and_requests = (f"{incoming.AUDIO}.*", f"{incoming.TRANSCRIBE}.*", "$SRV.STATS.transcriber")
+    audio_and_requests = (f"{incoming.AUDIO}.*", *_REQUESTS, "$SRV.STATS.transcriber")
     gateway = Permissions("gateway", audio_and_requests, (*_ANSWERS, "transcript.*.*"))
     return [daemon, producer, reader, setup, operator, gateway]
 

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import nats.errors
 from nats.micro import add_service
 from nats.micro.request import Request, ServiceError
-from nats.micro.service import EndpointConfig, Service, ServiceConfig
+from nats.micro.service import DEFAULT_QUEUE_GROUP, EndpointConfig, Service, ServiceConfig
 
 from transcriber.domain.errors import BrokerError, Rejection
 from transcriber.protocol import incoming
+from transcriber.protocol.routing import request_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from transcriber.broker.connection import Connection
     from transcriber.protocol.outgoing import Message
@@ -58,30 +62,53 @@ class RequestService:
         state: Callable[[], Mapping[str, Any]],
         control: Control | None = None,
     ) -> None:
-        """`state` returns what goes into the statistics of the endpoint `transcribe` (P-9)."""
-        self._state = state
+        """`state`: what the service's statistics say of this worker, among it the `model_subject`."""
         self._connection = connection
         self._answerer = answerer
         self._version = version
         self._control = control
+        self._state = state
+        self._for_model: Subscription | None = None  # requests for the model in use
         self._answering: set[asyncio.Task[None]] = set()
         self._services: list[Service] = []
 
     async def start(self) -> None:
         """Register. Raises `BrokerError` when the server forbids it."""
-        handler = partial(self._on_request, self._answerer, incoming.stream_of)
-        endpoint = EndpointConfig(name="transcribe", subject=f"{incoming.TRANSCRIBE}.*", handler=handler)
-        await self._add("transcriber", "Speech to text", endpoint, lambda _: self._state())
+        endpoint = EndpointConfig(name="transcribe", subject=f"{incoming.TRANSCRIBE}.*", handler=self._on_recording)
+        await self._add("transcriber", "Speech to text", endpoint, self._state)
         if self._control is not None:
             handler = partial(self._on_request, self._control.answerer, str)
             endpoint = EndpointConfig(name="model", subject=self._control.subject, handler=handler)
             await self._add("transcriber-control", "Another model for the speech to text service", endpoint)
+        await self.follow_model()
         await self._connection.confirm()
 
+    async def follow_model(self) -> None:
+        """Take requests for the model in use, and no more for another. All workers with this model share them."""
+        old, named = self._for_model, self._state()["model_subject"]
+        subject = None if named is None else f"{named}.*"
+        if (None if old is None else old.subject) == subject:
+            return
+        self._for_model = None
+        if subject is not None:
+            client = self._connection.client
+            self._for_model = await client.subscribe(subject, queue=DEFAULT_QUEUE_GROUP, cb=self._on_routed)
+        if old is not None:
+            await old.unsubscribe()
+
     async def _add(
-        self, name: str, description: str, endpoint: EndpointConfig, stats: Callable[[object], Any] | None = None
+        self,
+        name: str,
+        description: str,
+        endpoint: EndpointConfig,
+        state: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        config = ServiceConfig(name=name, version=self._version, description=description, stats_handler=stats)
+        config = ServiceConfig(
+            name=name,
+            version=self._version,
+            description=description,
+            stats_handler=None if state is None else lambda _endpoint: state(),
+        )
         try:
             service = await add_service(self._connection.client, config)
         except nats.errors.Error as error:
@@ -91,6 +118,8 @@ class RequestService:
 
     async def stop(self) -> None:
         """Take no more requests."""
+        if self._for_model is not None and self._connection.up:
+            await self._for_model.unsubscribe()
         for service in self._services if self._connection.up else ():
             try:
                 await service.stop()
@@ -104,6 +133,17 @@ class RequestService:
             task.cancel()
         if answering:
             await asyncio.wait(answering)
+
+    async def _on_recording(self, request: Request) -> None:
+        await self._on_request(self._answerer, request_name, request)
+
+    async def _on_routed(self, message: Msg) -> None:
+        """Take a request for the model in use: not an endpoint of the service, as their subjects cannot change."""
+        request = Request(message)
+        try:
+            await self._on_recording(request)
+        except ServiceError as refusal:
+            await self._refuse(request, Rejection(refusal.code, refusal.description))
 
     async def _on_request(self, answerer: Answerer, name_of: Callable[[str], str], request: Request) -> None:
         if not request._msg.reply:  # noqa: SLF001 - nats-py's Request has no public way to tell, and fails when it answers

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from transcriber.cli.commands import note, write
-from transcriber.daemon.service import reference_speech
+from transcriber.daemon.reference import reference_speech
 from transcriber.models import store
 from transcriber.worker import capacity as queue_capacity
 from transcriber.worker.engines.loading import load_engine

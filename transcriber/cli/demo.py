@@ -17,7 +17,16 @@ from transcriber import settings
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
 from transcriber.cli.demo_choice import Choice, choose
-from transcriber.cli.programs import LogLine, environment, find_server, run_daemon, run_server, unless_ended
+from transcriber.cli.programs import (
+    LogLine,
+    Program,
+    environment,
+    find_server,
+    run_daemon,
+    run_gateway,
+    run_server,
+    unless_ended,
+)
 from transcriber.cli.spoken import matching, words
 from transcriber.cli.subtitles import Formatter, Style, account
 from transcriber.client.listener import Listener
@@ -29,6 +38,12 @@ from transcriber.recording import Recording
 STREAM = "demo"
 _SPEED = 1.0  # times real time
 _CHUNK_SECS = 0.1
+_GATEWAY_HINTS = """Your own recordings and microphone, through the gateway:
+  curl -F file=@FILE.mp3 {address}/v1/audio/transcriptions
+  python -c "from openai import OpenAI; print(OpenAI(base_url='{address}/v1', api_key='any')
+    .audio.transcriptions.create(model='whisper-1', file=open('FILE.mp3', 'rb')).text)"
+  {address}/mic        speak, and read along, in a browser
+  {address}/dashboard  what gateway and workers do"""
 _ROUNDING_SECS = 0.01  # resampling may cut off so much at the end; a lost chunk is ten times as long
 
 
@@ -54,36 +69,55 @@ def prepare(model: str | None = None, recording: str | None = None) -> Prepared:
     return Prepared(binary, choice, status_page)
 
 
-async def run(prepared: Prepared, *, serve: bool) -> None:
-    """Run the demonstration; with `serve`, keep running for the user's own audio.
+async def run(prepared: Prepared, *, serve: bool, gateway: bool = False) -> None:
+    """Run the demonstration; with `serve` or `gateway`, keep running for the user's own audio.
 
     Raises `CannotStart` when a program does not start or ends early, `RecordingError` when the recording is damaged.
     """
-    choice = prepared.choice
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
-        url, server = await stack.enter_async_context(run_server(prepared.server, folder))
-        _say(f"NATS server     {url}")
-        ports: list[int] = []
-
-        def on_record(record: LogLine) -> None:
-            if "health_port" in record:
-                ports.append(record["health_port"])
-            _on_record(record)
-
-        environ = {**choice.environ, "NATS_URL": url}
-        model, daemon = await stack.enter_async_context(run_daemon(environ, on_record=on_record))
-        _say(f"daemon          {model}")
+        url, programs, hints = await _start(stack, prepared, gateway=gateway)
         connection = Connection(BrokerOptions(url=url), name="transcriber demo")
         stack.push_async_callback(connection.close)
         await connection.open()
-        await unless_ended(_play(connection, choice), server, daemon)
-        if serve:
+        await unless_ended(_play(connection, prepared.choice), *programs)
+        if serve or gateway:
             _say(f"\nStill up; Ctrl-C ends it. Your own audio, in another terminal:\n  export NATS_URL={url}")
             _say("  transcriber listen &\n  transcriber publish FILE.wav --stream mine")
-            if prepared.status_page and ports:
-                _say(f"What the daemon does, in a browser: http://127.0.0.1:{ports[-1]}/")
-            await unless_ended(asyncio.Event().wait(), server, daemon)
+            for hint in hints:
+                _say(hint)
+            await unless_ended(asyncio.Event().wait(), *programs)
+
+
+async def _start(stack: AsyncExitStack, prepared: Prepared, *, gateway: bool) -> tuple[str, list[Program], list[str]]:
+    """Start the programs. Return the server's URL, the programs, and what a user can do with them in a browser."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transcriber-demo-")))
+    url, server = await stack.enter_async_context(run_server(prepared.server, folder))
+    _say(f"NATS server     {url}")
+    ports: list[int] = []
+
+    def on_record(record: LogLine) -> None:
+        if "health_port" in record:
+            ports.append(record["health_port"])
+        _on_record(record)
+
+    environ = {**prepared.choice.environ, "NATS_URL": url}
+    model, daemon = await stack.enter_async_context(run_daemon(environ, on_record=on_record))
+    _say(f"daemon          {model}")
+    programs, hints = [server, daemon], list[str]()
+    if prepared.status_page and ports:
+        hints.append(f"What the daemon does, in a browser: http://127.0.0.1:{ports[-1]}/")
+    if gateway:
+        address, running = await stack.enter_async_context(run_gateway(_gateway_environ(url)))
+        _say(f"gateway         {address}")
+        programs.append(running)
+        hints.append(_GATEWAY_HINTS.format(address=address))
+    return url, programs, hints
+
+
+def _gateway_environ(url: str) -> dict[str, str]:
+    """The environment of a gateway for this machine alone, without the user's keys."""
+    ours = {"NATS_URL": url, "GATEWAY_PORT": os.environ.get("GATEWAY_PORT", "0")}
+    return {k: v for k, v in environment(os.environ).items() if not k.startswith("GATEWAY_")} | ours
 
 
 def _on_record(record: LogLine) -> None:

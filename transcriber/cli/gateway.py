@@ -13,7 +13,6 @@ from transcriber.daemon.shutdown import ExitCode, signals, why
 from transcriber.domain.errors import CannotStart, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
     from transcriber.gateway.options import GatewayOptions
@@ -60,15 +59,5 @@ def serve(options: GatewayOptions) -> NoReturn:
             code = ExitCode.CANNOT_START
         leave(code)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(live())
+    asyncio.run(live())
     raise AssertionError("it leaves")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed: it needs less memory and less CPU for each client."""
-    if find_spec("uvloop") is None:
-        return None
-    import uvloop  # noqa: PLC0415 - it may be missing
-
-    return uvloop.new_event_loop

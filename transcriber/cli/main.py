@@ -74,7 +74,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     with leaving_in_order():  # a download may be under way
         prepared = demo.prepare(options.model, options.recording)
-    return interruptible(demo.run(prepared, serve=options.serve))
+    return interruptible(demo.run(prepared, serve=options.serve, gateway=options.gateway))
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -188,6 +188,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME|PATH", help=what)
     add("--recording", metavar="FILE", help="WAV, FLAC or OGG [one of ours that fits the model]")
     add("--serve", action="store_true", help="keep running afterwards for your own audio")
+    add("--gateway", action="store_true", help="the same, with a gateway for clients of other speech services")
 
 
 def _add_gateway(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,9 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -72,24 +73,46 @@ async def run_daemon(
 
     `on_record` gets every line of its log. Without it, warnings appear on standard error.
     """
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     model = ""
 
-    def on_line(line: str) -> None:
+    def note(record: LogLine) -> None:
         nonlocal model
-        record = _parse_line(line)
         if record["message"].startswith("model ready"):
             model = f"{record['model']}, {record['message'].partition(': ')[2]}"
-        elif record["message"] == "ready" and not ready.done():
-            ready.set_result(model)
-        if on_record is not None:
-            on_record(record)
-        elif record["level"] not in {"debug", "info"}:
-            sys.stderr.write(f"daemon: {record['message']}\n")
+        (on_record or partial(_pass_on, "daemon"))(record)
+
+    async with _run_logged("the daemon", ("-m", module, "run"), environ, note) as (_, program):
+        yield model, program
+
+
+@asynccontextmanager
+async def run_gateway(environ: Mapping[str, str]) -> AsyncIterator[tuple[str, Program]]:
+    """Run `transcriber gateway` and wait until it is ready; yield its address. Its warnings go to standard error."""
+    command = ("-m", "transcriber", "gateway")
+    async with _run_logged("the gateway", command, environ, partial(_pass_on, "gateway")) as (ready, program):
+        yield f"http://127.0.0.1:{ready['port']}", program
+
+
+def _pass_on(name: str, record: LogLine) -> None:
+    if record["level"] not in {"debug", "info"}:
+        sys.stderr.write(f"{name}: {record['message']}\n")
+
+
+@asynccontextmanager
+async def _run_logged(
+    name: str, arguments: Sequence[str], environ: Mapping[str, str], on_record: Callable[[LogLine], object]
+) -> AsyncIterator[tuple[LogLine, Program]]:
+    """Run Python until its log says `ready`; yield that line. `on_record` gets every line."""
+    ready: asyncio.Future[LogLine] = asyncio.get_running_loop().create_future()
+
+    def on_line(line: str) -> None:
+        record = _parse_line(line)
+        on_record(record)
+        if record["message"] == "ready" and not ready.done():
+            ready.set_result(record)
 
     # -P: do not import a module from the current folder that happens to have the name of one of ours.
-    command = (sys.executable, "-P", "-m", module, "run")
-    async with run_program("the daemon", *command, on_line=on_line, env=environ) as program:
+    async with run_program(name, sys.executable, "-P", *arguments, on_line=on_line, env=environ) as program:
         yield await unless_ended(until_ready(ready, program), program), program
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,7 @@ class ModelSwap:
         self._room = room
         self._under_way: ModelHandover | None = None
         self._stopping = False
+        self.afterwards: Callable[[], Awaitable[None]] | None = None  # awaited after a swap, before its answer
         self._reloading: asyncio.Task[None] | None = None
 
     def admit(self, _name: str, _headers: Mapping[str, str], payload: bytes) -> Coroutine[Any, Any, Message]:
@@ -160,7 +161,13 @@ class ModelSwap:
             self._worker, self._queue, candidate.load, self._speech(), lambda rtf: self._derive(rtf).jobs
         )
         self._under_way = handover
-        return self._swap(candidate, handover)
+        return self._swap_and_tell(candidate, handover)
+
+    async def _swap_and_tell(self, candidate: _Candidate, handover: ModelHandover) -> Swapped:
+        done = await self._swap(candidate, handover)
+        if self.afterwards is not None:
+            await self.afterwards()
+        return done
 
     async def _answer(self, swapping: Coroutine[Any, Any, Swapped]) -> Message:
         return encode_swapped(await swapping)

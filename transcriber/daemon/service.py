@@ -10,8 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
-
 from transcriber import __version__
 from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
@@ -19,10 +17,10 @@ from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
 from transcriber.daemon.model_swap import Models, ModelSwap, pulled_models, resolve_link
 from transcriber.daemon.modes import Running, mode_for
+from transcriber.daemon.reference import reference_speech
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
-from transcriber.daemon.status import snapshot, summarise, wedged
-from transcriber.daemon.worker_state import WorkerState
+from transcriber.daemon.status import snapshot, summarise, wedged, worker_state
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import PageState
@@ -34,7 +32,6 @@ from transcriber.pipeline.interim import Interim
 from transcriber.pipeline.parts import Parts
 from transcriber.pipeline.requests import RequestHandler
 from transcriber.protocol import incoming
-from transcriber.recording import read_16k
 from transcriber.telemetry.observer import Telemetry
 from transcriber.telemetry.prometheus import CONTENT_TYPE
 from transcriber.worker import capacity, scheduling
@@ -44,8 +41,6 @@ from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from transcriber.settings import Settings
     from transcriber.worker.engine import Engine, WhisperOptions
@@ -71,9 +66,8 @@ class Service:
         self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
-        self._health = HealthServer(
-            settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready}, self._page
-        )
+        checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
+        self._health = HealthServer(settings.health, checks, self._page)
         self._stop = asyncio.Event()
         self._failed = False  # whether a step of the shutdown failed
         # Set by the start, in this order.
@@ -123,13 +117,14 @@ class Service:
         self._connection = connection
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
-        control = Control(incoming.model_control_of(settings.subject), self._swap) if self._swap is not None else None
-        state = WorkerState(self._page_state, queue, settings.sessions.max_streams)
-        recordings = self._recordings(queue, telemetry, connection)
+        answering = self._recordings(queue, telemetry, connection)
+        requests = RequestService(connection, answering, __version__, self._worker_state, self._control())
+        if self._swap is not None:
+            self._swap.afterwards = requests.follow_model
         running = Running(
             connection=connection,
             parts=self._parts(queue, connection, publisher, telemetry),
-            requests=RequestService(connection, recordings, __version__, state.read, control),
+            requests=requests,
             worker=self._worker,
         )
         watched = await self._mode.start(running, self._enter)
@@ -263,9 +258,21 @@ class Service:
             worker=self._worker,
         )
 
+    def _control(self) -> Control | None:
+        return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
+
+    def _worker_state(self) -> dict[str, Any]:
+        return worker_state(self._worker, self._queue, self._sessions, self._settings)
+
     def _snapshot(self) -> Snapshot:
-        promised, lag = self._settings.max_latency, self._mode.lag
-        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=promised)
+        return snapshot(
+            self._worker,
+            self._queue,
+            self._sessions,
+            self._connection,
+            lag=self._mode.lag,
+            max_latency=self._settings.max_latency,
+        )
 
     def _page_state(self) -> PageState:
         return PageState(
@@ -291,8 +298,3 @@ class Service:
         if self._state is not State.READY:
             return str(self._state)
         return None if self._connection is not None and self._connection.connected.is_set() else "NATS is away"
-
-
-def reference_speech(seconds: float) -> NDArray[np.float32]:
-    """Return real speech, as samples at 16 kHz, to measure with: decoding noise costs less than decoding words."""
-    return np.resize(read_16k(store.bundled("demo.flac")), round(seconds * SAMPLE_RATE))

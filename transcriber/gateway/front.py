@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _HEAD_SECS = 5.0  # for the first head: a client that is slower than that is none
 _SPARE = 32  # connections of HTTP above the limit, so that probes are answered when all places are taken
 _UPGRADE = b"upgrade"
+_NO_ID = UUID(int=0)
 _codec_log = logging.getLogger("transcriber.gateway.frames")
 _codec_log.setLevel(logging.WARNING)  # websockets tells of every connection that ends
 
@@ -122,6 +123,7 @@ class Entrance:
             max_size=accepted.dialect.max_message,
             logger=_codec_log,
         )
+        codec.id = _NO_ID  # each would have one of its own, which nobody reads
         answer = codec.accept(Request(head.target, Headers(head.headers), head.method, head.version))
         answer.headers["x-request-id"] = client.request_id
         if answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:

@@ -105,6 +105,7 @@ class Gateway:
             line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
+        self._site.upgrade = self._entrance.upgrade
         self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
         await workers.ask()
         self._tasks = [asyncio.create_task(workers.run()), asyncio.create_task(self._tick())]

@@ -15,8 +15,10 @@ from aiohttp import web
 
 from transcriber.domain.errors import RequestError
 from transcriber.gateway import live_speech, pages, raw_pcm, rest
+from transcriber.gateway.head import Head
 from transcriber.gateway.problems import Problem, body_of, in_openai_shape, problem_of
 from transcriber.gateway.routes import Call
+from transcriber.gateway.socket import Socket
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Upgrade = Callable[[Head, asyncio.Transport], Socket | None]
 Register = Callable[["Parts"], None]
 # Each adds the paths of one kind.
 REGISTERS: tuple[Register, ...] = (rest.register, live_speech.register, raw_pcm.register, pages.register)
@@ -47,6 +50,7 @@ class Site:
 
     def __init__(self, routes: Routes, gate: Gate, figures: Figures, telemetry: GatewayTelemetry) -> None:
         self._telemetry = telemetry
+        self.upgrade: Upgrade  # set once there is an entrance
         self._routes = routes
         self._gate = gate
         self._figures = figures
@@ -77,6 +81,8 @@ class Site:
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if headers.get("upgrade", "").lower() == "websocket":
+            return self._hand_over(request, headers)
         more = {"x-request-id": request_id, "Server": _SERVER}
         label = "other"
         shape: Shape = in_openai_shape
@@ -109,6 +115,21 @@ class Site:
         self._telemetry.record(label, time.monotonic() - begin)
         return response
 
+    def _hand_over(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Open a WebSocket on a connection that has served requests before, as proxies use theirs again."""
+        protocol, transport = request.protocol, request.transport
+        if transport is None or not isinstance(protocol, web.RequestHandler):
+            raise ConnectionResetError
+        # aiohttp lets go of the connection: it has nothing to write, and nothing to close.
+        tail, protocol._message_tail = protocol._message_tail, b""  # noqa: SLF001 - frames right after the head
+        protocol.transport = None
+        protocol.force_close()
+        self._server.connection_lost(protocol, None)
+        socket = self.upgrade(Head(request.method, request.raw_path, "HTTP/1.1", headers), transport)
+        if socket is not None and tail:
+            socket.data_received(tail)
+        return _Nothing()
+
     async def _handled(self, request: web.BaseRequest, route: Route, call: Call, label: str) -> web.StreamResponse:
         """Call the handler within a span. Raises `Problem`."""
         if route.works:
@@ -132,6 +153,16 @@ class Site:
         finally:
             span.end(status)
         return response
+
+
+class _Nothing(web.StreamResponse):
+    """What aiohttp has to write when another protocol has taken the connection."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write nothing."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write nothing."""
 
 
 def _cors(headers: Mapping[str, str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Worker:
 
     id: str
     model: str = ""
+    multilingual: bool = True  # whether the model knows more languages than English
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -39,7 +40,8 @@ class Worker:
     rtf: float | None = None
     streams: int = 0
     max_streams: int | None = None
-    busy: float | None = None  # of the time since its start, when its engine ran
+    busy: bool = False  # whether its engine runs
+    busy_seconds: float | None = None  # for which it has run
     cpu: float | None = None  # of CPU time since its start
     memory: int | None = None  # bytes
     gpu_memory: int | None = None  # bytes
@@ -148,6 +150,7 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
+            multilingual=data.get("multilingual") is not False,
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),
@@ -155,7 +158,8 @@ def _worker(answer: bytes) -> Worker | None:
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
             max_streams=_whole(data.get("max_streams")),
-            busy=_number(data.get("busy")),
+            busy=data.get("busy") is True,
+            busy_seconds=_number(data.get("busy_seconds")),
             cpu=_number(data.get("cpu")),
             memory=_whole(data.get("memory")),
             gpu_memory=_whole(data.get("gpu_memory")),

@@ -223,10 +223,11 @@ def _chunk(known: Chunk, payload: bytes, offset: int | None, arrived: float | No
         known.language,
         known.tenant,
         known.traceparent,
-        preferences=known.preferences,
-        unknown_language=known.unknown_language,
-        unknown_header=known.unknown_header,
-        names_rate=known.names_rate,
+        None,
+        known.preferences,
+        known.unknown_language,
+        known.unknown_header,
+        known.names_rate,
         arrived=arrived,
     )
     if payload and payload[0] in containers.FIRST_BYTES and payload[:4] in containers.SIGNATURES:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played_daemon import Talk
 
-from transcriber.audio.segmenter import _NOTICED, ONSET_OF
+from transcriber.audio.segmenter import _NOTICED_EAGERLY, ONSET_OF
 from transcriber.audio.segmenter import PRE_ROLL as PRE_ROLL_FRAMES
 from transcriber.audio.vad import FRAME
 from transcriber.domain.chunks import AudioFormat, Encoding
@@ -59,7 +59,7 @@ def test_constants_of_the_pace_are_those_of_the_segmenter() -> None:
     """When windows begin and are noticed is decided there."""
     frame = FRAME / 16_000
     assert pytest.approx(PRE_ROLL_FRAMES * frame) == PRE_ROLL
-    assert pytest.approx((ONSET_OF + _NOTICED) * frame) == NOTICE
+    assert pytest.approx((ONSET_OF + _NOTICED_EAGERLY + 1) * frame + 0.06) == NOTICE
 
 
 def test_session_begins_with_the_first_audio() -> None:
@@ -334,7 +334,7 @@ def test_utterance_ends_a_second_after_the_last_word() -> None:
     live = Live()
     live.until(3.0)
     live.hear(speech(2.0), paused("turn left", 2.3))
-    live.until(3.5)
+    live.until(3.7)
     assert live.kinds() == ["SpeechStarted", "Results"]
     live.until(6.0)
     assert live.kinds() == ["SpeechStarted", "Results", "UtteranceEnd"]

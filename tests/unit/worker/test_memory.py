@@ -67,7 +67,7 @@ LOAD = """
 import sys
 import psutil
 from pathlib import Path
-from transcriber.daemon.service import reference_speech
+from transcriber.daemon.reference import reference_speech
 from transcriber.worker.engine import WhisperOptions
 from transcriber.worker.engines.whispercpp import WhisperCppEngine
 samples, process, used = reference_speech(30), psutil.Process(), []

@@ -10,7 +10,6 @@ import base64
 import binascii
 import itertools
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ class _Session:
 
     channel: Channel
     since: float = 0.0
-    flushes: deque[Item] = field(default_factory=deque)
+    flushes: list[Item] = field(default_factory=list)
 
     @property
     def head(self) -> float:
@@ -60,10 +59,11 @@ class Realtime:
         self._numbers = itertools.count(1)
         self._items = Items(request_id)
         self._items.beta = beta
-        # The last one takes the audio. Those before it have been asked to end, and settle first.
-        self._sessions = deque([_Session(Channel(self._options.hearing))])
+        # The last one takes the audio. Those before it have been asked to end, and settle first. A list, although it is
+        # taken from the front: an empty deque holds more memory than an idle connection needs for all else.
+        self._sessions = [_Session(Channel(self._options.hearing))]
         self._pace = Pace()
-        self._rejections: set[str] = set()  # reasons that were told
+        self._rejections: frozenset[str] = frozenset()  # reasons that were told
 
     @property
     def _head(self) -> float:
@@ -96,7 +96,7 @@ class Realtime:
             case "speech" if self._options.vad:
                 yield from self._speech(message, session)
             case "flushed" if session.flushes:
-                yield from self._complete(session.flushes.popleft())
+                yield from self._complete(session.flushes.pop(0))
             case "ended":
                 yield from self._ended(session)
             case "rejected":
@@ -239,13 +239,13 @@ class Realtime:
             yield from self._complete(item)
         session.flushes.clear()
         if len(self._sessions) > 1:
-            self._sessions.popleft()
+            self._sessions.pop(0)
 
     def _rejected(self, reason: str, detail: str) -> Iterator[Command]:
         if reason == "streams":
             yield Close(_TRY_AGAIN, "no worker takes another stream")
         elif reason not in self._rejections:  # the audio that follows is rejected for the same reason
-            self._rejections.add(reason)
+            self._rejections |= {reason}
             error = {"type": "invalid_request_error", "code": reason, "message": detail, "param": "audio"}
             yield self._send({"type": "error", "error": {**error, "event_id": None}})
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # Seconds of audio until the daemon tells of a window after its first word began. It opens when 3 of 4 frames of 30 ms
-# are voiced, and up to 240 ms may gather before it looks (audio/segmenter.py).
-NOTICE = 0.36
+# are voiced, one more may wait to be whole and one to be looked at (audio/segmenter.py). Word of it takes up to 60 ms.
+NOTICE = 0.24
 # Seconds before its first voiced frame at which a window begins (audio/segmenter.py).
 PRE_ROLL = 0.3
 # A client that sends more than this in a second does not speak live. Then audio may wait to be looked at.

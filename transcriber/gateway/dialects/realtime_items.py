@@ -5,7 +5,6 @@ All times are seconds of the client's audio. Events are without their `event_id`
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ class Items:
         self.beta = False  # tell a new item as the beta did
         self.open: Item | None = None
         self.boundary = 0.0  # where the audio begins that is in no committed item
-        self._committed: deque[Item] = deque()
+        self._committed: list[Item] = []
         self._prefix = prefix
         self._count = 0
         self._previous: str | None = None
