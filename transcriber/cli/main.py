@@ -81,7 +81,8 @@ def _publish(options: argparse.Namespace) -> int:
     from transcriber import settings
     from transcriber.cli import commands
 
-    return interruptible(commands.publish(options, settings.load().broker))
+    chosen = settings.load()
+    return interruptible(commands.publish(options, chosen.broker, chosen.fleet))
 
 
 def _listen(options: argparse.Namespace) -> int:
@@ -97,6 +98,13 @@ def _setup(options: argparse.Namespace) -> int:
     from transcriber.cli import stored
 
     return interruptible(stored.setup(options, settings.load()))
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    from transcriber import settings
+    from transcriber.cli import fleet
+
+    return interruptible(fleet.run(options, settings.load()))
 
 
 def _replay(options: argparse.Namespace) -> NoReturn:
@@ -165,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_setup(add("setup", _setup, "create or check what AUDIO_SOURCE=jetstream needs on the server"))
+    _add_fleet(add("fleet", _fleet, "show the daemons that share the streams, or drain one of them"))
     _add_replay(
         add("replay", _replay, "transcribe stored audio again, for example with a better model, to another subject")
     )
@@ -245,6 +254,16 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
         help="how long transcripts are kept; 0: for ever [%(default)g]",
     )
     add("--replicas", default=1, type=integer_between(1, 5), help="replicas of each stream [%(default)s]")
+    add("--live", action="store_true", help="only what FLEET needs for live audio: no audio is stored")
+
+
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = actions.add_parser("status", help="members, partitions, streams, load and moves")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    status.add_argument("--json", action="store_true", help="one line of JSON, with every partition")
+    drain = actions.add_parser("drain", help="make a member give up its partitions, and take none until it stops")
+    drain.add_argument("member", metavar="MEMBER", help="its name or id, as `fleet status` shows it")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:

@@ -40,8 +40,7 @@ class Worker:
     rtf: float | None = None
     streams: int = 0
     max_streams: int | None = None
-    busy: bool = False  # whether its engine runs
-    busy_seconds: float | None = None  # for which it has run
+    busy: float | None = None  # of the time since its start, when its engine ran
     cpu: float | None = None  # of CPU time since its start
     memory: int | None = None  # bytes
     gpu_memory: int | None = None  # bytes
@@ -158,9 +157,8 @@ def _worker(answer: bytes) -> Worker | None:
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
             max_streams=_whole(data.get("max_streams")),
-            busy=data.get("busy") is True,
-            busy_seconds=_number(data.get("busy_seconds")),
-            cpu=_number(data.get("cpu")),
+            busy=_number(data.get("busy_seconds")),
+            cpu=_number(data.get("cpu_seconds")),
             memory=_whole(data.get("memory")),
             gpu_memory=_whole(data.get("gpu_memory")),
         )

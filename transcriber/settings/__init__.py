@@ -14,7 +14,7 @@ from transcriber.audio.segmenter import Segmentation, StreamOptions
 from transcriber.audio.session import SessionOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
-from transcriber.domain.errors import ModelError
+from transcriber.domain.errors import ModelError, SettingError
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
@@ -35,6 +35,7 @@ from transcriber.worker.scheduling import cpu_quota
 
 if TYPE_CHECKING:
     from transcriber.broker.options import BrokerOptions
+    from transcriber.protocol.partitions import FleetOptions
     from transcriber.telemetry.logs import LogFormat
     from transcriber.telemetry.providers import TelemetryOptions
 
@@ -55,6 +56,7 @@ class Settings:
     durable: bool  # audio comes from JetStream
     max_lag: float | None  # the oldest stored audio to transcribe; None: any age
     subject: str
+    fleet: FleetOptions | None  # None: no fleet
     input: incoming.InputOptions
     sessions: SessionOptions
     broker: BrokerOptions
@@ -110,12 +112,15 @@ def _read(r: Reader) -> Settings:
     )
     sha256 = r.matching("WHISPER_MODEL_SHA256", "", _SHA256, "64 hexadecimal digits in lower case")
     r.choice("VAD", "webrtc", "webrtc")
+    if (fleet := shared.fleet(r)) is not None and (subject := r.text("AUDIO_SUBJECT", "audio.*")) != "audio.*":
+        raise SettingError("AUDIO_SUBJECT", subject, "audio.* or nothing, as FLEET shares all streams")
     return Settings(
         durable=r.choice("AUDIO_SOURCE", "nats", "nats", "jetstream") == "jetstream",
         max_lag=r.number("DURABLE_MAX_LAG_SECS", 0.0, 1, 10**9) or None,
         subject=r.matching(
             "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
         ),
+        fleet=fleet,
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
         broker=shared.broker(r),

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING
 
 import psutil
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from transcriber.telemetry.gpu import Gpus
-
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
-
-
-@functools.cache
-def _process() -> psutil.Process:
-    return psutil.Process()
-
-
-@functools.cache
-def _gpus() -> Gpus:
-    return Gpus()
-
-
-def footprint(*, gpu: bool) -> dict[str, float | None]:
-    """What this process takes: seconds of CPU, bytes of memory, and bytes in use on its GPU if it computes on one."""
-    times = _process().cpu_times()
-    return {
-        "cpu": times.user + times.system,
-        "memory": _process().memory_info().rss,
-        "gpu_memory": _gpus().memory if gpu else None,
-    }
 
 
 def observe_process(meter: Meter) -> None:
