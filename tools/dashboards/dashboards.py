@@ -147,12 +147,7 @@ def _shared(scope: Scope) -> list[Json]:
         return f"{aggregate}({scope.gauge(f'transcriber_fleet_{what}')}) or vector(0)"
 
     return [
-        stat(
-            "Members",
-            "Good is as many as were deployed with FLEET; fewer means that some are down.",
-            "none",
-            whole("members"),
-        ),
+        stat("Members", "Good is as many as were deployed with FLEET; fewer are at work.", "none", whole("members")),
         stat(
             "Partitions without owner",
             "Good is 0; nobody hears the streams of a partition without owner.",
