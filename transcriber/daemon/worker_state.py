@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from transcriber.protocol.routing import model_subject
 from transcriber.telemetry.gpu import Gpus
 from transcriber.worker.engine import Device
 
@@ -32,7 +31,6 @@ class WorkerState:
         worker, settings, times = self._worker, self._settings, self._process.cpu_times()
         return {
             "model": worker.model,
-            "model_subject": model_subject(worker.model),
             "multilingual": worker.multilingual,
             "device": str(worker.device),
             "subject": settings.subject,
