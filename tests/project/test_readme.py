@@ -12,7 +12,7 @@ from headers import NAMES
 from places import ROOT
 
 from transcriber import settings
-from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import GapReason
 from transcriber.telemetry.metrics import Metrics
 
@@ -63,7 +63,8 @@ def test_the_metrics_table_names_every_metric_and_no_other() -> None:
         def __getattr__(self, kind: str) -> object:
             return lambda name, *_arguments, **_options: created.add(name)
 
-    Metrics(Meter(), Tallies(), lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0))  # type: ignore[arg-type]
+    idle = Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0, fleet=FleetFigures())
+    Metrics(Meter(), Tallies(), lambda: idle)  # type: ignore[arg-type]
     assert first_column(page("metrics")) == created
 
 
