@@ -40,11 +40,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
             "fairness", parents=[file, model], help="what a stream that floods the daemon costs the others"
         )
     )
-    _add_recovery(
-        kinds.add_parser(
-            "recovery", parents=[file, model], help="how soon latency is bounded again when others take the CPU"
-        )
-    )
+    recovery = "how soon latency is bounded again when others take the CPU"
+    _add_recovery(kinds.add_parser("recovery", parents=[file, model], help=recovery))
     durable = "a backlog in JetStream against live audio, and a restart"
     _add_durable(kinds.add_parser("durable", parents=[file, model], help=durable))
     _add_gateway(kinds.add_parser("gateway", parents=[file], help="idle, live and returning clients of a gateway"))

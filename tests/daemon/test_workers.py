@@ -56,8 +56,13 @@ async def test_worker_tells_its_state(nats_server: NatsServer, client: Client, h
             "busy_seconds": idle["busy_seconds"],
             "streams": 0,
             "max_streams": 7,
+            "cpu_seconds": idle["cpu_seconds"],
+            "memory": idle["memory"],
+            "gpu_memory": None,
         }
         assert idle["rtf"] > 0
+        assert idle["cpu_seconds"] > 0
+        assert idle["memory"] > 10**7
         speech = s16(heldout.cut(4, 5).samples)
         for stream in ("s1", "s2"):
             await client.send(speech, subject=f"audio.{stream}", audio_sample_rate=RATE, audio_event="flush")

@@ -12,6 +12,7 @@ from manifests import FLUSH_SECS, K8S, KUBELET_SECS, ROOT, by_kind, byte_count, 
 
 from transcriber import settings
 from transcriber.gateway.figures import Figures
+from transcriber.gateway.rest import upload
 from transcriber.settings import gateway
 from transcriber.telemetry.gateway import GatewayTelemetry
 from transcriber.telemetry.providers import TelemetryOptions
@@ -25,7 +26,8 @@ KINDS = {
     "PodDisruptionBudget",
     "Service",
 }
-CONNECTION_BYTES = 13_000  # of a WebSocket, with its stream (docs/performance.md)
+BASE_BYTES = 100_000_000  # of the process before any client
+CONNECTION_BYTES = 13_000  # of a WebSocket with aiohttp, which needs more than this gateway
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +126,22 @@ def test_gateway_scales_with_its_connections(objects):
     assert metrics_of(objects)["Resource"]["resource"]["name"] == "cpu"
 
 
-def test_gateway_has_memory_for_its_connections(objects, container):
-    """Twice what the most connections need."""
+def test_gateway_has_room_for_its_connections_and_uploads(objects, container, pod):
+    """Twice the memory of the most connections and of all uploads that stay in it; the others fit on the disk."""
     resources = container["resources"]
     assert resources["requests"] == resources["limits"]
-    needed = gateway.load(environment(objects)).max_connections * CONNECTION_BYTES
+    found = gateway.load(environment(objects))
+    needed = BASE_BYTES + found.max_connections * CONNECTION_BYTES + upload._ALL_IN_MEMORY
     assert byte_count(resources["limits"]["memory"]) >= 2 * needed
+    (scratch,) = (volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+    assert byte_count(scratch["sizeLimit"]) >= 8 * found.max_upload
+
+
+def test_gateway_has_room_for_its_uploads(objects, pod):
+    """A pod whose volume exceeds its limit is evicted, with everybody who is connected to it."""
+    options = gateway.load(environment(objects))
+    (tmp,) = (volume for volume in pod["volumes"] if volume["name"] == "tmp")
+    assert options.max_upload <= options.uploads < byte_count(tmp["emptyDir"]["sizeLimit"])
 
 
 def test_gateway_rolls_without_a_gap(objects, pod, container):

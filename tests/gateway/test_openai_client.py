@@ -15,7 +15,7 @@ from cues import parse_srt, parse_vtt
 from harness import Speech
 from media_files import KINDS, media_file
 from openai import OpenAI
-from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
+from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent, TranscriptionVerbose
 from served import check_times, check_words
 
 from transcriber.models import store
@@ -37,6 +37,7 @@ def test_verbose_json_has_the_words_at_their_times(client: OpenAI, demo_speech: 
         response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )
+    TranscriptionVerbose.model_validate(text.to_dict())  # what the client itself does not check: no field is missing
     assert text.text == demo_speech.words
     assert (text.language, text.duration) == ("english", len(demo_speech.samples) / demo_speech.rate)
     assert text.words is not None
@@ -86,6 +87,13 @@ def test_streamed_deltas_are_the_text(client: OpenAI, demo_speech: Speech) -> No
     assert "".join(deltas) == demo_speech.words
     assert isinstance(events[-1], TranscriptionTextDoneEvent)
     assert events[-1].text == demo_speech.words
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of whisper-1, which this path is made for
+def test_translation_by_a_model_that_cannot_is_refused(client: OpenAI) -> None:
+    """The bundled model knows English alone."""
+    with pytest.raises(openai.BadRequestError, match="translate"):
+        client.audio.translations.create(model="x", file=DEMO)
 
 
 def test_mistake_is_the_error_that_the_client_knows(client: OpenAI) -> None:

@@ -11,6 +11,9 @@ import pytest
 import soundfile
 from browser import Browser, find_chromium
 from harness import Speech
+from served import served
+
+from transcriber.gateway import keys
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="no chromium, chromium-browser or google-chrome on PATH"
@@ -70,6 +73,26 @@ async def test_dashboard_shows_workers_and_connections(browser: Browser, address
     figures = {title: value for title, value, *_ in (list(filter(None, box)) for box in boxes)}
     assert figures["Workers"] == "1"
     assert figures["Connections"].isdecimal()
-    assert await browser.value("document.querySelectorAll('#workers tbody tr').length") == 1
+    row = await browser.value("[...document.querySelectorAll('#workers tbody td')].map((cell) => cell.textContent)")
+    assert row[1] == "ggml-dispatch-mini"
+    assert row[5] == "0 of 1000"
+    assert row[8].endswith(" MB")  # of memory
+    assert row[9] == "\N{EN DASH}"  # no GPU
     await browser.until("document.querySelectorAll('.figure polyline')[0].getAttribute('points').split(' ').length > 2")
     assert browser.complaints == []
+
+
+async def test_microphone_page_sends_the_key_that_it_is_given(tmp_path: Path, demo_speech: Speech) -> None:
+    """As a subprotocol, the only place where a browser can put it. Without one, the page says that it was refused."""
+    secret, line = keys.make("desk")
+    (tmp_path / "keys").write_text(f"{line}\n")
+    with served(tmp_path / "served", GATEWAY_KEYS=str(tmp_path / "keys")) as running:
+        async with with_microphone(tmp_path, demo_speech.cut(0, 1)) as browser:
+            await browser.open(f"{running.url}/mic")
+            await browser.click("#button")
+            await browser.until(f"{STATE}.startsWith('refused: ')")
+            await browser.value(f"document.getElementById('key').value = '{secret}'")
+            await browser.click("#button")
+            await browser.until(f"{STATE} === 'listening'")
+            await browser.click("#button")
+            await browser.until(f"{STATE} === 'done'")

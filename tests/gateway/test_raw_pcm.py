@@ -36,6 +36,9 @@ async def test_raw_pcm_comes_back_as_words_with_times(sockets: str, demo_speech:
     status = next(message for message in told if message["type"] == "queue_status")
     assert status.keys() == {"type", "pending", "capacity", "estimated_wait", "rtf", "workers"}
     assert status["workers"] == 1
+    assert 0 <= status["pending"] <= status["capacity"]
+    assert status["capacity"] >= 1
+    assert status["rtf"] > 0
 
 
 @pytest.mark.parametrize("query", ["sample_rate=16k", "encoding=opus", "channels=9", "language=xx"])

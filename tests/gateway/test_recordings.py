@@ -432,6 +432,32 @@ async def test_key_without_audio_left_is_told_when_to_come_back(workers, site, h
     await serving.idle()
 
 
+async def test_upload_that_breaks_off_leaves_nothing(workers, site, caplog) -> None:
+    """In a form and in JSON: no memory is kept, and nothing is logged as an error."""
+    await workers(name_it)
+    serving = await site()
+    storage = serving.recordings.storage
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    form_head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    for path, kind, begin in (
+        ("/v1/audio/transcriptions", "multipart/form-data; boundary=x", form_head),
+        ("/transcribe", "application/json", b'{"audio_data": "'),
+    ):
+        before = storage.memory
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 3000000\r\n\r\n"
+        writer.write(head.encode() + begin + b"A" * 500_000)
+        async with asyncio.timeout(PATIENCE):
+            await writer.drain()
+            while storage.memory == before:  # noqa: ASYNC110 - until some of it has come
+                await asyncio.sleep(0.01)
+            writer.close()
+            await writer.wait_closed()
+            while storage.memory != before:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:
     """Not what was refused."""
     await workers(name_it)

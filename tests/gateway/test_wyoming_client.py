@@ -88,6 +88,7 @@ async def test_wyoming_describe_names_the_model_at_work(client: AsyncClient) -> 
     assert service.installed
     assert service.supports_transcript_streaming
     (model,) = service.models
+    assert model.name == "ggml-dispatch-mini"
     assert "en" in model.languages
 
 

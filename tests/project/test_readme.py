@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from headers import NAMES
@@ -14,7 +15,11 @@ from places import ROOT
 from transcriber import settings
 from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import GapReason
+from transcriber.gateway.figures import Figures
+from transcriber.settings import gateway
+from transcriber.telemetry.gateway import GatewayTelemetry
 from transcriber.telemetry.metrics import Metrics
+from transcriber.telemetry.providers import TelemetryOptions
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
@@ -50,10 +55,10 @@ def test_the_settings_table_names_every_setting_and_no_other() -> None:
     for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TIMEOUT"):
         assert name in documented
         documented |= {name.replace("OTLP_", f"OTLP_{signal}_") for signal in ("METRICS", "TRACES")}
-    assert documented == settings.names()
+    assert documented == settings.names() | gateway.names()
 
 
-def test_the_metrics_table_names_every_metric_and_no_other() -> None:
+def test_the_metrics_table_names_every_metric_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new metric is documented with it."""
     created: set[str] = set()
 
@@ -65,6 +70,10 @@ def test_the_metrics_table_names_every_metric_and_no_other() -> None:
 
     idle = Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0, fleet=FleetFigures())
     Metrics(Meter(), Tallies(), lambda: idle)  # type: ignore[arg-type]
+    providers = SimpleNamespace(meter=Meter(), tracer=None)
+    monkeypatch.setattr("transcriber.telemetry.gateway.Providers", lambda _options: providers)
+    surroundings = SimpleNamespace(connected=True, reconnects=0, count=0)
+    GatewayTelemetry(TelemetryOptions(), Figures(), surroundings)
     assert first_column(page("metrics")) == created
 
 
@@ -127,7 +136,7 @@ def test_the_answers_on_what_to_change_name_at_most_three_files() -> None:
     )
     answers = {change: set(re.findall(r"`([\w/]+\.(?:py|json))`", answer)) for change, answer in rows}
     six = {"a new event on the wire", "another voice activity detector", "a new metric", "a new command"}
-    assert six | {"a second engine", "a WebSocket dialect"} <= answers.keys()
+    assert six | {"a second engine", "another protocol of live speech"} <= answers.keys()
     for names in answers.values():
         assert 1 <= len(names) <= 3
         assert all((ROOT / "transcriber" / name).is_file() or (ROOT / name).is_file() for name in names), names

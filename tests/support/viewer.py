@@ -41,6 +41,11 @@ class Viewer:
                 return await self.reader.read()
         return b""
 
+    async def body(self) -> bytes:
+        """As much as the answer says that it has."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readexactly(int(self.headers["Content-Length"]))
+
     async def data(self) -> bytes:
         """The next message's data."""
         async with asyncio.timeout(PATIENCE):

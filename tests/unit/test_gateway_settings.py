@@ -22,6 +22,7 @@ BAD = [
     ("GATEWAY_AUTH", "maybe", "keys or none"),
     ("GATEWAY_MAX_CONNECTIONS", "0", "1 to 1000000"),
     ("GATEWAY_MAX_UPLOAD_BYTES", "-1", "1 to"),
+    ("GATEWAY_UPLOADS_BYTES", "1000000", "1073741824 to"),
     ("GATEWAY_MAX_AUDIO_SECS", "0", "1 to"),
     ("GATEWAY_PATIENCE_SECS", "0", "0.1 to 3600"),
     ("GATEWAY_WYOMING_HOST", "a b", "a host name"),
@@ -53,6 +54,9 @@ def test_defaults_are_those_of_the_options() -> None:
     assert (plain.host, plain.port, plain.max_connections) == ("127.0.0.1", 8081, 10_000)
     assert (plain.wyoming_port, plain.keys, plain.open) == (None, None, False)
     assert (plain.max_upload, plain.max_audio) == (options.max_upload, options.max_audio)
+    assert plain.uploads == options.uploads
+    large = settings.load({"GATEWAY_MAX_UPLOAD_BYTES": str(10**11)})
+    assert large.uploads == large.max_upload  # there is room for one at least
 
 
 def test_each_variable_reaches_the_options() -> None:

@@ -19,7 +19,8 @@ from transcriber.daemon.reference import reference_speech
 from transcriber.daemon.running import Running
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
-from transcriber.daemon.status import snapshot, summarise, wedged, worker_state
+from transcriber.daemon.status import snapshot, summarise, wedged
+from transcriber.daemon.worker_state import WorkerState
 from transcriber.domain.measurements import Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.overview import PageState
@@ -64,6 +65,7 @@ class Service:
         self._tallies = Tallies()
         self._mode = mode_for(settings, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
+        self._worker_state = WorkerState(self._worker, self._mode.sessions, settings)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
@@ -117,8 +119,8 @@ class Service:
         self._connection = connection
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
-        answering = self._recordings(queue, telemetry, connection)
-        requests = RequestService(connection, answering, __version__, self._worker_state, self._control())
+        answering, state = self._recordings(queue, telemetry, connection), partial(self._worker_state.read, queue)
+        requests = RequestService(connection, answering, __version__, state, self._control())
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
@@ -264,9 +266,6 @@ class Service:
 
     def _control(self) -> Control | None:
         return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
-
-    def _worker_state(self) -> dict[str, Any]:
-        return worker_state(self._worker, self._queue, self._mode.sessions, self._settings)
 
     def _snapshot(self) -> Snapshot:
         mode, nats, latency = self._mode, self._connection, self._settings.max_latency

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from transcriber.audio.sessions import Sessions
 from transcriber.domain.events import ConsumerLag
 from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import SAMPLE_RATE
-from transcriber.protocol.routing import model_subject
 from transcriber.worker.engine import Device
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from transcriber.audio.session import SessionOptions
     from transcriber.broker.connection import Connection
-    from transcriber.settings import Settings
     from transcriber.worker.queue import JobQueue
     from transcriber.worker.thread import WhisperThread
 
@@ -97,28 +95,6 @@ def snapshot(  # noqa: PLR0913 - the parts whose figures it holds
         lag_seconds=ahead.seconds,
         fleet=fleet,
     )
-
-
-def worker_state(
-    worker: WhisperThread, queue: JobQueue | None, sessions: Sessions | SessionGroup, settings: Settings
-) -> dict[str, Any]:
-    """Return what the service's statistics say of this worker (P-38)."""
-    return {
-        "model": worker.model,
-        "model_subject": model_subject(worker.model),
-        "multilingual": worker.multilingual,
-        "device": str(worker.device),
-        "subject": settings.subject,
-        "depth": queue.depth if queue is not None else 0,
-        "capacity": queue.capacity if queue is not None else 0,
-        "estimated_wait": queue.expected_wait("") if queue is not None else 0.0,
-        "max_latency": None if settings.durable else settings.max_latency,
-        "rtf": worker.speed.rtf,
-        "busy": worker.busy_since is not None,
-        "busy_seconds": worker.busy_seconds,
-        "streams": sessions.active,
-        "max_streams": settings.sessions.max_streams,
-    }
 
 
 def summarise(tallies: Tallies, queue: JobQueue | None, sessions: Sessions | SessionGroup) -> None:

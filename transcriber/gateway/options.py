@@ -31,6 +31,7 @@ class GatewayOptions:
     tls_key: Path | None = None
     max_connections: int = 10_000
     max_upload: int = 1 << 30  # bytes
+    uploads: int = 4 << 30  # bytes on disk, of all uploads together
     max_audio: float = 4 * 3600.0  # seconds in one recording
     patience: float = 60.0  # seconds that a recording waits while none of its parts is answered
     shutdown_grace: float = 25.0  # seconds

@@ -155,8 +155,8 @@ def _worker(answer: bytes) -> Worker | None:
             rtf=_number(data.get("rtf")),
             streams=int(data.get("streams", 0)),
             max_streams=_whole(data.get("max_streams")),
-            busy=_number(data.get("busy")),
-            cpu=_number(data.get("cpu")),
+            busy=_number(data.get("busy_seconds")),
+            cpu=_number(data.get("cpu_seconds")),
             memory=_whole(data.get("memory")),
             gpu_memory=_whole(data.get("gpu_memory")),
         )

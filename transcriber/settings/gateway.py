@@ -36,6 +36,7 @@ def _read(r: Reader) -> GatewayOptions:
             ("GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY") if key is None else ("GATEWAY_TLS_KEY", "GATEWAY_TLS_CERT")
         )
         raise SettingError(given, str(cert or key), f"only together with {missing}")
+    max_upload = r.whole("GATEWAY_MAX_UPLOAD_BYTES", _DEFAULTS.max_upload, 1, 1024 * _GIB)
     return GatewayOptions(
         host=r.matching("GATEWAY_HOST", _DEFAULTS.host, _HOST, "an address or a host name"),
         port=r.whole("GATEWAY_PORT", _DEFAULTS.port, 0, 65_535),
@@ -48,7 +49,8 @@ def _read(r: Reader) -> GatewayOptions:
         tls_cert=cert,
         tls_key=key,
         max_connections=r.whole("GATEWAY_MAX_CONNECTIONS", _DEFAULTS.max_connections, 1, 1_000_000),
-        max_upload=r.whole("GATEWAY_MAX_UPLOAD_BYTES", _DEFAULTS.max_upload, 1, 1024 * _GIB),
+        max_upload=max_upload,
+        uploads=r.whole("GATEWAY_UPLOADS_BYTES", max(_DEFAULTS.uploads, max_upload), max_upload, 1024 * _GIB),
         max_audio=r.number("GATEWAY_MAX_AUDIO_SECS", _DEFAULTS.max_audio, 1, 10**7),
         patience=r.number("GATEWAY_PATIENCE_SECS", _DEFAULTS.patience, 0.1, 3600),
         shutdown_grace=shutdown_grace(r),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ async def uploaded(pool: ThreadPoolExecutor) -> AsyncIterator[Uploaded]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(data: bytes) -> Upload:
-            upload = await stack.enter_async_context(Upload(Storage(pool, 1 << 30)))
+            upload = await stack.enter_async_context(Upload(Storage(pool, 1 << 30, disk=1 << 30)))
             await upload.write(data)
             await upload.finish()
             return upload
@@ -120,12 +122,13 @@ async def test_more_channels_than_the_library_knows_are_refused(uploaded: Upload
 
 
 async def test_pcm_without_a_head_is_read_in_the_format_named(uploaded: Uploaded) -> None:
-    """Its last half sample frame is left out. A WAV is believed before what was named."""
+    """Its last half sample frame is left out. A file is believed before what was named."""
     raw = AudioFormat(Encoding.S16LE, 8000, 2)
     media = open_media(await uploaded(bytes(4001)), raw)
     assert (media.format, b"".join(media.blocks())) == (raw, bytes(4000))
-    wav = encoded(tone(800, 1, 16_000), 16_000)
-    assert open_media(await uploaded(wav), raw).format == AudioFormat(Encoding.F32LE, 16_000, 1)
+    for kind in ("WAV", "FLAC"):
+        data = encoded(tone(800, 1, 16_000), 16_000, container=kind)
+        assert open_media(await uploaded(data), raw).format == AudioFormat(Encoding.F32LE, 16_000, 1)
 
 
 async def test_damage_within_a_file_is_an_error(heldout: Speech, uploaded: Uploaded) -> None:
@@ -169,7 +172,7 @@ async def test_damage_within_a_track_is_an_error(heldout: Speech, uploaded: Uplo
 async def test_large_upload_is_in_a_file_and_hashed(pool: ThreadPoolExecutor) -> None:
     """What was written is read, in any number of writes; a second reading begins at the beginning."""
     data = s16(np.random.default_rng(1).standard_normal(1_500_000).astype(np.float32))
-    async with Upload(Storage(pool, len(data)), hashed=True) as upload:
+    async with Upload(Storage(pool, len(data), disk=1 << 30), hashed=True) as upload:
         for at in range(0, len(data), 700_001):
             await upload.write(data[at : at + 700_001])
         await upload.finish()
@@ -184,7 +187,7 @@ async def test_large_upload_is_in_a_file_and_hashed(pool: ThreadPoolExecutor) ->
 
 async def test_uploads_together_stay_within_memory(pool: ThreadPoolExecutor) -> None:
     """What is in a file, or closed, counts no more."""
-    storage = Storage(pool, 1 << 30, memory=2_000_000)
+    storage = Storage(pool, 1 << 30, disk=3_000_000, memory=2_000_000)
     async with Upload(storage) as first, Upload(storage) as second:
         await first.write(bytes(1_000_000))
         with pytest.raises(Problem, match="too many uploads at a time") as caught:
@@ -192,5 +195,20 @@ async def test_uploads_together_stay_within_memory(pool: ThreadPoolExecutor) -> 
         assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
         await first.write(bytes(100_000))  # and now it is in a file
         await second.write(bytes(1_000_000))
-        assert (first.data, storage.free) == (None, 1_000_000)
-    assert storage.free == 2_000_000
+        assert (first.data, storage.memory, storage.disk) == (None, 1_000_000, 1_900_000)
+        await second.write(bytes(900_000))
+        with pytest.raises(Problem, match="no space for uploads"):
+            await first.write(bytes(1_100_000))
+    assert (storage.memory, storage.disk) == (2_000_000, 3_000_000)
+
+
+async def test_full_disk_is_told_as_no_room(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt may succeed once other uploads are done. What was in memory is given free."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b", buffering=0))  # noqa: SIM115
+    storage = Storage(pool, 1 << 30, disk=1 << 30)
+    before = storage.memory, storage.disk
+    async with Upload(storage) as upload:
+        with pytest.raises(Problem, match="no space for uploads") as caught:
+            await upload.write(bytes(2_000_000))
+        assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "30"})
+    assert (storage.memory, storage.disk) == before

@@ -40,9 +40,11 @@ def test_session_begins_with_the_first_audio() -> None:
     plain, configured = Vosk(), Vosk()
     begin = next(command for command in send(plain, FRAME) if isinstance(command, Begin))
     assert begin.hearing.format == AudioFormat(Encoding.S16LE, 8_000, 1)
-    assert send(configured, config(sample_rate=16000.0, phrase_list=["a"], model="x")) == []
+    phrases = ["gate five", "[unk]", "platform nine"]
+    assert send(configured, config(sample_rate=16000.0, phrase_list=phrases, model="x")) == []
     begin, audio, reply = send(configured, FRAME)
     assert (begin.hearing.format.rate, begin.hearing.model) == (16_000, "x")
+    assert begin.hearing.prompt == "gate five, platform nine"
     assert audio == Audio(FRAME)
     assert replies(reply) == [{"partial": ""}]
 

@@ -177,6 +177,16 @@ def test_ping_is_answered_and_unknown_events_are_not(wyoming: Wyoming) -> None:
     assert told(*send(wyoming, Event("ping", {"text": "x"}), unknown)) == [("pong", {"text": "x"})]
 
 
+def test_half_a_surrogate_is_replaced(wyoming: Wyoming) -> None:
+    """JSON can spell it, and neither our answers nor a header of NATS can hold it."""
+    ping = b'{"type": "ping", "data": {"text": "a\\ud800"}}\n'
+    assert told(*wyoming.received(ping)) == [("pong", {"text": "a?"})]
+    asked = b'{"type": "transcribe", "data": {"transcript_names": ["a\\ud800"]}}\n'
+    begin, *_ = [*wyoming.received(asked), *send(wyoming, START, CHUNK)]
+    assert isinstance(begin, Begin)
+    assert begin.hearing.prompt == "a?"
+
+
 def test_chunks_without_audio_start_begin_an_utterance(wyoming: Wyoming) -> None:
     assert [type(command) for command in send(wyoming, CHUNK, CHUNK, STOP)] == [Begin, Audio, Audio, End]
 
@@ -210,7 +220,7 @@ def test_names_beyond_what_whisper_reads_are_left_out(wyoming: Wyoming) -> None:
     asked = Event("transcribe", {"transcript_names": ["lamp" * 10] * 100, "transcript_terms": "no list"})
     begin, _ = send(wyoming, asked, START, CHUNK)
     assert isinstance(begin, Begin)
-    assert begin.hearing.prompt == ", ".join(["lamp" * 10] * 16)
+    assert begin.hearing.prompt == ", ".join(["lamp" * 10] * 21)
 
 
 def test_last_words_answer_only_what_is_waited_for(wyoming: Wyoming) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.gateway.dialects.channel import Channel, words
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Send
+from transcriber.gateway.dialects.prompts import prompt_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PATH = "/"
 _RATES = (8_000, 192_000)  # Hz, as the wire protocol allows (P-3)
 _GONE, _UNSUPPORTED = 1000, 1003  # RFC 6455, section 7.4.1
+_UNKNOWN = "[unk]"  # in a list of phrases: whatever is none of them
 _WORD = "conf", "start", "end", "word"
 
 
@@ -30,6 +32,7 @@ class _Options:
 
     rate: int = 8_000
     model: str | None = None
+    prompt: str | None = None  # of the phrases that a recogniser of Vosk would be limited to
     words: bool = True
     alternatives: bool = False  # answer with a list of one text, as clients with `max_alternatives` expect it
 
@@ -98,7 +101,7 @@ class Vosk:
     def _hear(self, data: bytes) -> Iterator[Command]:
         if self._channel is None:
             sound = AudioFormat(Encoding.S16LE, self._options.rate, 1)
-            self._channel = Channel(Hearing(format=sound, model=self._options.model))
+            self._channel = Channel(Hearing(format=sound, model=self._options.model, prompt=self._options.prompt))
         yield from self._channel.audio(data)
         if self._resetting:
             self._owed += 1
@@ -106,12 +109,13 @@ class Vosk:
             yield self._reply()
 
     def _configure(self, config: Mapping[str, Any]) -> Iterator[Command]:
-        known, model = self._options, config.get("model")
+        known, model, phrases = self._options, config.get("model"), config.get("phrase_list")
         try:
             wanted = replace(
                 known,
                 rate=round(float(config.get("sample_rate", known.rate))),
                 model=model if isinstance(model, str) else known.model,
+                prompt=_prompt(phrases) if isinstance(phrases, list) else known.prompt,
                 words=bool(config.get("words", known.words)),
                 alternatives=bool(int(config.get("max_alternatives", known.alternatives))),
             )
@@ -186,6 +190,10 @@ class Vosk:
 
     def _at(self, seconds: float) -> float:
         return self._channel.at(seconds) if self._channel is not None else seconds
+
+
+def _prompt(phrases: list[object]) -> str | None:
+    return prompt_of(phrase for phrase in phrases if phrase != _UNKNOWN)
 
 
 def _parsed(message: str) -> object:

@@ -15,11 +15,11 @@ from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.gateway.dialects.channel import Channel
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Send
+from transcriber.gateway.dialects.prompts import prompt_of
 from transcriber.gateway.dialects.wyoming_events import Event, EventError, Events, encode
 
 _WIDTH = 2  # bytes a sample: 16 bits, which is all that its clients send
 _RATES, _CHANNELS = (8_000, 192_000), (1, 8)  # as the wire protocol allows (P-3)
-_PROMPT_CHARS = 224 * 3  # Whisper reads 224 tokens of a prompt, and names have about three characters each
 _MALFORMED = 1002  # RFC 6455, section 7.4.1; TCP has no such codes, and only closes
 _ANY_MODEL = "default"
 _USUAL = AudioFormat(Encoding.S16LE, 16_000, 1)  # what Home Assistant sends
@@ -242,13 +242,9 @@ def _languages(model: str) -> list[str]:
 
 
 def _prompt(asked: Mapping[str, Any]) -> str | None:
-    """As many names and terms as Whisper reads. Names come first: Wyoming says that they count for more."""
+    """Names come first: Wyoming says that they count for more than terms."""
     listed = [asked.get(key) for key in ("transcript_names", "transcript_terms")]
-    terms = [str(term) for entry in listed if isinstance(entry, list) for term in entry]
-    prompt = ", ".join(terms)
-    if len(prompt) > _PROMPT_CHARS:
-        prompt = prompt[:_PROMPT_CHARS].rpartition(", ")[0]
-    return prompt or None
+    return prompt_of(term for entry in listed if isinstance(entry, list) for term in entry)
 
 
 def _sound(data: Mapping[str, Any]) -> tuple[AudioFormat, str]:

@@ -59,8 +59,8 @@ class Events:
 
 
 def encode(event: Event) -> bytes:
-    """The bytes of an event."""
-    data = json.dumps(event.data, ensure_ascii=False).encode() if event.data else b""
+    """The bytes of an event. What UTF-8 cannot hold is replaced."""
+    data = json.dumps(event.data, ensure_ascii=False).encode("utf-8", "replace") if event.data else b""
     lengths = {"data_length": len(data), "payload_length": len(event.payload)}
     head = {"type": event.type, **{name: length for name, length in lengths.items() if length}}
     return json.dumps(head).encode() + b"\n" + data + event.payload

@@ -46,7 +46,7 @@ def open_media(upload: Upload, raw: AudioFormat | None = None) -> Media:
     try:
         if endless is not None and endless.format is not None and endless.size is None:
             media: Media = Raw(upload, endless.format, endless.start)  # libsndfile takes an unknown size for none
-        elif raw is not None and kind not in {"WAV", *_FOREIGN}:
+        elif raw is not None and not is_file(head):
             media = Raw(upload, raw)
         elif kind in _FOREIGN:
             media = _foreign(upload, str(kind))
@@ -56,6 +56,11 @@ def open_media(upload: Upload, raw: AudioFormat | None = None) -> Media:
         raise Problem(400, _refusal(kind, error), code="invalid_audio", param="file") from error
     check_range(media.format)
     return media
+
+
+def is_file(head: bytes) -> bool:
+    """Whether these bytes begin a file of audio, which is believed before what a client says."""
+    return name_of(head[:_HEAD]) in {*DECODABLE, *_FOREIGN}
 
 
 def _refusal(kind: str | None, error: RecordingError) -> str:

@@ -15,7 +15,7 @@ from transcriber.domain.measurements import Counts
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.domain.wav import wav_head
 from transcriber.gateway.problems import Problem
-from transcriber.gateway.rest.media import check_range, open_media
+from transcriber.gateway.rest.media import check_range, is_file, open_media
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transcriber.gateway.rest.upload import Upload
 
 _LONGEST_SECS = 30.0  # of a part: so much 16 kHz PCM fits into NATS's default max_payload of 1 MiB
-_HEADERS = 4096  # bytes that a request's headers may need: a prompt, trace context, format
+_HEADERS = 5120  # bytes that a request's headers may need: a prompt of 896 characters in UTF-8, trace context, format
 _PART_FORMAT = AudioFormat(Encoding.S16LE, SAMPLE_RATE, 1)
 
 
@@ -60,6 +60,8 @@ def whole(data: bytes, raw: AudioFormat | None, limits: Limits, *, each_channel:
             return None
         start, chosen = head.start, head.format
         size = min(size - start, head.size if head.size is not None else size)
+    elif raw is not None and is_file(data):
+        return None
     if chosen is None or (each_channel and chosen.channels > 1):
         return None
     check_range(chosen)

@@ -86,7 +86,7 @@ async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
     finally:
-        storage.free += len(data)
+        storage.memory += len(data)
     if not isinstance(found, dict):
         raise Problem(400, "the body is no JSON object", code="invalid_json")
     return found
@@ -108,7 +108,7 @@ async def _all(request: web.BaseRequest, storage: Storage) -> bytes:
             parts.append(chunk)
             _check_json(size)
     except BaseException:
-        storage.free += size
+        storage.memory += size
         raise
     return b"".join(parts)
 

@@ -19,6 +19,7 @@ from transcriber.gateway.rest.progress import Progress, Tally
 from transcriber.gateway.rest.reading import Limits, Part, PartReader, whole
 from transcriber.gateway.rest.upload import Storage, Upload
 from transcriber.protocol import headers as names
+from transcriber.protocol.preferences import LONGEST_PROMPT
 
 if TYPE_CHECKING:
     from transcriber.domain.chunks import AudioFormat
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transcriber.gateway.routes import Call
 
 _THREADS = 4  # that decode: as many files at a time, each for one part
+_WRITERS = 2  # threads that write uploads: they must not wait for those that decode
 _PARTS = 64  # on their way to workers, of all recordings: 61 MB
 # A worker takes a part's windows one at a time, so a second part keeps it busy while the first one's answer travels.
 _FOR_EACH_WORKER = 2
@@ -36,7 +38,6 @@ _ANSWER_SECS, _ANSWER_OF_AUDIO = 10.0, 2.0
 _LOOK_SECS = 1.0  # between two looks at which workers are there
 _ENGINE_ATTEMPTS = 3  # of a part on which engines fail: another worker may have another model
 _REFUSED = {400, 413}  # no other answer comes to a further attempt
-_PROMPT_CHARACTERS = 600  # Whisper reads the last 224 tokens, of three or four characters each
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")  # what a header's line cannot hold
 
 
@@ -71,7 +72,8 @@ class Recordings:
         self._parts = parts
         self._under_way = asyncio.Semaphore(_PARTS)
         self._pool = ThreadPoolExecutor(_THREADS, "recordings")
-        self.storage = Storage(self._pool, parts.options.max_upload)
+        writers, options = ThreadPoolExecutor(_WRITERS, "uploads"), parts.options
+        self.storage = Storage(writers, options.max_upload, disk=options.uploads)
         self.tally = Tally()
 
     async def text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
@@ -221,12 +223,12 @@ def _headers(wish: Wish, call: Call) -> dict[str, str]:
         names.LANGUAGE: wish.language,
         names.TENANT: call.caller.tenant,
         names.TRACEPARENT: call.traceparent,
-        "Audio-Prompt": _line(wish.prompt) if wish.prompt else None,
-        "Audio-Task": "translate" if wish.translate else None,
+        names.PROMPT: _line(wish.prompt) if wish.prompt else None,
+        names.TASK: "translate" if wish.translate else None,
     }
     return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _line(prompt: str) -> str:
-    """The end of a prompt, which is all that a model reads, as a header can hold it."""
-    return _BREAKS.sub(" ", prompt).strip()[-_PROMPT_CHARACTERS:]
+    """The end of a prompt, which is all that counts (P-35), as a header can hold it."""
+    return _BREAKS.sub(" ", prompt).strip()[-LONGEST_PROMPT:]

@@ -17,23 +17,34 @@ if TYPE_CHECKING:
 
 # 1 MiB: half a minute of 16 kHz PCM, which most uploads are under. It is also the least that a write to disk is worth.
 _IN_MEMORY = 1 << 20
-_ALL_IN_MEMORY = 256 << 20  # of all uploads together, which thousands of clients could send at once
+_ALL_IN_MEMORY = 64 << 20  # of all uploads together, which thousands of clients could send at once
 _FULL_SECS = 30  # until others may have finished, where the disk is full
 
 
 class Storage:
-    """Where uploads are kept. `pool` runs what may wait for the disk; `limit`: the most bytes of one upload."""
+    """Where uploads are kept. `pool` runs what may wait for the disk.
 
-    def __init__(self, pool: ThreadPoolExecutor, limit: int, memory: int = _ALL_IN_MEMORY) -> None:
+    `limit`: the most bytes of one upload. `memory` and `disk`: bytes that are still free for all of them.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, limit: int, *, disk: int, memory: int = _ALL_IN_MEMORY) -> None:
         self.pool = pool
         self.limit = limit
-        self.free = memory
+        self.memory = memory
+        self.disk = disk
 
     def take(self, size: int) -> None:
         """Count bytes that are kept in memory. Raises `Problem` 503 if there is no room for them."""
-        if size > self.free:
+        if size > self.memory:
             raise Problem(503, "too many uploads at a time", code="overloaded", retry_after=1.0)
-        self.free -= size
+        self.memory -= size
+
+    def move(self, size: int) -> None:
+        """Count bytes that go from memory to disk. Raises `Problem` 503 if there is no room for them."""
+        if size > self.disk:
+            raise _full()
+        self.memory += size
+        self.disk -= size
 
 
 class Upload:
@@ -44,6 +55,7 @@ class Upload:
         self._hash = hashlib.sha256() if hashed else None
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
+        self._on_disk = 0
         self.size = 0
 
     async def __aenter__(self) -> Self:
@@ -93,15 +105,17 @@ class Upload:
 
     def close(self) -> None:
         """Give memory and file free."""
-        self._storage.free += len(self._memory)
-        self._memory = bytearray()
+        self._storage.memory += len(self._memory)
+        self._storage.disk += self._on_disk
+        self._memory, self._on_disk = bytearray(), 0
         if self._file is not None:
             self._file.close()
 
     async def _spilt(self) -> None:
         """Move what is in memory to the file."""
         await self._in_thread(self._spill)
-        self._storage.free += len(self._memory)
+        self._storage.move(len(self._memory))
+        self._on_disk += len(self._memory)
         self._memory = bytearray()
 
     def _spill(self) -> None:
@@ -117,4 +131,8 @@ class Upload:
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
-            raise Problem(503, "no space for uploads", code="overloaded", retry_after=_FULL_SECS) from error
+            raise _full() from error
+
+
+def _full() -> Problem:
+    return Problem(503, "no space for uploads", code="overloaded", retry_after=_FULL_SECS)
