@@ -155,9 +155,8 @@ class Membership:
             self.me.id, self.plan, self._held, lambda _p, _e: False, prepares=self._holder.prepares
         ):
             if step is Step.ABANDON:
-                owner = entry.owner or "nobody"
                 raise Fenced(
-                    f"partition {partition} of the fleet", f"it belongs to {owner} now, in epoch {entry.epoch}"
+                    f"partition {partition} of the fleet", f"it belongs to {entry.owner} now, in epoch {entry.epoch}"
                 )
 
     async def _make_plans(self) -> None:
