@@ -142,39 +142,27 @@ def _worst(scope: Scope) -> list[Json]:
 
 def _shared(scope: Scope) -> list[Json]:
     """Panels that are about FLEET, and show 0 without it. Each member tells how it sees the whole."""
+
+    def whole(what: str, aggregate: str = "max") -> str:
+        return f"{aggregate}({scope.gauge(f'transcriber_fleet_{what}')}) or vector(0)"
+
     return [
-        stat(
-            "Members",
-            "Good is as many as were deployed with FLEET; fewer means that some are down.",
-            "none",
-            _whole(scope, "members"),
-        ),
+        stat("Members", "Good is as many as were deployed with FLEET; fewer are at work.", "none", whole("members")),
         stat(
             "Partitions without owner",
             "Good is 0; nobody hears the streams of a partition without owner.",
             "none",
-            _whole(scope, "without_owner"),
+            whole("without_owner"),
             (1, "red"),
         ),
         lines(
             "Streams against capacity",
             "Of the whole fleet: good is below the dashed capacity; at capacity new live streams are refused.",
             "suffix: streams",
-            Query(_whole(scope, "load"), "streams"),
-            Query(_whole(scope, "capacity", "min"), "capacity", limit=True),
+            Query(whole("load"), "streams"),
+            Query(whole("capacity", "min"), "capacity", limit=True),
             width=12,
         ),
-        *_partitions(scope),
-    ]
-
-
-def _whole(scope: Scope, what: str, aggregate: str = "max") -> str:
-    """A figure of the whole fleet, as one member sees it."""
-    return f"{aggregate}({scope.gauge(f'transcriber_fleet_{what}')}) or vector(0)"
-
-
-def _partitions(scope: Scope) -> list[Json]:
-    return [
         lines(
             "Partitions of each member",
             "Good is flat and even; steps mean that members come and go.",

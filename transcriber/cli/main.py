@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +19,6 @@ from transcriber.cli.interrupts import interruptible, leave, leaving_in_order
 from transcriber.cli.subtitles import Style
 from transcriber.domain import languages
 from transcriber.domain.chunks import Encoding
-from transcriber.domain.errors import CannotStart
 from transcriber.protocol import incoming
 
 _NO_BENCH = "transcriber: benchmarks are not in the package; in a checkout, run: python -m benchmarks {}\n"
@@ -44,29 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
-    from transcriber import settings
-    from transcriber.daemon.service import Service
-    from transcriber.daemon.shutdown import ExitCode
-    from transcriber.telemetry import logs
+    from transcriber.cli import daemon
 
-    chosen = settings.load()
-    logs.configure(chosen.log_level, chosen.log_format)
-    _warn(settings.misspelt())
-
-    async def live() -> NoReturn:
-        try:
-            code = await Service(chosen).run()
-        except CannotStart as error:
-            logging.getLogger("transcriber").critical("cannot start: %s", error)
-            code = ExitCode.CANNOT_START
-        leave(code)  # before asyncio.run ends: it could wait for a name server that does not answer
-
-    asyncio.run(live())
-
-
-def _warn(misspelt: Mapping[str, str]) -> None:
-    for name, meant in misspelt.items():
-        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
+    daemon.serve()
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -127,7 +104,7 @@ def _gateway(options: argparse.Namespace) -> int:
 
     chosen = gateway_settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    _warn(settings.misspelt(known=gateway_settings.names() | settings.names()))
+    settings.warn_of_misspelt(known=gateway_settings.names() | settings.names())
     return gateway.serve(chosen)
 
 

@@ -65,7 +65,7 @@ class Service:
         self._tallies = Tallies()
         self._mode = mode_for(settings, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
-        self._worker_state = WorkerState(self._worker, self._mode.sessions, settings)
+        self._worker_state = WorkerState(self._worker, settings)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
@@ -119,8 +119,8 @@ class Service:
         self._connection = connection
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
-        answering, state = self._recordings(queue, telemetry, connection), partial(self._worker_state.read, queue)
-        requests = RequestService(connection, answering, __version__, state, self._control())
+        answering = self._recordings(queue, telemetry, connection)
+        requests = RequestService(connection, answering, __version__, self._read_state, self._control())
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
@@ -266,6 +266,9 @@ class Service:
 
     def _control(self) -> Control | None:
         return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
+
+    def _read_state(self) -> dict[str, Any]:
+        return self._worker_state.read(self._queue, self._mode.sessions.active)
 
     def _snapshot(self) -> Snapshot:
         mode, nats, latency = self._mode, self._connection, self._settings.max_latency

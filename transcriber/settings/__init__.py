@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from transcriber.protocol.partitions import FleetOptions
     from transcriber.telemetry.logs import LogFormat
     from transcriber.telemetry.providers import TelemetryOptions
+
+log = logging.getLogger(__name__)
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -99,6 +102,12 @@ def misspelt(environ: Mapping[str, str] | None = None, known: frozenset[str] | N
         if like := difflib.get_close_matches(name, ours, 1, _ALIKE):
             found[name] = like[0]
     return found
+
+
+def warn_of_misspelt(known: frozenset[str] | None = None) -> None:
+    """Log each variable of the process's environment that `misspelt` finds."""
+    for name, meant in misspelt(known=known).items():
+        log.warning("%s is not a setting and changes nothing: %s is one", name, meant)
 
 
 def _read(r: Reader) -> Settings:
