@@ -32,11 +32,8 @@ class Worker:
 
     id: str
     model: str = ""
-<<<<<<< HEAD
     multilingual: bool = True  # whether the model knows more languages than English
-=======
     model_subject: str | None = None  # where it takes requests for its model (P-39)
->>>>>>> gateway
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -166,11 +163,8 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
-<<<<<<< HEAD
             multilingual=data.get("multilingual") is not False,
-=======
             model_subject=data.get("model_subject"),
->>>>>>> gateway
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),
