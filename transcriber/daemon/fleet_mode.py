@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transcriber.settings import Settings
 
 _ANSWER_SECS = 0.25  # time to send the refusals of requests
+_FIRST_SECS = 10.0  # for the first plan and its work: those of dead members run out first
 _LEAVE_SECS = 1.0  # to delete our entry; it runs out by itself
 
 
@@ -71,7 +72,7 @@ class FleetMode:
         )
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - a member has no state of its own
-        """Join the fleet and take requests. Partitions come when the plan says so."""
+        """Join the fleet, take requests, and work on what the first plan gives to us. More may come later."""
         self._running = running
         store = FleetStore(running.connection, self._fleet.name)
         self._holder = holder = self._shares(running, store)
@@ -83,6 +84,8 @@ class FleetMode:
         await membership.join()
         await running.requests.start()
         self._taking_part = asyncio.create_task(membership.run())
+        settling_in = asyncio.ensure_future(within(_FIRST_SECS, membership.settled_in()))
+        await asyncio.wait({self._taking_part, settling_in}, return_when=asyncio.FIRST_COMPLETED)
         return {self._taking_part, holder.failed}
 
     def _shares(self, running: Running, store: FleetStore) -> DurableShares | LiveShares:

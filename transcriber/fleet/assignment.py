@@ -8,6 +8,7 @@ from statistics import median_low
 _UNEVEN = 1.15  # a member so many times busier than the mean is relieved; 1.25 is promised
 _EVEN = 1.05  # moving stops there
 
+_LEAST = 0.01  # streams, as members round what they tell; a partition with less is idle
 # Machines of one kind differ so much in what they measure at start, when they start together. Their shares are equal.
 _ALIKE = 1.5
 
@@ -69,8 +70,8 @@ def _kinds(
     Idle partitions are for the streams that come. If both had one weight, a member could get all of one kind.
     """
     for weights in (
-        {p: load for p in range(len(owners)) if (load := loads.get(p, 0.0)) > 0},
-        {p: 1.0 for p in range(len(owners)) if loads.get(p, 0.0) <= 0},
+        {p: load for p in range(len(owners)) if (load := loads.get(p, 0.0)) >= _LEAST},
+        {p: 1.0 for p in range(len(owners)) if loads.get(p, 0.0) < _LEAST},
     ):
         if weights:
             mine = {p: owners[p] for p in weights}

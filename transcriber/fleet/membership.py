@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -45,8 +46,7 @@ class Membership:
         self._waiting: dict[int, float] = {}  # since when a partition waits for its next owner to listen
         self._renewed = time.monotonic()
         self._verified = True  # whether the plan was read since the lease may have run out
-        self._news, self._due = asyncio.Event(), asyncio.Event()
-        self._moved = asyncio.Event()
+        self._news, self._due, self._moved, self._acted = (asyncio.Event() for _ in range(4))
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets a drain's error
 
     @property
@@ -78,6 +78,16 @@ class Membership:
             for task in (*tasks, *self._draining.values()):
                 task.cancel()
 
+    async def settled_in(self) -> None:
+        """Wait until every partition has an owner, and we work on ours."""
+
+        def wanting(partition: int, owner: str | None) -> bool:
+            return owner is None or (owner == self.me.id and partition not in self._held)
+
+        while not self._revision or any(wanting(p, entry.owner) for p, entry in enumerate(self.plan.partitions)):
+            self._acted.clear()
+            await self._acted.wait()
+
     def drain(self) -> None:
         """Give up all partitions, and take none."""
         if not self.me.draining:
@@ -89,10 +99,7 @@ class Membership:
         """Wait until we hold nothing, or nobody is there to take it."""
         while self._held and any(not m.draining for m in self.roster.members.values()):
             self._moved.clear()
-            try:
-                await asyncio.wait_for(self._moved.wait(), _LOOK_SECS)
-            except TimeoutError:
-                continue
+            await _within(_LOOK_SECS, self._moved)
 
     async def leave(self) -> None:
         """Take our entry away, so that others need not wait for the lease to run out."""
@@ -113,10 +120,7 @@ class Membership:
                 await backoff.failed(error)
                 continue
             self._due.clear()
-            try:
-                await asyncio.wait_for(self._due.wait(), RENEW_SECS)
-            except TimeoutError:
-                continue
+            await _within(RENEW_SECS, self._due)
 
     async def _renew(self) -> None:
         figures, held = self._holder.figures(), self._held.items()
@@ -151,9 +155,8 @@ class Membership:
             self.me.id, self.plan, self._held, lambda _p, _e: False, prepares=self._holder.prepares
         ):
             if step is Step.ABANDON:
-                owner = entry.owner or "nobody"
                 raise Fenced(
-                    f"partition {partition} of the fleet", f"it belongs to {owner} now, in epoch {entry.epoch}"
+                    f"partition {partition} of the fleet", f"it belongs to {entry.owner} now, in epoch {entry.epoch}"
                 )
 
     async def _make_plans(self) -> None:
@@ -236,10 +239,7 @@ class Membership:
                 await backoff.failed(error)
                 continue
             self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), _LOOK_SECS)
-            except TimeoutError:
-                continue
+            await _within(_LOOK_SECS, self._news)
 
     async def _act(self) -> None:
         """Do what the plan says. Raises `Fenced` if somebody else owns what we work on."""
@@ -268,6 +268,7 @@ class Membership:
             self._held |= {p: Holding(Phase.WORKING, epoch) for p, (epoch, _) in starting.items()}
             self.begun += len(starting)
             await self._holder.start(starting)
+        self._acted.set()
         if before != self._held:
             self._moved.set()
             self._due.set()
@@ -291,3 +292,9 @@ class Membership:
         del self._draining[partition]
         self._moved.set()
         self._due.set()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

@@ -32,6 +32,7 @@ class Worker:
 
     id: str
     model: str = ""
+    multilingual: bool = True  # whether the model knows more languages than English
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -148,6 +149,7 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
+            multilingual=data.get("multilingual") is not False,
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),
