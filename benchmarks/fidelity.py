@@ -88,7 +88,8 @@ def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, .
         return rows, []
     kept = tuple(row for row in rows if not row.foreign)
     if not kept:
-        raise CannotStart(f"{settings.whisper.path.name} knows English only, and all recordings are in other languages")
+        model = settings.whisper.path.name.removesuffix(".bin")
+        raise CannotStart(f"{model} knows English only, and all recordings are in other languages")
     skipped = sorted({row.kind for row in rows if row.foreign})
     return kept, [f"left out, as the model knows English only: {', '.join(skipped)}"] if skipped else []
 
