@@ -10,8 +10,8 @@ from benchmarks.report import Report, table
 from transcriber.fleet import admission
 from transcriber.fleet.handover import Holding, Phase, Step, steps
 from transcriber.fleet.plan import Member, Plan, coordinator
-from transcriber.fleet.roster import LEASE_SECS, PLAN_SECS, RENEW_SECS, Roster
-from transcriber.protocol.partitions import partition_of
+from transcriber.fleet.roster import PLAN_SECS, RENEW_SECS, Roster
+from transcriber.protocol.partitions import LEASE_SECS, partition_of
 
 _STEP = 0.05  # virtual seconds; every message takes as much, many times what it takes on a working server
 _SETTLE_SECS = (0.1, 1.0)  # an owner decodes its last windows; meanwhile the next one keeps what comes
@@ -78,6 +78,7 @@ class _Fleet:
         hot_share, hot_load = _HOT
         self.capacity = streams * (1 + hot_share * (hot_load - 1)) / daemons / _BUSY
         self.plan = Plan.empty(partitions)
+        self.moving = False  # whether partitions are to change hands
         self.entries: dict[str, tuple[Member, float]] = {}  # the bucket: an entry, and when it runs out
         self.daemons: dict[str, _Daemon] = {}
         self.roster = Roster(0.0)  # the coordinator's
@@ -148,17 +149,16 @@ class _Fleet:
                 for new, old in zip(after.partitions, self.plan.partitions, strict=True)
             )
             self.plan = after
+            self.moving = any(entry.to is not None for entry in after.partitions)
 
     def act(self, daemon: _Daemon) -> None:
         due = [p for p, end in daemon.settled.items() if end <= self.now]
         for p in due:
             del daemon.settled[p]
             daemon.held[p] = Holding(Phase.RELEASED, daemon.held[p].epoch)
-        if daemon.plan is self.plan and not due and not any(e.phase is Phase.WORKING for e in daemon.held.values()):
+        if daemon.plan is self.plan and not due and not self.moving:
             return
-        prepared = self.roster.prepared() if any(e.to for e in self.plan.partitions) else set()
-        if daemon.plan is self.plan and not due and not prepared:
-            return
+        prepared = self.roster.prepared() if self.moving else set()
         before = dict(daemon.held)
         for step, p, entry in steps(daemon.id, self.plan, before, lambda p, e: (p, e) in prepared, prepares=True):
             self._do(daemon, step, p, entry.epoch)

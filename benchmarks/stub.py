@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transcriber import settings
-from transcriber.daemon.service import Service
-from transcriber.daemon.shutdown import ExitCode
-from transcriber.domain.errors import CannotStart
+from transcriber.cli import daemon
 from transcriber.domain.results import Segment
 from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
-from transcriber.telemetry import logs
 from transcriber.worker.engine import Decoded, Device
 
 if TYPE_CHECKING:
@@ -95,18 +89,11 @@ class LagProbe:
             self._lags.append(loop.time() - due)
 
 
-async def _main() -> int:
-    chosen = settings.load()
-    logs.configure(chosen.log_level, chosen.log_format)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LagProbe().toggle)
-    try:
-        return await Service(chosen, lambda _: NullEngine()).run()
-    except CannotStart as error:
-        log.critical("cannot start: %s", error)
-        return ExitCode.CANNOT_START
+def _on_signal(probe: LagProbe) -> None:
+    asyncio.get_running_loop().call_soon_threadsafe(probe.toggle)
 
 
 if __name__ == "__main__":
-    code = asyncio.run(_main())
-    sys.stdout.flush()
-    os._exit(code)  # as the real command ends
+    probe = LagProbe()
+    signal.signal(signal.SIGUSR1, lambda *_: _on_signal(probe))
+    daemon.serve(lambda _: NullEngine())

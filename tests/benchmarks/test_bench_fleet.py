@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from benchmarks import fleet
 from benchmarks.fleet import Scene, simulate
-from transcriber.fleet.roster import LEASE_SECS
+from transcriber.protocol.partitions import LEASE_SECS
 
 
 def test_simulated_deaths_leave_partitions_briefly_unowned() -> None:

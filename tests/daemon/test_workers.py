@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from asking import ask
 from harness import PATIENCE, QUICK, STUB, Client, Daemon, NatsServer, Speech, s16
 
+from transcriber.broker.permissions import configuration
 from transcriber.daemon.shutdown import ExitCode
 from transcriber.gateway import workers
 from transcriber.models import store
@@ -43,7 +45,6 @@ async def test_worker_tells_its_state(nats_server: NatsServer, client: Client, h
         _, idle = await statistics(client)
         assert idle == {
             "model": "stub",
-            "model_subject": "transcribe.stub",
             "multilingual": True,
             "device": "cpu",
             "subject": "audio.*",
@@ -59,6 +60,7 @@ async def test_worker_tells_its_state(nats_server: NatsServer, client: Client, h
             "cpu_seconds": idle["cpu_seconds"],
             "memory": idle["memory"],
             "gpu_memory": None,
+            "model_subject": "transcribe.stub",
         }
         assert idle["rtf"] > 0
         assert idle["cpu_seconds"] > 0
@@ -126,3 +128,19 @@ async def test_subject_follows_a_swap_of_the_model(
             await ask(client, pcm, "one.call", RAW)
         assert await daemon.stop() == ExitCode.CLEAN
         assert daemon.stderr == ""
+
+
+async def test_worker_does_without_the_permission_for_its_model(tmp_path: Path, heldout: Speech) -> None:
+    """Permissions from before there were such subjects. It starts, warns, and takes the other requests."""
+    old = configuration("audio.*").replace('"transcribe.*.*"', '"audio.*"')
+    who = {"NATS_USER": "daemon", "NATS_PASSWORD": "secret"}
+    with NatsServer(tmp_path / "nats", config=re.sub(r"\$TRANSCRIBER_\w+_PASSWORD", "secret", old)) as server:
+        async with (
+            Client(server.url, user="gateway", password="secret") as client,
+            Daemon(server.url, script=STUB, **who, **QUICK) as daemon,
+        ):
+            assert (await ask(client, s16(heldout.cut(4, 5).samples), "call", RAW)).code is None
+            assert (await statistics(client))[1]["model_subject"] is None
+            warning = await daemon.logged("NATS: nats: permissions violation")
+            assert (warning["level"], "transcribe.stub.*" in warning["message"]) == ("warning", True)
+            assert await daemon.stop() == ExitCode.CLEAN

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from alert_rules import ALERTS, K8S, RULE, RULES, RUNBOOK
-from metric_names import OURS, PROMISED, scraped_name
+from metric_names import FLEET, OURS, PROMISED, scraped_name
 from places import DATA
 
 from transcriber.domain.timeline import GapReason
@@ -31,7 +31,7 @@ VALUES = {"fate": {"received", "transcribed", "silent", "gap"}, "reason": set(Ga
 def exported() -> dict[str, set[str]]:
     """Every series of the daemon and its attributes, under Prometheus' names; a histogram is three series."""
     found = {}
-    for name, (kind, _unit, attributes) in (PROMISED | OURS).items():
+    for name, (kind, _unit, attributes) in (PROMISED | OURS | FLEET).items():
         plain = scraped_name(name)
         gap = {"reason"} if plain == "transcriber_audio_seconds_total" else set()
         labels = {key.replace(".", "_") for key in attributes} | gap

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from chaos import durable, jetstream_server, publish, set_up_streams
 from harness import PATIENCE, QUICK, Client, Daemon, NatsServer, Speech, free_port, s16
-from metric_names import OURS, PROMISED, scraped_name
+from metric_names import FLEET, OURS, PROMISED, scraped_name
 from places import ROOT
 from prometheus import Prometheus, needs_prometheus
 
@@ -28,7 +28,7 @@ BOARDS = {name: json.loads((MONITORING / "dashboards" / f"{name}.json").read_tex
 PANELS = [(name, p) for name, board in BOARDS.items() for p in board["panels"] if p["type"] != "row"]
 EXPORTED = {
     f"{scraped_name(name)}{suffix}"
-    for name, (kind, _, _) in (PROMISED | OURS).items()
+    for name, (kind, _, _) in (PROMISED | OURS | FLEET).items()
     for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
 }
 
@@ -78,7 +78,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 def test_every_exported_metric_is_on_a_board() -> None:
     shown = {name.removesuffix("_bucket") for name in metrics_in(json.dumps(BOARDS))}
-    assert shown == {scraped_name(name) for name in PROMISED | OURS}
+    assert shown == {scraped_name(name) for name in PROMISED | OURS | FLEET}
 
 
 @dataclass(frozen=True)

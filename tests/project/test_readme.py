@@ -13,7 +13,7 @@ from headers import NAMES
 from places import ROOT
 
 from transcriber import settings
-from transcriber.domain.measurements import Snapshot, Tallies
+from transcriber.domain.measurements import FleetFigures, Snapshot, Tallies
 from transcriber.domain.timeline import GapReason
 from transcriber.gateway.figures import Figures
 from transcriber.settings import gateway
@@ -68,7 +68,8 @@ def test_the_metrics_table_names_every_metric_and_no_other(monkeypatch: pytest.M
         def __getattr__(self, kind: str) -> object:
             return lambda name, *_arguments, **_options: created.add(name)
 
-    Metrics(Meter(), Tallies(), lambda: Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0))  # type: ignore[arg-type]
+    idle = Snapshot(queue_depth=0, queue_capacity=1, busy=0.0, rtf=0.0, buffered=0.0, fleet=FleetFigures())
+    Metrics(Meter(), Tallies(), lambda: idle)  # type: ignore[arg-type]
     providers = SimpleNamespace(meter=Meter(), tracer=None)
     monkeypatch.setattr("transcriber.telemetry.gateway.Providers", lambda _options: providers)
     surroundings = SimpleNamespace(connected=True, reconnects=0, count=0)

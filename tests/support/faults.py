@@ -10,15 +10,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fleets
 import soxr
 from alerting import Prometheus, doctored
 from chaos import jetstream_server, publish, set_up_streams
+from fleets import set_up_fleet
 from flooding import flood
 from harness import STUB, Client, Daemon, NatsServer, Speech, free_port, s16
 from radio import Radio
 
 RATE = {"AUDIO_SAMPLE_RATE": "16000"}
 QUICK = {"WHISPER_RTF": "0.05"} | RATE
+MEMBER = {"FLEET": fleets.FLEET.name, "WHISPER_RTF": "0.05"}
 
 
 @dataclass
@@ -148,6 +151,47 @@ async def miscount(site: Site) -> None:
     site.keep(talk(client, site.speech))
 
 
+async def drained_fleet(site: Site) -> None:
+    server = site.server(stored=True)
+    await set_up_fleet(server.url, live=True)
+    await site.daemon(server.url, **MEMBER)
+    other = await site.daemon(server.url, free_port(), **MEMBER)
+    seen = await fleets.status(server.url)
+    mine = next(m["name"] for m in seen["members"] if m["name"].endswith(f"-{site.target}"))
+    code, said = await fleets.transcriber(server.url, "fleet", "drain", mine)
+    assert code == 0, said
+    await site.prometheus.until_seen("transcriber_fleet_partitions == 0")
+    other.process.kill()
+
+
+async def full_fleet(site: Site) -> None:
+    server = site.server(stored=True)
+    await set_up_fleet(server.url, live=True)
+    client = await site.client(server.url)
+    await site.daemon(server.url, **MEMBER | {"WHISPER_RTF": "0.6"})
+    site.keep(_for_ever(lambda: fleets.play(client, site.speech, "s1")))
+
+
+async def _for_ever(make: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await make()
+
+
+async def restless_fleet(site: Site) -> None:
+    server = site.server(stored=True)
+    await set_up_fleet(server.url, live=True)
+    await site.daemon(server.url, **MEMBER)
+
+    async def again() -> None:
+        while True:
+            other = await site.daemon(server.url, free_port(), **MEMBER)
+            await site.prometheus.until_seen("transcriber_fleet_partitions < 40")
+            other.process.kill()
+            await site.prometheus.until_seen("transcriber_fleet_partitions == 64")
+
+    site.keep(again())
+
+
 @dataclass(frozen=True)
 class Fault:
     """A fault, the alerts that must fire for it, and the others that may."""
@@ -183,5 +227,18 @@ FAULTS = (
         miscount,
         "a stand-in exporter adds ten seconds to what was received (no real defect is known)",
         ("TranscriberUnaccounted",),
+    ),
+    Fault(
+        drained_fleet,
+        "the one member that was not draining is killed",
+        ("TranscriberFleetOrphaned",),
+        ("TranscriberFleetFull",),
+    ),
+    Fault(full_fleet, "a stream, and a fleet that can carry one", ("TranscriberFleetFull",)),
+    Fault(
+        restless_fleet,
+        "another member is killed and started, again and again",
+        ("TranscriberFleetRestless",),
+        minute=3,
     ),
 )

@@ -36,6 +36,15 @@ OURS = {
     "transcriber.decodes.repeated": ("counter", "{window}", {"stream"}),
     "transcriber.partials.published": ("counter", "{message}", {"stream"}),
 }
+# Of members of a fleet alone.
+FLEET = {
+    "transcriber.fleet.members": ("gauge", "{member}", set()),
+    "transcriber.fleet.partitions": ("gauge", "{partition}", set()),
+    "transcriber.fleet.without_owner": ("gauge", "{partition}", set()),
+    "transcriber.fleet.moves": ("counter", "{partition}", set()),
+    "transcriber.fleet.load": ("gauge", "{stream}", set()),
+    "transcriber.fleet.capacity": ("gauge", "{stream}", set()),
+}
 GATEWAY = {
     "transcriber.gateway.connections": ("gauge", "{connection}", set()),
     "transcriber.gateway.max_connections": ("gauge", "{connection}", set()),
@@ -58,7 +67,7 @@ _SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 
 def scraped_name(name: str) -> str:
     """Prometheus' name of a metric by OpenTelemetry's rules: the unit unless it is there already, then `_total`."""
-    kind, unit, _ = (PROMISED | OURS | GATEWAY)[name]
+    kind, unit, _ = (PROMISED | OURS | GATEWAY | FLEET)[name]
     words = name.replace(".", "_").split("_")
     suffix = "ratio" if (kind, unit) == ("gauge", "1") else _SUFFIXES.get(unit, "")
     words += [suffix] if suffix and suffix not in words else []

@@ -23,6 +23,8 @@ BAD = [
     ("AUDIO_SOURCE", "kafka", "nats"),
     ("AUDIO_SUBJECT", "audio.>", "audio.*"),
     ("AUDIO_SUBJECT", "audio.a.b", "audio.<stream>"),
+    ("FLEET", "a.b", "1 to 32 of A-Z"),
+    ("FLEET_PARTITIONS", "0", "1 to 4096"),
     ("AUDIO_ENCODING", "mp3", "pcm_s16le"),
     ("AUDIO_SAMPLE_RATE", "7999", "8000 to 192000"),
     ("AUDIO_CHANNELS", "9", "1 to 8"),
@@ -207,3 +209,13 @@ async def test_the_daemon_warns_of_a_misspelt_setting() -> None:
         line = await daemon.logged("MAX_STREAM is not a setting")
     assert line["level"] == "warning"
     assert line["message"].endswith("MAX_STREAMS is one")
+
+
+def test_fleet_has_all_streams_and_its_partitions() -> None:
+    """One stream alone cannot be shared."""
+    assert settings.load({}).fleet is None
+    fleet = settings.load({"FLEET": "radio", "FLEET_PARTITIONS": "128", "AUDIO_SUBJECT": "audio.*"}).fleet
+    assert fleet is not None
+    assert (fleet.name, fleet.partitions) == ("radio", 128)
+    with pytest.raises(SettingError, match="as FLEET shares all streams"):
+        settings.load({"FLEET": "radio", "AUDIO_SUBJECT": "audio.one"})

@@ -93,6 +93,7 @@ def fleet_board() -> Json:
             "Where to look": _worst(scope),
             "Latency of all streams": latency(scope),
             "What became of the audio": [*fates(scope), *chunks(scope)],
+            "Daemons that share the streams": _shared(scope),
             "Work of the daemons": [*_queues(scope), *worker(scope)],
             "Their processes": process(scope),
         },
@@ -135,6 +136,46 @@ def _worst(scope: Scope) -> list[Json]:
             "ms",
             f"topk({MOST}, {p95})",
             "{{stream}}",
+        ),
+    ]
+
+
+def _shared(scope: Scope) -> list[Json]:
+    """Panels that are about FLEET, and show 0 without it. Each member tells how it sees the whole."""
+
+    def whole(what: str, aggregate: str = "max") -> str:
+        return f"{aggregate}({scope.gauge(f'transcriber_fleet_{what}')}) or vector(0)"
+
+    return [
+        stat("Members", "Good is as many as were deployed with FLEET; fewer are at work.", "none", whole("members")),
+        stat(
+            "Partitions without owner",
+            "Good is 0; nobody hears the streams of a partition without owner.",
+            "none",
+            whole("without_owner"),
+            (1, "red"),
+        ),
+        lines(
+            "Streams against capacity",
+            "Of the whole fleet: good is below the dashed capacity; at capacity new live streams are refused.",
+            "suffix: streams",
+            Query(whole("load"), "streams"),
+            Query(whole("capacity", "min"), "capacity", limit=True),
+            width=12,
+        ),
+        lines(
+            "Partitions of each member",
+            "Good is flat and even; steps mean that members come and go.",
+            "suffix: partitions",
+            Query(f"{scope.gauge('transcriber_fleet_partitions')} or vector(0)", BY_INSTANCE),
+            width=12,
+        ),
+        lines(
+            "Partitions that change hands",
+            "Good is 0; a burst is a member that came or went, and a steady rate is a fleet without rest.",
+            "suffix: partitions",
+            Query(f"sum({in_range(scope.of('transcriber_fleet_moves_total'))}) or vector(0)", "moves"),
+            width=12,
         ),
     ]
 

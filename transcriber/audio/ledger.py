@@ -40,6 +40,11 @@ class Ledger:
         return self._head
 
     @property
+    def settled(self) -> int:
+        """The position before which every sample has a fate."""
+        return self._pending[0][0] if self._pending else self._head
+
+    @property
     def pending(self) -> int:
         return sum(end - start for start, end in self._pending)
 

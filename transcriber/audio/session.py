@@ -9,10 +9,10 @@ from transcriber.audio.ledger import Ledger
 from transcriber.audio.segmenter import StreamOptions
 from transcriber.audio.speech import SpeechEvents
 from transcriber.audio.stream import AudioStream
-from transcriber.domain.chunks import ChunkEvent
+from transcriber.domain.chunks import ChunkEvent, Cursor
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Flushed, Started
-from transcriber.domain.timeline import SAMPLE_RATE, Fate, Gap, GapReason, Origin, Silence
+from transcriber.domain.timeline import SAMPLE_RATE, Checkpoint, Fate, Gap, GapReason, Origin, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from transcriber.domain.chunks import Chunk
     from transcriber.domain.events import Speech
     from transcriber.domain.measurements import Tallies
-    from transcriber.domain.timeline import Checkpoint
 
 RESTARTED = 10 * SAMPLE_RATE  # a chunk that begins farther before the head shows a restart (P-15)
 FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a chunk that begins farther ahead has a broken offset (P-15)
 # After this time without audio, offset 0 is a restart, whatever the chunk holds. Client libraries retry sooner.
 _IDLE_SECS = 1.0
 _ROUNDED = SAMPLE_RATE // 1000  # 1 ms: the overlap that a change of rate may cause
+_NOWHERE = Cursor(1, 0)  # of live audio, which is not stored
 _NEAR = SAMPLE_RATE  # 1 s: what an older run may lose between chunks, and how far ahead of the newer run it must be
 
 
@@ -79,6 +79,20 @@ class Session:
             last_message=now,
             last_audio=now if stored is None else stored,
             resumed=stored,
+        )
+
+    def position(self, *, declared: bool) -> Checkpoint:
+        """Up to where the session is settled. What has been settled beyond that counts too, in its account alone."""
+        account = self.ledger.account()
+        return Checkpoint(
+            origin=self.origin,
+            requested_id=self.requested_id,
+            format=self.audio.format,
+            position=self.ledger.settled,
+            sequence=self.audio.sequence,
+            account=replace(account, received=account.received - account.pending, pending=0),
+            cursor=self.audio.cursor or _NOWHERE,
+            declared=declared,
         )
 
     @property

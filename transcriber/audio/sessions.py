@@ -7,28 +7,19 @@ from typing import TYPE_CHECKING
 from transcriber.audio.foreign import ForeignFiles
 from transcriber.audio.ledger import Ledger
 from transcriber.audio.rivals import Rivals
-from transcriber.audio.session import Session, SessionOptions, unheard
+from transcriber.audio.session import Session, unheard
 from transcriber.audio.stream import AudioStream, TimelineItem
 from transcriber.audio.used import UsedNames
 from transcriber.domain import containers
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, as_declared
 from transcriber.domain.errors import Rejection
 from transcriber.domain.events import Ended, Flushed, Rejected, Replaced, Speech, Started
-from transcriber.domain.timeline import (
-    Account,
-    Checkpoint,
-    Closed,
-    Fate,
-    Gap,
-    GapReason,
-    Origin,
-    Silence,
-    Window,
-)
+from transcriber.domain.timeline import Account, Checkpoint, Closed, Fate, Gap, GapReason, Origin, Silence, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from transcriber.audio.session import SessionOptions
     from transcriber.domain.chunks import Cursor
     from transcriber.domain.measurements import Tallies
 
@@ -44,8 +35,9 @@ class Sessions:
 
     def __init__(self, options: SessionOptions, new_id: Callable[[], str], tallies: Tallies) -> None:
         self._options = options
+        self.refuse: Callable[[], str | None] = lambda: None  # says why a stream that begins now must be refused
         self._new_id = new_id
-        self._current: dict[str, Session] = {}
+        self.current: dict[str, Session] = {}  # by stream
         self._by_id: dict[tuple[str, str], Session] = {}  # current ones, and ended ones with pending windows
         self._used = UsedNames()
         self._rivals = Rivals(options.stream_timeout)
@@ -67,7 +59,7 @@ class Sessions:
         self._rivals.resume(at.origin.stream, at.older, session.last_audio)
         for name in at.older:
             self._used.remember(Origin(at.origin.stream, name), None)
-        self._current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
+        self.current[at.origin.stream] = self._by_id[at.origin.stream, at.origin.session] = session
 
     def format(self, origin: Origin) -> AudioFormat | None:
         """The present format of a session's chunks; None when it is over."""
@@ -119,42 +111,44 @@ class Sessions:
         return outputs
 
     def reject(
-        self,
-        stream: str,
-        session: str | None,
-        rejection: Rejection,
-        cursor: Cursor | None = None,
-        now: float = 0.0,
+        self, stream: str, session: str | None, rejection: Rejection, cursor: Cursor | None = None, now: float = 0.0
     ) -> list[SessionOutput]:
         """Note that a chunk of this stream was rejected. A hole there gets the reason `undecodable`."""
         if rejection.reason == containers.REASON:
             self._foreign.begin(stream, session, rejection.detail, now)
-        current = self._current.get(stream)
+        current = self.current.get(stream)
         if current is not None and current.owns(session):
             current.rejected |= rejection.reason != "overlap"  # that audio is not lost
             session = current.origin.session
-        return [
-            Rejected(stream=stream, session=session, reason=rejection.reason, detail=rejection.detail, cursor=cursor)
-        ]
+        reason, detail = rejection.reason, rejection.detail
+        return [Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor)]
 
     def replaced(self, detail: str, cursor: Cursor) -> list[SessionOutput]:
         """Tell every current session that its audio comes from another place now."""
-        return [Replaced(session.origin, detail, cursor) for session in self._current.values()]
+        return [Replaced(session.origin, detail, cursor) for session in self.current.values()]
 
     def tick(self, now: float) -> list[SessionOutput]:
         """Apply the timeouts; call a few times a second."""
-        return [output for session in list(self._current.values()) for output in self._time_out(session, now)]
+        return [output for session in list(self.current.values()) for output in self._time_out(session, now)]
 
     def tick_stream(self, stream: str, now: float) -> list[SessionOutput]:
         """Apply the timeouts to one stream. Call before each chunk if audio comes faster than real time."""
-        session = self._current.get(stream)
+        session = self.current.get(stream)
         if session is not None and session.resumed is not None:
             session.last_message = session.resumed  # as if this daemon had been there all the time
         return [] if session is None else self._time_out(session, now)
 
     def end_all(self) -> list[SessionOutput]:
         """End every session, as at shutdown. Buffered audio becomes their last windows."""
-        return [output for session in list(self._current.values()) for output in self._end(session)]
+        return [output for session in list(self.current.values()) for output in self._end(session)]
+
+    def flush_all(self) -> list[SessionOutput]:
+        """Close every open window, and go on."""
+        return [output for s in list(self.current.values()) for output in self._take(s, s.audio.flush())]
+
+    def position(self, session: Session) -> Checkpoint:
+        """Up to where a current session is settled."""
+        return session.position(declared=session.origin.stream in self._declared)
 
     def transcribed(self, window: Window) -> list[SessionOutput]:
         """Settle a window whose text was published."""
@@ -170,7 +164,7 @@ class Sessions:
 
         None without one, or if its producer wants no partials.
         """
-        session = self._current.get(stream)
+        session = self.current.get(stream)
         if session is None or not (samples := session.audio.open_samples):
             return None
         if session.audio.preferences.partials is False:
@@ -179,22 +173,22 @@ class Sessions:
 
     def peek(self, stream: str) -> Window | None:
         """Return a copy of that window for a partial. It is not settled, and must not come back."""
-        session = self._current.get(stream)
+        session = self.current.get(stream)
         return session.audio.peek() if session is not None else None
 
     def accounts(self) -> Iterable[tuple[Origin, Account]]:
         """The accounts of the current sessions."""
-        return [(s.origin, s.ledger.account()) for s in self._current.values()]
+        return [(s.origin, s.ledger.account()) for s in self.current.values()]
 
     @property
     def buffered(self) -> int:
         """Samples that are in no span yet, over all streams."""
-        return sum(session.audio.buffered for session in list(self._current.values()))
+        return sum(session.audio.buffered for session in list(self.current.values()))
 
     @property
     def active(self) -> int:
         """Number of streams with a session that has not ended."""
-        return len(self._current)
+        return len(self.current)
 
     @property
     def unsettled(self) -> int:
@@ -211,7 +205,7 @@ class Sessions:
 
     def _find(self, chunk: Chunk, frames: int, now: float) -> tuple[Session, list[SessionOutput]] | None:
         """The session for this chunk, opened if needed. None for an event without audio and without a session."""
-        current = self._current.get(chunk.stream)
+        current = self.current.get(chunk.stream)
         if current is None or not current.owns(chunk.session):
             return self._begin(current, chunk, now) if frames or chunk.declared else None
         where = chunk if frames else current.audio.adopt(chunk)
@@ -236,8 +230,10 @@ class Sessions:
             outputs = self._end(current)
             self._rivals.supersede(current)
             return self._open(chunk, self._name(chunk), now, outputs)
-        if len(self._current) >= self._options.max_streams:
+        if len(self.current) >= self._options.max_streams:
             raise Rejection("streams", f"MAX_STREAMS={self._options.max_streams} streams are open already")
+        if (why := self.refuse()) is not None:
+            raise Rejection("streams", why)
         return self._open(chunk, self._name(chunk), now, [])
 
     def _open(
@@ -248,15 +244,14 @@ class Sessions:
         session = Session(requested_id=chunk.session, audio=audio, ledger=ledger, last_message=now, last_audio=now)
         if chunk.declared:
             self._declared[chunk.stream] = chunk.format
-        self._current[chunk.stream] = session
+        self.current[chunk.stream] = session
         self._by_id[chunk.stream, name] = session
         older, used = self._rivals.older(chunk.stream, now), self._used.carried(chunk.stream)
         return session, [*outputs, session.started(chunk, older, used)]
 
     def _name(self, chunk: Chunk) -> str:
-        if chunk.session is None:
-            return self._new_id()
-        return self._used.unused(chunk.stream, chunk.session, self._by_id)
+        asked = chunk.session
+        return self._new_id() if asked is None else self._used.unused(chunk.stream, asked, self._by_id)
 
     def _flush(self, session: Session, chunk: Chunk, frames: int) -> list[SessionOutput]:
         """Close the window, as a chunk of so many sample frames asks, and answer."""
@@ -268,7 +263,7 @@ class Sessions:
         stream = session.origin.stream
         outputs = self._take(session, session.audio.flush(Closed.END))
         session.over = True
-        del self._current[stream]
+        del self.current[stream]
         self._declared.pop(stream, None)
         self._used.remember(session.origin, session.requested_id)
         return outputs + self._finish(session)

@@ -52,6 +52,7 @@ class Connection:
         self._interrupted: asyncio.Future[None] = loop.create_future()  # done when the current connection breaks
         self._closing = False
         self._opened = False
+        self._optional: dict[str, bool] = {}  # subjects that are only useful, and whether they are allowed
         self._trouble = ""  # what the server or the network said last
         self._giving_up: asyncio.TimerHandle | None = None
 
@@ -108,6 +109,18 @@ class Connection:
         subscription = await self.client.subscribe(subject, cb=callback)
         await self.confirm()
         return subscription
+
+    async def subscribe_if_allowed(
+        self, subject: str, callback: Callable[[Any], Any], queue: str = ""
+    ) -> Subscription | None:
+        """Subscribe to what is only useful. Returns None if the server forbids it, as permissions of old may do."""
+        self._optional[subject] = True
+        subscription = await self.client.subscribe(subject, queue=queue, cb=callback)
+        await self.client.flush()  # a refusal comes before its answer
+        if self._optional[subject]:
+            return subscription
+        await subscription.unsubscribe()
+        return None
 
     async def hand_over(self, subject: str, take: Taker) -> Subscription:
         """Subscribe as `MendedClient.hand_over` does, and check that the server allows it. Raises `BrokerError`."""
@@ -186,6 +199,11 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         # Runs inside the read loop, once per dropped message: nothing here may wait.
         self._trouble = text = str(error) or type(error).__name__
+        for subject in self._optional:
+            if _FORBIDDEN in text.lower() and f'"{subject}"' in text:
+                self._optional[subject] = False
+                log.warning("NATS: %s; `transcriber setup` prints permissions", text, extra={"limited": True})
+                return
         refused = _FORBIDDEN in text.lower()
         # In mid-run, credentials that are refused may be renewed before it is over.
         refused |= not self._opened and any(r in text.lower() for r in _REFUSALS)

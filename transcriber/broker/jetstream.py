@@ -22,7 +22,7 @@ from transcriber.domain.events import ConsumerLag
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from nats.aio.msg import Msg
     from nats.js.api import RawStreamMsg
@@ -42,7 +42,7 @@ class DurableSource:
 
     `begin` is a sequence number or a time. `done` holds, by stream, where the transcripts end; messages before that are
     left out. Messages older than `max_lag` seconds are yielded as `DroppedChunk`. With `lasting` the consumer is named
-    after the subject and stays when we are gone, so that autoscalers can read its lag.
+    after the subject and stays when we are gone, so that autoscalers can read its lag. `also`: more subjects to read.
     """
 
     def __init__(  # noqa: PLR0913 - what to read, from where, and how to parse it
@@ -55,6 +55,7 @@ class DurableSource:
         done: Mapping[str, Cursor],
         max_lag: float | None = None,
         lasting: bool = True,
+        also: Sequence[str] = (),
     ) -> None:
         self._connection = connection
         self._jetstream: JetStreamContext = connection.client.jetstream()
@@ -63,6 +64,7 @@ class DurableSource:
         self._since = begin if isinstance(begin, datetime) else None
         self._next = 1 if isinstance(begin, datetime) else max(1, begin)
         self._lasting = lasting
+        self._also = list(also)
         self._done = dict(done)
         self._max_lag = max_lag
         self._subscription: JetStreamContext.PullSubscription | None = None
@@ -90,6 +92,13 @@ class DurableSource:
     def end(self) -> None:
         """Make `arrivals` end."""
         self._ending = True
+
+    async def close(self) -> None:
+        """Stop asking for messages, for good. Call this when nobody takes `arrivals` any more."""
+        self._ending = True
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.unsubscribe()
 
     async def arrivals(self) -> AsyncIterator[Arrival]:
         """Yield stored and future messages, until `end`. Messages that are not asked for stay in the stream."""
@@ -180,7 +189,8 @@ class DurableSource:
             name=name,
             durable_name=name if self._lasting else None,
             inactive_threshold=None if self._lasting else _INACTIVE_SECS,
-            filter_subject=self._subject,
+            filter_subject=None if self._also else self._subject,
+            filter_subjects=[self._subject, *self._also] if self._also else None,
             ack_policy=AckPolicy.NONE,  # the transcripts record what is done
             **start,
         )
@@ -202,7 +212,7 @@ class DurableSource:
 
     def _parse(self, message: Msg, mark: Mark, arrived: float) -> Arrival | None:
         subject, headers, payload, seq = message.subject, message.headers, message.data, mark.seq
-        stream = subject.partition(".")[2]
+        stream = incoming.name_in(subject)
         start = self._done.get(stream, Cursor(1, 0))
         if seq < start.seq:
             return None

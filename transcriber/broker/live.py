@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transcriber.domain.chunks import Arrival, DroppedChunk, MalformedMessage
+from transcriber.domain.chunks import Arrival, Chunk, DroppedChunk, MalformedMessage
 from transcriber.domain.errors import Rejection
 from transcriber.protocol import incoming
 
@@ -81,6 +82,13 @@ class LiveSource:
         """Make `arrivals` end after what has already arrived."""
         self._ending = True
         self._news.set()
+
+    def kept(self) -> Iterator[Chunk]:
+        """The chunks that have arrived and were not taken yet."""
+        for item in self._waiting:
+            if isinstance(item, tuple):
+                with contextlib.suppress(Rejection):
+                    yield self._reader.read(*item)
 
     def rest(self) -> Iterator[Arrival]:
         """Yield what has arrived with its audio dropped, when there is no time left to process it."""
@@ -164,6 +172,6 @@ class _Hole:
 
 
 def _malformed(subject: bytes, block: bytes, rejection: Rejection) -> MalformedMessage:
-    stream = incoming.subject_of(subject).partition(".")[2]
+    stream = incoming.name_in(incoming.subject_of(subject))
     session = incoming.session_of(incoming.fields(block)) if block else None
     return MalformedMessage(stream if incoming.is_stream(stream) else None, session, rejection)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from transcriber.protocol import incoming
+from transcriber.protocol.partitions import FLEETS, MEMBERS, drain_subject
+
+if TYPE_CHECKING:
+    from transcriber.protocol.partitions import FleetOptions
 
 _API = "$JS.API"
 _ANSWERS = ("_INBOX.>",)
@@ -34,10 +39,11 @@ def _list(subjects: tuple[str, ...]) -> str:
     return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
 
 
-def of_subject(subject: str) -> list[Permissions]:
+def of_subject(subject: str, fleet: FleetOptions | None = None) -> list[Permissions]:
     """Return the users for `audio.<stream>` or `audio.*`: daemon, producer, reader, setup, operator and gateway.
 
-    A user may do only what is listed for it. So only the operator may swap models.
+    A user may do only what is listed for it. So only the operator may swap models. With a `fleet`, the daemon is one of
+    its members, and the operator may also drain one.
     """
     stream = subject.partition(".")[2]
     consumer = incoming.consumer_of(subject)
@@ -70,10 +76,47 @@ def of_subject(subject: str) -> list[Permissions]:
     # Its streams have names of its own, so it serves daemons of `audio.*` alone.
     audio_and_requests = (f"{incoming.AUDIO}.*", *_REQUESTS, "$SRV.STATS.transcriber")
     gateway = Permissions("gateway", audio_and_requests, (*_ANSWERS, "transcript.*.*"))
-    return [daemon, producer, reader, setup, operator, gateway]
+    plain = [daemon, producer, reader, setup, operator, gateway]
+    return plain if fleet is None else [_with(one, more) for one, more in zip(plain, _of_fleet(fleet), strict=True)]
 
 
-def configuration(subject: str) -> str:
+def _with(one: Permissions, more: Permissions) -> Permissions:
+    return replace(one, publish=one.publish + more.publish, subscribe=one.subscribe + more.subscribe)
+
+
+def _of_fleet(fleet: FleetOptions) -> list[Permissions]:
+    """Return what each user may do besides, in the same order."""
+    audio, buckets = incoming.AUDIO_STREAM, (f"KV_{MEMBERS}", f"KV_{FLEETS}")
+    entries = tuple(f"$KV.{bucket}.{fleet.name}.>" for bucket in (MEMBERS, FLEETS))
+    reads = tuple(f"{_API}.STREAM.{verb}.{bucket}" for verb in ("INFO", "MSG.GET") for bucket in buckets)
+    return [
+        Permissions(
+            "daemon",
+            (
+                *reads,
+                *entries,
+                f"{_API}.CONSUMER.CREATE.{audio}.*",
+                f"{_API}.CONSUMER.CREATE.{audio}.*.>",
+                *(f"{_API}.CONSUMER.{verb}.{audio}.*" for verb in ("DELETE", "INFO", "MSG.NEXT")),
+            ),
+            (*entries, f"{incoming.AUDIO}.*.*", drain_subject(fleet.name, "*")),
+        ),
+        Permissions("producer", (f"{incoming.AUDIO}.*.*",), ()),
+        Permissions("reader", (), ()),
+        Permissions(
+            "setup",
+            (
+                *(f"{_API}.STREAM.{verb}.{bucket}" for verb in ("INFO", "CREATE") for bucket in buckets),
+                f"{_API}.STREAM.UPDATE.{audio}",
+            ),
+            (),
+        ),
+        Permissions("operator", (*reads, drain_subject(fleet.name, "*")), ()),
+        Permissions("gateway", (f"{incoming.AUDIO}.*.*", *reads), ()),
+    ]
+
+
+def configuration(subject: str, fleet: FleetOptions | None = None) -> str:
     """Return an `authorization` block for these users; the passwords come from the server's environment."""
-    users = "\n".join(map(str, of_subject(subject)))
+    users = "\n".join(map(str, of_subject(subject, fleet)))
     return f"authorization {{\n  users: [\n{users}\n  ]\n}}\n"

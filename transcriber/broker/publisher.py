@@ -43,6 +43,7 @@ class Publisher:
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self.allowed: Callable[[], bool] = lambda: True  # whether we may publish now, in a fleet
         self.published = 0
         self.refused = 0  # messages that were too many for the outbox or too large for max_payload
 
@@ -81,6 +82,9 @@ class Publisher:
                 self._news.clear()
                 await self._news.wait()
             await self._connection.connected.wait()
+            if not self.allowed():
+                await asyncio.sleep(_RETRY_SECS)
+                continue
             self._sending.extend(self._outbox.popleft()())
             while self._sending:
                 await self._send(self._sending[0])

@@ -15,13 +15,14 @@ from nats.micro.service import DEFAULT_QUEUE_GROUP, EndpointConfig, Service, Ser
 
 from transcriber.domain.errors import BrokerError, Rejection
 from transcriber.protocol import incoming
-from transcriber.protocol.routing import request_name
+from transcriber.protocol.routing import model_subject, request_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+    from nats.micro.service import EndpointStats
 
     from transcriber.broker.connection import Connection
     from transcriber.protocol.outgoing import Message
@@ -62,7 +63,7 @@ class RequestService:
         state: Callable[[], Mapping[str, Any]],
         control: Control | None = None,
     ) -> None:
-        """`state`: what the service's statistics say of this worker, among it the `model_subject`."""
+        """`state`: what the service's statistics say of this worker, among it its `model`."""
         self._connection = connection
         self._answerer = answerer
         self._version = version
@@ -75,7 +76,7 @@ class RequestService:
     async def start(self) -> None:
         """Register. Raises `BrokerError` when the server forbids it."""
         endpoint = EndpointConfig(name="transcribe", subject=f"{incoming.TRANSCRIBE}.*", handler=self._on_recording)
-        await self._add("transcriber", "Speech to text", endpoint, self._state)
+        await self._add("transcriber", "Speech to text", endpoint, self._statistics)
         if self._control is not None:
             handler = partial(self._on_request, self._control.answerer, str)
             endpoint = EndpointConfig(name="model", subject=self._control.subject, handler=handler)
@@ -85,30 +86,32 @@ class RequestService:
 
     async def follow_model(self) -> None:
         """Take requests for the model in use, and no more for another. All workers with this model share them."""
-        old, named = self._for_model, self._state()["model_subject"]
+        old, named = self._for_model, model_subject(self._state()["model"])
         subject = None if named is None else f"{named}.*"
-        if (None if old is None else old.subject) == subject:
+        if old is not None and old.subject == subject:
             return
         self._for_model = None
-        if subject is not None:
-            client = self._connection.client
-            self._for_model = await client.subscribe(subject, queue=DEFAULT_QUEUE_GROUP, cb=self._on_routed)
-        if old is not None:
-            await old.unsubscribe()
+        try:
+            if subject is not None:
+                subscribe = self._connection.subscribe_if_allowed
+                self._for_model = await subscribe(subject, self._on_routed, DEFAULT_QUEUE_GROUP)
+            if old is not None:
+                await old.unsubscribe()
+        except nats.errors.Error as error:  # NATS is away; what was subscribed is renewed when it is back
+            log.warning("requests for the model alone may be missing: %s", str(error) or type(error).__name__)
+
+    def _statistics(self, _endpoint: EndpointStats) -> dict[str, Any]:
+        taken = None if self._for_model is None else self._for_model.subject.removesuffix(".*")
+        return {**self._state(), "model_subject": taken}
 
     async def _add(
         self,
         name: str,
         description: str,
         endpoint: EndpointConfig,
-        state: Callable[[], Mapping[str, Any]] | None = None,
+        statistics: Callable[[EndpointStats], Any] | None = None,
     ) -> None:
-        config = ServiceConfig(
-            name=name,
-            version=self._version,
-            description=description,
-            stats_handler=None if state is None else lambda _endpoint: state(),
-        )
+        config = ServiceConfig(name=name, version=self._version, description=description, stats_handler=statistics)
         try:
             service = await add_service(self._connection.client, config)
         except nats.errors.Error as error:

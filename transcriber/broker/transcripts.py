@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import nats.js.errors
 
@@ -15,16 +15,20 @@ from transcriber.broker.whereabouts import REPLACED, Whereabouts
 from transcriber.domain.errors import BrokerError, Fenced
 from transcriber.protocol import incoming
 from transcriber.protocol.checkpoints import decode_checkpoint
+from transcriber.protocol.partitions import partition_of, subject_of_partition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from nats.js.api import RawStreamMsg
+    from nats.js.api import RawStreamMsg, StreamInfo
     from nats.js.client import JetStreamContext
 
     from transcriber.broker.connection import Connection
     from transcriber.domain.timeline import Checkpoint
     from transcriber.protocol.outgoing import Message
+    from transcriber.protocol.partitions import FleetOptions
+
+    T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class ResumePoint:
     checkpoints: Mapping[str, Checkpoint]
     begin: int
     moved: Mapping[str, str]  # streams whose stored audio is another than the one that was read, in words
+    unsettled: frozenset[str]  # streams with audio after their checkpoint, or with a session that is not over
+    old: tuple[str, ...]  # subjects of audio that was stored before there were partitions
 
 
 class Transcripts:
@@ -56,23 +62,64 @@ class Transcripts:
 
     async def resume_point(self, subject: str) -> ResumePoint:
         """Read where the transcripts of all streams of `subject` end. Raises `BrokerError`."""
-        whereabouts = Whereabouts(self._connection, self._jetstream, subject)
+
+        async def read() -> ResumePoint:
+            audio = await self._stored_audio(subject)
+            if audio.config.subject_transform is not None:
+                reason = f"the stream {incoming.AUDIO_STREAM} belongs to a fleet: set FLEET"
+                raise BrokerError(self._connection.options.address, reason)
+            asked = subject.partition(".")[2]
+            streams = {incoming.name_in(name): [name] for name in audio.state.subjects or ()}
+            streams |= {name: [] for name in await self._with_records(asked) - streams.keys()}
+            return await self._collect(streams, (audio.state.last_seq or 0) + 1, self._whereabouts(subject))
+
+        return await self._persist(read)
+
+    async def resume_points(self, fleet: FleetOptions, partitions: Collection[int]) -> dict[int, ResumePoint]:
+        """Read where the transcripts of these partitions' streams end. Raises `BrokerError`."""
+
+        async def read() -> dict[int, ResumePoint]:
+            audio = await self._stored_audio(">")
+            if (mapped := audio.config.subject_transform) is None or mapped.dest != fleet.mapped:
+                found = "none" if mapped is None else mapped.dest
+                reason = f"the stream {incoming.AUDIO_STREAM} has other partitions than FLEET_PARTITIONS: {found}"
+                raise BrokerError(self._connection.options.address, reason)
+            streams: dict[int, dict[str, list[str]]] = {p: {} for p in partitions}
+            for name in await self._with_records("*"):
+                streams.get(partition_of(name, fleet.partitions), {})[name] = []
+            for subject in audio.state.subjects or ():
+                name = incoming.name_in(subject)
+                streams.get(partition_of(name, fleet.partitions), {}).setdefault(name, []).append(subject)
+            end = (audio.state.last_seq or 0) + 1
+            places = {p: self._whereabouts(subject_of_partition(p)) for p in partitions}
+            return {p: await self._collect(streams[p], end, places[p]) for p in partitions}
+
+        return await self._persist(read)
+
+    async def _persist(self, read: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await persist(self._connection, "the transcripts", lambda: self._resume_point(subject, whereabouts))
+            return await persist(self._connection, "the transcripts", read)
         except ValueError as error:
             raise BrokerError(self._connection.options.address, str(error)) from error
 
-    async def _resume_point(self, subject: str, whereabouts: Whereabouts) -> ResumePoint:
-        asked = subject.partition(".")[2]
-        audio = await self._jetstream.stream_info(incoming.AUDIO_STREAM, subjects_filter=subject)
+    def _whereabouts(self, subject: str) -> Whereabouts:
+        return Whereabouts(self._connection, self._jetstream, subject)
+
+    async def _stored_audio(self, subject: str) -> StreamInfo:
+        return await self._jetstream.stream_info(incoming.AUDIO_STREAM, subjects_filter=subject)
+
+    async def _with_records(self, asked: str) -> set[str]:
         stored = await self._jetstream.stream_info(incoming.TRANSCRIPT_STREAM, subjects_filter=f"transcript.{asked}.*")
         self._made = stored.created
-        with_audio = {name.split(".")[1] for name in audio.state.subjects or ()}
-        with_records = {name.split(".")[1] for name in stored.state.subjects or ()}
+        return {name.split(".")[1] for name in stored.state.subjects or ()}
+
+    async def _collect(self, streams: Mapping[str, list[str]], end: int, whereabouts: Whereabouts) -> ResumePoint:
+        """Read where these streams end. Each comes with the subjects of its stored audio, none if there is none."""
         checkpoints: dict[str, Checkpoint] = {}
         moved: dict[str, str] = {}
-        begin = (audio.state.last_seq or 0) + 1
-        for stream in with_audio | with_records:
+        unsettled: set[str] = set()
+        begin = end
+        for stream, subjects in streams.items():
             last = await self._read_last(stream)
             self._last[stream] = last.seq or 0 if last is not None else 0
             checkpoint, recorded = (None, None) if last is None else (decode_checkpoint(last.data or b""), last.time)
@@ -81,15 +128,18 @@ class Transcripts:
                     moved[stream] = f"{REPLACED} {now.seq} instead of {checkpoint.cursor.seq}"
                     checkpoint = replace(checkpoint, cursor=now)
                 checkpoints[stream] = checkpoint
-            if stream in with_audio:
-                begin = min(begin, await self._begin(stream, checkpoint))
+            first = min([await self._begin(subject, checkpoint) for subject in subjects], default=sys.maxsize)
+            if first < sys.maxsize or (checkpoint is not None and not checkpoint.over):
+                unsettled.add(stream)
+            begin = min(begin, first)
         for stream, detail in moved.items():
             log.warning(detail, extra={"stream": stream})
-        return ResumePoint(checkpoints, begin, moved)
+        also = tuple(name for names in streams.values() for name in names if name.count(".") == 1)
+        return ResumePoint(checkpoints, begin, moved, frozenset(unsettled), also)
 
-    async def _begin(self, stream: str, checkpoint: Checkpoint | None) -> int:
-        """Return a stream's first unsettled message, or `sys.maxsize` when all are settled."""
-        newest = await self._jetstream.get_last_msg(incoming.AUDIO_STREAM, f"{incoming.AUDIO}.{stream}")
+    async def _begin(self, subject: str, checkpoint: Checkpoint | None) -> int:
+        """Return the first unsettled message of a stream's subject, or `sys.maxsize` when all are settled."""
+        newest = await self._jetstream.get_last_msg(incoming.AUDIO_STREAM, subject)
         first = checkpoint.cursor.seq if checkpoint is not None else 1
         return first if first <= (newest.seq or 0) else sys.maxsize
 

@@ -31,6 +31,7 @@ from transcriber.recording import Recording, is_recording
 
 if TYPE_CHECKING:
     from transcriber.broker.options import BrokerOptions
+    from transcriber.protocol.partitions import FleetOptions
 
 _STDIN = "standard input"
 # A recorder's clock may run some parts per million faster than ours. Reading 1 % faster keeps its pipe from filling.
@@ -62,12 +63,12 @@ class _Source:
     speed: float = 1.0
 
 
-async def publish(options: argparse.Namespace, broker: BrokerOptions) -> None:
+async def publish(options: argparse.Namespace, broker: BrokerOptions, fleet: FleetOptions | None = None) -> None:
     """Send a recording or raw PCM, as a producer would. Ctrl-C ends the session too, so its last words count."""
     source = await _source(options)
     async with connected(broker, "transcriber publish") as connection:
         speed = options.speed * source.speed
-        delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language)
+        delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language, fleet)
         producer = Producer(connection, delivery, source.format)
         bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s" if source.seconds else "{desc}: {n:.1f} s"
         whole = False

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +19,6 @@ from transcriber.cli.interrupts import interruptible, leave, leaving_in_order
 from transcriber.cli.subtitles import Style
 from transcriber.domain import languages
 from transcriber.domain.chunks import Encoding
-from transcriber.domain.errors import CannotStart
 from transcriber.protocol import incoming
 
 _NO_BENCH = "transcriber: benchmarks are not in the package; in a checkout, run: python -m benchmarks {}\n"
@@ -44,29 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(_options: argparse.Namespace) -> NoReturn:
-    from transcriber import settings
-    from transcriber.daemon.service import Service
-    from transcriber.daemon.shutdown import ExitCode
-    from transcriber.telemetry import logs
+    from transcriber.cli import daemon
 
-    chosen = settings.load()
-    logs.configure(chosen.log_level, chosen.log_format)
-    _warn(settings.misspelt())
-
-    async def live() -> NoReturn:
-        try:
-            code = await Service(chosen).run()
-        except CannotStart as error:
-            logging.getLogger("transcriber").critical("cannot start: %s", error)
-            code = ExitCode.CANNOT_START
-        leave(code)  # before asyncio.run ends: it could wait for a name server that does not answer
-
-    asyncio.run(live())
-
-
-def _warn(misspelt: Mapping[str, str]) -> None:
-    for name, meant in misspelt.items():
-        logging.getLogger("transcriber").warning("%s is not a setting and changes nothing: %s is one", name, meant)
+    daemon.serve()
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -81,7 +58,8 @@ def _publish(options: argparse.Namespace) -> int:
     from transcriber import settings
     from transcriber.cli import commands
 
-    return interruptible(commands.publish(options, settings.load().broker))
+    chosen = settings.load()
+    return interruptible(commands.publish(options, chosen.broker, chosen.fleet))
 
 
 def _listen(options: argparse.Namespace) -> int:
@@ -97,6 +75,13 @@ def _setup(options: argparse.Namespace) -> int:
     from transcriber.cli import stored
 
     return interruptible(stored.setup(options, settings.load()))
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    from transcriber import settings
+    from transcriber.cli import fleet
+
+    return interruptible(fleet.run(options, settings.load()))
 
 
 def _replay(options: argparse.Namespace) -> NoReturn:
@@ -119,7 +104,7 @@ def _gateway(options: argparse.Namespace) -> int:
 
     chosen = gateway_settings.load()
     logs.configure(chosen.log_level, chosen.log_format)
-    _warn(settings.misspelt(known=gateway_settings.names() | settings.names()))
+    settings.warn_of_misspelt(known=gateway_settings.names() | settings.names())
     return gateway.serve(chosen)
 
 
@@ -165,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish(add("publish", _publish, "send a WAV, FLAC or OGG file, or standard input, as a producer would"))
     _add_listen(add("listen", _listen, "print results as they arrive, until Ctrl-C"))
     _add_setup(add("setup", _setup, "create or check what AUDIO_SOURCE=jetstream needs on the server"))
+    _add_fleet(add("fleet", _fleet, "show the daemons that share the streams, or drain one of them"))
     _add_replay(
         add("replay", _replay, "transcribe stored audio again, for example with a better model, to another subject")
     )
@@ -245,6 +231,16 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
         help="how long transcripts are kept; 0: for ever [%(default)g]",
     )
     add("--replicas", default=1, type=integer_between(1, 5), help="replicas of each stream [%(default)s]")
+    add("--live", action="store_true", help="only what FLEET needs for live audio: no audio is stored")
+
+
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = actions.add_parser("status", help="members, partitions, streams, load and moves")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    status.add_argument("--json", action="store_true", help="one line of JSON, with every partition")
+    drain = actions.add_parser("drain", help="make a member give up its partitions, and take none until it stops")
+    drain.add_argument("member", metavar="MEMBER", help="its name or id, as `fleet status` shows it")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:

@@ -26,11 +26,15 @@ async def setup(options: argparse.Namespace, settings: Settings) -> None:
     storage = Storage(
         options.audio_hours * _HOUR, options.audio_bytes, options.transcript_hours * _HOUR, options.replicas
     )
+    fleet = settings.fleet
     async with connected(settings.broker, "transcriber setup") as connection:
-        for line in await set_up(connection, storage):
+        for line in await set_up(connection, storage, fleet, live=options.live):
             sys.stdout.write(f"# {line}\n")
+    if fleet is not None:
+        sys.stdout.write("# Puts the partition into the subjects of live producers that do not know it:\n")
+        sys.stdout.write(f'mappings {{ "{fleet.source}": "{fleet.mapped}" }}\n')
     sys.stdout.write("# The least that each client needs, for the server's configuration:\n")
-    sys.stdout.write(configuration(settings.subject))
+    sys.stdout.write(configuration(settings.subject, fleet))
 
 
 async def replay(options: argparse.Namespace, settings: Settings) -> None:

@@ -20,6 +20,7 @@ from transcriber.threads import post
 if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
     from transcriber.domain.chunks import AudioFormat
+    from transcriber.protocol.partitions import FleetOptions
 
 _READ_BYTES = 65_536  # the size of a pipe on Linux
 _READS_AHEAD = 256  # at most 16 MiB, and some seconds of a recorder's small writes, for when NATS is away
@@ -28,12 +29,16 @@ _RETRY_SECS = 0.05  # between two attempts to publish a chunk, while nats-py not
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where the audio goes. `speed`: times real time, 0 for as fast as possible; `language` as in P-3."""
+    """Where the audio goes. `speed`: times real time, 0 for as fast as possible; `language` as in P-3.
+
+    With a `fleet`, the subject names the stream's partition, so that live audio finds its daemon.
+    """
 
     stream: str
     session: str
     speed: float = 1.0
     language: str | None = None
+    fleet: FleetOptions | None = None
 
 
 def check_range(name: str, rate: int, channels: int) -> None:
@@ -51,7 +56,8 @@ class Producer:
         self._delivery = delivery
         self._format = audio_format
         self._offset = 0
-        self.subject = f"{incoming.AUDIO}.{delivery.stream}"
+        fleet, stream = delivery.fleet, delivery.stream
+        self.subject = f"{incoming.AUDIO}.{stream}" if fleet is None else fleet.subject_of(stream)
         self._headers = {
             incoming.ENCODING: audio_format.encoding.value,
             incoming.RATE: str(audio_format.rate),

@@ -6,50 +6,51 @@ import asyncio
 import math
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
+from transcriber.audio.sessions import Sessions
 from transcriber.broker.jetstream import DurableSource
 from transcriber.broker.lease import Lease
 from transcriber.broker.live import LiveSource
 from transcriber.broker.transcripts import Transcripts
+from transcriber.daemon.fleet_mode import FleetMode
 from transcriber.daemon.shutdown import within
 from transcriber.daemon.state import State
+from transcriber.daemon.status import new_id
 from transcriber.pipeline.durable import DurablePipeline
 from transcriber.pipeline.live import LivePipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transcriber.broker.connection import Connection
-    from transcriber.broker.requests import RequestService
+    from transcriber.daemon.running import Running
     from transcriber.daemon.state import Grace
+    from transcriber.daemon.status import SessionGroup
     from transcriber.domain.events import ConsumerLag
-    from transcriber.pipeline.parts import Parts
+    from transcriber.domain.measurements import FleetFigures, Tallies
     from transcriber.settings import Settings
-    from transcriber.worker.thread import WhisperThread
 
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds; do not wait longer for a server that does not answer
 _ANSWER_SECS = 0.25  # time to send the refusals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What a mode works with, once NATS is connected and the model is loaded."""
-
-    connection: Connection
-    parts: Parts
-    requests: RequestService
-    worker: WhisperThread
 
 
 class Mode(Protocol):
     """One way to get audio. `end_input` and `settle` may be called at any time after `start` was called."""
 
     @property
+    def sessions(self) -> Sessions | SessionGroup:
+        """The sessions, for their figures."""
+        ...
+
+    @property
     def longest_wait(self) -> float:
         """Seconds after which a window is given up."""
+        ...
+
+    @property
+    def fleet(self) -> FleetFigures | None:
+        """The fleet as this member sees it; None without one."""
         ...
 
     @property
@@ -73,8 +74,11 @@ class Mode(Protocol):
 class LiveMode:
     """Live audio. Windows that there is no time for become gaps."""
 
-    def __init__(self, settings: Settings) -> None:
+    fleet = None
+
+    def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
+        self.sessions = Sessions(settings.sessions, new_id, tallies)
         self._running: Running | None = None
         self._pipeline: LivePipeline | None = None
         self._source: LiveSource | None = None
@@ -90,7 +94,7 @@ class LiveMode:
         return None
 
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - live mode has no state of its own
-        self._running, self._pipeline = running, LivePipeline(running.parts)
+        self._running, self._pipeline = running, LivePipeline(running.make_parts(self.sessions))
         source = LiveSource(running.connection, self._settings.subject, self._settings.input)
         self._keeping_time = asyncio.create_task(self._pipeline.keep_time(self._settings.status_interval, source))
         await running.requests.start()
@@ -111,7 +115,7 @@ class LiveMode:
             for arrival in self._source.rest():
                 self._pipeline.receive(arrival, time.monotonic())
             self._pipeline.end_all()
-        self._running.parts.queue.close()
+        self._running.queue.close()
 
     async def settle(self, grace: Grace) -> None:
         """Let the worker finish the queue within the grace period. Windows that are left become gaps."""
@@ -127,8 +131,11 @@ class LiveMode:
 class DurableMode:
     """Stored audio, from where the transcripts end. The next start does what there is no time for."""
 
-    def __init__(self, settings: Settings) -> None:
+    fleet = None
+
+    def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
+        self.sessions = Sessions(settings.sessions, new_id, tallies)
         self._running: Running | None = None
         self._lease: Lease | None = None
         self._pipeline: DurablePipeline | None = None
@@ -156,7 +163,8 @@ class DurableMode:
         self._keeping_lease = asyncio.create_task(lease.keep())
         transcripts = Transcripts(connection)
         resume_point = await transcripts.resume_point(settings.subject)
-        self._pipeline = DurablePipeline(running.parts, transcripts, resume_point.checkpoints, resume_point.moved)
+        parts = running.make_parts(self.sessions)
+        self._pipeline = DurablePipeline(parts, transcripts, resume_point.checkpoints, resume_point.moved)
         self._source = DurableSource(
             connection,
             settings.subject,
@@ -177,7 +185,7 @@ class DurableMode:
         if self._ingesting is not None:
             self._ingesting.cancel()
             await within(grace.left, self._running.requests.stop())
-        self._running.parts.queue.close()
+        self._running.queue.close()
 
     async def settle(self, grace: Grace) -> None:
         """Let the worker finish the queue and store the results within the grace period; release the lease."""
@@ -185,7 +193,7 @@ class DurableMode:
             self._keeping_time.cancel()
         if self._running is not None and self._pipeline is not None:
             await within(grace.left, self._running.worker.finished.wait())
-            self._running.parts.queue.abandon()
+            self._running.queue.abandon()
             await within(grace.publishing_left, self._pipeline.stored())
             self._pipeline.stop_storing()
             await within(grace.left, self._running.requests.give_up())
@@ -200,6 +208,8 @@ class DurableMode:
         return f"{socket.gethostname()}:{port}" if port else uuid4().hex
 
 
-def mode_for(settings: Settings) -> Mode:
+def mode_for(settings: Settings, tallies: Tallies) -> Mode:
     """Return the mode that the settings choose."""
-    return DurableMode(settings) if settings.durable else LiveMode(settings)
+    if settings.fleet is not None:
+        return FleetMode(settings, settings.fleet, tallies)
+    return DurableMode(settings, tallies) if settings.durable else LiveMode(settings, tallies)

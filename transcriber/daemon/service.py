@@ -8,16 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from transcriber import __version__
-from transcriber.audio.sessions import Sessions
 from transcriber.broker.connection import Connection
 from transcriber.broker.publisher import Publisher
 from transcriber.broker.requests import Control, RequestService
 from transcriber.daemon.model_swap import Models, ModelSwap, pulled_models, resolve_link
-from transcriber.daemon.modes import Running, mode_for
+from transcriber.daemon.modes import mode_for
 from transcriber.daemon.reference import reference_speech
+from transcriber.daemon.running import Running
 from transcriber.daemon.shutdown import ExitCode, signals, why, within
 from transcriber.daemon.state import Grace, State
 from transcriber.daemon.status import snapshot, summarise, wedged
@@ -43,6 +42,7 @@ from transcriber.worker.thread import WhisperThread
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from transcriber.audio.sessions import Sessions
     from transcriber.settings import Settings
     from transcriber.worker.engine import Engine, WhisperOptions
 
@@ -62,16 +62,15 @@ class Service:
         self._load_engine = load_engine
         self._model_path = resolve_link(settings.whisper.path)
         self._state = State.STARTING
-        self._mode = mode_for(settings)
         self._tallies = Tallies()
-        self._sessions = Sessions(settings.sessions, lambda: uuid4().hex, self._tallies)
+        self._mode = mode_for(settings, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
-        self._worker_state = WorkerState(self._worker, self._sessions, settings)
+        self._worker_state = WorkerState(self._worker, settings)
         self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
-        self._health = HealthServer(
-            settings.health, {"/livez": self._not_alive, "/readyz": self._not_ready}, self._page
-        )
+        checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
+        self._health = HealthServer(settings.health, checks, self._page)
         self._stop = asyncio.Event()
+        self._measured = 1.0  # RTF, before there is load
         self._failed = False  # whether a step of the shutdown failed
         # Set by the start, in this order.
         self._telemetry: Telemetry | None = None
@@ -89,7 +88,7 @@ class Service:
             finally:
                 # A start that did not complete leaves nothing to finish.
                 await self._shut_down(Grace(self._settings.shutdown_grace if self._state is State.DRAINING else 0.0))
-                summarise(self._tallies, self._queue, self._sessions)
+                summarise(self._tallies, self._queue, self._mode.sessions)
         return ExitCode.DEFECT if self._failed and code is ExitCode.CLEAN else code
 
     async def _live(self) -> ExitCode:
@@ -121,14 +120,16 @@ class Service:
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
         answering = self._recordings(queue, telemetry, connection)
-        requests = RequestService(
-            connection, answering, __version__, partial(self._worker_state.read, queue), self._control()
-        )
+        control = None if self._swap is None else Control(incoming.model_control_of(settings.subject), self._swap)
+        requests = RequestService(connection, answering, __version__, self._read_state, control)
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
             connection=connection,
-            parts=self._parts(queue, connection, publisher, telemetry),
+            publisher=publisher,
+            queue=queue,
+            make_parts=partial(self._parts, queue, connection, publisher, telemetry),
+            capacity=lambda: capacity.carried(self._measured),
             requests=requests,
             worker=self._worker,
         )
@@ -145,8 +146,7 @@ class Service:
         if self._swap is not None:
             self._swap.give_up()
         if self._queue is not None:
-            extra = {"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace}
-            log.info("draining", extra=extra)
+            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace})
         # 2. Accept no more audio and no more requests.
         await self._step(self._mode.end_input(grace))
         # 3. Decode the queued windows. Those that there is no time for become gaps, or stay stored.
@@ -177,8 +177,8 @@ class Service:
             await within(min(grace.publishing_left, _RECONNECT_SECS), self._publisher.emptied())
         await within(0.0, self._publishing)
         for message in self._publisher.undelivered():
-            extra = {"subject": message.subject, "body": message.payload.decode()}
-            log.error("not published: NATS is away", extra=extra)
+            body = message.payload.decode()
+            log.error("not published: NATS is away", extra={"subject": message.subject, "body": body})
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
@@ -191,19 +191,20 @@ class Service:
     def _enter(self, state: State) -> None:
         self._state = state
 
-    def _parts(self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry) -> Parts:
-        settings = self._settings
-        payload, interval = lambda: connection.max_payload, round(settings.partial_interval * SAMPLE_RATE)
-        partials = Interim(self._sessions, queue, publisher, self._tallies, interval=interval, max_payload=payload)
+    def _parts(
+        self, queue: JobQueue, connection: Connection, publisher: Publisher, telemetry: Telemetry, sessions: Sessions
+    ) -> Parts:
+        payload, interval = lambda: connection.max_payload, round(self._settings.partial_interval * SAMPLE_RATE)
+        partials = Interim(sessions, queue, publisher, self._tallies, interval=interval, max_payload=payload)
         pages = () if self._page is None else (listeners.Page(self._page.add),)
         return Parts(
-            sessions=self._sessions,
+            sessions=sessions,
             queue=queue,
             publisher=publisher,
             observer=telemetry,
             listeners=listeners.Listeners(listeners.Counter(self._tallies), listeners.Logger(), *pages),
             tallies=self._tallies,
-            max_latency=settings.max_latency,
+            max_latency=self._settings.max_latency,
             speed=lambda: self._worker.speed,
             on_chunk=partials.offer if interval else None,
             max_payload=payload,
@@ -240,7 +241,7 @@ class Service:
 
     def _derived(self, rtf: float) -> capacity.Capacity:
         """Return the queue's capacity: from the settings, or as much as L_max allows."""
-        settings = self._settings
+        settings, self._measured = self._settings, rtf
         derived = capacity.derive(settings.max_latency, settings.sessions.stream.window_secs, rtf)
         return derived if settings.queue_capacity is None else capacity.given(settings.queue_capacity, derived)
 
@@ -263,12 +264,14 @@ class Service:
             worker=self._worker,
         )
 
-    def _control(self) -> Control | None:
-        return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
+    def _read_state(self) -> dict[str, Any]:
+        return self._worker_state.read(self._queue, self._mode.sessions.active)
 
     def _snapshot(self) -> Snapshot:
-        promised, lag = self._settings.max_latency, self._mode.lag
-        return snapshot(self._worker, self._queue, self._sessions, self._connection, lag=lag, max_latency=promised)
+        mode, nats, latency = self._mode, self._connection, self._settings.max_latency
+        return snapshot(
+            self._worker, self._queue, mode.sessions, nats, lag=mode.lag, max_latency=latency, fleet=mode.fleet
+        )
 
     def _page_state(self) -> PageState:
         return PageState(
@@ -277,7 +280,7 @@ class Service:
             model=self._worker.model,
             max_latency=self._settings.max_latency if not self._settings.durable else None,
             snapshot=self._snapshot(),
-            streams=self._sessions.active,
+            streams=self._mode.sessions.active,
             lags=self._settings.durable,
         )
 

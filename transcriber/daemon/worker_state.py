@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from transcriber.protocol.routing import model_subject
 from transcriber.telemetry.gpu import Gpus
 from transcriber.worker.engine import Device
 
 if TYPE_CHECKING:
-    from transcriber.audio.sessions import Sessions
     from transcriber.settings import Settings
     from transcriber.worker.queue import JobQueue
     from transcriber.worker.thread import WhisperThread
@@ -22,19 +20,17 @@ _NEW_STREAM = ""  # no stream has this name, so it is one that has had nothing y
 class WorkerState:
     """Reads the daemon's state at this moment."""
 
-    def __init__(self, worker: WhisperThread, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, worker: WhisperThread, settings: Settings) -> None:
         self._worker = worker
-        self._sessions = sessions
         self._settings = settings
         self._process = psutil.Process()
         self._gpus = Gpus()
 
-    def read(self, queue: JobQueue | None) -> dict[str, Any]:
+    def read(self, queue: JobQueue | None, streams: int) -> dict[str, Any]:
         """Return the fields of P-38, ready for JSON. Seconds and bytes."""
         worker, settings, times = self._worker, self._settings, self._process.cpu_times()
         return {
             "model": worker.model,
-            "model_subject": model_subject(worker.model),
             "multilingual": worker.multilingual,
             "device": str(worker.device),
             "subject": settings.subject,
@@ -45,7 +41,7 @@ class WorkerState:
             "rtf": worker.speed.rtf,
             "busy": worker.busy_since is not None,
             "busy_seconds": worker.busy_seconds,
-            "streams": self._sessions.active,
+            "streams": streams,
             "max_streams": settings.sessions.max_streams,
             "cpu_seconds": times.user + times.system,
             "memory": self._process.memory_info().rss,

@@ -76,6 +76,15 @@ class Replaced:
     cursor: Cursor | None = None  # where that stream goes on; None if the checkpoint says so already
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another member of the fleet owns the stream now, as the one before did not give it up in order."""
+
+    origin: Origin
+    member: str
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
     """The model was replaced: the new file's sha256 and size in bytes, its measured speed, and the old values."""
@@ -122,4 +131,4 @@ class Status:
     lag: ConsumerLag | None = None
 
 
-Event = Started | Ended | Flushed | Speech | Gap | Rejected | Replaced | Suppressed
+Event = Started | Ended | Flushed | Speech | Gap | Rejected | Replaced | Suppressed | TakenOver

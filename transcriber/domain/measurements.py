@@ -99,6 +99,18 @@ class Tallies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFigures:
+    """A fleet as one of its members sees it. `load` and `capacity` are streams, over all members."""
+
+    members: int = 0
+    partitions: int = 0  # that this member works on
+    without_owner: int = 0
+    moves: int = 0  # partitions that this member has begun to work on since its start
+    load: float = 0.0
+    capacity: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The daemon's figures at this moment. Times in seconds; `busy` is the engine's total running time."""
 
@@ -114,3 +126,4 @@ class Snapshot:
     gpu: bool = False  # the engine computes on one
     lag_chunks: int = 0  # stored, not taken yet
     lag_seconds: float = 0.0
+    fleet: FleetFigures | None = None  # None: no member of one

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median_low
 
 _UNEVEN = 1.15  # a member so many times busier than the mean is relieved; 1.25 is promised
 _EVEN = 1.05  # moving stops there
-# Weight of a partition besides its streams, as a share of the mean load: idle partitions are spread too, for the
-# streams that come. It shifts the streams themselves by a twentieth at most.
-_IDLE = 0.25
+
+_LEAST = 0.01  # streams, as members round what they tell; a partition with less is idle
+# Machines of one kind differ so much in what they measure at start, when they start together. Their shares are equal.
+_ALIKE = 1.5
 
 
-def weights(partitions: int, loads: Mapping[int, float]) -> list[float]:
-    """The weight of each partition, from the streams at work in it."""
-    mean = sum(loads.values()) / partitions
-    idle = _IDLE * max(mean, 1.0)
-    return [idle + loads.get(p, 0.0) for p in range(partitions)]
+def comparable(capacities: Mapping[str, float]) -> dict[str, float]:
+    """The capacities without the noise in them: those near the median count as the median."""
+    if not capacities:
+        return {}
+    middle = median_low(capacities.values())
+    return {
+        member: middle if middle / _ALIKE <= capacity <= middle * _ALIKE else capacity
+        for member, capacity in capacities.items()
+    }
 
 
 class _Shares:
-    """The weight that each member carries, and how busy that makes it."""
+    """The weight that each member carries of some partitions, and how busy that makes it."""
 
-    def __init__(self, owners: Sequence[str | None], weights: Sequence[float], capacities: Mapping[str, float]) -> None:
+    def __init__(
+        self, owners: Mapping[int, str | None], weights: Mapping[int, float], capacities: Mapping[str, float]
+    ) -> None:
         self.weights = weights
         self.capacities = {member: max(capacity, 1e-6) for member, capacity in capacities.items()}
         self.held: dict[str, set[int]] = {member: set() for member in capacities}
         self.carried = dict.fromkeys(capacities, 0.0)
-        self.mean = sum(weights) / sum(self.capacities.values())
-        for partition, owner in enumerate(owners):
+        self.mean = sum(weights.values()) / sum(self.capacities.values())
+        for partition, owner in owners.items():
             if owner in self.held:
                 self.add(partition, owner)
 
@@ -54,38 +62,56 @@ class _Shares:
         return min(self.held, key=lambda m: (self.busy(m), m))
 
 
-def give_out(owners: Sequence[str | None], weights: Sequence[float], capacities: Mapping[str, float]) -> dict[int, str]:
+def _kinds(
+    owners: Sequence[str | None], loads: Mapping[int, float], capacities: Mapping[str, float]
+) -> Iterator[tuple[dict[int, str | None], _Shares]]:
+    """Yield partitions at work, by their streams, and then idle ones, by their number: each kind is spread evenly.
+
+    Idle partitions are for the streams that come. If both had one weight, a member could get all of one kind.
+    """
+    for weights in (
+        {p: load for p in range(len(owners)) if (load := loads.get(p, 0.0)) >= _LEAST},
+        {p: 1.0 for p in range(len(owners)) if loads.get(p, 0.0) < _LEAST},
+    ):
+        if weights:
+            mine = {p: owners[p] for p in weights}
+            yield mine, _Shares(mine, weights, capacities)
+
+
+def give_out(
+    owners: Sequence[str | None], loads: Mapping[int, float], capacities: Mapping[str, float]
+) -> dict[int, str]:
     """Return an owner for each partition whose owner is none of the members in `capacities`. Others stay.
 
     The heaviest goes first, each to the member that is least busy with it.
     """
-    shares = _Shares(owners, weights, capacities)
-    free = [p for p, owner in enumerate(owners) if owner not in shares.held]
     given: dict[int, str] = {}
-    for partition in sorted(free, key=lambda p: (-weights[p], p)):
-        weight = weights[partition]
-        member = min(shares.held, key=lambda m: (shares.busy(m, weight), m))
-        shares.add(partition, member)
-        given[partition] = member
+    for mine, shares in _kinds(owners, loads, capacities):
+        free = [p for p, owner in mine.items() if owner not in shares.held]
+        for partition in sorted(free, key=lambda p: (-shares.weights[p], p)):
+            weight = shares.weights[partition]
+            member = min(shares.held, key=lambda m: (shares.busy(m, weight), m))
+            shares.add(partition, member)
+            given[partition] = member
     return given
 
 
-def moves(owners: Sequence[str | None], weights: Sequence[float], capacities: Mapping[str, float]) -> dict[int, str]:
+def moves(owners: Sequence[str | None], loads: Mapping[int, float], capacities: Mapping[str, float]) -> dict[int, str]:
     """Return the partitions to move, each with its new owner. None while the fleet is even enough.
 
     Each step takes from the busiest member and gives to the idlest. It prefers the heaviest partition that leaves
     neither on the other side of the mean. Else it takes the one that makes the busier of the two least busy. So a
     member that joins gets its share and nobody else gets anything, and no partition moves twice.
     """
-    shares = _Shares(owners, weights, capacities)
-    if shares.busy(shares.busiest()) <= _UNEVEN and shares.busy(shares.idlest()) >= 2 - _UNEVEN:
-        return {}
     moved: dict[int, str] = {}
-    while (step := _step(shares, moved)) is not None:
-        partition, giver, taker = step
-        shares.remove(partition, giver)
-        shares.add(partition, taker)
-        moved[partition] = taker
+    for _, shares in _kinds(owners, loads, capacities):
+        if shares.busy(shares.busiest()) <= _UNEVEN and shares.busy(shares.idlest()) >= 2 - _UNEVEN:
+            continue
+        while (step := _step(shares, moved)) is not None:
+            partition, giver, taker = step
+            shares.remove(partition, giver)
+            shares.add(partition, taker)
+            moved[partition] = taker
     return moved
 
 

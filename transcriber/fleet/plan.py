@@ -26,15 +26,16 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ownership of every partition. `generation` counts the plans."""
+    """The ownership of every partition. `generation` counts the plans; `live`: all members work on live audio."""
 
     partitions: tuple[Ownership, ...]
     generation: int = 0
+    live: bool = False
 
     @classmethod
-    def empty(cls, partitions: int) -> Plan:
+    def empty(cls, partitions: int, *, live: bool = False) -> Plan:
         """The plan of a fleet that has no member yet."""
-        return cls((Ownership(),) * partitions)
+        return cls((Ownership(),) * partitions, live=live)
 
     def owned(self, member: str) -> list[int]:
         """The partitions of a member."""
@@ -86,13 +87,14 @@ def advance(plan: Plan, members: Mapping[str, Member], loads: Mapping[int, float
     partitions without owner and those of draining members change hands.
     """
     entries = [_settled(p, entry, members) for p, entry in enumerate(plan.partitions)]
-    capacities = {m.id: m.capacity for m in members.values() if not m.draining}
+    capacities = assignment.comparable({m.id: m.capacity for m in members.values() if not m.draining})
     if capacities:
-        weights = assignment.weights(len(entries), loads)
-        _give_out(entries, weights, capacities)
-        _move(entries, weights, capacities, balance=balance)
+        _give_out(entries, loads, capacities)
+        if balance and not any(entry.to is not None for entry in entries):
+            for partition, member in assignment.moves([e.owner for e in entries], loads, capacities).items():
+                entries[partition] = replace(entries[partition], to=member)
     after = tuple(entries)
-    return plan if after == plan.partitions else Plan(after, plan.generation + 1)
+    return plan if after == plan.partitions else Plan(after, plan.generation + 1, plan.live)
 
 
 def _settled(partition: int, entry: Ownership, members: Mapping[str, Member]) -> Ownership:
@@ -110,20 +112,12 @@ def _settled(partition: int, entry: Ownership, members: Mapping[str, Member]) ->
     return replace(entry, to=None) if entry.to is not None and (heir is None or heir.draining) else entry
 
 
-def _give_out(entries: list[Ownership], weights: list[float], capacities: Mapping[str, float]) -> None:
+def _give_out(entries: list[Ownership], loads: Mapping[int, float], capacities: Mapping[str, float]) -> None:
     """Give every partition without owner to a member."""
     owners = [entry.to or entry.owner for entry in entries]
-    for partition, member in assignment.give_out(owners, weights, capacities).items():
+    for partition, member in assignment.give_out(owners, loads, capacities).items():
         entry = entries[partition]
         if entry.owner is None:
             entries[partition] = Ownership(member, entry.epoch + 1, clean=entry.clean)
         else:  # of a draining member
             entries[partition] = replace(entry, to=member)
-
-
-def _move(entries: list[Ownership], weights: list[float], capacities: Mapping[str, float], *, balance: bool) -> None:
-    """Decide on moves that make the fleet even, unless some are under way."""
-    if not balance or any(entry.to is not None for entry in entries):
-        return
-    for partition, member in assignment.moves([e.owner for e in entries], weights, capacities).items():
-        entries[partition] = replace(entries[partition], to=member)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transcriber.fleet import plan as plans
+from transcriber.protocol.partitions import LEASE_SECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from transcriber.fleet.plan import Member, Plan
 
-# A live stream may be interrupted for 10 s. That is a lease, and half as much again to notice, to plan and to start.
-LEASE_SECS = 5.0
 RENEW_SECS = LEASE_SECS / 5  # three renewals may fail
 PLAN_SECS = 0.25  # between two looks at who is missing
 # What a lease loses to clocks that are not equally fast, and to the way of an answer: its holder stops so much earlier.

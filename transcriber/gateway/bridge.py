@@ -225,7 +225,7 @@ class Bridge:
                 tenant=self._identity.tenant,
                 traceparent=self._identity.traceparent,
             )
-            channel = self._channels[number] = Channel(self._shared.line, identity)
+            channel = self._channels[number] = Channel(self._shared.line, identity, self._shared.fleet)
             self._shared.results.listen(channel, self, number)
         else:
             self._tell(number, channel.end())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.dialects.dialect import Hearing
     from transcriber.gateway.sessions import Identity
+    from transcriber.protocol.partitions import FleetOptions
 
     Heard = Mapping[str, Any]
 
@@ -33,10 +34,12 @@ class Channel:
 
     __slots__ = ("_count", "_identity", "_line", "_sessions", "_subject", "_suspicion", "subscription")
 
-    def __init__(self, line: DirectLine, identity: Identity) -> None:
+    def __init__(self, line: DirectLine, identity: Identity, fleet: FleetOptions | None = None) -> None:
+        """With a `fleet`, the subject names the stream's partition."""
         self._line = line
         self._identity = identity
-        self._subject = f"{incoming.AUDIO}.{identity.stream}".encode()
+        plain = f"{incoming.AUDIO}.{identity.stream}"
+        self._subject = (plain if fleet is None else fleet.subject_of(identity.stream)).encode()
         self._sessions: list[Session] = []
         self._count = 0
         self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected

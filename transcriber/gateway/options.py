@@ -12,6 +12,8 @@ from transcriber.telemetry.providers import TelemetryOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from transcriber.protocol.partitions import FleetOptions
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
@@ -33,6 +35,7 @@ class GatewayOptions:
     max_audio: float = 4 * 3600.0  # seconds in one recording
     patience: float = 60.0  # seconds that a recording waits while none of its parts is answered
     shutdown_grace: float = 25.0  # seconds
+    fleet: FleetOptions | None = None  # whose daemons hear the streams
     broker: BrokerOptions = field(default_factory=BrokerOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     log_level: str = "INFO"

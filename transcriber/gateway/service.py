@@ -106,7 +106,12 @@ class Gateway:
             register(parts)
         self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
         shared = Surroundings(
-            line=line, results=Results(line), workers=workers, figures=self.figures, gateway=secrets.token_hex(3)
+            line=line,
+            results=Results(line),
+            workers=workers,
+            figures=self.figures,
+            gateway=secrets.token_hex(3),
+            fleet=self._options.fleet,
         )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
         self._site.upgrade = self._entrance.upgrade

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.figures import Figures
     from transcriber.gateway.results import Results
+    from transcriber.protocol.partitions import FleetOptions
 
 
 class Outlet(Protocol):
@@ -36,3 +37,4 @@ class Surroundings:
     workers: Serving
     figures: Figures
     gateway: str
+    fleet: FleetOptions | None = None  # whose daemons hear the streams

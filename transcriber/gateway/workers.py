@@ -32,6 +32,7 @@ class Worker:
 
     id: str
     model: str = ""
+    multilingual: bool = True  # whether the model knows more languages than English
     model_subject: str | None = None  # where it takes requests for its model (P-39)
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
@@ -162,6 +163,7 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
+            multilingual=data.get("multilingual") is not False,
             model_subject=data.get("model_subject"),
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),

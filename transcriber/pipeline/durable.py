@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from transcriber.domain.records import Record
     from transcriber.domain.timeline import Checkpoint
 
+_DECIDED_SECS = 5.0  # how long a pipeline that gives up its streams waits for windows in the engine
 _UNSTORED = 1000  # outputs of a stream that may wait before no more audio is read: minutes of speech
 
 
@@ -45,6 +47,28 @@ class _Lane:
         return self.storing is None or self.storing.done()
 
 
+class Room:
+    """Tells all pipelines of one queue that it has room, each first in its turn."""
+
+    def __init__(self) -> None:
+        self._pipelines: deque[DurablePipeline] = deque()
+
+    def join(self, pipeline: DurablePipeline) -> None:
+        """Tell this pipeline too."""
+        self._pipelines.append(pipeline)
+
+    def leave(self, pipeline: DurablePipeline) -> None:
+        """Tell it no more."""
+        if pipeline in self._pipelines:
+            self._pipelines.remove(pipeline)
+
+    def freed(self) -> None:
+        """Let the pipelines queue what waits."""
+        self._pipelines.rotate(-1)
+        for pipeline in tuple(self._pipelines):
+            pipeline.submit()
+
+
 class DurablePipeline:
     """Feeds sessions only while the queue has room, and stores each stream's results in order.
 
@@ -57,8 +81,12 @@ class DurablePipeline:
         transcripts: Transcripts,
         at: Mapping[str, Checkpoint],
         moved: Mapping[str, str] | None = None,
+        room: Room | None = None,
     ) -> None:
-        """`at`: where each stream goes on; `moved`: of which streams the stored audio is another, in words."""
+        """`at`: where each stream goes on; `moved`: of which streams the stored audio is another, in words.
+
+        Pipelines that share a queue share a `room`.
+        """
         self._parts = parts
         self._receiver = Receiver(
             parts.sessions,
@@ -74,6 +102,9 @@ class DurablePipeline:
         self._lanes: dict[str, _Lane] = {}
         self._backlog: deque[Window] = deque()  # windows that the queue had no room for
         self._changed = asyncio.Event()
+        self._leaving = False  # it gives up its streams
+        self._room = room or Room()
+        self._room.join(self)
         self._crowded = False  # the newest output's stream has too many records waiting to be stored
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         now = time.time()
@@ -88,7 +119,7 @@ class DurablePipeline:
             while self._backlog or self._crowded:
                 self._changed.clear()
                 await self._changed.wait()
-                self._submit()
+                self.submit()
 
     def receive(self, arrival: Arrival, now: float) -> None:
         """Take what the source gave: a chunk, a skipped chunk, a malformed message, or that the stream was replaced."""
@@ -106,6 +137,29 @@ class DurablePipeline:
         """Wait until every decided result is stored, except those that follow an undecided one."""
         while busy := [lane.storing for lane in self._lanes.values() if lane.storing is not None and not lane.idle]:
             await asyncio.wait(busy)
+
+    async def give_up(self) -> None:
+        """Finish and store the windows in the engine, and forget the rest. Call this when `ingest` has been cancelled.
+
+        Somebody else goes on from the last record. Windows that take too long are left to it.
+        """
+        self._leaving = True
+        self._backlog.clear()
+        give_up_at = time.monotonic() + _DECIDED_SECS
+        while len(self._in_work) and not self.failed.done() and (left := give_up_at - time.monotonic()) > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        await self.stored()
+        self.leave()
+
+    def leave(self) -> None:
+        """Store nothing more, and ignore what is still in the engine."""
+        self._leaving = True
+        for _, span in self._in_work.pop_all():  # from now on their outcomes are ignored
+            span.end(GapReason.SHUTDOWN, failed=True)
+        self._room.leave(self)
+        self.stop_storing()
 
     def stop_storing(self) -> None:
         """Stop storing; the next start makes the remaining records again."""
@@ -128,10 +182,13 @@ class DurablePipeline:
             records.add(output)
             self._store(stream)
             self._crowded = records.waiting > _UNSTORED
-        self._submit()
+        self.submit()
 
-    def _submit(self) -> None:
+    def submit(self) -> None:
         """Queue windows while there is room."""
+        if not self._backlog:
+            return
+        self._changed.set()
         queue = self._parts.queue
         while self._backlog and queue.depth < queue.capacity:
             window = self._backlog[0]
@@ -143,10 +200,13 @@ class DurablePipeline:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         window, span = outcome.window, self._in_work.pop(outcome.window)
-        assert span is not None  # noqa: S101 - durable mode gives up no window
+        if span is None:  # given up, with its stream
+            self._room.freed()
+            return
         if outcome.reason is GapReason.QUEUE_FULL:  # a request's recording took its place: put it back
             span.end(GapReason.QUEUE_FULL, failed=True)
-            self._backlog.append(window)
+            if not self._leaving:
+                self._backlog.append(window)
             self._changed.set()
             return
         verdict = judge(outcome, now=time.monotonic())
@@ -154,7 +214,7 @@ class DurablePipeline:
         records.decide(window, verdict.result, verdict.suppressed, traceparent)
         self._parts.listeners.on_verdict(verdict, span)
         self._store(window.origin.stream)
-        self._submit()
+        self._room.freed()
         self._changed.set()
 
     def _lane(self, stream: str) -> _Lane:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transcriber.domain.events import Event
     from transcriber.pipeline.listeners import Span
     from transcriber.pipeline.verdict import Verdict
+
+_LOOK_SECS = 0.01  # between two looks whether all is settled; a window takes ten times as long
 
 
 class LivePipeline:
@@ -57,10 +60,23 @@ class LivePipeline:
         """End every session; buffered audio becomes its last windows."""
         self._receiver.end_all()
 
+    async def hand_over(self, seconds: float) -> None:
+        """Close the open windows, and wait until everything is settled. What takes longer becomes a gap."""
+        self._receiver.flush_all()
+        give_up_at = time.monotonic() + seconds
+        while self._parts.sessions.unsettled and time.monotonic() < give_up_at:  # noqa: ASYNC110 - many places settle
+            await asyncio.sleep(_LOOK_SECS)
+        self._give_up_work()
+        while self._parts.sessions.unsettled and self._parts.publisher.connected:  # noqa: ASYNC110 - as they are published
+            await asyncio.sleep(_LOOK_SECS)
+
     def give_up(self) -> None:
         """Turn every window without an outcome into a gap. Called at the end of the grace period."""
         for job in self._parts.queue.abandon():
             job.deliver(job.dropped(GapReason.SHUTDOWN, "the grace period is over"))
+        self._give_up_work()
+
+    def _give_up_work(self) -> None:
         for window, span in self._in_work.pop_all():
             given_up = verdicts.gap(window, GapReason.SHUTDOWN, "still in the engine")
             self._parts.publisher.put(partial(self._publish, given_up, span))

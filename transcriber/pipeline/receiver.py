@@ -74,6 +74,10 @@ class Receiver:
         self._take(self._sessions.tick(now))
         self._warn()
 
+    def flush_all(self) -> None:
+        """Close every open window, and go on."""
+        self._take(self._sessions.flush_all())
+
     def end_all(self) -> None:
         """End every session; buffered audio becomes its last windows."""
         self._take(self._sessions.end_all())

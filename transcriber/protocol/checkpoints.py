@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.chunks import AudioFormat, Cursor, Encoding, Mark
-from transcriber.domain.events import Flushed, Rejected, Replaced, Suppressed
+from transcriber.domain.events import Flushed, Rejected, Replaced, Suppressed, TakenOver
 from transcriber.domain.results import Transcript
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Checkpoint, GapReason, Origin
 from transcriber.protocol.outgoing import Message, account_fields, encode_event, encode_final
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def encode_record(record: Record, unique: int, max_payload: int) -> Message:
     """Encode a record. `unique` ends the message id of a record without bounds and without a place in stored audio."""
     event, at = record.event, record.checkpoint
-    more = {} if at is None else _fields(at)
+    more = {} if at is None else fields_of(at)
     if at is not None and isinstance(
-        event, Flushed | Suppressed | Rejected | Replaced
+        event, Flushed | Suppressed | Rejected | Replaced | TakenOver
     ):  # they have a session and an end of their own
         tenant = at.origin.tenant
         more["at"] = {"session": at.origin.session, "tenant": tenant, "end": at.position / SAMPLE_RATE}
@@ -41,7 +41,7 @@ def decode_checkpoint(payload: bytes) -> Checkpoint | None:
         raise ValueError(f"a record without a valid {error}") from error
 
 
-def _fields(at: Checkpoint) -> dict[str, Any]:
+def fields_of(at: Checkpoint) -> dict[str, Any]:
     """The checkpoint's fields. The record's own fields take precedence over them."""
     return {
         "sequence": at.sequence,

@@ -41,6 +41,7 @@ CHANNEL_COUNTS = range(1, 9)
 
 _SHOWN = 160  # characters of a bad value that a rejection repeats; the longest good value has 128
 _STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PARTITION = re.compile(r"[0-9]{1,4}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 _DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and still exact as a float of seconds
 _NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
@@ -62,8 +63,10 @@ def is_stream(name: str) -> bool:
 
 
 def key_of(subject: str) -> str:
-    """The name of the lease and the consumer of `audio.<stream>` or `audio.*`."""
-    name = subject.partition(".")[2]
+    """The name of the lease and the consumer of `audio.<stream>`, `audio.*`, or a partition's `audio.<p>.*`."""
+    name, _, rest = subject.partition(".")[2].partition(".")
+    if rest:
+        return f"=p{name}"
     return "=all" if name == "*" else name  # "=" is allowed there, but not in a stream's name
 
 
@@ -79,10 +82,17 @@ def model_control_of(subject: str) -> str:
 
 def stream_of(subject: str) -> str:
     """Return the stream that an audio or request subject names. Raises `Rejection` with the reason `stream`."""
-    name = subject.partition(".")[2]
+    name = name_in(subject)
     if not is_stream(name):
         raise Rejection("stream", f"subject {_quoted(subject)} names no stream: [A-Za-z0-9_-]{{1,64}} is allowed")
     return name
+
+
+def name_in(subject: str) -> str:
+    """What stands for the stream in an audio or request subject, after the partition if there is one."""
+    name = subject.partition(".")[2]
+    partition, _, rest = name.partition(".")
+    return rest if rest and _PARTITION.fullmatch(partition) else name
 
 
 def session_of(headers: Mapping[str, str] | None) -> str | None:

@@ -17,6 +17,7 @@ from transcriber.domain.events import (
     Status,
     Suppressed,
     Swapped,
+    TakenOver,
 )
 from transcriber.domain.timeline import SAMPLE_RATE, Account, Gap, Origin, Silence, Window
 
@@ -71,14 +72,21 @@ def encode_event(
             kind, identity, body = "flushed", str(cursor.seq) if cursor is not None else identity, {"end": seconds(end)}
         case Speech():
             return encode_speech(event)
-        case Replaced(origin=origin, detail=detail):
-            kind, body = "replaced", {"detail": detail}
+        case Replaced(origin=origin) | TakenOver(origin=origin):
+            kind, body = _moved(event)
         case Started(origin=origin):
             kind = "started"
         case Rejected(stream=stream, session=session, reason=reason, detail=detail, cursor=cursor):
             origin, kind, body = Origin(stream, session or ""), "rejected", {"reason": reason, "detail": detail}
             identity = str(cursor.seq) if cursor is not None else identity
     return _message(origin, kind, {**(more or {}), **body}, identity, traceparent=traceparent)
+
+
+def _moved(event: Replaced | TakenOver) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of an event that tells of another stream of audio, or of another owner."""
+    if isinstance(event, Replaced):
+        return "replaced", {"detail": event.detail}
+    return "taken_over", {"member": event.member, "epoch": event.epoch}
 
 
 def encode_outputs(

@@ -11,6 +11,9 @@ MEMBERS = "TRANSCRIBER_MEMBERS"  # the bucket of members: an entry that is not r
 FLEETS = "TRANSCRIBER_FLEETS"  # the bucket of plans and positions, which stay
 PARTITIONS = 64  # four for each of sixteen daemons, so that one of them can be 1.25 times as busy as the mean at most
 MOST_PARTITIONS = 4096  # a plan of so many still fits into a message of 128 kB
+# After which a member's entry is deleted. A live stream may be interrupted for 10 s: that is a lease, and as much again
+# to notice, to plan and to start.
+LEASE_SECS = 5.0
 NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # of a fleet: a token of a subject
 
 _OFFSET_BASIS, _PRIME = 2166136261, 16777619  # FNV-1a with 32 bits, the hash of partition() in nats-server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from transcriber.audio.segmenter import Segmentation, StreamOptions
 from transcriber.audio.session import SessionOptions
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
-from transcriber.domain.errors import ModelError
+from transcriber.domain.errors import ModelError, SettingError
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
@@ -35,8 +36,11 @@ from transcriber.worker.scheduling import cpu_quota
 
 if TYPE_CHECKING:
     from transcriber.broker.options import BrokerOptions
+    from transcriber.protocol.partitions import FleetOptions
     from transcriber.telemetry.logs import LogFormat
     from transcriber.telemetry.providers import TelemetryOptions
+
+log = logging.getLogger(__name__)
 
 _SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +59,7 @@ class Settings:
     durable: bool  # audio comes from JetStream
     max_lag: float | None  # the oldest stored audio to transcribe; None: any age
     subject: str
+    fleet: FleetOptions | None  # None: no fleet
     input: incoming.InputOptions
     sessions: SessionOptions
     broker: BrokerOptions
@@ -99,6 +104,12 @@ def misspelt(environ: Mapping[str, str] | None = None, known: frozenset[str] | N
     return found
 
 
+def warn_of_misspelt(known: frozenset[str] | None = None) -> None:
+    """Log each variable of the process's environment that `misspelt` finds."""
+    for name, meant in misspelt(known=known).items():
+        log.warning("%s is not a setting and changes nothing: %s is one", name, meant)
+
+
 def _read(r: Reader) -> Settings:
     whisper = _whisper(r)
     max_latency = r.number("TRANSCRIPTION_MAX_LATENCY_SECS", 20.0, 0.1, 3600)
@@ -110,12 +121,15 @@ def _read(r: Reader) -> Settings:
     )
     sha256 = r.matching("WHISPER_MODEL_SHA256", "", _SHA256, "64 hexadecimal digits in lower case")
     r.choice("VAD", "webrtc", "webrtc")
+    if (fleet := shared.fleet(r)) is not None and (subject := r.text("AUDIO_SUBJECT", "audio.*")) != "audio.*":
+        raise SettingError("AUDIO_SUBJECT", subject, "audio.* or nothing, as FLEET shares all streams")
     return Settings(
         durable=r.choice("AUDIO_SOURCE", "nats", "nats", "jetstream") == "jetstream",
         max_lag=r.number("DURABLE_MAX_LAG_SECS", 0.0, 1, 10**9) or None,
         subject=r.matching(
             "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
         ),
+        fleet=fleet,
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
         broker=shared.broker(r),

@@ -10,7 +10,7 @@ from pathlib import Path
 from transcriber.domain.errors import SettingError
 from transcriber.gateway.options import GatewayOptions
 from transcriber.settings.reader import Reader
-from transcriber.settings.shared import broker, log_format, log_level, shutdown_grace, telemetry
+from transcriber.settings.shared import broker, fleet, log_format, log_level, shutdown_grace, telemetry
 
 _HOST = re.compile(r"[^\s,]+")
 _DEFAULTS = GatewayOptions()
@@ -54,6 +54,7 @@ def _read(r: Reader) -> GatewayOptions:
         max_audio=r.number("GATEWAY_MAX_AUDIO_SECS", _DEFAULTS.max_audio, 1, 10**7),
         patience=r.number("GATEWAY_PATIENCE_SECS", _DEFAULTS.patience, 0.1, 3600),
         shutdown_grace=shutdown_grace(r),
+        fleet=fleet(r),
         broker=broker(r),
         telemetry=telemetry(r),
         log_level=log_level(r),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from transcriber import __version__
 from transcriber.broker.options import BrokerOptions
 from transcriber.domain.errors import SettingError
+from transcriber.protocol import partitions
 from transcriber.telemetry.logs import LogFormat
 from transcriber.telemetry.providers import TelemetryOptions
 
@@ -20,6 +21,13 @@ _SERVER = re.compile(r"((nats|tls|wss?)://)?(\S*@)?(\[[0-9a-fA-F:.]+\]|[^\s:/@\[
 def shutdown_grace(r: Reader) -> float:
     """Seconds to finish after SIGTERM."""
     return r.number("SHUTDOWN_GRACE_SECS", 25.0, 0, 3600)
+
+
+def fleet(r: Reader) -> partitions.FleetOptions | None:
+    """The fleet that shares the streams; None without one."""
+    name = r.matching("FLEET", "", partitions.NAME, "1 to 32 of A-Z, a-z, 0-9, _ and -")
+    count = r.whole("FLEET_PARTITIONS", partitions.PARTITIONS, 1, partitions.MOST_PARTITIONS)
+    return partitions.FleetOptions(name, count) if name else None
 
 
 def log_level(r: Reader) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from transcriber.domain.measurements import FleetFigures
 from transcriber.domain.timeline import SAMPLE_RATE, GapReason
 from transcriber.telemetry.process import observe_process
 
@@ -39,6 +40,8 @@ class Metrics:
         self._snapshot = snapshot
         self._gauges()
         self._counters()
+        if snapshot().fleet is not None:
+            self._fleet()
         observe_process(meter)
         self._queue = self._histogram("queue", "Time a window waited for the worker")
         self._processing = self._histogram("processing", "Time the engine took for a window")
@@ -82,6 +85,25 @@ class Metrics:
             [_observe(lambda: snapshot().reconnects)],
             "1",
             "Reconnections after a lost connection",
+        )
+
+    def _fleet(self) -> None:
+        def fleet() -> FleetFigures:
+            return self._snapshot().fleet or FleetFigures()
+
+        for name, unit, description, read in (
+            ("members", "{member}", "Members of the fleet", lambda: fleet().members),
+            ("partitions", "{partition}", "Partitions that this member works on", lambda: fleet().partitions),
+            ("without_owner", "{partition}", "Partitions that no member owns", lambda: fleet().without_owner),
+            ("load", "{stream}", "Streams at work, over all members", lambda: fleet().load),
+            ("capacity", "{stream}", "Streams that all members can carry", lambda: fleet().capacity),
+        ):
+            self._meter.create_observable_gauge(f"transcriber.fleet.{name}", [_observe(read)], unit, description)
+        self._meter.create_observable_counter(
+            "transcriber.fleet.moves",
+            [_observe(lambda: fleet().moves)],
+            "{partition}",
+            "Partitions that this member has begun to work on",
         )
 
     def _counters(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor
 
 _CEILING = 10_000  # jobs, about 3 GB of five-second windows: no budget needs more, but an RTF near 0 would ask for it
+_UTILISATION = 0.7  # share of the engine's time that a fleet plans with; `transcriber capacity` plans with the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,11 @@ def derive(max_latency: float, window: float, rtf: float) -> Capacity:
 def given(jobs: int, derived: Capacity) -> Capacity:
     """The capacity from the settings, in place of the derived one."""
     return replace(derived, jobs=jobs, given=True)
+
+
+def carried(rtf: float) -> float:
+    """How many streams of uninterrupted speech a member of a fleet says that it can carry; at least a tenth of one."""
+    return max(0.1, _UTILISATION / rtf)
 
 
 def streams(rtf: float, utilisation: float) -> int:

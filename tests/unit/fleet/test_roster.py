@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transcriber.fleet.plan import Member, Plan
-from transcriber.fleet.roster import LEASE_SECS, Roster, without_owner
+from transcriber.fleet.roster import Roster, without_owner
+from transcriber.protocol.partitions import LEASE_SECS
 
 A, B = Member(id="a=1", since=1.0), Member(id="b=1", since=2.0, loads={3: 2.0})
 

@@ -376,6 +376,15 @@ def test_utterance_ends_by_the_words_not_by_their_windows() -> None:
     assert told(hear(dialect, paused("two", 1.05), speech(1.9)), "UtteranceEnd")  # at 2.2, and 1.15
 
 
+def test_utterance_goes_on_in_a_window_before_one_that_is_lost() -> None:
+    """A window that finds no place is lost at once, while an earlier one still waits for its text."""
+    dialect = deepgram(utterance_end=1.0)
+    send(dialect, SECOND * 20)
+    commands = hear(dialect, speech(0.0), speech(0.5), speech(3.0), paused("one", 0.0), gap(3.0, 4.0), speech(9.0))
+    assert not told(commands, "UtteranceEnd")
+    assert told(hear(dialect, paused("two", 0.5)), "UtteranceEnd")[0]["last_word_end"] == 0.6
+
+
 def test_utterance_of_audio_that_came_at_once_ends_by_the_clock() -> None:
     """Two seconds later it has surely been looked at, however fast it came."""
     dialect = deepgram(utterance_end=1.0)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 from harness import QUICK, Client, Daemon, NatsServer, Speech, s16
-from metric_names import GATEWAY, OURS, PROMISED, scraped_name
+from metric_names import FLEET, GATEWAY, OURS, PROMISED, scraped_name
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from places import ROOT
@@ -109,7 +109,7 @@ def test_the_page_on_metrics_gives_both_names() -> None:
         for row in rows
         for ours, theirs in zip(*(re.findall(r"`([^`]+)`", cell) for cell in row[:2]), strict=True)
     }
-    assert names == {name: scraped_name(name) for name in PROMISED | OURS | GATEWAY}
+    assert names == {name: scraped_name(name) for name in PROMISED | OURS | GATEWAY | FLEET}
 
 
 async def test_a_daemon_is_scraped_for_every_metric(nats_server: NatsServer, heldout: Speech) -> None:

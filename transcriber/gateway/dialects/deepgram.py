@@ -202,7 +202,7 @@ class Deepgram:
     def _gap(self, channel: int, line: Line, bounds: Mapping[str, Any], reason: str) -> Iterator[Command]:
         yield Send(self._writer.nothing(channel, bounds["start"], bounds["end"], gap=reason))
         if line.utterance is not None:
-            line.utterance.settled(bounds["end"])
+            line.utterance.lost(bounds["start"], bounds["end"])
             yield from self._utterance_end(channel, line.utterance_over())
 
     def _speech(self, channel: int, line: Line, start: float) -> Iterator[Command]:

@@ -29,6 +29,10 @@ class Utterance:
         if word is not None:
             self._word = word
 
+    def lost(self, start: float, end: float) -> None:
+        """[start, end) has no text. Windows before it may still wait for theirs."""
+        self._open = {window for window in self._open if not start <= window < end}
+
     def over(self, until: float) -> float | None:
         """Returns the end of the last word, once, if the pause after it is long enough.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Seconds of audio until the daemon tells of a window after its first word began. It opens when 3 of 4 frames of 30 ms
-# are voiced. One more may wait to be whole, and one to be looked at (audio/segmenter.py). Word of it takes up to 60 ms.
+# are voiced (audio/segmenter.py). One more may wait to be whole, and one to be looked at. Word of it takes up to 60 ms.
 NOTICE = 0.24
 # Seconds before its first voiced frame at which a window begins (audio/segmenter.py).
 PRE_ROLL = 0.3
