@@ -121,12 +121,15 @@ class Gateway:
         self._servers = [await self._listen()]
         if self._options.wyoming_port is not None:
             self._servers.append(await self._door.listen())
+        self._tell_ready(workers.count)
+        self.ready.set()
+
+    def _tell_ready(self, workers: int) -> None:
         extra = {"host": self._options.host, "port": self.port, "nats": self._options.broker.address}
         log.info(
             "ready",
-            extra={**extra, "version": __version__, "workers": workers.count, "wyoming_port": self._door.port or None},
+            extra={**extra, "version": __version__, "workers": workers, "wyoming_port": self._door.port or None},
         )
-        self.ready.set()
 
     async def _listen(self) -> asyncio.Server:
         options = self._options
