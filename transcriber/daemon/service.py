@@ -120,7 +120,8 @@ class Service:
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
         answering = self._recordings(queue, telemetry, connection)
-        requests = RequestService(connection, answering, __version__, self._read_state, self._control())
+        state = lambda: self._worker_state.read(queue, self._mode.sessions.active)  # noqa: E731 - it has no other use
+        requests = RequestService(connection, answering, __version__, state, self._control())
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
@@ -266,9 +267,6 @@ class Service:
 
     def _control(self) -> Control | None:
         return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
-
-    def _read_state(self) -> dict[str, Any]:
-        return self._worker_state.read(self._queue, self._mode.sessions.active)
 
     def _snapshot(self) -> Snapshot:
         mode, nats, latency = self._mode, self._connection, self._settings.max_latency
