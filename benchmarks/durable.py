@@ -50,7 +50,11 @@ async def run(options: argparse.Namespace) -> Report:
     settings = load(environ)
     pcm = _pcm(options.seconds)
     audio = len(pcm) / 2 / SAMPLE_RATE
-    chosen = {"model": settings.whisper.path.stem, "threads": settings.whisper.threads, "audio_seconds": audio}
+    chosen = {
+        "model": settings.whisper.path.name.removesuffix(".bin"),
+        "threads": settings.whisper.threads,
+        "audio_seconds": audio,
+    }
     report = Report(benchmark="durable", settings=chosen, measured=MEASURED)
     passes: dict[str, _Pass] = {}
     with tempfile.TemporaryDirectory(prefix="transcriber-benchmarks-") as folder:

@@ -59,7 +59,7 @@ async def run(options: argparse.Namespace) -> Report:
     materials = _materials(options)
     settings = load(environ_for(None, **options.whisper))
     chosen = {
-        "model": settings.whisper.path.stem,
+        "model": settings.whisper.path.name.removesuffix(".bin"),
         "threads": settings.whisper.threads,
         "recorded_seconds": options.seconds or _SECONDS,
     }

@@ -30,7 +30,7 @@ async def run(options: argparse.Namespace) -> Report:
     cost = await calibrate.cost(settings)
     each = options.seconds / 2
     chosen = {
-        "model": settings.whisper.path.stem,
+        "model": settings.whisper.path.name.removesuffix(".bin"),
         "threads": settings.whisper.threads,
         "seconds_each": each,
         "streams": options.streams,

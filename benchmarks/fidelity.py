@@ -61,7 +61,7 @@ async def run(options: argparse.Namespace) -> Report:
     whole = await _decode_whole(options, rows, settings) if options.whole else [None] * len(rows)
     cases = [Case.of(scorer, *found) for found in zip(rows, streamed, whole, strict=True)]
     chosen = {
-        "model": settings.whisper.path.stem,
+        "model": settings.whisper.path.name.removesuffix(".bin"),
         "threads": settings.whisper.threads,
         "files": len(rows),
         "seconds": sum(row.seconds for row in rows),
@@ -88,7 +88,8 @@ def _rows(options: argparse.Namespace, settings: Settings) -> tuple[tuple[Row, .
         return rows, []
     kept = tuple(row for row in rows if not row.foreign)
     if not kept:
-        raise CannotStart(f"{settings.whisper.path.stem} knows English only, and all recordings are in other languages")
+        model = settings.whisper.path.name.removesuffix(".bin")
+        raise CannotStart(f"{model} knows English only, and all recordings are in other languages")
     skipped = sorted({row.kind for row in rows if row.foreign})
     return kept, [f"left out, as the model knows English only: {', '.join(skipped)}"] if skipped else []
 

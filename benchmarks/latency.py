@@ -32,7 +32,7 @@ async def run(options: argparse.Namespace) -> Report:
     cost = await calibrate.cost(settings)
     each = options.seconds / len(options.loads)
     chosen = {
-        "model": settings.whisper.path.stem,
+        "model": settings.whisper.path.name.removesuffix(".bin"),
         "threads": settings.whisper.threads,
         "seconds_each": each,
         "chunk_ms": options.chunk_ms,

@@ -39,7 +39,7 @@ async def run(options: argparse.Namespace) -> Report:
     cost = await calibrate.cost(settings)
     hogs = options.hogs or 2 * cpu_quota()
     chosen = {
-        "model": settings.whisper.path.stem,
+        "model": settings.whisper.path.name.removesuffix(".bin"),
         "threads": settings.whisper.threads,
         "seconds": options.seconds,
         "load": options.load,

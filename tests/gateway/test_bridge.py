@@ -178,6 +178,20 @@ async def test_another_worker_that_begins_tells_what_the_first_lost(serving: Gat
     assert (lost["start"], lost["end"]) == (0.0, 1.0)
 
 
+async def test_session_that_a_worker_had_ended_is_still_heard(serving: Gateway, heard: Bus) -> None:
+    """It heard nothing for too long, as while NATS is away, and gives what comes later an id of its own."""
+    async with plain(serving) as client:
+        await client.send(SECOND)
+        again = of(await heard.next()) | {"session": "1.2"}
+        await heard.tell({"v": 1, "type": "started", **again})
+        await heard.tell({"v": 1, "type": "final", **again, "start": 0.0, "end": 1.0, "text": "still"})
+        assert (await told(client, "final"))["text"] == "still"
+        await client.send("end")
+        await heard.next()
+        await heard.tell({"v": 1, "type": "ended", **again, "received": 1.0, **ACCOUNT, "transcribed": 1.0})
+        assert (await told(client, "ended"))["received"] == 1.0
+
+
 async def test_client_hears_that_no_worker_is_left(
     nats_server: NatsServer, heard: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

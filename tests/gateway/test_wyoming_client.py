@@ -89,7 +89,7 @@ async def test_wyoming_describe_names_the_model_at_work(client: AsyncClient) -> 
     assert service.supports_transcript_streaming
     (model,) = service.models
     assert model.name == "ggml-dispatch-mini"
-    assert "en" in model.languages
+    assert model.languages == ["en"]
 
 
 async def test_wyoming_audio_of_the_wrong_width_is_an_error(client: AsyncClient) -> None:

@@ -94,8 +94,9 @@ def _reconnects(daemon: Daemon) -> int:
 async def speak(client: Client, speech: Speech, stream: str, done: asyncio.Event) -> None:
     """Real time, with offsets, over and over until `done`; then the end, until it is heard."""
     size, pcm, offset = speech.rate // 10, s16(speech.samples), 0
-    while not client.of("started", stream=stream):  # until the servers know of each other's subscribers
-        await _send(client, pcm[: 2 * size], stream, speech.rate, audio_offset=0)
+    first = f"{stream}-first"
+    while not client.of("ended", stream=first):  # until the servers know of each other's subscribers
+        await _send(client, pcm[: 2 * size], first, speech.rate, audio_event="end")
         await asyncio.sleep(0.1)
     begin = time.monotonic()
     while not done.is_set() or offset % len(speech.samples) > size:

@@ -31,9 +31,9 @@ async def growth(model: Path, longest: float) -> int:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0
-    resident = {int(n): int(size) for n, size in (line.split() for line in out.decode().splitlines())}
-    print(f"\n{model.name}: " + ", ".join(f"{n}: {size / 1e6:.1f} MB" for n, size in resident.items()))
-    return resident[WINDOWS] - resident[WARM_UP]
+    used = {int(n): int(size) for n, size in (line.split() for line in out.decode().splitlines())}
+    print(f"\n{model.name}: " + ", ".join(f"{n}: {size / 1e6:.1f} MB" for n, size in used.items()))
+    return used[WINDOWS] - used[WARM_UP]
 
 
 @pytest.mark.parametrize("engine", list(EngineName))

@@ -1,4 +1,4 @@
-"""`python endurance.py MODEL WINDOWS LONGEST`: decodes that many windows, and prints resident bytes on the way.
+"""`python endurance.py MODEL WINDOWS LONGEST`: decodes that many windows, and prints its own memory on the way.
 
 The windows are of speech and have every length up to LONGEST seconds. Every tenth is a second pass, every third
 searches with beams.
@@ -33,7 +33,7 @@ def main(model: str, windows: int, longest: float) -> None:
         engine.transcribe(samples, "en", attempt=0 if n % 10 else 1 + n // 10 % (ATTEMPTS - 1), quick=bool(n % 3))
         if n % EVERY == 0:
             memory.trim_heap()
-            print(n, psutil.Process().memory_info().rss, flush=True)
+            print(n, psutil.Process().memory_full_info().uss, flush=True)  # pages of libraries come and go
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ class Asking:
             raise RequestError(int(code) if code.isdigit() else 500, fields.get(_DETAIL, ""))
         return body
 
-    async def ask_all(self, subject: str, patience: float, expected: int = 0) -> list[bytes]:
+    async def ask_all(self, subject: str, patience: float, expected: int = 0) -> list[bytes] | None:
         """Return the payloads of all answers within `patience` seconds; sooner if `expected` ones are there, or any.
 
-        Raises `RequestError` as `ask` does.
+        None: the server says that nobody listens. Raises `RequestError` as `ask` does.
         """
         reply = f"{self._inbox}.{next(self._numbers)}"
         gathering = _Gathering(expected)
@@ -90,7 +90,7 @@ class Asking:
                     await gathering.complete.wait()
         finally:
             del self._gathering[reply.encode()]
-        return gathering.found
+        return None if gathering.nobody else gathering.found
 
     async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str], reply: str) -> None:
         if not self._connection.up:
@@ -111,12 +111,14 @@ class _Gathering:
     def __init__(self, expected: int) -> None:
         self._expected = expected
         self._last = False  # whether only the moment for others is left
+        self.nobody = False
         self.found: list[bytes] = []
         self.complete = asyncio.Event()
 
     def add(self, payload: bytes | None) -> None:
         """Add an answer; None: the server says that there will be none."""
         if payload is None:
+            self.nobody = True
             self.complete.set()
             return
         self.found.append(payload)

@@ -120,8 +120,8 @@ class Service:
         self._publisher = publisher = Publisher(connection, queue.capacity + 4 * settings.sessions.max_streams)
         self._publishing = asyncio.create_task(publisher.run())
         answering = self._recordings(queue, telemetry, connection)
-        state = lambda: self._worker_state.read(queue, self._mode.sessions.active)  # noqa: E731 - it has no other use
-        requests = RequestService(connection, answering, __version__, state, self._control())
+        control = None if self._swap is None else Control(incoming.model_control_of(settings.subject), self._swap)
+        requests = RequestService(connection, answering, __version__, self._read_state, control)
         if self._swap is not None:
             self._swap.afterwards = requests.follow_model
         running = Running(
@@ -146,8 +146,7 @@ class Service:
         if self._swap is not None:
             self._swap.give_up()
         if self._queue is not None:
-            extra = {"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace}
-            log.info("draining", extra=extra)
+            log.info("draining", extra={"queue_depth": self._queue.depth, "grace_secs": self._settings.shutdown_grace})
         # 2. Accept no more audio and no more requests.
         await self._step(self._mode.end_input(grace))
         # 3. Decode the queued windows. Those that there is no time for become gaps, or stay stored.
@@ -178,8 +177,8 @@ class Service:
             await within(min(grace.publishing_left, _RECONNECT_SECS), self._publisher.emptied())
         await within(0.0, self._publishing)
         for message in self._publisher.undelivered():
-            extra = {"subject": message.subject, "body": message.payload.decode()}
-            log.error("not published: NATS is away", extra=extra)
+            body = message.payload.decode()
+            log.error("not published: NATS is away", extra={"subject": message.subject, "body": body})
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
@@ -265,8 +264,8 @@ class Service:
             worker=self._worker,
         )
 
-    def _control(self) -> Control | None:
-        return None if self._swap is None else Control(incoming.model_control_of(self._settings.subject), self._swap)
+    def _read_state(self) -> dict[str, Any]:
+        return self._worker_state.read(self._queue, self._mode.sessions.active)
 
     def _snapshot(self) -> Snapshot:
         mode, nats, latency = self._mode, self._connection, self._settings.max_latency

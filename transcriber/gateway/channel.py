@@ -192,9 +192,12 @@ class Channel:
         return said
 
     def _of(self, message: Heard) -> Session | None:
-        name = message.get("session")
+        name = str(message.get("session"))
         for session in self._sessions:
             if session.id == name:
+                return session
+            if name.startswith(f"{session.id}."):
+                session.follow(name)
                 return session
         if message.get("type") == "rejected" and not name and self._sessions:  # it had no session that could be read
             return self._sessions[0]

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transcriber.gateway.figures import Figures
     from transcriber.gateway.options import GatewayOptions
     from transcriber.gateway.requests import Requests
     from transcriber.gateway.routes import Routes
-    from transcriber.gateway.workers import Worker
-
-
-class WorkersView(Protocol):
-    """The workers as they are known at present."""
-
-    @property
-    def all(self) -> Sequence[Worker]: ...
-
-    async def ask(self) -> Sequence[Worker]:
-        """Ask them now, unless that was done within the last second."""
-        ...
+    from transcriber.gateway.workers import WorkersView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

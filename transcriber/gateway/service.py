@@ -95,7 +95,11 @@ class Gateway:
         self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
         parts = Parts(
-            options=self._options, routes=routes, requests=Requests(asking), workers=workers, figures=self.figures
+            options=self._options,
+            routes=routes,
+            requests=Requests(asking, workers),
+            workers=workers,
+            figures=self.figures,
         )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:

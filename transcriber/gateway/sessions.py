@@ -71,6 +71,11 @@ class Session:
         self.begun = False  # whether a worker has said so
         self._block = header_block(_headers(name, self.hearing, self._identity)) + f"{names.OFFSET}: ".encode()
 
+    def follow(self, name: str) -> None:
+        """A worker had ended the session, and has begun another one with the last chunk (P-16)."""
+        self.id = name
+        self._base, self._moved = self.chunk_start, True
+
     def move(self, name: str) -> None:
         """Go on under another id, with another worker."""
         self._base, self._moved = self.seconds, True
@@ -152,15 +157,15 @@ def _headers(name: str, hearing: Hearing, identity: Identity) -> dict[str, str]:
         names.CHANNELS: str(pcm.channels),
         names.SESSION: name,
         names.TENANT: identity.tenant,
-        "Audio-Timeout": str(TIMEOUT_SECS),
+        names.TIMEOUT: str(TIMEOUT_SECS),
     }
     optional = {
         names.LANGUAGE: hearing.language,
-        "Audio-Prompt": hearing.prompt,
-        "Audio-Task": "translate" if hearing.translate else None,
-        "Audio-Partials": None if hearing.partials else "off",
-        "Audio-Notify": "speech" if hearing.speech else None,
-        "Audio-Endpointing-Ms": None if hearing.endpointing_ms is None else str(hearing.endpointing_ms),
+        names.PROMPT: hearing.prompt,
+        names.TASK: "translate" if hearing.translate else None,
+        names.PARTIALS: None if hearing.partials else "off",
+        names.NOTIFY: "speech" if hearing.speech else None,
+        names.ENDPOINTING: None if hearing.endpointing_ms is None else str(hearing.endpointing_ms),
         names.TRACEPARENT: identity.traceparent,
     }
     return headers | {header: _one_line(value) for header, value in optional.items() if value is not None}

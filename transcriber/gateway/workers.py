@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transcriber.domain.errors import RequestError
 
@@ -32,6 +32,8 @@ class Worker:
 
     id: str
     model: str = ""
+    multilingual: bool = True  # whether the model knows more languages than English
+    model_subject: str | None = None  # where it takes requests for its model (P-39)
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -50,6 +52,17 @@ class Worker:
         late = self.max_latency is not None and self.estimated_wait > self.max_latency
         full = 0 < self.capacity <= self.depth
         return not (late or full or (self.max_streams is not None and self.streams >= self.max_streams))
+
+
+class WorkersView(Protocol):
+    """The workers as they are known at present."""
+
+    @property
+    def all(self) -> Sequence[Worker]: ...
+
+    async def ask(self) -> Sequence[Worker]:
+        """Ask them now, unless that was done within the last second."""
+        ...
 
 
 class Workers:
@@ -130,7 +143,9 @@ class Workers:
         except RequestError:  # NATS is away, of which others tell
             return
         before = set(self._known)
-        for answer in answers:
+        if answers is None:  # not even one that is too busy to answer
+            self._known.clear()
+        for answer in answers or ():
             if (worker := _worker(answer)) is not None:
                 self._known[worker.id] = worker, self._number
         self._known = {id_: seen for id_, seen in self._known.items() if self._number - seen[1] < _MISSED}
@@ -148,6 +163,8 @@ def _worker(answer: bytes) -> Worker | None:
         return Worker(
             id=str(said["id"]),
             model=str(data.get("model", "")),
+            multilingual=data.get("multilingual") is not False,
+            model_subject=data.get("model_subject"),
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),

@@ -129,5 +129,5 @@ class WyomingDoor:
 
     def program(self) -> Program:
         """What `describe` is answered with."""
-        models = sorted({worker.model for worker in self._parts.workers.all if worker.model})
-        return Program(transcriber.__version__, tuple(models))
+        known = {worker.model: worker.multilingual for worker in self._parts.workers.all if worker.model}
+        return Program(transcriber.__version__, dict(sorted(known.items())))

@@ -77,14 +77,10 @@ class CallSpan:
         self._span.end()
 
 
-class GatewayTelemetry:
-    """Exports a gateway's figures, and traces what it does. Raises `CannotStart` as `Providers` does."""
+class GatewayMetrics:
+    """Registers every instrument on `meter`."""
 
-    def __init__(self, options: TelemetryOptions, figures: Figures, surroundings: Surroundings) -> None:
-        self._providers = Providers(options)
-        self._traces = options.traces_exporter != "none"
-        self._tracer = self._providers.tracer
-        meter = self._providers.meter
+    def __init__(self, meter: Meter, figures: Figures, surroundings: Surroundings) -> None:
         _gauges(meter, figures, surroundings)
         _counters(meter, figures, surroundings)
         observe_process(meter)
@@ -94,6 +90,20 @@ class GatewayTelemetry:
             description="Time from a request's head to the end of its answer",
             explicit_bucket_boundaries_advisory=BUCKETS_MS,
         )
+
+    def record(self, path: str, seconds: float) -> None:
+        """Record how long a request took."""
+        self._latency.record(seconds * 1000, {"path": path})
+
+
+class GatewayTelemetry:
+    """Exports a gateway's figures, and traces what it does. Raises `CannotStart` as `Providers` does."""
+
+    def __init__(self, options: TelemetryOptions, figures: Figures, surroundings: Surroundings) -> None:
+        self._providers = Providers(options)
+        self._traces = options.traces_exporter != "none"
+        self._tracer = self._providers.tracer
+        self._metrics = GatewayMetrics(self._providers.meter, figures, surroundings)
 
     def begin(self, name: str, traceparent: str | None) -> CallSpan:
         """Begin the span of a call, such as `POST /transcribe`; `traceparent` is what the client sent."""
@@ -106,7 +116,7 @@ class GatewayTelemetry:
 
     def record(self, path: str, seconds: float) -> None:
         """Record how long a request took."""
-        self._latency.record(seconds * 1000, {"path": path})
+        self._metrics.record(path, seconds)
 
     @property
     def scrape(self) -> Callable[[], str] | None:

@@ -23,7 +23,7 @@ CHUNK = Event("audio-chunk", SOUND, PCM)
 
 @pytest.fixture
 def wyoming() -> Wyoming:
-    return Wyoming(lambda: Program("1.0", ("base.en", "large")))
+    return Wyoming(lambda: Program("1.0", {"base.en": False, "large": True}))
 
 
 def send(wyoming: Wyoming, *events: Event) -> list[Command]:

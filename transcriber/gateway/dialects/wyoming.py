@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
+from transcriber.domain.languages import WHISPER_ORDER
 from transcriber.gateway.dialects.channel import Channel
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Send
 from transcriber.gateway.dialects.prompts import prompt_of
@@ -21,16 +22,17 @@ from transcriber.gateway.dialects.wyoming_events import Event, EventError, Event
 _WIDTH = 2  # bytes a sample: 16 bits, which is all that its clients send
 _RATES, _CHANNELS = (8_000, 192_000), (1, 8)  # as the wire protocol allows (P-3)
 _MALFORMED = 1002  # RFC 6455, section 7.4.1; TCP has no such codes, and only closes
+_ENGLISH = ("en",)
 _ANY_MODEL = "default"
 _USUAL = AudioFormat(Encoding.S16LE, 16_000, 1)  # what Home Assistant sends
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What `describe` is answered with: our version, and the names of the models at work."""
+    """What `describe` is answered with: our version, and for each model at work whether it knows all languages."""
 
     version: str
-    models: tuple[str, ...] = ()
+    models: Mapping[str, bool] = field(default_factory=dict)
 
 
 class Wyoming:
@@ -222,8 +224,8 @@ def info(program: Program) -> dict[str, Any]:
     """The data of `info`. Without workers, one model stands for all: Home Assistant asks once, when it is set up."""
     maker = {"attribution": {"name": "transcriber", "url": ""}, "installed": True, "version": program.version}
     models = [
-        {"name": name, "description": name, "languages": _languages(name), **maker}
-        for name in program.models or (_ANY_MODEL,)
+        {"name": name, "description": name, "languages": list(WHISPER_ORDER if multilingual else _ENGLISH), **maker}
+        for name, multilingual in (program.models or {_ANY_MODEL: True}).items()
     ]
     service = {
         "name": "transcriber",
@@ -234,11 +236,6 @@ def info(program: Program) -> dict[str, Any]:
         **maker,
     }
     return {"asr": [service]}
-
-
-def _languages(model: str) -> list[str]:
-    """Whisper's English-only models end in .en by convention; the others know all of its languages."""
-    return ["en"] if model.removesuffix(".bin").endswith(".en") else list(languages.WHISPER_ORDER)
 
 
 def _prompt(asked: Mapping[str, Any]) -> str | None:

@@ -30,6 +30,7 @@ class Progress:
     call: Call
     headers: Mapping[str, str]
     patience: float
+    model: str = ""  # the client's word for it
     begin: float = field(default_factory=time.monotonic)
     processing: float = 0.0  # seconds of the workers' time
     error: RequestError | None = None  # why the last part was lost

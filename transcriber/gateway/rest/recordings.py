@@ -109,7 +109,9 @@ class Recordings:
         return Limits(max_payload=self._parts.requests.max_payload, max_audio=self._parts.options.max_audio)
 
     def _begin(self, wish: Wish, call: Call) -> Progress:
-        return Progress(call=call, headers=_headers(wish, call), patience=self._parts.options.patience)
+        return Progress(
+            call=call, headers=_headers(wish, call), patience=self._parts.options.patience, model=wish.model
+        )
 
     def _complete(self, progress: Progress) -> None:
         """Count a recording. Raises `Problem` if all of it was lost."""
@@ -181,7 +183,9 @@ class Recordings:
                 async with asyncio.timeout(None) as wait:
                     if attempts == 1:  # once, or workers that seem to come and go would never be waited for
                         progress.waits.add(wait)
-                    answer = await self._parts.requests.transcribe(name, headers, part.pcm, patience)
+                    answer = await self._parts.requests.transcribe(
+                        name, headers, part.pcm, patience, model=progress.model
+                    )
                 text = heard(answer, part.start, part.end)
             except RequestError as error:
                 lost = error
