@@ -20,9 +20,11 @@ from otlp import nobody
 from transcriber import settings
 from transcriber.broker.live import LiveSource
 from transcriber.broker.requests import RequestService
-from transcriber.daemon.modes import LiveMode, Running
+from transcriber.daemon.modes import LiveMode
+from transcriber.daemon.running import Running
 from transcriber.daemon.state import Grace
 from transcriber.domain.chunks import AudioFormat, Chunk, DroppedChunk, Encoding
+from transcriber.domain.measurements import Tallies
 from transcriber.pipeline.live import LivePipeline
 
 GRACE = 10.0  # seconds
@@ -176,12 +178,13 @@ async def test_zero_grace_turns_all_undecoded_audio_into_gaps(
 
 async def test_buffered_chunks_count_without_audio_when_time_is_up(nats_server: NatsServer) -> None:
     """Chunks still in the source's buffer when time is up reach the account before sessions end."""
-    mode = LiveMode(settings.load({"NATS_URL": nats_server.url}))
+    mode = LiveMode(settings.load({"NATS_URL": nats_server.url}), Tallies())
     chunk = Chunk("s1", AudioFormat(Encoding.S16LE, 16000, 1), b"")
     source, requests, pipeline = AsyncMock(LiveSource), AsyncMock(RequestService), Mock(LivePipeline)
     source.rest.return_value = [DroppedChunk(chunk, 160), DroppedChunk(chunk, 320)]
     ingesting = asyncio.create_task(asyncio.Event().wait())
-    mode._running = Running(connection=Mock(), parts=Mock(), requests=requests, worker=Mock())
+    others = {name: Mock() for name in ("connection", "publisher", "queue", "make_parts", "capacity", "worker")}
+    mode._running = Running(requests=requests, **others)
     mode._source, mode._pipeline, mode._ingesting = source, pipeline, ingesting
     await mode.end_input(Grace(0.0))
     assert [call[0] for call in pipeline.mock_calls] == ["receive", "receive", "end_all"]

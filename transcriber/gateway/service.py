@@ -86,6 +86,16 @@ class Gateway:
                 await self._telemetry.shutdown()
         return next((task for task in (connection.lost, *self._tasks) if task.done() and not task.cancelled()), None)
 
+    def _shared(self, line: DirectLine, workers: Workers) -> Surroundings:
+        return Surroundings(
+            line=line,
+            results=Results(line),
+            workers=workers,
+            figures=self.figures,
+            gateway=secrets.token_hex(3),
+            fleet=self._options.fleet,
+        )
+
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
@@ -105,14 +115,7 @@ class Gateway:
         for register in self._registers:
             register(parts)
         self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
-        shared = Surroundings(
-            line=line,
-            results=Results(line),
-            workers=workers,
-            figures=self.figures,
-            gateway=secrets.token_hex(3),
-            fleet=self._options.fleet,
-        )
+        shared = self._shared(line, workers)
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
         self._site.upgrade = self._entrance.upgrade
         self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
