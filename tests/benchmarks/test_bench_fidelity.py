@@ -114,7 +114,7 @@ def test_unknown_kinds_and_foreign_languages_alone_are_refused(folder: Path, tmp
         ),
         ([ROW | {"kind": "lang-de", "language": None}], "row 1, key language: is missing; a row of kind lang-de needs"),
         ([ROW | {"file": "b.flac"}], "b.flac: no such file or directory"),
-        ([ROW | {"file": "manifest.json"}], "no WAV, FLAC or OGG that can be decoded"),
+        ([ROW | {"file": "manifest.json"}], "manifest.json: is JSON; allowed are "),
     ],
 )
 def test_a_bad_manifest_is_refused_by_file_row_and_key(tmp_path: Path, text: object, complaint: str) -> None:

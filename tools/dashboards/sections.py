@@ -205,7 +205,7 @@ def worker(scope: Scope) -> list[Json]:
         ),
         lines(
             "On a GPU",
-            "1 where CTranslate2 computes on a GPU, else 0: a fall to 0 after a restart is a GPU that failed.",
+            "Good is 1 where a GPU was asked for; 0 there, or a fall to 0 after a restart, is a GPU that failed.",
             "none",
             Query(scope.gauge("transcriber_worker_gpu_ratio"), BY_INSTANCE),
         ),
