@@ -28,6 +28,7 @@ from viewer import Viewer
 
 from transcriber.cli import demo, programs
 from transcriber.cli.main import main
+from transcriber.models import store
 
 # The recording twelve times as fast, and without the measurement at start: everything else is the real command.
 _FAST = (
