@@ -43,7 +43,6 @@ async def test_the_bundled_model_does_not_grow(engine: EngineName, bundled_folde
     assert await growth(model, 5.0) < GROWTH_BYTES
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("model_format", list(Format))
 async def test_an_official_model_does_not_grow(model_format: Format) -> None:
     """tiny.en in windows of up to 15 s: as many contexts as there are."""
