@@ -10,6 +10,7 @@ from pathlib import Path
 import ctranslate2
 import pytest
 from harness import Speech
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from transcriber.domain.errors import SettingError
 from transcriber.worker.engine import Device, WhisperOptions
@@ -40,6 +41,13 @@ def test_auto_without_a_gpu_is_the_cpu(bundled_folder: Path, caplog: pytest.LogC
     assert (engine.device, engine.batch_sizes) == (Device.CPU, (1,))
     assert [r.levelname for r in caplog.records if r.name.startswith("transcriber")] == ["INFO"]
     assert "computes on cpu in int8" in caplog.text
+
+
+def test_engine_leaves_numpy_one_thread(bundled_folder: Path) -> None:
+    """Features are a small product of matrices. Helpers of numpy's would turn in place between two of them."""
+    with threadpool_limits(2, user_api="blas"):
+        CTranslate2Engine(options(bundled_folder, Device.CPU))
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_cuda_without_a_gpu_is_refused(bundled_folder: Path) -> None:

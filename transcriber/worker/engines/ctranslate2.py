@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
 from transcriber.domain.languages import AUTO
@@ -56,6 +57,8 @@ class CTranslate2Engine:
     """One CTranslate2 Whisper. The folder at `options.path` must have been verified."""
 
     def __init__(self, options: WhisperOptions) -> None:
+        # numpy's helpers turn in place between two windows, which costs ten times what the features do.
+        threadpool_limits(1, user_api="blas")
         self._options = options
         folder = check_model_folder(options.path)
         self._vocabulary, self._bands = folder.vocabulary, folder.header.n_mels

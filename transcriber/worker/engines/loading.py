@@ -40,7 +40,8 @@ def load_engine(options: WhisperOptions) -> Engine:
 
 def installed(name: EngineName) -> bool:
     """Whether the engine's libraries are there; they are not loaded."""
-    needed = ("ctranslate2", "tokenizers") if name is EngineName.CTRANSLATE2 else ("_pywhispercpp",)
+    of_extra = ("ctranslate2", "threadpoolctl", "tokenizers")
+    needed = of_extra if name is EngineName.CTRANSLATE2 else ("_pywhispercpp",)
     return all(importlib.util.find_spec(library) is not None for library in needed)
 
 
