@@ -99,11 +99,6 @@ class Session:
     def origin(self) -> Origin:
         return self.audio.origin
 
-    def timeout(self, longest: float) -> float:
-        """Seconds without a message that end it: as its producer prefers, at most `longest`."""
-        preferred = self.audio.preferences.timeout
-        return longest if preferred is None else min(longest, preferred)
-
     def owns(self, session: str | None) -> bool:
         """Whether a chunk with this id belongs here."""
         if session is None or session == self.requested_id:  # the usual case, so without building a set

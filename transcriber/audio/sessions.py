@@ -196,7 +196,8 @@ class Sessions:
         return sum(s.ledger.pending for s in list(self._by_id.values()))
 
     def _time_out(self, session: Session, now: float) -> list[SessionOutput]:
-        if now - session.last_message < session.timeout(self._options.session_timeout):
+        longest, preferred = self._options.session_timeout, session.audio.preferences.timeout
+        if now - session.last_message < (longest if preferred is None else min(longest, preferred)):
             if session.idle or now - session.last_audio < self._options.stream_timeout:
                 return []
             session.idle = True

@@ -10,9 +10,9 @@ from transcriber.protocol import incoming
 from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from transcriber.domain.chunks import IgnoredHeader
+    from transcriber.domain.chunks import Chunk, IgnoredHeader
     from transcriber.domain.timeline import Origin
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,18 @@ class ProducerWarnings:
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, str]] = set()  # stream and header
+
+    def about(self, chunk: Chunk, multilingual: Callable[[], bool]) -> bool:
+        """Warn of what the chunk's headers ask for in vain. Returns whether it is a translation, the first time."""
+        if chunk.unknown_language is not None:
+            self.unknown_language(chunk.stream, chunk.unknown_language)
+        if chunk.unknown_header is not None:
+            self.unknown_header(chunk.stream, *chunk.unknown_header)
+        if (wanted := chunk.preferences) is None:
+            return False
+        if wanted.ignored:
+            self.ignored(chunk.stream, wanted.ignored)
+        return bool(wanted.translate) and not multilingual() and self.untranslated(chunk.stream)
 
     def unknown_language(self, stream: str, value: str) -> None:
         """Warn that a stream's language hint is not a language that Whisper knows."""

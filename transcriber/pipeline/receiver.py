@@ -15,7 +15,7 @@ from transcriber.protocol.headers import TASK
 
 if TYPE_CHECKING:
     from transcriber.audio.sessions import SessionOutput, Sessions
-    from transcriber.domain.chunks import Arrival, Preferences
+    from transcriber.domain.chunks import Arrival
     from transcriber.domain.measurements import Tallies
 
     Take: TypeAlias = Callable[[Iterable[SessionOutput]], None]
@@ -94,25 +94,17 @@ class Receiver:
         else:
             if self._on_chunk is not None:
                 self._on_chunk(chunk.stream)
-        if chunk.unknown_language is not None:
-            self._warnings.unknown_language(chunk.stream, chunk.unknown_language)
-        if chunk.preferences is not None:
-            self._check(chunk, chunk.preferences)
-        if chunk.unknown_header is not None:
-            self._warnings.unknown_header(chunk.stream, *chunk.unknown_header)
+        if self._warnings.about(chunk, self._multilingual):
+            detail = f"{TASK}=translate: the model knows English alone, so it transcribes"
+            self._take(
+                [
+                    Rejected(
+                        stream=chunk.stream, session=chunk.session, reason="task", detail=detail, cursor=chunk.cursor
+                    )
+                ]
+            )
         if self._sessions.unmixed or self._sessions.trimmed:
             self._warn()
-
-    def _check(self, chunk: Chunk, preferences: Preferences) -> None:
-        """Tell the producer of preferences that are not met."""
-        if preferences.ignored:
-            self._warnings.ignored(chunk.stream, preferences.ignored)
-        if preferences.translate and not self._multilingual() and self._warnings.untranslated(chunk.stream):
-            detail = f"{TASK}=translate: the model knows English alone, so it transcribes"
-            refusal = Rejected(
-                stream=chunk.stream, session=chunk.session, reason="task", detail=detail, cursor=chunk.cursor
-            )
-            self._take([refusal])
 
     def _warn(self) -> None:
         self._warnings.unmixed(self._sessions.unmixed)

@@ -15,7 +15,7 @@ from transcriber.audio.session import SessionOptions
 from transcriber.audio.sessions import SessionOutput, Sessions
 from transcriber.domain.chunks import AudioFormat, Chunk, ChunkEvent, DroppedChunk, Encoding
 from transcriber.domain.errors import Rejection
-from transcriber.domain.events import Ended, Started
+from transcriber.domain.events import Ended, Flushed, Started
 from transcriber.domain.measurements import Tallies
 from transcriber.domain.timeline import Gap, GapReason, Window
 
@@ -78,7 +78,8 @@ class World:
         offset = max(self.first, self.frame - back)
         frames += self.frame - offset
         if self.head is None and not frames:
-            assert self.sessions.receive(self.chunk(offset, 0, event), self.now) == []
+            outputs = self.sessions.receive(self.chunk(offset, 0, event), self.now)
+            assert [type(output) for output in outputs] == [Flushed] * (event is ChunkEvent.FLUSH)
             return
         self.expect(offset, frames)
         self.take(self.sessions.receive(self.chunk(offset, frames, event), self.now))
