@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # From RFC 6761 and RFC 6762; ICANN reserved "internal" in 2024; names of services inside a cluster end in "svc".
 _PRIVATE = frozenset({"localhost", "local", "internal", "svc"})
-_SHARED = {"/* look.css */": "look.css", "// look.js": "look.js"}  # what stands for the parts that all pages share
+# What stands for the parts that all pages share.
+_SHARED = {"<!-- look.html -->\n": "look.html", "/* look.css */": "look.css", "// look.js": "look.js"}
 
 
 class Page:
