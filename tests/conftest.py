@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 from chaos import jetstream_server
-from harness import Client, Daemon, NatsServer, Speech
+from harness import QUICK, Client, Daemon, NatsServer, Speech
 from places import DATA
 
 from transcriber.models import store
@@ -63,6 +63,13 @@ async def daemons(nats_server: NatsServer, client: Client) -> AsyncIterator[cont
 async def daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemon]:
     """The real command with the real model, ready."""
     async with Daemon(nats_server.url) as running:
+        yield running
+
+
+@pytest.fixture
+async def quick_daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemon]:
+    """The same, with its speed given in place of measured."""
+    async with Daemon(nats_server.url, **QUICK) as running:
         yield running
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from asking import ask
-from harness import QUICK, Client, Daemon, NatsServer, Speech, s16
+from harness import Client, Daemon, Speech, s16
 
 from transcriber.daemon.shutdown import ExitCode
 
@@ -15,9 +13,8 @@ PLAIN = {"audio_sample_rate": str(RATE), "audio_session": "run"}
 
 
 @pytest.fixture
-async def daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemon]:
-    async with Daemon(nats_server.url, **QUICK) as running:
-        yield running
+def daemon(quick_daemon: Daemon) -> Daemon:
+    return quick_daemon
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -37,9 +36,8 @@ def recording(speech: Speech, **form: str) -> bytes:
 
 
 @pytest.fixture
-async def daemon(nats_server: NatsServer, client: Client) -> AsyncIterator[Daemon]:
-    async with Daemon(nats_server.url, **QUICK) as running:
-        yield running
+def daemon(quick_daemon: Daemon) -> Daemon:
+    return quick_daemon
 
 
 @pytest.fixture

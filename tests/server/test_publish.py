@@ -17,6 +17,7 @@ import soundfile
 from command import Command, bus, noise, on_terminal, recording
 from cues import event
 from harness import NatsServer, s16
+from nats.aio.msg import Msg
 
 from transcriber.cli.main import main
 
@@ -146,19 +147,22 @@ async def test_publish_sends_a_wav_from_a_pipe_as_it_is_recorded(nats_server: Na
     assert first.data + rest == pcm
 
 
+async def published(server: NatsServer, data: bytes) -> tuple[bytes, list[Msg]]:
+    """Give `publish -` the data. Return what it publishes: all audio, and its messages."""
+    async with bus(server.url) as listener, Command("publish", "-", "--speed", "0", NATS_URL=server.url) as command:
+        await command.feed(data)
+        command.end_input()
+        heard = await listener.until_end()
+        assert await command.ended() == 0
+    return heard
+
+
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
 async def test_publish_decodes_a_whole_recording_from_a_pipe(nats_server: NatsServer, container: str) -> None:
     """24 bits or another container are read to the end and then decoded. Neither head nor tail is sent as sound."""
     samples = noise(0.5)
     data = recording(samples, container, subtype="PCM_24")
-    async with (
-        bus(nats_server.url) as listener,
-        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
-    ):
-        await command.feed(data)
-        command.end_input()
-        pcm, _ = await listener.until_end()
-        assert await command.ended() == 0
+    pcm, _ = await published(nats_server, data)
     assert pcm == samples.tobytes()
 
 
@@ -167,14 +171,7 @@ async def test_publish_decodes_any_container_from_a_pipe(nats_server: NatsServer
     """It is known by its first bytes. Even one that is lossy arrives as the samples that libsndfile makes of it."""
     data = recording(noise(0.5), container, subtype=None)
     wanted, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    async with (
-        bus(nats_server.url) as listener,
-        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
-    ):
-        await command.feed(data)
-        command.end_input()
-        pcm, messages = await listener.until_end()
-        assert await command.ended() == 0
+    pcm, messages = await published(nats_server, data)
     assert messages[0].headers["Audio-Sample-Rate"] == str(rate)
     assert pcm == s16(wanted)
 
@@ -223,14 +220,7 @@ async def test_publish_leaves_out_what_follows_the_samples_of_a_wav(nats_server:
     """Titles and comments after the samples are not audio."""
     samples = noise(0.3)
     data = recording(samples) + b"LIST\x08\0\0\0INFOabcd"
-    async with (
-        bus(nats_server.url) as listener,
-        Command("publish", "-", "--speed", "0", NATS_URL=nats_server.url) as command,
-    ):
-        await command.feed(data)
-        command.end_input()
-        pcm, _ = await listener.until_end()
-        assert await command.ended() == 0
+    pcm, _ = await published(nats_server, data)
     assert pcm == samples.tobytes()
 
 
