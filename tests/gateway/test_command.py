@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from command import Command
 from gateways import gateway as running
 from gateways import worker
@@ -65,6 +66,19 @@ async def rest(client: ClientConnection) -> list[Any]:
         while True:
             heard.append(await client.recv())
     return heard
+
+
+async def test_last_log_line_counts_every_refusal(nats_server: NatsServer) -> None:
+    """Of a WebSocket before its upgrade, and of a request over HTTP: no worker is there for either."""
+    async with Gateway(nats_server.url) as gateway:
+        address = f"127.0.0.1:{(await gateway.logged('ready'))['port']}"
+        with pytest.raises(InvalidStatus):
+            await connect(f"ws://{address}{LISTEN}16000")
+        async with ClientSession() as http, http.post(f"http://{address}/transcribe", json={}) as answer:
+            assert answer.status == 503
+        gateway.signal(signal.SIGTERM)
+        stopped = await gateway.logged("stopped")
+    assert (stopped["opened"], stopped["requests"], stopped["refused"]) == (0, 1, 2)
 
 
 async def test_keys_are_read_again_on_sighup(nats_server: NatsServer, tmp_path: Path) -> None:

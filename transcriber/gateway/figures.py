@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+_REFUSES = 400  # and every status above it, as RFC 9110 says
+
 
 @dataclass(slots=True)
 class Figures:
@@ -23,3 +25,11 @@ class Figures:
     dropped: int = 0  # optional messages that a slow reader did not get
     slow: int = 0  # connections given up because their readers were too slow
     pauses: int = 0  # how often a client was not read for a while
+
+    def refusals(self) -> Counter[int]:
+        """How often each status was answered that refuses something, before an upgrade or in an answer of HTTP."""
+        found = Counter(self.refused)
+        for (_path, status), times in self.requests.items():
+            if status >= _REFUSES:
+                found[status] += times
+        return found

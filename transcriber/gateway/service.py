@@ -213,7 +213,7 @@ class Gateway:
         return {
             "opened": figures.opened.total(),
             "requests": figures.requests.total(),
-            "refused": figures.refused.total(),
+            "refused": figures.refusals().total(),
             "audio_secs": round(figures.audio, 3),
             "lost_secs": round(figures.lost, 3),
         }

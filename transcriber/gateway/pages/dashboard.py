@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,8 @@ import transcriber
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transcriber.gateway.figures import Figures
     from transcriber.gateway.parts import Parts
     from transcriber.gateway.workers import Worker
-
-_REFUSES = 400  # and every status above it, as RFC 9110 says
 
 
 class Dashboard:
@@ -48,7 +44,7 @@ class Dashboard:
             "max_connections": self._parts.options.max_connections,
             "audio": figures.audio,
             "requests": sum(figures.requests.values()),
-            "refused": sorted(_refusals(figures).items()),
+            "refused": sorted(figures.refusals().items()),
             "workers": [asdict(worker) for worker in sorted(workers, key=lambda worker: (worker.model, worker.id))],
             "process": {"cpu": times.user + times.system, "memory": self._process.memory_info().rss},
         }
@@ -56,12 +52,3 @@ class Dashboard:
 
 def _trouble(any_workers: bool) -> str:
     return "no worker has room" if any_workers else "no worker answers"
-
-
-def _refusals(figures: Figures) -> Counter[int]:
-    """How often each status was answered that refuses something."""
-    refused = Counter(figures.refused)
-    for (_path, status), times in figures.requests.items():
-        if status >= _REFUSES:
-            refused[status] += times
-    return refused
