@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, sound
 
@@ -106,6 +106,7 @@ CROWDED = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40))
+@example([("lose", 0, 161), ("send", 0, 15, 0), ("send", 1, 176, 0)])  # begins before the session, meets 1 ms of it
 def test_every_frame_is_received_trimmed_or_refused(steps: list[tuple]) -> None:
     """Producers restart and repeat themselves. Three share a stream, two of them under one id."""
     crowd = Crowd()
