@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transcriber.domain.timeline import Origin, Window
@@ -110,8 +110,12 @@ def served_until(turns: FairQueue, wanted: Job) -> float:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.integers(0, 5), st.integers(1, 9))
+@example([(0, 2), (0, 1), (0, 1), (1, 1), (1, 1), (1, 3), (1, 3)], 0, 1)  # the other stream's first turn is short
 def test_forecast_is_close_to_the_work_served_first(waiting: list[tuple[int, int]], stream: int, work: int) -> None:
-    """It is off by less than a quantum and a job for each other stream, and never more than all that waits."""
+    """For each other stream it is off by less than four quanta, and it is never more than all that waits.
+
+    Three of the four are lemma 2 of Shreedhar and Varghese. The fourth is what the forecast adds to be safe.
+    """
     turns = FairQueue()
     for number, size in waiting:
         put(turns, f"s{number}", size)
@@ -121,7 +125,7 @@ def test_forecast_is_close_to_the_work_served_first(waiting: list[tuple[int, int
     others = len(turns.held().keys() - {f"s{stream}"})
     served = served_until(turns, put(turns, f"s{stream}", work))
     assert foreseen <= total
-    assert abs(served - foreseen) <= others * 2 * largest
+    assert abs(served - foreseen) <= others * 4 * largest
 
 
 def test_forecast_never_exceeds_the_work_that_waits() -> None:
