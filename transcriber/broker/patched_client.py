@@ -126,6 +126,15 @@ class MendedClient(Client):
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(self._settled())
 
+    def ask(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        """Publish a request, with a whole header block or nothing in its place. Look at `backlog` before."""
+        size = len(block)
+        if size:
+            head = b"HPUB %b %b %d %d\r\n" % (subject, reply, size, size + len(payload))
+        else:
+            head = b"PUB %b %b %d\r\n" % (subject, reply, len(payload))
+        self.put(b"%b%b%b\r\n" % (head, block, payload))
+
     @property
     def backlog(self) -> int:
         """Bytes that wait for the socket."""
