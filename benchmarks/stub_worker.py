@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from transcriber import settings
 from transcriber.broker.connection import Connection
+from transcriber.gateway.native import runner
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -63,4 +64,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with runner() as loop:
+        loop.run(main())

@@ -225,6 +225,24 @@ async def test_nats_that_comes_back_costs_nothing(nats_server: NatsServer, servi
             await told(client, "ended")
 
 
+async def test_session_that_begins_without_nats_loses_nothing(nats_server: NatsServer, serving: Gateway) -> None:
+    """Its first audio waits as well, and goes out in chunks of a second."""
+    async with plain(serving, "") as client:
+        nats_server.kill()
+        while serving.workers.connected:  # noqa: ASYNC110 - until the gateway has noticed
+            await asyncio.sleep(0.01)
+        for message in ("begin", SECOND * 3, "end"):
+            await client.send(message)
+        await asyncio.sleep(0.1)
+        async with worker_later(nats_server) as heard:
+            offsets = []
+            async with asyncio.timeout(PATIENCE):
+                while (message := await heard.next()).headers.get("Audio-Event") != "end":
+                    offsets.append(message.headers["Audio-Offset"])
+    assert offsets == ["0", "16000", "32000"]
+    assert message.headers["Audio-Offset"] == "48000"
+
+
 @asynccontextmanager
 async def worker_later(server: NatsServer) -> AsyncIterator[Bus]:
     server.start()

@@ -45,6 +45,11 @@ class Asking:
         """Bytes of a message, with its headers, that the server takes."""
         return self._connection.max_payload
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their answers."""
+        return len(self._waiting)
+
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str], patience: float) -> bytes:
         """Return the answer's payload. Headers must be lines that NATS can carry: nothing here changes them.
 

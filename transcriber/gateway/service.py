@@ -8,6 +8,7 @@ import logging
 import resource
 import secrets
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 from transcriber import __version__
@@ -150,12 +151,11 @@ class Gateway:
 
     async def _tick(self) -> None:
         """Call every socket about once a second."""
-        loop = asyncio.get_running_loop()
         while True:
             sockets = list(self._entrance.sockets)
             for part in range(_TICKS):
                 for socket in sockets[part::_TICKS]:
-                    socket.tick(loop.time())
+                    socket.tick(time.monotonic())
                 await asyncio.sleep(1 / _TICKS)
 
     def _on_change(self, back: bool) -> None:

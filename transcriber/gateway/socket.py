@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import ProtocolError
@@ -59,7 +60,7 @@ class Socket(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self.close_code = 1006  # with which it ended
         self._blocked_since: float | None = None
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
 
     @property
@@ -76,7 +77,7 @@ class Socket(asyncio.Protocol):
     # From the client
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         codec = self._codec
         codec.receive_data(data)
         for event in codec.events_received():
@@ -176,10 +177,10 @@ class Socket(asyncio.Protocol):
     def resume(self) -> None:
         """Read on."""
         self._transport.resume_reading()
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()  # it may have been pinging unheard
+        self._heard_at = self._pinged_at = time.monotonic()  # it may have been pinging unheard
 
     def pause_writing(self) -> None:
-        self._blocked_since = asyncio.get_running_loop().time()
+        self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
         self._blocked_since = None
