@@ -84,12 +84,12 @@ async def run(options: argparse.Namespace) -> Report:
 async def _idle(rig: _Rig, number: int) -> dict[str, Any]:
     clients = Clients(rig.port)
     await clients.connect(_WARM_UP)
-    await clients.speak(0.1, 100)
+    await clients.begin()
     await asyncio.sleep(_SETTLE_SECS)
     before, cpu = machine.memory_bytes(rig.pid), machine.cpu_seconds(rig.pid)
     seconds = await clients.connect(number)
     accepted = machine.cpu_seconds(rig.pid) - cpu
-    await clients.speak(0.1, 100)
+    await clients.begin()
     await asyncio.sleep(_SETTLE_SECS)
     total = machine.memory_bytes(rig.pid)
     found = {

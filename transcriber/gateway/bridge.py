@@ -84,7 +84,7 @@ class Bridge:
         if (channel := self._channel(number)) is not None:
             self._tell(number, channel.hear(message))
             self._carry_out(tuple)
-            self._go_on()
+            self.go_on()
 
     def closed(self) -> None:
         """The client is gone: publish what is held, and end every session."""
@@ -125,7 +125,7 @@ class Bridge:
                 channel.keep_alive()
         for number, channel in enumerate(self._channels):
             self._tell(number, channel.tick())
-        self._go_on()
+        self.go_on()
         if not self._gave_up(now):
             self._carry_out(self._dialect.tick, now)
 
@@ -175,15 +175,19 @@ class Bridge:
             self._publish(command)
             return
         self._held.append(command)
+        if not self._shared.line.open:
+            self._shared.line.wait(self)
         if not self._paused:
             self._paused = True
             self._shared.figures.pauses += 1
             self._outlet.pause()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Publish what is held, as far as possible; read on when nothing is left."""
         while self._held and self._may_publish(self._held[0]):
             self._publish(self._held.pop(0))
+        if self._held and not self._shared.line.open:
+            self._shared.line.wait(self)
         if self._paused and not self._held and not self._over:
             self._paused = False
             self._outlet.resume()
@@ -266,7 +270,7 @@ class Bridge:
         for number, channel in enumerate(self._channels):
             self._tell(number, channel.renew())
         self._carry_out(tuple)
-        self._go_on()
+        self.go_on()
 
     def _gave_up(self, now: float) -> bool:
         """Close the connection if it waits for NATS or a worker and none comes."""
