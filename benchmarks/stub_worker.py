@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from transcriber import settings
@@ -44,12 +45,12 @@ async def main() -> None:
     late = 0.0  # seconds, by which timers fire after their time; the mean delay must be what is told
 
     async def on_request(message: Msg) -> None:
-        due = loop.time() + random.uniform(*DELAY_SECS)  # noqa: S311 - no secret
-        loop.call_at(due - late, answer, message.reply, due)
+        delay = random.uniform(*DELAY_SECS)  # noqa: S311 - no secret
+        loop.call_later(delay - late, answer, message.reply, time.monotonic() + delay)
 
     def answer(reply: str, due: float) -> None:
         nonlocal late
-        late += (loop.time() - due) * _WEIGHT
+        late += (time.monotonic() - due) * _WEIGHT
         client.put(b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(_ANSWER), _ANSWER))
 
     async def on_stats(message: Msg) -> None:
