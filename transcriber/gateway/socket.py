@@ -84,6 +84,8 @@ class Socket(asyncio.Protocol):
             self._take(frame)
             frame.data = b""  # the codec holds its last frame, which for an idle client is most of its memory
         self._flush()
+        if self._transport.get_write_buffer_size() > LARGEST_BUFFER_BYTES:  # of pongs: it asks and does not read
+            self._give_up()
 
     def eof_received(self) -> None:
         self._codec.receive_eof()
@@ -206,9 +208,11 @@ class Socket(asyncio.Protocol):
         self._transport.abort()
 
     def _give_up(self) -> None:
+        if self._bridge is None or self._codec.state is not State.OPEN:  # it was told, and does not read that either
+            self._transport.abort()
+            return
         self._figures.slow += 1
-        if self._bridge is not None:
-            self._bridge.close(*_SLOW)
+        self._bridge.close(*_SLOW)
 
     def _flush(self) -> None:
         """Write what the codec has to send, and wait for the end when it expects one."""
