@@ -178,6 +178,25 @@ async def test_another_worker_that_begins_tells_what_the_first_lost(serving: Gat
     assert (lost["start"], lost["end"]) == (0.0, 1.0)
 
 
+async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -> None:
+    """A member of a fleet dies after a text that its last position lacks. The next one takes it for lost."""
+    async with plain(serving) as client:
+        for _ in range(3):
+            await client.send(SECOND)
+            chunk = await heard.next()
+        said = {"v": 1, **of(chunk)}
+        await heard.tell(said | {"type": "final", "start": 0.5, "end": 1.25, "text": "on"})
+        await heard.tell(said | {"type": "gap", "start": 0.25, "end": 2.0, "reason": "lost_upstream"})
+        gaps = [await told(client, "gap"), await told(client, "gap")]
+        await client.send("end")
+        await heard.next()
+        account = ACCOUNT | {"received": 3.0, "silent": 1.25, "gap": {"lost_upstream": 1.75}}
+        await heard.tell(said | {"type": "ended", **account})
+        ended = await told(client, "ended")
+    assert [(gap["start"], gap["end"]) for gap in gaps] == [(0.25, 0.5), (1.25, 2.0)]
+    assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.75, 1.25, {"lost_upstream": 1.0})
+
+
 async def test_session_that_a_worker_had_ended_is_still_heard(serving: Gateway, heard: Bus) -> None:
     """It heard nothing for too long, as while NATS is away, and gives what comes later an id of its own."""
     async with plain(serving) as client:

@@ -59,6 +59,17 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
     return b"reset"
 
 
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    """The head of an answer."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except ConnectionError:
+        return b"reset"
+
+
 async def _exchange(port: int, data: bytes) -> bytes:
     """Send, and read until the gateway closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -74,7 +85,7 @@ async def _dripped(place: Place, head: bytes, drop: bytes) -> str:
     """Send a head, and then a little each second, for as long as the gateway listens."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     writer.write(head)
-    answer = asyncio.create_task(_rest(reader))
+    answer = asyncio.create_task(_head(reader))
     while not answer.done():
         writer.write(drop)
         await asyncio.wait({answer}, timeout=1.0)
@@ -156,22 +167,22 @@ async def endless_message(place: Place) -> str:
     return "1009" if b"\x03\xf1" in await answer or answer.result() == b"reset" else repr(answer.result()[-40:])
 
 
-async def flood_of_pings(place: Place) -> str:
-    """Pings as fast as they go, whose answers nobody reads; cut when the gateway has had enough."""
-    loop, held = asyncio.get_running_loop(), socket.create_connection(("127.0.0.1", place.port))
-    held.setblocking(False)
-    try:
+async def pinged(place: Place) -> int:
+    """Send pings as fast as they go, and read no answer. Returns the bytes until the gateway cuts the connection."""
+    loop, sent = asyncio.get_running_loop(), 0
+    with socket.create_connection(("127.0.0.1", place.port)) as held, contextlib.suppress(ConnectionError):
+        held.setblocking(False)
         async with asyncio.timeout(PATIENCE):
             await loop.sock_sendall(held, _UPGRADE)
             while True:
                 await loop.sock_sendall(held, _PING * 500)
+                sent += len(_PING) * 500
                 await asyncio.sleep(0)
-    except ConnectionError:
-        return "cut"
-    except TimeoutError:
-        return "not cut"
-    finally:
-        held.close()
+    return sent
+
+
+async def flood_of_pings(place: Place) -> str:
+    return "cut" if await pinged(place) else ""
 
 
 async def deaf(place: Place) -> str:

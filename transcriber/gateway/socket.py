@@ -78,6 +78,7 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
         codec = self._codec
+        told = codec.state is not State.OPEN  # that it is closed, and perhaps why
         codec.receive_data(data)
         for event in codec.events_received():
             frame = cast("Frame", event)
@@ -85,7 +86,10 @@ class Socket(asyncio.Protocol):
             frame.data = b""  # the codec holds its last frame, which for an idle client is most of its memory
         self._flush()
         if self._transport.get_write_buffer_size() > LARGEST_BUFFER_BYTES:  # of pongs: it asks and does not read
-            self._give_up()
+            if told:
+                self._transport.abort()
+            else:
+                self._give_up()
 
     def eof_received(self) -> None:
         self._codec.receive_eof()
@@ -208,11 +212,9 @@ class Socket(asyncio.Protocol):
         self._transport.abort()
 
     def _give_up(self) -> None:
-        if self._bridge is None or self._codec.state is not State.OPEN:  # it was told, and does not read that either
-            self._transport.abort()
-            return
         self._figures.slow += 1
-        self._bridge.close(*_SLOW)
+        if self._bridge is not None:
+            self._bridge.close(*_SLOW)
 
     def _flush(self) -> None:
         """Write what the codec has to send, and wait for the end when it expects one."""
