@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from transcriber.gateway import bridge
 from transcriber.gateway.service import Gateway
 
 SECOND = bytes(32_000)  # of 16 kHz s16 mono
+NETWORK_BYTES = 46_080  # what Linux holds of a sender in a network with packets of 1500 bytes; on loopback it is 2.6 MB
 
 
 @pytest.fixture
@@ -112,6 +114,20 @@ async def test_client_faster_than_the_workers_is_slowed(serving: Gateway, heard:
 async def send_all(client: ClientConnection, seconds: int) -> None:
     for _ in range(seconds):
         await client.send(SECOND)
+
+
+async def test_ping_waits_behind_little_audio(serving: Gateway) -> None:
+    """A client that is slowed is not read, so its pings wait behind its audio: less than the 20 s that clients wait."""
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NETWORK_BYTES)
+        ours.connect(("127.0.0.1", serving.port))
+        async with plain(serving, sock=ours, ping_interval=None) as client:
+            with pytest.raises(TimeoutError):  # nobody settles anything
+                for _ in range(round(bridge.CREDIT_SECS) + 20):
+                    async with asyncio.timeout(2):
+                        await client.send(SECOND)
+            assert serving.figures.pauses == 1
+            client.transport.abort()
 
 
 async def test_next_session_is_heard_after_the_one_before(serving: Gateway, heard: Bus) -> None:

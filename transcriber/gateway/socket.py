@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket as sockets
 from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import ProtocolError
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 * 1024  # that a client has not read: from here on it gets no optional messages
 LARGEST_BUFFER_BYTES = 1024 * 1024  # from here on it is too slow
+# What the system holds of a client that is not read, doubled by Linux. The client's pings wait behind it and behind what
+# its own system holds, and clients give up after 20 s. 128 KiB are 4 s of 16 kHz s16. A window of that size lets 192 kB/s,
+# which is stereo at 48 kHz, through a network with half a second between question and answer.
+_RECEIVE_BYTES = 64 * 1024
 _BLOCKED_SECS = 10.0  # or after so long above BUFFER_BYTES
 _PING_SECS = 20.0  # without a byte from the client. Proxies close a connection after 60 s
 _DEAD_SECS = 60.0  # without a byte, although three pings asked for one
@@ -61,6 +67,8 @@ class Socket(asyncio.Protocol):
         self._blocked_since: float | None = None
         self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        with contextlib.suppress(OSError):  # it may be closed already
+            transport.get_extra_info("socket").setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, _RECEIVE_BYTES)
 
     @property
     def bridge(self) -> Bridge | None:
