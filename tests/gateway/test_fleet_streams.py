@@ -36,8 +36,10 @@ async def test_fleet_shares_a_gateways_clients(server: NatsServer, heldout: Spee
     await set_up_fleet(server.url, live=True)
     async with Daemon(server.url, **member()) as first, Daemon(server.url, **member()) as second:
         await second.logged("joined the fleet")
-        while (members := (await status(server.url))["members"]) and not all(m["partitions"] for m in members):
+        members = (await status(server.url))["members"]
+        while not all(m["partitions"] for m in members):
             await asyncio.sleep(0.5)
+            members = (await status(server.url))["members"]
         async with gateway(server.url, fleet=FLEET) as serving:
             talking = [asyncio.create_task(talk(serving, speech)) for _ in range(CLIENTS)]
             await asyncio.sleep(2)

@@ -49,7 +49,7 @@ class Held:
         """Tasks, objects and connections; files."""
         said = len(self._gateway.records)
         self._gateway.process.send_signal(signal.SIGUSR1)
-        while not (told := [r for r in self._gateway.records[said:] if r["message"] == "held"]):
+        while not (told := [r for r in self._gateway.records[said:] if r["message"] == "held"]):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         kinds = ("tasks", "objects", "sockets", "fronts", "requests")
         return {kind: told[-1][kind] for kind in kinds} | {"files": self._process.num_fds()}
@@ -57,7 +57,7 @@ class Held:
     async def quiet(self) -> dict[str, int]:
         """The same, once no peer is left."""
         async with asyncio.timeout(200):
-            while (held := await self.all())["sockets"] + held["fronts"] + held["requests"]:
+            while (held := await self.all())["sockets"] + held["fronts"] + held["requests"]:  # noqa: ASYNC110
                 await asyncio.sleep(1)
         await asyncio.sleep(3)
         return await self.all()

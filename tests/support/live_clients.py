@@ -1,4 +1,4 @@
-"""Hundreds of live clients of a gateway in one process: each a protocol of asyncio that keeps account of what it hears."""
+"""Hundreds of live clients of a gateway in one process: each a protocol of asyncio that keeps account."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class LiveClient(asyncio.Protocol):
 
     def send(self, payload: bytes, opcode: int = 2) -> None:
         size = len(payload)
-        head = struct.pack("!BB", 128 | opcode, 128 | size) if size < 126 else struct.pack(
-            "!BBH", 128 | opcode, 254, size
+        head = (
+            struct.pack("!BB", 128 | opcode, 128 | size) if size < 126 else struct.pack("!BBH", 128 | opcode, 254, size)
         )
         self.transport.write(head + bytes(4) + payload)
 

@@ -5,7 +5,6 @@ import gc
 import logging
 import signal
 
-
 from transcriber.daemon.shutdown import signals
 from transcriber.gateway.service import Gateway
 from transcriber.settings import gateway as settings
