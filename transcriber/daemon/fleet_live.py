@@ -129,8 +129,9 @@ class LiveShares:
         for partition in batch:
             if partition not in self._prepared:
                 await self.prepare(partition)
-        for partition, (_, clean) in batch.items():
+        for partition, (epoch, clean) in batch.items():
             self._open(partition, await self._positions(partition), clean=clean)
+            log.debug("works on a partition", extra={"partition": partition, "epoch": epoch})
 
     async def _positions(self, partition: int) -> Positions:
         """Where the streams of a partition are settled. None of them, if that was told too long ago."""
@@ -192,6 +193,7 @@ class LiveShares:
         share = self._shares.get(partition)
         if share is None:
             return
+        log.debug("drains a partition", extra={"partition": partition})
         await within(_UNSUBSCRIBE_SECS, share.subscribed.source.stop())
         share.subscribed.source.end()
         await asyncio.gather(share.ingesting, return_exceptions=True)

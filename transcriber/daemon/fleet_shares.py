@@ -100,6 +100,7 @@ class DurableShares:
                     log.warning("the old owner still writes: %s; reading again", error, extra={"partition": partition})
                     continue
                 self._open(partition, epoch, point)
+                log.debug("works on a partition", extra={"partition": partition, "epoch": epoch})
                 del left[partition]
             if not left:
                 return
@@ -176,6 +177,7 @@ class DurableShares:
         share = self._shares.get(partition)
         if share is None:
             return
+        log.debug("drains a partition", extra={"partition": partition})
         for task in share.tasks:
             task.cancel()
         await share.pipeline.give_up()

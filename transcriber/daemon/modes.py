@@ -6,7 +6,7 @@ import asyncio
 import math
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from transcriber.audio.sessions import Sessions
@@ -54,6 +54,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def fleet_view(self) -> Callable[[], dict[str, Any]] | None:
+        """Returns what the fleet page shows; None without a fleet."""
+        ...
+
+    @property
     def lag(self) -> ConsumerLag | None:
         """How far stored audio is ahead of the daemon; None for live audio."""
         ...
@@ -75,6 +80,7 @@ class LiveMode:
     """Live audio. Windows that there is no time for become gaps."""
 
     fleet = None
+    fleet_view = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
@@ -132,6 +138,7 @@ class DurableMode:
     """Stored audio, from where the transcripts end. The next start does what there is no time for."""
 
     fleet = None
+    fleet_view = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
