@@ -86,8 +86,9 @@ class FleetMode:
         store = FleetStore(running.connection, self._fleet.name)
         self._holder = holder = self._shares(running, store)
         self._membership = membership = Membership(store, self._id(), self._fleet.partitions, holder)
+        holder.valid = lambda: membership.valid
         if isinstance(holder, DurableShares):
-            holder.member, holder.valid = membership.me.id, lambda: membership.valid
+            holder.member = membership.me.id
         running.publisher.allowed = lambda: membership.valid
         self.sessions.refuse = self._refusal
         await membership.join()
