@@ -85,7 +85,7 @@ def report(title: str, fleet: Fleet, rows: dict[str, float]) -> None:
         "busiest over mean at rest, most": max(at_rest, default=float("nan")),
         "busiest over mean at any time, median": quantile(everything, 0.5),
         "busiest over mean at any time, p95": quantile(everything, 0.95),
-        "moved streams over fair share, most": max((moved / fair for moved, fair in watched.shares), default=0.0),
+        "moved streams over fair share, most": max(watched.shares, default=float("nan")),
     }
     print(f"\n{title}: {STREAMS} streams, {SECS:g} s, {watched.faults}")
     for name, value in rows.items():

@@ -16,15 +16,8 @@ from typing import Any
 
 import nats
 import nats.errors
-from fleets import FLEET
+from fleets import views
 from harness import STUB, Daemon, NatsServer, Speech, s16
-
-from transcriber.broker.connection import Connection
-from transcriber.broker.fleet import FleetStore
-from transcriber.broker.options import BrokerOptions
-from transcriber.fleet.plan import Plan
-from transcriber.fleet.records import decode_member, decode_plan
-from transcriber.fleet.view import view
 
 PATIENCE = 180.0  # seconds for a start or a stop: the machine may be busy
 CHUNK_SECS = 0.5  # longer ones than usual: the load generator shares the cores
@@ -43,7 +36,7 @@ class Watched:
     ownerless: list[float] = field(default_factory=list)
     taken_over: list[tuple[int, float]] = field(default_factory=list)  # partitions, and when their owner died
     evenness: list[tuple[float, bool]] = field(default_factory=list)  # busiest over mean, and whether at rest
-    shares: list[tuple[float, float]] = field(default_factory=list)  # moved streams, and the fair share, of each plan
+    shares: list[float] = field(default_factory=list)  # streams that moves give to a member, over its fair share
     lag: float = 0.0
     unrest: float = 0.0  # when the plan last moved something, or somebody came, went or began to drain
     _there: set[tuple[str, bool]] = field(default_factory=set)
@@ -75,7 +68,8 @@ class Watched:
         new = [e for e in seen["partitions"] if e["partition"] in moving - self._moving and e["owner"] not in draining]
         taking = [m for m in seen["members"] if not m["draining"]]
         if new and taking:
-            self.shares.append((sum(e["load"] for e in new), seen["load"] / len(taking)))
+            fair = seen["load"] / len(taking)
+            self.shares += [sum(e["load"] for e in new if e["to"] == m["id"]) / max(fair, 1e-9) for m in taking]
         if there != self._there or moving or seen["without_owner"]:
             self.unrest = now
         self._there, self._moving = there, moving
@@ -129,17 +123,10 @@ class Fleet:
         assert [daemon.process.returncode for daemon in self.members] == [None] * len(self.members)
 
     async def watch(self) -> None:
-        """Look at plan and members ten times a second."""
-        connection = Connection(BrokerOptions(url=self.server.url))
-        await connection.open()
-        store = FleetStore(connection, FLEET.name)
-        while True:
-            with contextlib.suppress(nats.errors.Error, TimeoutError):  # the machine is busy
-                payload, _ = await store.plan()
-                members = {one: decode_member(entry) for one, entry in (await store.members()).items()}
-                plan = decode_plan(payload) if payload else Plan.empty(FLEET.partitions)
-                self.watched.look(view(plan, members), self.streams)
-            await asyncio.sleep(0.1)
+        """Look all the time."""
+        async with contextlib.aclosing(views(self.server.url)) as looks:
+            async for seen in looks:
+                self.watched.look(seen, self.streams)
 
     def write_logs(self) -> None:
         """Keep every member's log, for whoever asks why."""

@@ -14,7 +14,6 @@ from transcriber.broker.jetstream import DurableSource
 from transcriber.broker.lease import Lease
 from transcriber.broker.live import LiveSource
 from transcriber.broker.transcripts import Transcripts
-from transcriber.daemon.fleet_mode import FleetMode
 from transcriber.daemon.shutdown import within
 from transcriber.daemon.state import State
 from transcriber.daemon.status import new_id
@@ -218,5 +217,7 @@ class DurableMode:
 def mode_for(settings: Settings, tallies: Tallies) -> Mode:
     """Return the mode that the settings choose."""
     if settings.fleet is not None:
+        from transcriber.daemon.fleet_mode import FleetMode  # noqa: PLC0415 - one daemon alone needs none of it
+
         return FleetMode(settings, settings.fleet, tallies)
     return DurableMode(settings, tallies) if settings.durable else LiveMode(settings, tallies)
