@@ -63,6 +63,17 @@ async def run(fleet: Fleet, speech: Speech, publish: Publish) -> float:
     return min(began)
 
 
+def check(fleet: Fleet) -> None:
+    """What holds in either mode, on a machine that does nothing else."""
+    watched = fleet.watched
+    planned, after_death = fleet.interruptions()
+    assert max(watched.ownerless) <= LEASE_SECS + 2
+    assert max(after_death) <= 10
+    assert max(planned) <= 1
+    assert quantile([even for even, at_rest in watched.evenness if at_rest], 0.95) <= 1.25
+    assert max(watched.shares) <= 1.25  # a fair share, and a part of a partition
+
+
 def quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))] if values else float("nan")
 
@@ -130,7 +141,8 @@ async def test_durable_fleet_loses_and_doubles_nothing(tmp_path: Path, heldout: 
     assert len(ended) == STREAMS
     assert received == pytest.approx(STREAMS * EXPECTED * 16_000, rel=1e-6)
     assert (lost, doubled) == (0, 0)
-    assert max(fleet.watched.ownerless) <= LEASE_SECS + 2
+    assert max(waits) <= 15
+    check(fleet)
 
 
 def live_figures(heard: dict[str, list[dict[str, Any]]], fleet: Fleet, began: float) -> dict[str, float]:
@@ -196,4 +208,5 @@ async def test_live_fleet_tells_every_lost_second(tmp_path: Path, heldout: Speec
     assert len(ended) == STREAMS
     assert {round(body["received"], 3) for body in ended} == {round(EXPECTED, 3)}
     assert {body["pending"] for body in ended} == {0}
-    assert max(fleet.watched.ownerless) <= LEASE_SECS + 2
+    assert figures["gaps without a death"] == figures["text twice"] == 0
+    check(fleet)

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _BUFFER_BYTES = 4 * 1024 * 1024  # 44 s of 48 kHz s16 mono: a hand-over takes a second, and a partition has few streams
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds
 _RECENT_SECS = 10.0  # many times what a hand-over takes
-_POSITION_SECS = 1.0  # between two positions of a partition: what a dead owner has published since is told again
+_POSITION_SECS = 1.0  # between two positions of a partition
+_LOOK_SECS = 0.1  # after a text at most, for its position: what a dead owner has published since is told as a gap
 
 
 class Subscribed:
@@ -92,6 +93,11 @@ class _Share:
     revision: int  # of the positions that we have read or written last
     ingesting: asyncio.Task[None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def transcribed(self) -> int:
+        """Samples whose text was published, over all current sessions."""
+        return sum(account.transcribed for _, account in self.sessions.accounts())
 
 
 class LiveShares:
@@ -174,11 +180,13 @@ class LiveShares:
             self.failed.set_exception(error)
 
     async def _tell(self, partition: int, share: _Share) -> None:
-        """Write the positions once a second, as long as they change: the next owner needs them if we die."""
-        told = Positions(0.0)
+        """Write the positions after each text, and once a second as long as they change: we may die."""
+        told, texts, due = Positions(0.0), 0, 0.0
         while True:
-            await asyncio.sleep(_POSITION_SECS)
-            now = self._now(share)
+            await asyncio.sleep(_LOOK_SECS)
+            if time.monotonic() < due and share.transcribed == texts:
+                continue
+            now, texts, due = self._now(share), share.transcribed, time.monotonic() + _POSITION_SECS
             if (now.sessions, now.last) == (told.sessions, told.last):
                 continue
             try:
