@@ -28,7 +28,7 @@ def view(plan: Plan, members: Mapping[str, Member]) -> dict[str, Any]:
         "full": found.full,
         "estimated_wait": found.wait,
         "moving": sum(entry.to is not None for entry in plan.partitions),
-        "moves": sum(entry.epoch for entry in plan.partitions),
+        "moves": sum(max(0, entry.epoch - 1) for entry in plan.partitions),  # the first owner is no move
         "without_owner": without_owner(plan, there),
         "members": [_member(plan, member) for member in sorted(there.values(), key=lambda m: (m.since, m.id))],
         "partitions": [
