@@ -27,7 +27,6 @@ FARTHEST_JUMP = 3600 * SAMPLE_RATE  # a chunk that begins farther ahead has a br
 # After this time without audio, offset 0 is a restart, whatever the chunk holds. Client libraries retry sooner.
 _IDLE_SECS = 1.0
 _ROUNDED = SAMPLE_RATE // 1000  # 1 ms: the overlap that a change of rate may cause
-_COMPARABLE = SAMPLE_RATE // 100  # 10 ms: any such stretch holds one of the samples that `RecentAudio` remembers
 _NOWHERE = Cursor(1, 0)  # of live audio, which is not stored
 _NEAR = SAMPLE_RATE  # 1 s: what an older run may lose between chunks, and how far ahead of the newer run it must be
 
@@ -187,15 +186,9 @@ class Session:
         )
 
     def _contradicts(self, chunk: Chunk, frames: int) -> bool:
-        """Whether a chunk from before the head is no repeat: it differs, or what was heard is too little to compare.
-
-        Audio from before the session's start was never heard. Where a chunk has some, and less than 10 ms of the
-        session's own, nothing shows that it is a repeat.
-        """
-        begin = self.audio.locate(chunk)
-        end = begin + frames * SAMPLE_RATE // chunk.format.rate
-        heard = min(end, self.audio.head) - self.ledger.start
-        return (begin < self.ledger.start and heard < _COMPARABLE) or self.audio.differs(chunk)
+        """Whether a chunk from before the head is no repeat: it differs, or ends before the session's start."""
+        end = self.audio.locate(chunk) + frames * SAMPLE_RATE // chunk.format.rate
+        return end <= self.ledger.start or self.audio.differs(chunk)
 
     def _established(self, now: float) -> bool:
         """Whether the session is a second long. A producer whose offsets are always 0 makes a session per chunk."""

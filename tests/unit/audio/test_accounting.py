@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from turns import FORMATS, NOISE, sound
 
@@ -148,6 +148,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(FORMATS), st.integers(1, 10**9), st.lists(STEPS, min_size=1, max_size=40))
+@example(FORMATS[0], 1, [("lose", 1), ("send", 15), ("send", 1, 16)])  # a repeat that begins before the session
 def test_every_sample_that_arrived_is_settled_exactly_once(
     audio_format: AudioFormat, first: int, steps: list[tuple]
 ) -> None:

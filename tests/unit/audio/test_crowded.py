@@ -77,7 +77,8 @@ class Crowd:
             assert not trimmed
         if not any(isinstance(o, Gap) for o in self.outputs):  # else it may lie in a hole, of which nobody knows
             same = [sound(FORMATS[0], offset, trimmed, shift) for shift in self.runs]
-            assert trimmed < 176 or probes(offset, pcm[: 2 * trimmed]) in [probes(offset, one) for one in same]
+            heard = offset + trimmed - max(offset, self.sessions.current["s"].ledger.start)
+            assert heard < 176 or probes(offset, pcm[: 2 * trimmed]) in [probes(offset, one) for one in same]
         self.runs.add(self.shifts[who])
         self.now += frames / 16_000 / 2
 
@@ -106,7 +107,7 @@ CROWDED = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(CROWDED, min_size=1, max_size=40))
-@example([("lose", 0, 161), ("send", 0, 15, 0), ("send", 1, 176, 0)])  # begins before the session, meets 1 ms of it
+@example([("lose", 0, 161), ("send", 0, 15, 0), ("send", 1, 176, 0)])  # 1 ms of it was heard: too little to compare
 def test_every_frame_is_received_trimmed_or_refused(steps: list[tuple]) -> None:
     """Producers restart and repeat themselves. Three share a stream, two of them under one id."""
     crowd = Crowd()
