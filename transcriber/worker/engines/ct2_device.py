@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The width of "base". Up to it a second thread makes the encoder faster and the decoder slower, and a window takes as
-# long with two threads as with one. Larger models could not be measured; there, all threads work on one window.
+# The width of "base". Up to it a second thread makes the encoder faster and the decoder slower. A window takes as long
+# with two threads as with one. Larger models could not be measured; there, all threads work on one window.
 _NARROW = 512
 
 
