@@ -136,7 +136,8 @@ class CTranslate2Engine:
             return self._pass(*theirs, stop, attempt, quick=quick)
 
         found: dict[int, Decoded] = {}
-        for places, texts in zip(sharing, self._pool.map(decoded, sharing), strict=True):
+        each = map if len(sharing) == 1 else self._pool.map
+        for places, texts in zip(sharing, each(decoded, sharing), strict=True):
             found |= dict(zip(places, texts, strict=True))
         return [found[place] for place in range(len(speech))]
 
