@@ -44,8 +44,8 @@ def hash_key(tenant: str) -> int:
     return 0
 
 
-# Of the garbage collector's young generation. Nearly everything of a request is freed by its reference counts. A look
-# at the 700 youngest objects, as Python has it, finds only what thousands of clients still use.
+# Of the garbage collector's young generation. Requests free nearly everything by reference counts. So a look at the 700
+# youngest objects, as Python has it, finds only what thousands of clients still use. Cycles may take so long.
 _YOUNG_OBJECTS = 20_000
 
 

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a 
 
 
 def interruptible(work: Coroutine[Any, Any, None], runner: Callable[[], asyncio.Runner] = asyncio.Runner) -> int:
-    """Run the work. The first signal cancels it, the second cancels its cleanup too. Returns the exit code."""
+    """Run the work. The first signal cancels it, and the second cancels its cleanup too. Returns the exit code."""
     _log_to_stderr()
     signals = _Signals()
 

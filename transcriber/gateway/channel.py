@@ -168,15 +168,15 @@ class Channel:
         if kind == "started" and session.begun:  # another worker has taken over, at the last chunk
             return self._lost(session, session.chunk_start)
         session.begun = True
-        session.settle(message)
+        news = session.settle(message)
         if kind == "ended":
             if not session.ending:  # the worker leaves, and the client goes on
                 return self._restart(session)
-            message = session.account(message)
+            news = [session.account(message)]
         if session.waiting is not None:
-            session.waiting.append(message)
+            session.waiting += news
             return []
-        return [message] if kind != "ended" else [message, *self._next()]
+        return news if kind != "ended" else [*news, *self._next()]
 
     def _next(self) -> list[Heard]:
         """The first session has ended. Return what was said about the next ones meanwhile."""

@@ -49,7 +49,9 @@ class _Session:
 class Realtime:
     """One connection. `beta`: the client speaks the beta's shape from the beginning."""
 
-    max_message = 2**22  # bytes: 65 s of 24 kHz audio in base64, where clients send a tenth of a second
+    max_message = (
+        15 * 2**20 // 3 * 4 + 2**16
+    )  # bytes: OpenAI allows appends of 15 MiB of audio, which is base64 in JSON
 
     def __init__(self, request_id: str, *, model: str | None = None, beta: bool = False) -> None:
         self._options = SessionOptions(model=model)
