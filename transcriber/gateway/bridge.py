@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from transcriber.gateway.channel import LOST, Channel
@@ -228,12 +229,9 @@ class Bridge:
     def _begin(self, command: Begin) -> None:
         number = command.channel
         if (channel := self._channel(number)) is None:
-            suffix = f"-{number}" if number else ""
-            identity = Identity(
-                stream=f"{self._identity.stream}{suffix}",
-                tenant=self._identity.tenant,
-                traceparent=self._identity.traceparent,
-            )
+            identity = self._identity
+            if number:
+                identity = replace(identity, stream=f"{identity.stream}-{number}")
             channel = Channel(self._shared.line, identity, self._shared.fleet)
             self._channels.append(channel)
             self._shared.results.listen(channel, self, number)
