@@ -50,6 +50,7 @@ class LiveClient(asyncio.Protocol):
         self.closed: asyncio.Future[int] = loop.create_future()  # gets the code
         self.told = Told()
         self.sent = 0.0  # seconds
+        self.pings = self.pongs = 0  # that came
         self.mark: tuple[float, float] | None = None  # since when, and for which audio, an answer is waited for
         self.waits: list[float] = []  # until that was answered
         self._data = bytearray()
@@ -96,7 +97,10 @@ class LiveClient(asyncio.Protocol):
             self.closed.set_result(int.from_bytes(payload[:2], "big"))
             self.send(payload, 8)
         elif opcode == 9:
+            self.pings += 1
             self.send(payload, 10)
+        elif opcode == 10:
+            self.pongs += 1
         elif opcode == 1:
             message = json.loads(payload)
             self.told.take(message)
