@@ -295,6 +295,18 @@ async def test_client_hears_that_no_worker_is_left(
     assert (client.close_code, client.close_reason) == (1013, "no_workers")
 
 
+async def test_client_too_many_is_told_to_come_back(serving: Gateway, heard: Bus) -> None:
+    """A worker or a fleet is full by the time the first audio comes: what was sent is lost, and that is told."""
+    async with plain(serving) as client:
+        await client.send(SECOND)
+        chunk = await heard.next()
+        await heard.tell({"v": 1, "type": "rejected", **of(chunk), "reason": "streams", "detail": "MAX_STREAMS=1"})
+        lost = await told(client, "refused")
+        await client.wait_closed()
+    assert (lost["reason"], lost["start"], lost["end"]) == ("overloaded", 0.0, 1.0)
+    assert (client.close_code, client.close_reason) == (1013, "overloaded")
+
+
 async def test_nats_that_comes_back_costs_nothing(nats_server: NatsServer, serving: Gateway) -> None:
     """What the client sends meanwhile waits, and the subscription is there again."""
     async with plain(serving) as client:

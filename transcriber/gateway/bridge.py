@@ -25,6 +25,7 @@ _QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the 
 
 RESTARTING = 1012, "the gateway restarts; connect again"
 _AWAY = 1013
+_NO_ROOM = "streams"  # why a worker rejects a stream that is one too many (P-4)
 
 
 class Bridge:
@@ -81,7 +82,9 @@ class Bridge:
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
-        if (channel := self._channels.get(number)) is not None:
+        if message["type"] == "rejected" and message.get("reason") == _NO_ROOM:
+            self._leave("overloaded")
+        elif (channel := self._channels.get(number)) is not None:
             self._tell(number, channel.hear(message))
             self._carry_out(tuple)
             self._go_on()
@@ -273,7 +276,11 @@ class Bridge:
             self._away_since = now
         if now - self._away_since < AWAY_SECS:
             return False
-        reason = "no_workers" if shared.line.up else "nats_away"
+        self._leave("no_workers" if shared.line.up else "nats_away")
+        return True
+
+    def _leave(self, reason: str) -> None:
+        """Tell the client that nobody transcribes what it has sent, and that it may come back later."""
         for number, channel in self._channels.items():
             rest = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
             for session in channel.sessions:
@@ -283,4 +290,3 @@ class Bridge:
         self._held.clear()
         self._carry_out(tuple)
         self.close(_AWAY, reason)
-        return True
