@@ -128,8 +128,8 @@ def reset(client: ClientConnection) -> None:
     client.transport.abort()
 
 
-async def test_ping_waits_behind_little_audio(serving: Gateway) -> None:
-    """A client that is slowed is not read, so its pings wait behind its audio: less than the 20 s that clients wait."""
+async def test_ping_waits_for_little_audio(serving: Gateway) -> None:
+    """A client that is slowed is not read, so its pings wait for its audio: less than the 20 s that clients wait."""
     with socket.socket() as ours:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NETWORK_BYTES)
         ours.connect(("127.0.0.1", serving.port))

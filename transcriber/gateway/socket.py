@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 * 1024  # that a client has not read: from here on it gets no optional messages
 LARGEST_BUFFER_BYTES = 1024 * 1024  # from here on it is too slow
-# What the system holds of a client that is not read, doubled by Linux. The client's pings wait behind it and behind
+# What the system holds of a client that is not read, doubled by Linux. The client's pings are read after it and after
 # what its own system holds, and clients give up after 20 s. 128 KiB are 4 s of 16 kHz s16. Such a window lets 192 kB/s,
 # which is stereo at 48 kHz, through a network with half a second between question and answer.
 _RECEIVE_BYTES = 64 * 1024
