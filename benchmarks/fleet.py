@@ -25,6 +25,7 @@ MEASURED = {
     "simulated": "plans, hand-overs and admission are the daemon's own; daemons, NATS and streams are not real",
     "without owner": "from a daemon's death until another one works on its partitions",
     "in time": "audio of accepted streams that had an owner with capacity for it, over all audio of accepted streams",
+    "moved at once": "streams that one round of moves gives to one daemon, over its fair share of all streams",
     "evenness": "busiest daemon over the mean, in streams at work, sampled each second while nobody is missing",
 }
 
@@ -53,6 +54,7 @@ class _Figures:
     ownerless: float = 0.0
     crowded: float = 0.0
     evenness: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +146,22 @@ class _Fleet:
                 self.roster.gone(one, self.now)
         if coordinator(self.roster.members) in self.daemons:  # a dead one makes no plan until it is missed
             after = self.roster.next_plan(self.plan, self.now)
+            self.figures.shares += self.shares(after)
             self.figures.moves += sum(
                 new.clean and old.owner is not None and new.owner != old.owner
                 for new, old in zip(after.partitions, self.plan.partitions, strict=True)
             )
             self.plan = after
             self.moving = any(entry.to is not None for entry in after.partitions)
+
+    def shares(self, after: Plan) -> list[float]:
+        """What each daemon is to get in this round of moves, in streams, over its fair share of all streams."""
+        given: dict[str, float] = {}
+        for p, (new, old) in enumerate(zip(after.partitions, self.plan.partitions, strict=True)):
+            if new.to is not None and old.to is None:
+                given[new.to] = given.get(new.to, 0.0) + self.loads[p]
+        fair = sum(self.loads.values()) / max(len(self.roster.members), 1)
+        return [streams / fair for streams in given.values() if fair > 0]
 
     def act(self, daemon: _Daemon) -> None:
         due = [p for p, end in daemon.settled.items() if end <= self.now]
@@ -257,6 +269,7 @@ async def run(options: argparse.Namespace) -> Report:
         "without owner, longest": f"{gaps[-1]:.2f} s",
         "busiest over mean, median": f"{even[len(even) // 2]:.3f}",
         "busiest over mean, p99": f"{even[int(0.99 * (len(even) - 1))]:.3f}",
+        "moved at once, most": f"{max(found.shares, default=0.0):.2f} of a fair share",
         "streams begun, refused": f"{found.begun}, {found.refused}",
         "audio": f"{found.audio / 3600:.0f} h",
         "in time": f"{1 - lost / found.audio:.4%}",

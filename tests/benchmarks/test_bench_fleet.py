@@ -15,6 +15,8 @@ def test_simulated_deaths_leave_partitions_briefly_unowned() -> None:
     assert found.deaths > 1
     assert 0 < max(found.gaps) <= LEASE_SECS + 2
     assert found.ownerless / found.audio < 0.05
+    assert found.joins > 0
+    assert 0 < max(found.shares) <= 1.1  # a joining daemon gets its fair share, give or take a part of a partition
 
 
 def test_simulated_fleet_without_deaths_does_all_audio_evenly() -> None:

@@ -18,6 +18,7 @@ from harness import PATIENCE, NatsServer
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from transcriber.broker import direct
 from transcriber.gateway import bridge
 from transcriber.gateway import socket as gateway_socket
 from transcriber.gateway.dialects.openai_realtime import Realtime
@@ -323,6 +324,37 @@ async def test_nats_that_comes_back_costs_nothing(nats_server: NatsServer, servi
             assert end.headers["Audio-Offset"] == "64000"
             await heard.tell({"v": 1, "type": "ended", **of(end), "received": 4.0, **ACCOUNT})
             await told(client, "ended")
+
+
+async def test_client_goes_on_when_nats_takes_audio_again(
+    serving: Gateway, heard: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for its turn of every second: here none comes."""
+    monkeypatch.setattr(bridge.Bridge, "tick", lambda _self, _now: None)
+    monkeypatch.setattr(direct, "_BACKLOG", 1)  # any byte that waits closes the line
+    async with plain(serving) as client:
+        await client.send(SECOND * 10)
+        offsets = [(await heard.next()).headers["Audio-Offset"] for _ in range(10)]
+    assert offsets == [str(16_000 * n) for n in range(10)]
+    assert serving.figures.pauses >= 1
+
+
+async def test_session_that_begins_without_nats_loses_nothing(nats_server: NatsServer, serving: Gateway) -> None:
+    """Its first audio waits as well, and goes out in chunks of a second."""
+    async with plain(serving, "") as client:
+        nats_server.kill()
+        while serving.workers.connected:  # noqa: ASYNC110 - until the gateway has noticed
+            await asyncio.sleep(0.01)
+        for message in ("begin", SECOND * 3, "end"):
+            await client.send(message)
+        await asyncio.sleep(0.1)
+        async with worker_later(nats_server) as heard:
+            offsets = []
+            async with asyncio.timeout(PATIENCE):
+                while (message := await heard.next()).headers.get("Audio-Event") != "end":
+                    offsets.append(message.headers["Audio-Offset"])
+    assert offsets == ["0", "16000", "32000"]
+    assert message.headers["Audio-Offset"] == "48000"
 
 
 @asynccontextmanager

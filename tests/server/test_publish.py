@@ -53,6 +53,24 @@ async def test_publish_sends_a_file_to_the_last_sample(nats_server: NatsServer, 
     assert command.err == ["transcriber: sent 1.23 s of audio to audio.s1, session run 1"]
 
 
+@pytest.mark.parametrize(("partitions", "subject"), [("64", "audio.9.s1"), ("7", "audio.1.s1")])
+async def test_publish_puts_the_partition_in_with_a_fleet(
+    nats_server: NatsServer, tmp_path: Path, partitions: str, subject: str
+) -> None:
+    """Then live audio comes to the daemon that owns the stream, without a mapping in the server."""
+    path = tmp_path / "talk.wav"
+    path.write_bytes(recording(noise(0.3), "WAV"))
+    fleet = {"FLEET": "radio", "FLEET_PARTITIONS": partitions, "NATS_URL": nats_server.url}
+    async with (
+        bus(nats_server.url) as listener,
+        Command("publish", str(path), "--speed", "0", "--stream", "s1", "--session", "x", **fleet) as command,
+    ):
+        _, messages = await listener.until_end()
+        assert await command.ended() == 0
+    assert {message.subject for message in messages} == {subject}
+    assert command.err == [f"transcriber: sent 0.30 s of audio to {subject}, session x"]
+
+
 async def test_publish_shows_progress_on_a_terminal(nats_server: NatsServer, tmp_path: Path) -> None:
     """The bar ends full, in seconds of audio. The last line is the same."""
     path = tmp_path / "talk.wav"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import nats.errors
 import pytest
-from cluster import Proxy
 from harness import NatsServer
 from jwts import Authority
+from proxy import Proxy
 
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions

@@ -13,67 +13,10 @@ import nats
 import nats.errors
 import nats.js.errors
 from harness import IDENTITY, PATIENCE, NatsServer, free_port
+from proxy import Proxy
 
 SIZE = 3
 _AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
-
-
-class Proxy:
-    """Carries bytes to a port, until it is cut: then nobody gets through, and who is through is cut off.
-
-    While it is held, what clients send does not arrive.
-    """
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._carrying: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._free = asyncio.Event()
-        self._free.set()
-        self.port = free_port()
-
-    async def open(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
-
-    async def cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for task in self._carrying:
-            task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
-
-    def hold(self) -> None:
-        self._free.clear()
-
-    def release(self) -> None:
-        self._free.set()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._carrying.add(task)
-        writers = [writer]
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            writers.append(back)
-            await asyncio.gather(_copy(reader, back, self._free), _copy(there, writer))
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            for one in writers:
-                one.transport.abort()
-            self._carrying.discard(task)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, free: asyncio.Event | None = None) -> None:
-    while data := await reader.read(65_536):
-        if free is not None:
-            await free.wait()
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionResetError  # so that the other direction ends, too
 
 
 class Cluster:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import nats.errors
 from harness import Client, Speech, free_port, s16
 
 from transcriber.broker.connection import Connection
+from transcriber.broker.fleet import FleetStore
 from transcriber.broker.options import BrokerOptions
 from transcriber.broker.setup import Storage, set_up
+from transcriber.fleet.plan import Plan
+from transcriber.fleet.records import decode_member, decode_plan
+from transcriber.fleet.view import view
 from transcriber.protocol.partitions import FleetOptions
 
 FLEET = FleetOptions("f")
@@ -68,3 +75,29 @@ async def status(url: str) -> dict[str, Any]:
     assert code == 0, out
     found: dict[str, Any] = json.loads(out)
     return found
+
+
+async def views(url: str) -> AsyncIterator[dict[str, Any]]:
+    """Look at plan and members ten times a second."""
+    connection = Connection(BrokerOptions(url=url))
+    await connection.open()
+    store = FleetStore(connection, FLEET.name)
+    try:
+        while True:
+            with contextlib.suppress(nats.errors.Error, TimeoutError):  # the machine is busy
+                payload, _ = await store.plan()
+                members = {one: decode_member(entry) for one, entry in (await store.members()).items()}
+                yield view(decode_plan(payload) if payload else Plan.empty(FLEET.partitions), members)
+            await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+
+
+async def until_seen(url: str, wanted: Callable[[dict[str, Any]], bool], patience: float = 60.0) -> float:
+    """Wait until the fleet looks like that; returns how many seconds it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(patience), contextlib.aclosing(views(url)) as looks:
+        async for seen in looks:
+            if wanted(seen):
+                break
+    return time.monotonic() - began

@@ -127,24 +127,24 @@ class FleetStore:
 
     async def write_plan(self, payload: bytes, revision: int) -> int | None:
         """Replace the plan of this revision; returns the new one, None if it has been replaced before."""
+        return await self._replace(plan_key(self._fleet), payload, revision)
+
+    async def position(self, partition: int) -> tuple[bytes | None, int]:
+        """Up to where the streams of a partition are settled, and its revision; None and 0 if nobody has said so."""
+        return await self._last(FLEETS, position_key(self._fleet, partition))
+
+    async def write_position(self, partition: int, payload: bytes, revision: int) -> int | None:
+        """Replace the positions of this revision; returns the new one, None if they have been replaced before."""
+        return await self._replace(position_key(self._fleet, partition), payload, revision)
+
+    async def _replace(self, key: str, payload: bytes, revision: int) -> int | None:
         try:
-            written = await self._jetstream.publish(
-                f"$KV.{FLEETS}.{plan_key(self._fleet)}", payload, headers={_EXPECTED: str(revision)}
-            )
+            written = await self._jetstream.publish(f"$KV.{FLEETS}.{key}", payload, headers={_EXPECTED: str(revision)})
         except nats.js.errors.APIError as error:
             if error.err_code in _WRONG_LAST:
                 return None
             raise
         return written.seq
-
-    async def write_position(self, partition: int, payload: bytes) -> None:
-        """Write up to where the streams of a partition are settled."""
-        await self._jetstream.publish(f"$KV.{FLEETS}.{position_key(self._fleet, partition)}", payload)
-
-    async def position(self, partition: int) -> bytes | None:
-        """Read it; None if there is none."""
-        data, _ = await self._last(FLEETS, position_key(self._fleet, partition))
-        return data
 
     async def _last(self, bucket: str, key: str) -> tuple[bytes | None, int]:
         # Not a direct get: any server may answer that, also one that has not heard of the latest entry yet.

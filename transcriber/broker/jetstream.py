@@ -14,7 +14,7 @@ from uuid import uuid4
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from transcriber.broker.patience import AWAY, Backoff, persist
+from transcriber.broker.patience import AWAY, Backoff, permitted, persist
 from transcriber.broker.whereabouts import REPLACED, Whereabouts
 from transcriber.domain.chunks import Arrival, Chunk, Cursor, DroppedChunk, MalformedMessage, Mark, Moved
 from transcriber.domain.errors import Rejection
@@ -22,7 +22,7 @@ from transcriber.domain.events import ConsumerLag
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from nats.aio.msg import Msg
     from nats.js.api import RawStreamMsg
@@ -43,6 +43,7 @@ class DurableSource:
     `begin` is a sequence number or a time. `done` holds, by stream, where the transcripts end; messages before that are
     left out. Messages older than `max_lag` seconds are yielded as `DroppedChunk`. With `lasting` the consumer is named
     after the subject and stays when we are gone, so that autoscalers can read its lag. `also`: more subjects to read.
+    `allowed` says whether we may ask for messages now, in a fleet: they may be somebody else's.
     """
 
     def __init__(  # noqa: PLR0913 - what to read, from where, and how to parse it
@@ -56,6 +57,7 @@ class DurableSource:
         max_lag: float | None = None,
         lasting: bool = True,
         also: Sequence[str] = (),
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._connection = connection
         self._jetstream: JetStreamContext = connection.client.jetstream()
@@ -65,6 +67,7 @@ class DurableSource:
         self._next = 1 if isinstance(begin, datetime) else max(1, begin)
         self._lasting = lasting
         self._also = list(also)
+        self._allowed = allowed
         self._done = dict(done)
         self._max_lag = max_lag
         self._subscription: JetStreamContext.PullSubscription | None = None
@@ -117,6 +120,7 @@ class DurableSource:
     async def _fetch(self) -> list[Msg]:
         """Return the next messages, none when none came in time or JetStream did not answer."""
         await self._connection.connected.wait()
+        await permitted(self._allowed)
         try:
             if not self._whole or self._reconnects != self._connection.reconnects:
                 await self._begin()

@@ -30,6 +30,7 @@ AWAY = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 NO_JETSTREAM = "JetStream does not answer: it is off on this server (nats-server -js) or for this account"
 _FIRST_SECS = 0.2  # a server process that restarts is back within as much
 _LONGEST_SECS = 2.0  # an election takes 4 to 9 s, so work resumes late by at most half of that
+_ASK_SECS = 0.1  # a lease is renewed ten times more rarely
 _NO_PEERS = 10005  # JSClusterNoPeersErr: a cluster that has just come up does not know all its servers yet
 _FULL = 10023  # JSInsufficientResourcesErr: the server's store is
 _OWN_FAULT = range(400, 500)  # what HTTP calls a client's error, and JetStream with it
@@ -37,6 +38,12 @@ _WORDED = (
     nats.js.errors.KeyNotFoundError,
     nats.js.errors.KeyDeletedError,
 )  # these have a text instead
+
+
+async def permitted(allowed: Callable[[], bool]) -> None:
+    """Wait until this is allowed: in a fleet, a lease that has run out may be renewed."""
+    while not allowed():  # noqa: ASYNC110 - time takes a lease away, without an event
+        await asyncio.sleep(_ASK_SECS)
 
 
 class Backoff:

@@ -130,7 +130,7 @@ class Publisher:
         while True:
             await self._connection.connected.wait()
             try:
-                if self._connection.up:
+                if self._connection.up and self.allowed():
                     await self._connection.publish(message.subject, message.payload, dict(message.headers))
                     break
             except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError, OSError) as error:

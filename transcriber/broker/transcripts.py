@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import nats.js.errors
 
-from transcriber.broker.patience import AWAY, Backoff, persist
+from transcriber.broker.patience import AWAY, Backoff, permitted, persist
 from transcriber.broker.whereabouts import REPLACED, Whereabouts
 from transcriber.domain.errors import BrokerError, Fenced
 from transcriber.protocol import incoming
@@ -52,10 +52,14 @@ class ResumePoint:
 
 
 class Transcripts:
-    """Reads and writes the transcript stream. A stream has one writer at a time; a second one is `Fenced`."""
+    """Reads and writes the transcript stream. A stream has one writer at a time; a second one is `Fenced`.
 
-    def __init__(self, connection: Connection) -> None:
+    `allowed` says whether we may write now, in a fleet. While we may not, records wait.
+    """
+
+    def __init__(self, connection: Connection, allowed: Callable[[], bool] = lambda: True) -> None:
         self._connection = connection
+        self._allowed = allowed
         self._jetstream: JetStreamContext = connection.client.jetstream(timeout=_ANSWER_SECS)
         self._last: dict[str, int] = {}
         self._made: datetime | None = None  # the stream, when we last looked for its end
@@ -153,6 +157,7 @@ class Transcripts:
         backoff = Backoff("a record")
         while True:
             await self._connection.connected.wait()
+            await permitted(self._allowed)
             try:
                 stored = await self._publish(stream, message, headers, backoff.failing)
                 break

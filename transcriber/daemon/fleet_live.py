@@ -20,7 +20,7 @@ from transcriber.protocol.partitions import subject_of_partition
 from transcriber.protocol.positions import Last, Positions, decode_positions, encode_positions, last_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from transcriber.audio.sessions import Sessions
     from transcriber.broker.fleet import FleetStore
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _BUFFER_BYTES = 4 * 1024 * 1024  # 44 s of 48 kHz s16 mono: a hand-over takes a second, and a partition has few streams
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds
 _RECENT_SECS = 10.0  # many times what a hand-over takes
-_POSITION_SECS = 1.0  # between two positions of a partition: what a dead owner has published since is told again
+_POSITION_SECS = 1.0  # between two positions of a partition
+_LOOK_SECS = 0.1  # after a text at most, for its position: what a dead owner has published since is told as a gap
 
 
 class Subscribed:
@@ -89,8 +90,14 @@ class _Share:
     pipeline: LivePipeline
     subscribed: Subscribed
     load: Load
+    revision: int  # of the positions that we have read or written last
     ingesting: asyncio.Task[None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def transcribed(self) -> int:
+        """Samples whose text was published, over all current sessions."""
+        return sum(account.transcribed for _, account in self.sessions.accounts())
 
 
 class LiveShares:
@@ -105,6 +112,7 @@ class LiveShares:
         self._group = sessions
         self._prepared: dict[int, Subscribed] = {}
         self._shares: dict[int, _Share] = {}
+        self.valid: Callable[[], bool] = lambda: True
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -126,23 +134,25 @@ class LiveShares:
 
     async def start(self, batch: Mapping[int, tuple[int, bool]]) -> None:
         """Go on where the last owner ended, as far as it has said so."""
-        for partition in batch:
-            if partition not in self._prepared:
-                await self.prepare(partition)
-        for partition, (_, clean) in batch.items():
-            self._open(partition, await self._positions(partition), clean=clean)
+        await asyncio.gather(*(self.prepare(partition) for partition in batch if partition not in self._prepared))
+        found = await asyncio.gather(*(self._positions(partition) for partition in batch))
+        for (partition, (epoch, clean)), (positions, revision) in zip(batch.items(), found, strict=True):
+            self._open(partition, positions, revision, clean=clean)
+            log.debug("works on a partition", extra={"partition": partition, "epoch": epoch})
 
-    async def _positions(self, partition: int) -> Positions:
-        """Where the streams of a partition are settled. None of them, if that was told too long ago."""
+    async def _positions(self, partition: int) -> tuple[Positions, int]:
+        """Where the streams of a partition are settled, and its revision. None of them, if that was told long ago."""
+        revision = 0
         try:
-            payload = await self._store.position(partition)
+            payload, revision = await self._store.position(partition)
             found = Positions(0.0) if payload is None else decode_positions(payload)
         except (*AWAY, ValueError) as error:
             log.warning("positions of a partition cannot be read: %s", error, extra={"partition": partition})
-            return Positions(0.0)
-        return found if time.time() - found.at < self._settings.sessions.session_timeout else Positions(0.0)
+            return Positions(0.0), revision
+        recent = time.time() - found.at < self._settings.sessions.session_timeout
+        return found if recent else Positions(0.0), revision
 
-    def _open(self, partition: int, positions: Positions, *, clean: bool) -> None:
+    def _open(self, partition: int, positions: Positions, revision: int, *, clean: bool) -> None:
         subscribed, now = self._prepared.pop(partition), time.monotonic()
         sessions = self._group.make()
         for at in positions.sessions:
@@ -156,6 +166,7 @@ class LiveShares:
             pipeline=pipeline,
             subscribed=subscribed,
             load=Load(sessions, now),
+            revision=revision,
             ingesting=asyncio.create_task(pipeline.ingest(subscribed)),
         )
         share.tasks = [asyncio.create_task(keeping_time), asyncio.create_task(self._tell(partition, share))]
@@ -169,18 +180,32 @@ class LiveShares:
             self.failed.set_exception(error)
 
     async def _tell(self, partition: int, share: _Share) -> None:
-        """Write the positions once a second, as long as they change: the next owner needs them if we die."""
-        told = Positions(0.0)
+        """Write the positions after each text, and once a second as long as they change: we may die."""
+        told, texts, due = Positions(0.0), 0, 0.0
         while True:
-            await asyncio.sleep(_POSITION_SECS)
-            now = self._now(share)
+            await asyncio.sleep(_LOOK_SECS)
+            if time.monotonic() < due and share.transcribed == texts:
+                continue
+            now, texts, due = self._now(share), share.transcribed, time.monotonic() + _POSITION_SECS
             if (now.sessions, now.last) == (told.sessions, told.last):
                 continue
             try:
-                await self._store.write_position(partition, encode_positions(now))
-                told = now
+                if self.valid() and await self._replace(partition, share, now):
+                    told = now
             except AWAY as error:
                 log.debug("positions are not written: %s", error)
+
+    async def _replace(self, partition: int, share: _Share, positions: Positions) -> bool:
+        """Write positions in place of those that we know. If there are others, know those; returns whether it worked.
+
+        What an owner before us wrote comes late if its network was cut, and the answer to our own may have been lost.
+        """
+        written = await self._store.write_position(partition, encode_positions(positions), share.revision)
+        if written is None:
+            _, share.revision = await self._store.position(partition)
+            return False
+        share.revision = written
+        return True
 
     @staticmethod
     def _now(share: _Share) -> Positions:
@@ -192,24 +217,25 @@ class LiveShares:
         share = self._shares.get(partition)
         if share is None:
             return
+        log.debug("drains a partition", extra={"partition": partition})
         await within(_UNSUBSCRIBE_SECS, share.subscribed.source.stop())
         share.subscribed.source.end()
         await asyncio.gather(share.ingesting, return_exceptions=True)
         for task in share.tasks:
             task.cancel()
         await share.pipeline.hand_over(self._settings.max_latency)
-        await self._write(partition, self._now(share))
+        await self._write(partition, share)
         self._shares.pop(partition, None)
         self._group.discard(share.sessions)
 
-    async def _write(self, partition: int, positions: Positions) -> None:
+    async def _write(self, partition: int, share: _Share) -> None:
         """Write the last positions. If that cannot be done, the next owner takes those of a second before."""
         for _ in range(3):
             try:
-                return await self._store.write_position(partition, encode_positions(positions))
+                if await self._replace(partition, share, self._now(share)):
+                    return
             except AWAY as error:
                 log.warning("positions are not written: %s", error, extra={"partition": partition})
-        return None
 
     async def forget(self, partition: int) -> None:
         """Stop listening to a partition that somebody else gets."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from transcriber.broker.fleet import FleetStore
@@ -17,7 +17,9 @@ from transcriber.daemon.status import SessionGroup
 from transcriber.domain.measurements import FleetFigures
 from transcriber.fleet import admission
 from transcriber.fleet.membership import Membership
+from transcriber.fleet.plan import Plan
 from transcriber.fleet.roster import without_owner
+from transcriber.fleet.view import view
 from transcriber.protocol.partitions import FleetOptions, member_name
 
 if TYPE_CHECKING:
@@ -71,14 +73,22 @@ class FleetMode:
             capacity=room.capacity,
         )
 
+    def fleet_view(self) -> dict[str, Any]:
+        """The fleet as this member sees it, in the form of `transcriber fleet status --json`."""
+        membership, name = self._membership, {"fleet": self._fleet.name}
+        if membership is None:
+            return name | view(Plan.empty(self._fleet.partitions, live=not self._settings.durable), {})
+        return name | view(membership.plan, membership.roster.members)
+
     async def start(self, running: Running, enter: Callable[[State], None]) -> set[asyncio.Future[None]]:  # noqa: ARG002 - a member has no state of its own
         """Join the fleet, take requests, and work on what the first plan gives to us. More may come later."""
         self._running = running
         store = FleetStore(running.connection, self._fleet.name)
         self._holder = holder = self._shares(running, store)
         self._membership = membership = Membership(store, self._id(), self._fleet.partitions, holder)
+        holder.valid = lambda: membership.valid
         if isinstance(holder, DurableShares):
-            holder.member, holder.valid = membership.me.id, lambda: membership.valid
+            holder.member = membership.me.id
         running.publisher.allowed = lambda: membership.valid
         self.sessions.refuse = self._refusal
         await membership.join()

@@ -64,7 +64,7 @@ class DurableShares:
         self._fleet = fleet
         self._group = sessions
         self._room = Room()
-        self._transcripts = Transcripts(running.connection)
+        self._transcripts = Transcripts(running.connection, lambda: self.valid())  # noqa: PLW0108 - it is set later
         self._shares: dict[int, _Share] = {}
         self._mending: set[asyncio.Task[None]] = set()
         self.member = ""
@@ -79,7 +79,7 @@ class DurableShares:
 
     def figures(self) -> Figures:
         """What this member carries and could carry now."""
-        loads = {p: share.load.measured(time.monotonic()) for p, share in self._shares.items()}
+        loads = {p: share.load.measured(share.source.now) for p, share in self._shares.items()}
         wait = self._running.queue.expected_wait("")
         return Figures(capacity=self._running.capacity(), loads=loads, wait=wait, lag=self.lag.seconds)
 
@@ -100,6 +100,7 @@ class DurableShares:
                     log.warning("the old owner still writes: %s; reading again", error, extra={"partition": partition})
                     continue
                 self._open(partition, epoch, point)
+                log.debug("works on a partition", extra={"partition": partition, "epoch": epoch})
                 del left[partition]
             if not left:
                 return
@@ -138,9 +139,10 @@ class DurableShares:
             done={stream: at.cursor for stream, at in point.checkpoints.items()},
             max_lag=settings.max_lag,
             also=point.old,
+            allowed=self.valid,
         )
         share = _Share(
-            epoch=epoch, sessions=sessions, pipeline=pipeline, source=source, load=Load(sessions, time.monotonic())
+            epoch=epoch, sessions=sessions, pipeline=pipeline, source=source, load=Load(sessions, source.now)
         )
         share.tasks = [
             asyncio.create_task(pipeline.ingest(source)),
@@ -176,6 +178,7 @@ class DurableShares:
         share = self._shares.get(partition)
         if share is None:
             return
+        log.debug("drains a partition", extra={"partition": partition})
         for task in share.tasks:
             task.cancel()
         await share.pipeline.give_up()
@@ -201,7 +204,8 @@ class DurableShares:
     async def settle(self, grace: Grace) -> None:
         """Store what was decided. Windows that nobody has decoded are left to the next owner."""
         self._running.queue.abandon()
-        stored = (share.pipeline.stored() for share in self._shares.values())
-        await within(grace.publishing_left, asyncio.gather(*stored))
+        if self.valid():
+            stored = (share.pipeline.stored() for share in self._shares.values())
+            await within(grace.publishing_left, asyncio.gather(*stored))
         for share in self._shares.values():
             share.pipeline.stop_storing()

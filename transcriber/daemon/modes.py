@@ -6,7 +6,7 @@ import asyncio
 import math
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from transcriber.audio.sessions import Sessions
@@ -14,7 +14,6 @@ from transcriber.broker.jetstream import DurableSource
 from transcriber.broker.lease import Lease
 from transcriber.broker.live import LiveSource
 from transcriber.broker.transcripts import Transcripts
-from transcriber.daemon.fleet_mode import FleetMode
 from transcriber.daemon.shutdown import within
 from transcriber.daemon.state import State
 from transcriber.daemon.status import new_id
@@ -54,6 +53,11 @@ class Mode(Protocol):
         ...
 
     @property
+    def fleet_view(self) -> Callable[[], dict[str, Any]] | None:
+        """Returns what the fleet page shows; None without a fleet."""
+        ...
+
+    @property
     def lag(self) -> ConsumerLag | None:
         """How far stored audio is ahead of the daemon; None for live audio."""
         ...
@@ -75,6 +79,7 @@ class LiveMode:
     """Live audio. Windows that there is no time for become gaps."""
 
     fleet = None
+    fleet_view = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
@@ -132,6 +137,7 @@ class DurableMode:
     """Stored audio, from where the transcripts end. The next start does what there is no time for."""
 
     fleet = None
+    fleet_view = None
 
     def __init__(self, settings: Settings, tallies: Tallies) -> None:
         self._settings = settings
@@ -211,5 +217,7 @@ class DurableMode:
 def mode_for(settings: Settings, tallies: Tallies) -> Mode:
     """Return the mode that the settings choose."""
     if settings.fleet is not None:
+        from transcriber.daemon.fleet_mode import FleetMode  # noqa: PLC0415 - one daemon alone needs none of it
+
         return FleetMode(settings, settings.fleet, tallies)
     return DurableMode(settings, tallies) if settings.durable else LiveMode(settings, tallies)

@@ -63,10 +63,10 @@ class Service:
         self._model_path = resolve_link(settings.whisper.path)
         self._state = State.STARTING
         self._tallies = Tallies()
-        self._mode = mode_for(settings, self._tallies)
+        self._mode = mode = mode_for(settings, self._tallies)
         self._worker = WhisperThread(lambda: self._make_engine(self._model_path), self._mode.longest_wait)
         self._worker_state = WorkerState(self._worker, settings)
-        self._page = StatusPage(self._tallies, self._page_state) if settings.status_page else None
+        self._page = StatusPage(self._tallies, self._page_state, mode.fleet_view) if settings.status_page else None
         checks = {"/livez": self._not_alive, "/readyz": self._not_ready}
         self._health = HealthServer(settings.health, checks, self._page)
         self._stop = asyncio.Event()

@@ -1,12 +1,17 @@
-"""The interface between a member and the work on its partitions."""
+"""The interface between a member and the work on its partitions, and what a member says of both."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
+
+from transcriber.fleet.handover import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from transcriber.fleet.handover import Holding
+    from transcriber.fleet.plan import Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +48,20 @@ class Holder(Protocol):
     def figures(self) -> Figures:
         """What this member carries and could carry now."""
         ...
+
+
+def describe(member: Member, figures: Figures, held: Mapping[int, Holding]) -> Member:
+    """Return the member with what it carries now, has released and listens to."""
+    released, prepared = (
+        frozenset((p, h.epoch) for p, h in held.items() if h.phase is phase)
+        for phase in (Phase.RELEASED, Phase.PREPARING)
+    )
+    return replace(
+        member,
+        capacity=figures.capacity,
+        loads=figures.loads,
+        wait=figures.wait,
+        lag=figures.lag,
+        released=released,
+        prepared=prepared,
+    )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from transcriber.broker.patience import AWAY, Backoff
 from transcriber.domain.errors import BrokerError, Fenced
 from transcriber.fleet.handover import Holding, Phase, Step, steps
+from transcriber.fleet.holder import describe
+from transcriber.fleet.lease import OwnLease
 from transcriber.fleet.plan import Member, Plan, coordinator
 from transcriber.fleet.records import decode_member, decode_plan, encode_member, encode_plan
-from transcriber.fleet.roster import MARGIN_SECS, PLAN_SECS, RENEW_SECS, Roster
-from transcriber.protocol.partitions import LEASE_SECS
+from transcriber.fleet.roster import PLAN_SECS, RENEW_SECS, Roster
 
 if TYPE_CHECKING:
     from transcriber.broker.fleet import FleetStore
@@ -44,15 +45,14 @@ class Membership:
         self._held: dict[int, Holding] = {}
         self._draining: dict[int, asyncio.Task[None]] = {}
         self._waiting: dict[int, float] = {}  # since when a partition waits for its next owner to listen
-        self._renewed = time.monotonic()
-        self._verified = True  # whether the plan was read since the lease may have run out
+        self._lease = OwnLease(time.monotonic())
         self._news, self._due, self._moved, self._acted = (asyncio.Event() for _ in range(4))
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets a drain's error
 
     @property
     def valid(self) -> bool:
         """Whether our lease holds, by our own clock, and nobody got what we work on while it may not have held."""
-        return self._verified and time.monotonic() - self._renewed < LEASE_SECS - MARGIN_SECS
+        return self._lease.holds(time.monotonic())
 
     @property
     def working(self) -> int:
@@ -123,31 +123,21 @@ class Membership:
             await _within(RENEW_SECS, self._due)
 
     async def _renew(self) -> None:
-        figures, held = self._holder.figures(), self._held.items()
-        released, prepared = (
-            frozenset((p, h.epoch) for p, h in held if h.phase is phase) for phase in (Phase.RELEASED, Phase.PREPARING)
-        )
-        self.me = replace(
-            self.me,
-            capacity=figures.capacity,
-            loads=figures.loads,
-            wait=figures.wait,
-            lag=figures.lag,
-            released=released,
-            prepared=prepared,
-        )
+        if self._lease.doubtful:
+            await self._read_plan()
+        self.me = describe(self.me, self._holder.figures(), self._held)
         asked = time.monotonic()
-        if asked - self._renewed >= LEASE_SECS - MARGIN_SECS:
-            self._verified = False
+        if self._lease.lapsed(asked):
             self.roster.troubled(asked)
+        self._lease.ask(asked)
         await self._store.renew(self.me.id, encode_member(self.me))
-        self._renewed = asked
+        self._lease.answered(asked)
         self.roster.heard(self.me, time.monotonic())
-        if not self._verified:
+        if not self._lease.verified:
             log.warning("the fleet's lease was not renewed in time; reading the plan")
             await self._read_plan()
             self._check_ours()
-            self._verified = True
+            self._lease.verify()
 
     def _check_ours(self) -> None:
         """Raise `Fenced` if somebody else owns a partition that we work on."""
@@ -155,6 +145,7 @@ class Membership:
             self.me.id, self.plan, self._held, lambda _p, _e: False, prepares=self._holder.prepares
         ):
             if step is Step.ABANDON:
+                self._lease.void()
                 raise Fenced(
                     f"partition {partition} of the fleet", f"it belongs to {entry.owner} now, in epoch {entry.epoch}"
                 )

@@ -16,8 +16,8 @@ RENEW_SECS = LEASE_SECS / 5  # three renewals may fail
 PLAN_SECS = 0.25  # between two looks at who is missing
 # What a lease loses to clocks that are not equally fast, and to the way of an answer: its holder stops so much earlier.
 MARGIN_SECS = 0.5
-_SETTLE_SECS = 2.0  # members that start together count as one change
-_AGAIN_SECS = 10.0  # between two rounds of moves, so that the streams' loads show what the first one did
+_SETTLE_SECS = 1.0  # members that start together count as one change, and everybody has told its load since
+_AGAIN_SECS = 10.0  # between two rounds of moves among the same members, so that loads show what the first one did
 
 
 class Roster:
@@ -72,7 +72,8 @@ class Roster:
 
     def next_plan(self, plan: Plan, now: float) -> Plan:
         """Return the next plan; moves that only even out wait until the fleet has been at rest."""
-        balance = now - self._changed >= _SETTLE_SECS and now - self._balanced >= _AGAIN_SECS
+        seen = self._balanced >= self._changed  # the last round of moves was for these members
+        balance = now - self._changed >= _SETTLE_SECS and (not seen or now - self._balanced >= _AGAIN_SECS)
         after = plans.advance(plan, self.members, self._loads, balance=balance)
         if balance and _moving(after) > _moving(plan):
             self._balanced = now

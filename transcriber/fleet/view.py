@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def view(plan: Plan, members: Mapping[str, Member]) -> dict[str, Any]:
-    """Return the fleet as JSON has it: counts of streams, seconds of wait and lag."""
+    """Return the fleet as JSON has it: counts of streams, seconds of wait and lag, moves since its start."""
     there = present(members)
     found, loads = room(there.values()), {p: load for member in there.values() for p, load in member.loads.items()}
     return {
@@ -28,6 +28,7 @@ def view(plan: Plan, members: Mapping[str, Member]) -> dict[str, Any]:
         "full": found.full,
         "estimated_wait": found.wait,
         "moving": sum(entry.to is not None for entry in plan.partitions),
+        "moves": sum(max(0, entry.epoch - 1) for entry in plan.partitions),  # the first owner is no move
         "without_owner": without_owner(plan, there),
         "members": [_member(plan, member) for member in sorted(there.values(), key=lambda m: (m.since, m.id))],
         "partitions": [
@@ -73,7 +74,7 @@ def as_text(seen: Mapping[str, Any]) -> str:
     missing = seen["without_owner"]
     lines.append(
         f"{seen['mode']}, {len(seen['partitions'])} partitions, plan {seen['generation']}: "
-        f"{seen['load']:.1f} of {seen['capacity']:.1f} streams, {seen['moving']} moving, {len(missing)} without owner"
-        + (", full" if seen["full"] else "")
+        f"{seen['load']:.1f} of {seen['capacity']:.1f} streams, {seen['moving']} moving, {len(missing)} without owner, "
+        f"{seen['moves']} moves so far" + (", full" if seen["full"] else "")
     )
     return "\n".join(lines)

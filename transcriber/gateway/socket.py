@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket as sockets
+import time
 from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import ProtocolError
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 * 1024  # that a client has not read: from here on it gets no optional messages
 LARGEST_BUFFER_BYTES = 1024 * 1024  # from here on it is too slow
-# What the system holds of a client that is not read, doubled by Linux. The client's pings are read after it and after
-# what its own system holds, and clients give up after 20 s. 128 KiB are 4 s of 16 kHz s16. Such a window lets 192 kB/s,
+# What the system holds of a client that is not read, doubled by Linux. The client's pings wait until this and what its
+# own system holds are read, and clients give up after 20 s. 128 KiB are 4 s of 16 kHz s16. Such a window lets 192 kB/s,
 # which is stereo at 48 kHz, through a network with half a second between question and answer.
 _RECEIVE_BYTES = 64 * 1024
 # So much of all clients' messages may be in memory, whole or not. Those up to _LONG_BYTES do not count.
@@ -73,7 +74,7 @@ class Socket(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self.close_code = 1006  # with which it ended
         self._blocked_since: float | None = None
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
         with contextlib.suppress(OSError):  # it may be closed already
             transport.get_extra_info("socket").setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, _RECEIVE_BYTES)
@@ -92,7 +93,7 @@ class Socket(asyncio.Protocol):
     # From the client
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         codec = self._codec
         told = codec.state is not State.OPEN  # that it is closed, and perhaps why
         codec.receive_data(data)
@@ -211,10 +212,10 @@ class Socket(asyncio.Protocol):
         """Read on."""
         self._hold(0)
         self._transport.resume_reading()
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()  # it may have been pinging unheard
+        self._heard_at = self._pinged_at = time.monotonic()  # it may have been pinging unheard
 
     def pause_writing(self) -> None:
-        self._blocked_since = asyncio.get_running_loop().time()
+        self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
         self._blocked_since = None

@@ -192,3 +192,32 @@ async def test_a_server_that_stays_silent_counts_as_away(
     connection.confirms.put_nowait(True)
     await publisher.emptied()
     assert publisher.connected
+
+
+async def test_message_waits_when_the_lease_ends_before_it_is_sent(
+    connection: FakeConnection, publisher: Publisher
+) -> None:
+    """Its entry was made in time, and then the connection broke. Who publishes now is somebody else's decision."""
+    refused, allowed = asyncio.Event(), True
+
+    def ask() -> bool:
+        if not allowed:
+            refused.set()
+        return allowed
+
+    def make() -> list[Message]:
+        connection.connected.clear()
+        return entry("a")()
+
+    publisher.allowed = ask
+    publisher.put(make)
+    await connection.connected.missed.wait()
+    allowed = False
+    connection.connected.set()
+    async with asyncio.timeout(30):
+        await refused.wait()
+    assert connection.sent == []
+    allowed = True
+    connection.confirms.put_nowait(True)
+    await publisher.emptied()
+    assert connection.sent == ["a"]

@@ -18,6 +18,11 @@ def roster() -> Roster:
     return found
 
 
+def handed_over(plan: Plan) -> Plan:
+    """The plan when its moves are done."""
+    return replace(plan, partitions=tuple(replace(e, owner=e.to or e.owner, to=None) for e in plan.partitions))
+
+
 def test_member_is_overdue_a_lease_after_its_last_word() -> None:
     """And not while it goes on renewing."""
     r = roster()
@@ -46,16 +51,27 @@ def test_partitions_without_owner_are_given_out_at_once() -> None:
 
 
 def test_moves_wait_until_nobody_comes_or_goes() -> None:
-    """A third member gets its share 2 s after it came, and the next moves wait 10 s."""
+    """A third member gets its share 1 s after it came, and the next moves wait 10 s."""
     r = roster()
     plan = r.next_plan(Plan.empty(12), 0.1)
     r.heard(Member(id="c=1", since=3.0), 20.0)
-    assert r.next_plan(plan, 21.0) is plan
-    moving = r.next_plan(plan, 22.5)
+    assert r.next_plan(plan, 20.9) is plan
+    moving = r.next_plan(plan, 21.0)
     assert [entry.to for entry in moving.partitions].count("c=1") in {3, 4}
     r.heard(replace(A, loads=dict.fromkeys(plan.owned("a=1"), 9.0)), 23.0)
-    assert r.next_plan(plan, 30.0) is plan
-    assert r.next_plan(plan, 33.0) is not plan
+    assert r.next_plan(plan, 30.9) is plan
+    assert r.next_plan(plan, 31.0) is not plan
+
+
+def test_member_gets_its_share_soon_after_the_last_moves() -> None:
+    """The wait between two rounds of moves is for changed loads. Somebody who joins does not wait for it."""
+    r = roster()
+    plan = r.next_plan(Plan.empty(12), 0.1)
+    r.heard(Member(id="c=1", since=3.0), 20.0)
+    moved = handed_over(r.next_plan(plan, 21.0))
+    r.heard(Member(id="d=1", since=4.0), 23.0)
+    assert r.next_plan(moved, 23.5) is moved
+    assert [entry.to for entry in r.next_plan(moved, 24.0).partitions].count("d=1") in {2, 3}
 
 
 def test_prepared_terms_come_from_all_members() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
+from transcriber.gateway.native import json_loads
 from transcriber.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ async def json_body(request: web.BaseRequest, storage: Storage) -> dict[str, Any
     data = await _all(request, storage)
     try:
         if len(data) <= _FIELD_BYTES:
-            found = json.loads(data)
+            found = json_loads(data)
         else:  # takes long enough that others would wait
-            found = await asyncio.get_running_loop().run_in_executor(storage.pool, json.loads, data)
+            found = await asyncio.get_running_loop().run_in_executor(storage.pool, json_loads, data)
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
     finally:

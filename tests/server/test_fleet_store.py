@@ -1,0 +1,89 @@
+"""A member's entries in the buckets of a real server, and a network that carries one way only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+import nats
+from fleets import FLEET, set_up_fleet
+from harness import PATIENCE, NatsServer
+from nats.aio.msg import Msg
+from proxy import Proxy, Way
+
+from transcriber.broker.connection import Connection
+from transcriber.broker.fleet import FleetStore
+from transcriber.broker.options import BrokerOptions
+from transcriber.fleet.holder import Figures
+from transcriber.fleet.membership import Membership
+from transcriber.protocol.partitions import MEMBERS
+
+
+class Idle:
+    """Holds partitions and does nothing with them."""
+
+    prepares = False
+
+    async def prepare(self, _partition: int) -> None: ...
+    async def start(self, _batch: Mapping[int, tuple[int, bool]]) -> None: ...
+    async def drain(self, _partition: int) -> None: ...
+    async def forget(self, _partition: int) -> None: ...
+    def figures(self) -> Figures:
+        return Figures(capacity=10.0)
+
+
+@contextlib.asynccontextmanager
+async def store(url: str) -> AsyncIterator[FleetStore]:
+    connection = Connection(BrokerOptions(url=url))
+    await connection.open()
+    try:
+        yield FleetStore(connection, FLEET.name)
+    finally:
+        await connection.close()
+
+
+async def test_member_that_hears_nothing_loses_its_entry(server: NatsServer) -> None:
+    """What it sends still arrives. It must not go on renewing a lease that it cannot know to hold."""
+    await set_up_fleet(server.url)
+    network = Proxy(server.port)
+    await network.open()
+    renewals: list[Msg] = []
+    listener = await nats.connect(server.url)
+
+    async def hear(message: Msg) -> None:
+        renewals.append(message)
+
+    await listener.subscribe(f"$KV.{MEMBERS}.>", cb=hear)
+    async with store(network.url) as cut, store(server.url) as seen:
+        membership = Membership(cut, "a=1", FLEET.partitions, Idle())
+        await membership.join()
+        running = asyncio.create_task(membership.run())
+        async with asyncio.timeout(PATIENCE):
+            await membership.settled_in()
+            network.hold(Way.DOWN)
+            before = len(renewals)
+            while await seen.member("a=1") is not None:
+                assert len(renewals) - before <= 2  # one on its way, and one that gets no answer
+                await asyncio.sleep(0.1)
+        assert not membership.valid
+        network.release()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    await listener.close()
+    await network.cut()
+
+
+async def test_positions_replace_only_those_that_were_read(server: NatsServer) -> None:
+    """What an earlier owner wrote, and a network held up, does not overwrite those of the owner after it."""
+    await set_up_fleet(server.url, live=True)
+    async with store(server.url) as old, store(server.url) as new:
+        assert await old.position(3) == (None, 0)
+        first = await old.write_position(3, b"1", 0)
+        assert first is not None
+        assert await new.position(3) == (b"1", first)
+        second = await new.write_position(3, b"2", first)
+        assert second is not None
+        assert await old.write_position(3, b"late", first) is None
+        assert await new.position(3) == (b"2", second)
+        assert await new.write_position(3, b"3", second) is not None
