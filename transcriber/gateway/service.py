@@ -22,6 +22,7 @@ from transcriber.gateway.front import Entrance, Front
 from transcriber.gateway.gate import Gate
 from transcriber.gateway.keys import Keys
 from transcriber.gateway.own import add_own_paths
+from transcriber.gateway.owners import Owners
 from transcriber.gateway.parts import Parts
 from transcriber.gateway.requests import Requests
 from transcriber.gateway.results import Results
@@ -89,13 +90,17 @@ class Gateway:
         return next((task for task in (connection.lost, *self._tasks) if task.done() and not task.cancelled()), None)
 
     def _shared(self, line: DirectLine, workers: Workers) -> Surroundings:
+        results, fleet = Results(line), self._options.fleet
+        owners = None if fleet is None else Owners(fleet, line, results.deserted)
+        if owners is not None:
+            owners.start()
         return Surroundings(
             line=line,
-            results=Results(line),
+            results=results,
             workers=workers,
             figures=self.figures,
             gateway=secrets.token_hex(3),
-            fleet=self._options.fleet,
+            owners=owners,
         )
 
     async def _start(self, connection: Connection) -> None:
