@@ -25,7 +25,6 @@ class Told:
     gaps: dict[str, float] = field(default_factory=dict)
     transcribed: float = 0.0
     ended: dict[str, Any] | None = None
-    overlaps: int = 0  # stretches that were told twice
     at: float = 0.0  # up to where anything was told
 
     def take(self, message: dict[str, Any]) -> None:
@@ -34,7 +33,6 @@ class Told:
             self.ended = message
         elif kind in {"final", "gap"}:
             seconds = message["end"] - message["start"]
-            self.overlaps += message["start"] < self.at - 1e-6
             self.at = max(self.at, message["end"])
             if kind == "final":
                 self.transcribed += seconds
