@@ -9,11 +9,13 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks import speech
-from transcriber.worker.decoding import decode
+from transcriber.worker.decoding import decode_batch
 from transcriber.worker.engines.loading import load_engine
 from transcriber.worker.one_thread import one_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transcriber.domain.timeline import Window
     from transcriber.settings import Settings
     from transcriber.worker.engine import Engine
@@ -44,22 +46,32 @@ class Cost:
 
 
 async def cost(settings: Settings) -> Cost:
-    """Decode the recording's windows, cut as in the daemon, while nothing else runs. Takes each window's median."""
+    """Decode the recording's windows, cut as in the daemon, while nothing else runs. Takes each pass's median.
+
+    A pass has as many windows as the engine decodes together at most, as in a daemon under load.
+    """
     material = speech.recording()
     windows = speech.windows(material, settings.sessions.stream)
     passes: list[list[float]] = []
     with one_thread() as call:
         engine = await call(load_engine, settings.whisper)
-        await call(seconds, engine, windows[0])  # first-touch memory, lazy tables
+        most = max(engine.batch_sizes)
+        together = [windows[at : at + most] for at in range(0, len(windows), most)]
+        await call(seconds, engine, together[0])  # first-touch memory, lazy tables
         began = time.monotonic()
         while not passes or time.monotonic() - began < _BUDGET:
-            # One call per window, because Ctrl-C has to wait for the running call.
-            passes.append([await call(seconds, engine, window) for window in windows])
+            # One call per pass, because Ctrl-C has to wait for the running call.
+            passes.append([await call(seconds, engine, some) for some in together])
     return Cost(sum(map(median, zip(*passes, strict=True))), len(windows), material.seconds)
 
 
-def seconds(engine: Engine, window: Window) -> float:
-    """Decode one window as the daemon does under load, with all its passes. Returns the seconds that it took."""
+def seconds(engine: Engine, windows: Sequence[Window]) -> float:
+    """Decode windows as the daemon does under load, with all their passes. Returns the seconds that it took."""
     began = time.monotonic()
-    decode(engine, window, quick=True)
+    for _ in decode_batch(engine, windows, None, _always, quick=True):
+        pass
     return time.monotonic() - began
+
+
+def _always(_places: Sequence[int], _works: Sequence[float]) -> bool:
+    return True

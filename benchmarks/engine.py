@@ -40,7 +40,9 @@ MEASURED = {
     "where the daemon uses flash attention too",
     "plain_windows": "as plain_cuts, on the daemon's windows",
     "daemon": "windows of speech, encoder context fitted to each",
-    "daemon_ctranslate2": "the same with the model of --ct2 in CTranslate2: int8, the same threads, its own beam",
+    "ctranslate2_one_stream": "the same with the model of --ct2 in CTranslate2: int8, the same threads, one window at "
+    "a time, beam search as the settings say",
+    "ctranslate2_busy": "the same as with many streams: waiting windows are decoded together, without beam search",
     "WER": "word error rate against the bundled recording's text; numbers written as digits count as wrong",
     "worker": "windows a second of the daemon's thread with a full queue, over those of the same engine in a plain "
     "loop, on the same windows in turns; the lower quartile of each window's times, and of the time between windows",
@@ -125,8 +127,11 @@ async def _ways(
     if options.ct2 is not None:
         if rivals.has_faster_whisper():
             ways |= rivals.faster_whisper(options.ct2, settings.whisper.threads)
-        second = load_engine(dataclasses.replace(settings.whisper, path=options.ct2))
-        ways["daemon_ctranslate2"] = Daemon(second, settings.sessions.stream)
+        second = dataclasses.replace(settings.whisper, path=options.ct2)
+        one_stream = load_engine(dataclasses.replace(second, batch_size=1))
+        busy = load_engine(dataclasses.replace(second, beam_size=1))
+        ways["ctranslate2_one_stream"] = Daemon(one_stream, settings.sessions.stream)
+        ways["ctranslate2_busy"] = Daemon(busy, settings.sessions.stream)
     if (program := rivals.server(options)) is not None:
         ways |= await stack.enter_async_context(rivals.whisper_server(program, settings.whisper))
     return ways | {"daemon": Daemon(engine, settings.sessions.stream)}
@@ -192,7 +197,7 @@ def _ratios(found: Mapping[str, Any]) -> dict[str, float]:
     ratios: dict[str, float] = {}
     for recording, figures in found.items():
         cpu = {name: way["cpu_seconds_a_second"] for name, way in figures["ways"].items()}
-        for daemon in [name for name in ("daemon", "daemon_ctranslate2") if name in cpu]:
+        for daemon in [name for name in ("daemon", "ctranslate2_one_stream", "ctranslate2_busy") if name in cpu]:
             others = {name: value for name, value in cpu.items() if name != daemon}
             ratios |= {f"{name}_over_{daemon}_{recording}": value / cpu[daemon] for name, value in others.items()}
     return ratios

@@ -31,7 +31,7 @@ async def measure(engine: Engine, windows: Sequence[Window], budget: float) -> d
 
     async def plainly() -> list[float]:
         with one_thread() as call:
-            return [await call(calibrate.seconds, engine, window) for window in windows]
+            return [await call(calibrate.seconds, engine, [window]) for window in windows]
 
     windows = [*windows] * math.ceil(_ROUND_SECS / sum(await plainly()))
     began = time.monotonic()

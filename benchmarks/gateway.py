@@ -35,12 +35,14 @@ from transcriber.cli.programs import (
 _WARM_UP = 50  # clients, for what is allocated once
 _SETTLE_SECS = 2.0  # until everything sent has arrived, and buffers of the handshakes are free
 _SPARE_FILES = 200
+_LATE_SECS = 0.005  # of the clients: what the gateway itself may add, so that they do not hide it
 
 MEASURED = {
     "idle": "growth of the gateway's resident memory over the idle clients, each of which has a session open: it has "
     "sent one chunk, and is subscribed to its results",
     "live": "chunks in real time on all live clients. in: from the client's write to the worker's callback, over NATS. "
     "out: from the worker's publish to the client's callback. cpu: CPU time of the gateway over seconds of audio",
+    "sender": "how late the clients themselves sent, which is in no other figure",
     "lost": "chunks whose offset is not the end of the chunk before, by the worker's count",
     "reconnects": "all at once, from the first connect to the last answer; refused: answered with anything but 101",
 }
@@ -73,21 +75,21 @@ async def run(options: argparse.Namespace) -> Report:
         figures["reconnects"] = await _reconnects(rig, options.reconnects)
     report.figures = figures
     report.tables = list(_tables(figures))
-    late = figures["live"]["sender_late"]
-    if late > options.chunk_ms / 1000:
-        report.notes.append(f"the clients were {late * 1000:.0f} ms late: the machine is full")
+    late = figures["live"]["sender"]["p99"]
+    if late > _LATE_SECS:
+        report.notes.append(f"the clients sent up to {late * 1000:.0f} ms late (p99): the machine is full")
     return report
 
 
 async def _idle(rig: _Rig, number: int) -> dict[str, Any]:
     clients = Clients(rig.port)
     await clients.connect(_WARM_UP)
-    await clients.speak(0.1, 100)
+    await clients.begin()
     await asyncio.sleep(_SETTLE_SECS)
     before, cpu = machine.memory_bytes(rig.pid), machine.cpu_seconds(rig.pid)
     seconds = await clients.connect(number)
     accepted = machine.cpu_seconds(rig.pid) - cpu
-    await clients.speak(0.1, 100)
+    await clients.begin()
     await asyncio.sleep(_SETTLE_SECS)
     total = machine.memory_bytes(rig.pid)
     found = {
@@ -120,7 +122,10 @@ async def _live(rig: _Rig, options: argparse.Namespace) -> dict[str, Any]:
     }
     worker = await rig.figures()
     found |= {"chunks": worker["chunks"], "lost": worker["lost"], "in": worker["late"]}
-    found |= {"sent": options.live * round(options.seconds * 1000 / options.chunk_ms), "sender_late": late}
+    found |= {
+        "sent": options.live * round(options.seconds * 1000 / options.chunk_ms),
+        "sender": percentiles(late, 50, 99),
+    }
     found |= {"out": percentiles(clients.late, 50, 99), "closed": clients.closed}
     await clients.close()
     return found
@@ -188,7 +193,7 @@ def _tables(figures: dict[str, Any]) -> list[str]:
         (f"{again['clients']} reconnects at once", f"{again['seconds']:.2f} s, {again['refused']} refused"),
     ]
     tables = [table(("", ""), rows)]
-    ways = [(way, *(_ms(live[way][p]) for p in ("p50", "p99"))) for way in ("in", "out")]
+    ways = [(way, *(_ms(live[way][p]) for p in ("p50", "p99"))) for way in ("in", "out", "sender")]
     tables.append(table(("added latency", "p50 ms", "p99 ms"), ways))
     return tables
 

@@ -21,6 +21,8 @@ _BINARY, _MASKED = 0x82, 0x80
 _SHORT, _MEDIUM = 126, 65_536  # bytes, from which a frame's length takes two or eight bytes more
 _NO_MASK = bytes(4)  # a mask of zeros changes nothing, and costs nothing
 AT_ONCE = 256  # connections that are opened at a time, unless all at once are the point
+_BEGIN_RATE = 5_000  # sessions that are opened in a second: clients that are idle do not come as a burst
+_TURN = 8  # chunks that are sent in a row: more would come as a burst that no real clients make, and delay what is read
 
 
 class Clients:
@@ -55,26 +57,37 @@ class Clients:
         self.open.clear()
         await asyncio.sleep(1.0)
 
-    async def speak(self, seconds: float, chunk_ms: int) -> float:
+    async def begin(self) -> None:
+        """Send a chunk of 100 ms on each connection, so that its session opens."""
+        for place, client in enumerate(self.open):
+            client.send(_stamped(RATE // 5))
+            if place % _TURN == 0:
+                await asyncio.sleep(_TURN / _BEGIN_RATE)
+
+    async def speak(self, seconds: float, chunk_ms: int) -> list[float]:
         """Send chunks on all connections in real time, spread over a chunk's length.
 
-        Returns by how many seconds the last one was late.
+        Returns by how many seconds each one was late.
         """
         size, begin = 2 * RATE * chunk_ms // 1000, time.monotonic()
         rounds = round(seconds * 1000 / chunk_ms)
         step = chunk_ms / 1000 / max(1, len(self.open))
-        late = 0.0
+        late: list[float] = []
         for number in range(rounds):
             for place, client in enumerate(self.open):
                 due = begin + number * chunk_ms / 1000 + place * step
                 if (left := due - time.monotonic()) > 0:
                     await asyncio.sleep(left)
-                else:
-                    late = -left
-                    if place % AT_ONCE == 0:
-                        await asyncio.sleep(0)
-                client.send(STAMP.pack(time.monotonic_ns()) + bytes(size - STAMP.size))
+                elif place % _TURN == 0:
+                    await asyncio.sleep(0)
+                late.append(time.monotonic() - due)
+                client.send(_stamped(size))
         return late
+
+
+def _stamped(size: int) -> bytes:
+    """A chunk of so many bytes that says when it was sent."""
+    return STAMP.pack(time.monotonic_ns()) + bytes(size - STAMP.size)
 
 
 class Client(asyncio.Protocol):

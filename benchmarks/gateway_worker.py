@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.report import percentiles
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
+from transcriber.gateway.native import runner
 from transcriber.protocol import headers as names
 
 if TYPE_CHECKING:
@@ -111,4 +112,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    with runner() as loop:
+        loop.run(_main())

@@ -39,6 +39,7 @@ class NullEngine:
     multilingual = True
     beams = False
     batch_sizes = (1,)
+    workers = 1
 
     def transcribe(  # noqa: PLR0913 - all that an engine takes
         self,

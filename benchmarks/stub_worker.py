@@ -9,15 +9,18 @@ import asyncio
 import json
 import random
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from transcriber import settings
 from transcriber.broker.connection import Connection
+from transcriber.gateway.native import runner
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 DELAY_SECS = 0.01, 0.05  # evenly spread between them
+_WEIGHT = 0.01  # of each answer in what is known of the timers: the last hundred count
 
 _ANSWER = json.dumps(
     {
@@ -38,16 +41,17 @@ async def main() -> None:
     """Answer until the process is ended."""
     connection = Connection(settings.load().broker, name="stub worker")
     await connection.open()
-    answering: set[asyncio.Task[None]] = set()
-
-    async def after(message: Msg, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await connection.publish(message.reply, _ANSWER)
+    loop, client = asyncio.get_running_loop(), connection.client
+    late = 0.0  # seconds, by which timers fire after their time; the mean delay must be what is told
 
     async def on_request(message: Msg) -> None:
-        task = asyncio.create_task(after(message, random.uniform(*DELAY_SECS)))  # noqa: S311 - no secret
-        answering.add(task)
-        task.add_done_callback(answering.discard)
+        delay = random.uniform(*DELAY_SECS)  # noqa: S311 - no secret
+        loop.call_later(delay - late, answer, message.reply, time.monotonic() + delay)
+
+    def answer(reply: str, due: float) -> None:
+        nonlocal late
+        late += (time.monotonic() - due) * _WEIGHT
+        client.put(b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(_ANSWER), _ANSWER))
 
     async def on_stats(message: Msg) -> None:
         await connection.publish(message.reply, _STATS)
@@ -61,4 +65,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with runner() as loop:
+        loop.run(main())

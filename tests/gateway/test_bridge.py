@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,10 +18,14 @@ from harness import PATIENCE, NatsServer
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from transcriber.broker import direct
 from transcriber.gateway import bridge
+from transcriber.gateway import socket as gateway_socket
+from transcriber.gateway.dialects.openai_realtime import Realtime
 from transcriber.gateway.service import Gateway
 
 SECOND = bytes(32_000)  # of 16 kHz s16 mono
+NETWORK_BYTES = 46_080  # what Linux holds of a sender in a network with packets of 1500 bytes; on loopback it is 2.6 MB
 
 
 @pytest.fixture
@@ -109,9 +116,72 @@ async def test_client_faster_than_the_workers_is_slowed(serving: Gateway, heard:
     assert serving.figures.pauses >= 1
 
 
-async def send_all(client: ClientConnection, seconds: int) -> None:
+async def send_all(client: ClientConnection, seconds: int, patience: float | None = None) -> None:
     for _ in range(seconds):
-        await client.send(SECOND)
+        async with asyncio.timeout(patience):
+            await client.send(SECOND)
+
+
+def reset(client: ClientConnection) -> None:
+    """Be gone, as a process is that ends with audio unsent."""
+    ours = client.transport.get_extra_info("socket")
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.transport.abort()
+
+
+async def test_ping_waits_behind_little_audio(serving: Gateway) -> None:
+    """A client that is slowed is not read, so its pings wait behind its audio: less than the 20 s that clients wait."""
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NETWORK_BYTES)
+        ours.connect(("127.0.0.1", serving.port))
+        async with plain(serving, sock=ours, ping_interval=None) as client:
+            with pytest.raises(TimeoutError):  # nobody settles anything
+                await send_all(client, round(bridge.CREDIT_SECS) + 20, patience=2)
+            assert serving.figures.pauses == 1
+            reset(client)
+        async with asyncio.timeout(PATIENCE):  # although it is not read, it is seen to be gone
+            while serving.figures.connections:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.1)
+
+
+async def test_long_messages_of_all_clients_are_bounded(serving: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may fill the memory with messages that have no end. What others hold counts, until it is gone."""
+    monkeypatch.setattr(gateway_socket, "HELD_BYTES", 1_000_000)
+    begun = b"\x82\xff" + (1_000_000).to_bytes(8) + bytes(4) + bytes(600_000)
+    fragment = b"\x02\xff" + (600_000).to_bytes(8) + bytes(4) + bytes(600_000)
+    async with plain(serving) as first, plain(serving) as second, plain(serving) as third:
+        first.transport.write(begun)
+        while serving.figures.held < 600_000:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        second.transport.write(fragment)
+        await second.wait_closed()
+        assert second.close_code == 1013
+        await third.send(SECOND)
+        first.transport.abort()
+        while serving.figures.held:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        third.transport.write(fragment + b"\x80\x80" + bytes(4))
+        await third.send("flush")
+        assert third.close_code is None
+
+
+async def test_realtime_append_of_15_mib_is_taken(serving: Gateway, heard: Bus) -> None:
+    """OpenAI allows that much in one event. More closes the connection, and says what is allowed."""
+    address, audio = f"ws://127.0.0.1:{serving.port}/v1/realtime", bytes(15 * 2**20)
+    append = {"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()}
+    client = await connect(address)
+    await client.send(json.dumps(append))
+    offsets = [int((await heard.next()).headers["Audio-Offset"]) for _ in range(20)]
+    assert offsets == [24_000 * second for second in range(20)]
+    reset(client)  # to close it politely would wait until the audio is read
+    async with connect(address) as client:
+        client.transport.write(b"\x81\xff" + (2**25).to_bytes(8) + bytes(4))  # of a frame that is too long
+        await client.wait_closed()
+    allowed = Realtime.max_message
+    assert (client.close_code, client.close_reason) == (
+        1009,
+        f"frame with {2**25} bytes exceeds limit of {allowed} bytes",
+    )
 
 
 async def test_next_session_is_heard_after_the_one_before(serving: Gateway, heard: Bus) -> None:
@@ -178,6 +248,25 @@ async def test_another_worker_that_begins_tells_what_the_first_lost(serving: Gat
     assert (lost["start"], lost["end"]) == (0.0, 1.0)
 
 
+async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -> None:
+    """A member of a fleet dies after a text that its last position lacks. The next one takes it for lost."""
+    async with plain(serving) as client:
+        for _ in range(3):
+            await client.send(SECOND)
+            chunk = await heard.next()
+        said = {"v": 1, **of(chunk)}
+        await heard.tell(said | {"type": "final", "start": 0.5, "end": 1.25, "text": "on"})
+        await heard.tell(said | {"type": "gap", "start": 0.25, "end": 2.0, "reason": "lost_upstream"})
+        gaps = [await told(client, "gap"), await told(client, "gap")]
+        await client.send("end")
+        await heard.next()
+        account = ACCOUNT | {"received": 3.0, "silent": 1.25, "gap": {"lost_upstream": 1.75}}
+        await heard.tell(said | {"type": "ended", **account})
+        ended = await told(client, "ended")
+    assert [(gap["start"], gap["end"]) for gap in gaps] == [(0.25, 0.5), (1.25, 2.0)]
+    assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.75, 1.25, {"lost_upstream": 1.0})
+
+
 async def test_session_that_a_worker_had_ended_is_still_heard(serving: Gateway, heard: Bus) -> None:
     """It heard nothing for too long, as while NATS is away, and gives what comes later an id of its own."""
     async with plain(serving) as client:
@@ -223,6 +312,37 @@ async def test_nats_that_comes_back_costs_nothing(nats_server: NatsServer, servi
             assert end.headers["Audio-Offset"] == "64000"
             await heard.tell({"v": 1, "type": "ended", **of(end), "received": 4.0, **ACCOUNT})
             await told(client, "ended")
+
+
+async def test_client_goes_on_when_nats_takes_audio_again(
+    serving: Gateway, heard: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for its turn of every second: here none comes."""
+    monkeypatch.setattr(bridge.Bridge, "tick", lambda _self, _now: None)
+    monkeypatch.setattr(direct, "_BACKLOG", 1)  # any byte that waits closes the line
+    async with plain(serving) as client:
+        await client.send(SECOND * 10)
+        offsets = [(await heard.next()).headers["Audio-Offset"] for _ in range(10)]
+    assert offsets == [str(16_000 * n) for n in range(10)]
+    assert serving.figures.pauses >= 1
+
+
+async def test_session_that_begins_without_nats_loses_nothing(nats_server: NatsServer, serving: Gateway) -> None:
+    """Its first audio waits as well, and goes out in chunks of a second."""
+    async with plain(serving, "") as client:
+        nats_server.kill()
+        while serving.workers.connected:  # noqa: ASYNC110 - until the gateway has noticed
+            await asyncio.sleep(0.01)
+        for message in ("begin", SECOND * 3, "end"):
+            await client.send(message)
+        await asyncio.sleep(0.1)
+        async with worker_later(nats_server) as heard:
+            offsets = []
+            async with asyncio.timeout(PATIENCE):
+                while (message := await heard.next()).headers.get("Audio-Event") != "end":
+                    offsets.append(message.headers["Audio-Offset"])
+    assert offsets == ["0", "16000", "32000"]
+    assert message.headers["Audio-Offset"] == "48000"
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import io
@@ -456,6 +457,41 @@ async def test_upload_that_breaks_off_leaves_nothing(workers, site, caplog) -> N
             while storage.memory != before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("head", "kept", "said"),
+    [
+        ("HTTP/1.1", True, None),
+        ("HTTP/1.1\r\nConnection: close", False, "close"),
+        ("HTTP/1.0", False, "close"),
+        ("HTTP/1.0\r\nConnection: keep-alive", True, "keep-alive"),
+    ],
+)
+async def test_connection_is_kept_as_the_client_asks(workers, site, head: str, kept: bool, said: str | None) -> None:
+    """By a JSON answer, which the gateway writes itself; its id, its length and its body are whole."""
+    await workers(name_it)
+    serving = await site()
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    body = json.dumps({"audio_data": base64.b64encode(encoded(np.zeros(RATE, np.float32), RATE)).decode()}).encode()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    first, more, fields = head.partition("\r\n")
+    for number in range(2 if kept else 1):
+        lines = f"POST /transcribe {first}\r\nHost: x\r\nx-request-id: mine-{number}\r\nContent-Length: {len(body)}"
+        writer.write(f"{lines}{more}{fields}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(PATIENCE):
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().removesuffix("\r\n\r\n")
+            status, *lines = answer.split("\r\n")
+            found = dict(line.lower().split(": ", 1) for line in lines)
+            told = json.loads(await reader.readexactly(int(found["content-length"])))
+        assert status == f"{first} 200 OK"
+        assert (found["x-request-id"], told["job_id"]) == (f"mine-{number}",) * 2
+        assert found["content-type"] == "application/json; charset=utf-8"
+        assert found.get("connection") == said
+        assert told["status"] == "completed"
+    if not kept:
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_stats_count_what_was_transcribed(workers, site, http) -> None:

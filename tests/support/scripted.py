@@ -33,6 +33,7 @@ class Scripted:
     multilingual = False
     beams = False
     batch_sizes: tuple[int, ...] = (1,)
+    workers = 1
 
     def __init__(self, *script: float | Exception) -> None:
         self.script = list(script)

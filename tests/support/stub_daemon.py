@@ -35,7 +35,7 @@ class StubEngine:
         self._hangs_at = int(os.environ.get("STUB_HANGS_AT", "0"))
         self._deaf = os.environ.get("STUB_DEAF") == "1"
         self.device, self.beams, self.multilingual = Device.CPU, False, True
-        self.batch_sizes = (int(os.environ.get("STUB_BATCH", "1")),)
+        self.workers, self.batch_sizes = 1, (int(os.environ.get("STUB_BATCH", "1")),)
         self._calls = 0
 
     def work(self, _samples, **_options):

@@ -51,6 +51,8 @@ class MendedClient(Client):
         self._tls_first: set[str] = set()  # servers that say nothing before TLS
         self._takers: dict[int, Taker] = {}
         self._nobody: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._writing = False  # whether `_write` is about to be called
         self._taken = False  # whether a taker got a message since the last `gather`
         self._last_taken = 0.0  # when reading went on after the last `gather`
         self._ps = _GatheringParser(self)
@@ -123,8 +125,34 @@ class MendedClient(Client):
         """Queue a command of the protocol for the socket, without waiting. Look at `backlog` before."""
         self._pending.append(command)
         self._pending_data_size += len(command)
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write what the present turn of the event loop has queued, at once: to wake nats-py's flusher costs more.
+
+        The flusher is left what needs it: a socket that takes no more, and a connection that is not there.
+        """
+        self._writing = False
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and self.is_connected and self._pending:
+            writer: Any = transport._io_writer  # noqa: SLF001 - connected
+            if not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
+                writer.writelines(self._pending)
+                self._pending, self._pending_data_size = [], 0
+                return
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(self._settled())
+
+    def ask(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        """Publish a request, with a whole header block or nothing in its place. Look at `backlog` before."""
+        size = len(block)
+        if size:
+            head = b"HPUB %b %b %d %d\r\n" % (subject, reply, size, size + len(payload))
+        else:
+            head = b"PUB %b %b %d\r\n" % (subject, reply, len(payload))
+        self.put(b"%b%b%b\r\n" % (head, block, payload))
 
     @property
     def backlog(self) -> int:

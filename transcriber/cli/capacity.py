@@ -16,8 +16,10 @@ from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transcriber.settings import Settings
-    from transcriber.worker.engine import Decoded, Engine
+    from transcriber.worker.engine import Decoded, Engine, Speech
 
 # The share of its threads' time that the engine gets on an idle machine, and a margin. A smaller share means that
 # other programs compete for the CPU. docs/performance.md has both measurements.
@@ -67,13 +69,19 @@ class _Watched:
         self._engine, self._threads = engine, threads
         self.model, self.device, self.work, self.close = engine.model, engine.device, engine.work, engine.close
         self.beams, self.batch_sizes, self.transcribe = engine.beams, engine.batch_sizes, engine.transcribe
-        self.multilingual = engine.multilingual
+        self.multilingual, self.workers = engine.multilingual, engine.workers
         self.shares: list[float] = []
 
-    def transcribe_many(self, *arguments: Any, **named: Any) -> list[Decoded]:  # noqa: ANN401 - what the engine takes
+    def transcribe_many(
+        self,
+        speech: Sequence[Speech],
+        *arguments: Any,  # noqa: ANN401 - what the engine takes
+        **named: Any,  # noqa: ANN401
+    ) -> list[Decoded]:
         began, cpu = time.monotonic(), time.process_time()
-        decoded = self._engine.transcribe_many(*arguments, **named)
-        self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / self._threads)
+        decoded = self._engine.transcribe_many(speech, *arguments, **named)
+        used = self._threads // self.workers * min(self.workers, len(speech))
+        self.shares.append((time.process_time() - cpu) / (time.monotonic() - began) / used)
         return decoded
 
 

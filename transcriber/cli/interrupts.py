@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -20,8 +20,8 @@ _NOTICE_SECS = 1.0  # an event loop that has not reacted to a signal by then is 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, and a terminal window that is closed
 
 
-def interruptible(work: Coroutine[Any, Any, None]) -> int:
-    """Run the work; the first signal cancels it, the second cancels its cleanup too. Returns the exit code."""
+def interruptible(work: Coroutine[Any, Any, None], runner: Callable[[], asyncio.Runner] = asyncio.Runner) -> int:
+    """Run the work. The first signal cancels it, and the second cancels its cleanup too. Returns the exit code."""
     _log_to_stderr()
     signals = _Signals()
 
@@ -31,7 +31,8 @@ def interruptible(work: Coroutine[Any, Any, None]) -> int:
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        asyncio.run(interrupted())
+        with runner() as loop:
+            loop.run(interrupted())
     except asyncio.CancelledError:
         if not signals.caught:
             raise

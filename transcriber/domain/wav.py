@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transcriber.domain.chunks import AudioFormat, Encoding
 
@@ -44,11 +45,12 @@ def wav_head(data: bytes) -> WavHead | None:
         if len(data) < at + size:
             return None
         if kind == b"fmt ":
-            audio_format = _wav_format(data[at : at + size])
+            audio_format = _wav_format(bytes(data[at : at + min(size, _FMT_EXTENSIBLE_BYTES)]))
         at += size + size % 2
     return None
 
 
+@lru_cache(maxsize=64)
 def _wav_format(body: bytes) -> AudioFormat | None:
     if len(body) < _FMT_BYTES:
         return None

@@ -55,7 +55,7 @@ class Bridge:
         self._outlet = outlet
         self._shared = shared
         self._caller = caller
-        self._channels: dict[int, Channel] = {}
+        self._channels: list[Channel] = []  # those of a client have numbers from 0 on
         # Lists, although they are taken from the front: an empty deque holds as much memory as all the rest here.
         self._held: list[Command] = []  # commands that wait, in order
         self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
@@ -81,10 +81,10 @@ class Bridge:
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
-        if (channel := self._channels.get(number)) is not None:
+        if (channel := self._channel(number)) is not None:
             self._tell(number, channel.hear(message))
             self._carry_out(tuple)
-            self._go_on()
+            self.go_on()
 
     def closed(self) -> None:
         """The client is gone: publish what is held, and end every session."""
@@ -94,11 +94,11 @@ class Bridge:
         if self._shared.line.up:
             for command in self._held:
                 self._publish(command)
-            for channel in self._channels.values():
+            for channel in self._channels:
                 channel.end()
         self._held.clear()
         self._news.clear()
-        for channel in self._channels.values():
+        for channel in self._channels:
             self._shared.results.ignore(channel)
         self._channels.clear()
 
@@ -112,7 +112,7 @@ class Bridge:
         """Take no more from the client. End every session, and close when all have ended."""
         if not self._over and not self._finishing:
             self._finishing = True
-            self._carry_out(lambda: [End(number) for number in self._channels])
+            self._carry_out(lambda: [End(number) for number in range(len(self._channels))])
 
     def tick(self, now: float) -> None:
         """About a second has passed."""
@@ -121,13 +121,17 @@ class Bridge:
         self._quiet += 1
         if self._quiet >= _QUIET_TICKS and self._shared.line.open:
             self._quiet = 0
-            for channel in self._channels.values():
+            for channel in self._channels:
                 channel.keep_alive()
-        for number, channel in self._channels.items():
+        for number, channel in enumerate(self._channels):
             self._tell(number, channel.tick())
-        self._go_on()
+        self.go_on()
         if not self._gave_up(now):
             self._carry_out(self._dialect.tick, now)
+
+    def _channel(self, number: int) -> Channel | None:
+        """None before it begins: that is held, or has not come."""
+        return self._channels[number] if number < len(self._channels) else None
 
     # From the client to the workers
 
@@ -146,7 +150,7 @@ class Bridge:
         except Exception:
             log.exception("a client's protocol failed", extra={"name_of_stream": self.stream, "limited": True})
             self.close(1011, "internal error")
-        if self._finishing and not any(channel.sessions for channel in self._channels.values()):
+        if self._finishing and not any(channel.sessions for channel in self._channels):
             self.close(*RESTARTING)
 
     def _perform(self, commands: Iterable[Command]) -> None:
@@ -159,9 +163,9 @@ class Bridge:
                 case Close(code, reason):
                     self.close(code, reason)
                 case Audio(pcm, number):
-                    if (channel := self._channels.get(number)) is not None:
-                        for piece in channel.pieces(pcm):
-                            self._hand_on(Audio(piece, number))
+                    channel = self._channel(number)
+                    for piece in (pcm,) if channel is None else channel.pieces(pcm):
+                        self._hand_on(command if piece is pcm else Audio(piece, number))
                 case _:
                     self._hand_on(command)
 
@@ -171,15 +175,19 @@ class Bridge:
             self._publish(command)
             return
         self._held.append(command)
+        if not self._shared.line.open:
+            self._shared.line.wait(self)
         if not self._paused:
             self._paused = True
             self._shared.figures.pauses += 1
             self._outlet.pause()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Publish what is held, as far as possible; read on when nothing is left."""
         while self._held and self._may_publish(self._held[0]):
             self._publish(self._held.pop(0))
+        if self._held and not self._shared.line.open:
+            self._shared.line.wait(self)
         if self._paused and not self._held and not self._over:
             self._paused = False
             self._outlet.resume()
@@ -191,7 +199,7 @@ class Bridge:
         if not shared.line.open or not shared.workers.serving:
             return False
         if isinstance(command, Audio):
-            channel = self._channels.get(command.channel)
+            channel = self._channel(command.channel)
             return channel is None or (channel.unsettled < CREDIT_SECS and self._caller.may_send)
         return True
 
@@ -201,14 +209,15 @@ class Bridge:
             return
         assert not isinstance(command, Send | Close)  # noqa: S101 - those are no business of the workers
         number = command.channel
-        if (channel := self._channels.get(number)) is None:
+        if (channel := self._channel(number)) is None:
             return
         match command:
             case Audio(pcm):
                 self._quiet = 0
-                seconds = channel.send(pcm)
-                self._caller.sent(seconds)
-                self._shared.figures.audio += seconds
+                for piece in channel.pieces(pcm):  # one, unless it was held before its session began
+                    seconds = channel.send(piece)
+                    self._caller.sent(seconds)
+                    self._shared.figures.audio += seconds
             case Flush():
                 self._tell(number, channel.flush())
             case End():
@@ -218,14 +227,15 @@ class Bridge:
 
     def _begin(self, command: Begin) -> None:
         number = command.channel
-        if (channel := self._channels.get(number)) is None:
+        if (channel := self._channel(number)) is None:
             suffix = f"-{number}" if number else ""
             identity = Identity(
                 stream=f"{self._identity.stream}{suffix}",
                 tenant=self._identity.tenant,
                 traceparent=self._identity.traceparent,
             )
-            channel = self._channels[number] = Channel(self._shared.line, identity, self._shared.fleet)
+            channel = Channel(self._shared.line, identity, self._shared.fleet)
+            self._channels.append(channel)
             self._shared.results.listen(channel, self, number)
         else:
             self._tell(number, channel.end())
@@ -252,20 +262,20 @@ class Bridge:
 
     def suspect(self) -> None:
         """A worker is gone, and perhaps it was the one of this client."""
-        for channel in self._channels.values():
+        for channel in self._channels:
             channel.suspect()
 
     def renew(self) -> None:
         """Workers are back, none of which knows this client's sessions."""
-        for number, channel in self._channels.items():
+        for number, channel in enumerate(self._channels):
             self._tell(number, channel.renew())
         self._carry_out(tuple)
-        self._go_on()
+        self.go_on()
 
     def _gave_up(self, now: float) -> bool:
         """Close the connection if it waits for NATS or a worker and none comes."""
         shared = self._shared
-        waits = bool(self._held) or any(channel.expects for channel in self._channels.values())
+        waits = bool(self._held) or any(channel.expects for channel in self._channels)
         if not waits or (shared.line.up and shared.workers.serving):
             self._away_since = None
             return False
@@ -274,7 +284,7 @@ class Bridge:
         if now - self._away_since < AWAY_SECS:
             return False
         reason = "no_workers" if shared.line.up else "nats_away"
-        for number, channel in self._channels.items():
+        for number, channel in enumerate(self._channels):
             rest = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
             for session in channel.sessions:
                 held = rest / session.hearing.format.frame_bytes / session.hearing.format.rate

@@ -9,7 +9,7 @@ from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.dialects.dialect import Hearing
@@ -64,7 +64,8 @@ class Channel:
     @property
     def unsettled(self) -> float:
         """Seconds published of which the fate is not known yet."""
-        return sum(session.unsettled for session in self._sessions)
+        sessions = self._sessions
+        return sessions[0].unsettled if len(sessions) == 1 else sum(session.unsettled for session in sessions)
 
     @property
     def expects(self) -> bool:
@@ -80,18 +81,16 @@ class Channel:
             session.waiting = []
         self._sessions.append(session)
 
-    def pieces(self, pcm: bytes) -> Iterator[bytes]:
+    def pieces(self, pcm: bytes) -> Sequence[bytes]:
         """Cut what is too long for one chunk."""
         if (session := self.session) is None:
-            return
+            return ()
         frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
         most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
         step = frame * max(1, min(int(rate * _PIECE_SECS), most))
         if len(pcm) <= step:
-            yield pcm
-            return
-        for start in range(0, len(pcm), step):
-            yield pcm[start : start + step]
+            return (pcm,)
+        return [pcm[start : start + step] for start in range(0, len(pcm), step)]
 
     def send(self, pcm: bytes) -> float:
         """Publish a chunk. Returns its seconds."""
@@ -169,15 +168,15 @@ class Channel:
         if kind == "started" and session.begun:  # another worker has taken over, at the last chunk
             return self._lost(session, session.chunk_start)
         session.begun = True
-        session.settle(message)
+        news = session.settle(message)
         if kind == "ended":
             if not session.ending:  # the worker leaves, and the client goes on
                 return self._restart(session)
-            message = session.account(message)
+            news = [session.account(message)]
         if session.waiting is not None:
-            session.waiting.append(message)
+            session.waiting += news
             return []
-        return [message] if kind != "ended" else [message, *self._next()]
+        return news if kind != "ended" else [*news, *self._next()]
 
     def _next(self) -> list[Heard]:
         """The first session has ended. Return what was said about the next ones meanwhile."""

@@ -24,6 +24,7 @@ class Figures:
     messages_out: int = 0
     dropped: int = 0  # optional messages that a slow reader did not get
     slow: int = 0  # connections given up because their readers were too slow
+    held: int = 0  # bytes of clients' long messages that are in memory now
     pauses: int = 0  # how often a client was not read for a while
 
     def refusals(self) -> Counter[int]:

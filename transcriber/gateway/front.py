@@ -191,7 +191,7 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._entrance.fronts.add(self._transport)
-        self._timer = asyncio.get_running_loop().call_later(_HEAD_SECS, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(_HEAD_SECS, self._too_slow)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._done()
@@ -210,6 +210,15 @@ class Front(asyncio.Protocol):
         end += len(heads.END)
         if not self._upgrades(end) and (protocol := self._entrance.serve(self._transport)) is not None:
             self._hand_over(protocol, self._data)
+
+    def _too_slow(self) -> None:
+        """Say so, unless the client has said nothing: a browser opens connections that it may need."""
+        self._done()
+        if not self._data:
+            self._transport.abort()
+            return
+        text = f"the head of the request did not come within {_HEAD_SECS:g} s"
+        write_refusal(self._transport, Problem(408, text, code="timeout"), in_openai_shape, "")
 
     def _upgrades(self, end: int) -> bool:
         """Open a WebSocket if the head asks for one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from transcriber.gateway.dialects import vosk
@@ -13,6 +14,7 @@ from transcriber.gateway.routes import Accepted, SocketRoute
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transcriber.gateway.dialects.dialect import Hearing
     from transcriber.gateway.parts import Parts
     from transcriber.gateway.routes import Opening
     from transcriber.gateway.workers import Worker
@@ -31,13 +33,19 @@ def register(parts: Parts) -> None:
             wishes = read_wishes(opening.query)
         except ParameterError as error:
             raise Problem(400, str(error), code="invalid_value", param=error.name) from error
-        hearing = replace(wishes.hearing, model=opening.parameters["model"])
+        hearing = _hearing(wishes.hearing, opening.parameters["model"])
         queue = (lambda: queue_status(parts.workers.all)) if wishes.queue_status else None
         subprotocol = _KEY_FOLLOWS if _KEY_FOLLOWS in opening.subprotocols else None
         return Accepted(dialect=DecodeStream(hearing, queue), subprotocol=subprotocol)
 
     parts.routes.add_socket(vosk.PATH, SocketRoute(open=open_vosk))
     parts.routes.add_socket("/v2/decode/stream/{model}", SocketRoute(open=open_stream))
+
+
+@lru_cache(maxsize=256)
+def _hearing(wished: Hearing, model: str) -> Hearing:
+    """How a model is to hear. Thousands of clients share the few objects that there are."""
+    return replace(wished, model=model)
 
 
 def queue_status(workers: Sequence[Worker]) -> QueueStatus:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.errors import RequestError
+from transcriber.gateway.native import json_loads
 from transcriber.protocol import incoming
 from transcriber.protocol.routing import model_subject
 
@@ -51,12 +51,12 @@ class Requests:
         - 503: the queue is full, no worker is there, or NATS is away. Worth another attempt, except after a deadline;
         - 504: no answer within `patience` seconds.
         """
-        wanted = model_subject(model)
+        wanted = model_subject(model) if model else None
         there = wanted is not None and any(worker.model_subject == wanted for worker in self._workers.all)
         subject = wanted if there else incoming.TRANSCRIBE
         answer = await self._asking.ask(f"{subject}.{name}", payload, headers, patience)
         try:
-            transcript = json.loads(answer)
+            transcript = json_loads(answer)
         except ValueError:
             transcript = None
         if not isinstance(transcript, dict):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from transcriber.gateway.native import json_loads
 from transcriber.protocol.outgoing import VERSION
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Results:
         if found is None:
             return
         try:
-            message = json.loads(payload)
+            message = json_loads(payload)
             ours = message["v"] == VERSION and isinstance(message["type"], str) and isinstance(message["session"], str)
         except (ValueError, KeyError, TypeError, RecursionError):
             ours = False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from transcriber.gateway.dialects.dialect import Hearing
 
+_FINALS = 3  # of which the bounds are known: a worker that died has told of a second at most that its position lacks
 # So long a worker keeps a session of which it hears nothing. It hears of each one in a third of that.
 TIMEOUT_SECS = 30
 WORKER_LOST = "worker_lost"  # why audio is lost that was with a worker that is gone
@@ -34,6 +35,7 @@ class Session:
     __slots__ = (
         "_base",
         "_block",
+        "_finals",
         "_gaps",
         "_identity",
         "_moved",
@@ -62,6 +64,7 @@ class Session:
         self._rate = hearing.format.rate
         self._transcribed = 0.0  # seconds
         self._gaps: dict[str, float] | None = None  # seconds by reason
+        self._finals: list[tuple[float, float]] = []  # bounds of the last ones, in seconds
         self._base = 0.0  # seconds: where the present worker began
         self._moved = False  # whether more than one worker has had it
         self._name(name)
@@ -115,20 +118,39 @@ class Session:
         self._base, self._moved = end, True
         return start, end
 
-    def settle(self, message: Mapping[str, Any]) -> None:
-        """Learn from what a worker says up to where the fate of the audio is known."""
-        kind, known = message["type"], 0.0
+    def settle(self, message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Learn from what a worker says up to where the fate of the audio is known. Returns what is new of it."""
+        kind, known, news = message["type"], 0.0, [message]
         if kind in {"final", "gap", "flushed"}:
             known = _number(message, "end")
             if kind == "final":
                 self._transcribed += known - _number(message, "start")
+                self._finals = [*self._finals[1 - _FINALS :], (_number(message, "start"), known)]
             elif kind == "gap":
-                self._gap(str(message.get("reason")), known - _number(message, "start"))
+                news = self._untold(message)
+                for gap in news:
+                    self._gap(str(message.get("reason")), _number(gap, "end") - _number(gap, "start"))
             else:
                 self.flushes = max(0, self.flushes - 1)
         elif kind in {"status", "ended"}:
             known = self._base + _number(message, "received") - _number(message, "pending")
         self.settled = max(self.settled, known)
+        return news
+
+    def _untold(self, gap: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """A gap without the text that is known: the worker that died has told it, and the next one cannot know."""
+        pieces = [(_number(gap, "start"), _number(gap, "end"))]
+        for start, end in self._finals:
+            pieces = [
+                piece
+                for low, high in pieces
+                for piece in ((low, min(high, start)), (max(low, end), high))
+                if piece[0] < piece[1]
+            ]
+        if pieces == [(_number(gap, "start"), _number(gap, "end"))]:
+            return [gap]
+        self._moved = True
+        return [{**gap, "start": start, "end": end} for start, end in pieces]
 
     def account(self, ended: Mapping[str, Any]) -> Mapping[str, Any]:
         """What `ended` says, for the whole session even if several workers have had it."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from aiohttp import web
 
@@ -20,6 +19,7 @@ from transcriber.gateway.problems import Problem, body_of, in_openai_shape, prob
 from transcriber.gateway.routes import Call
 from transcriber.gateway.socket import Socket
 from transcriber.protocol import incoming
+from transcriber.telemetry.gateway import CallSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,31 +77,30 @@ class Site:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        begin = time.monotonic()
-        given = request.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        begin, headers = time.monotonic(), request.headers
+        given = headers.get("x-request-id", "")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
         if headers.get("upgrade", "").lower() == "websocket":
-            return self._hand_over(request, headers)
+            return self._hand_over(request)
         more = {"x-request-id": request_id, "Server": _SERVER}
         label = "other"
         shape: Shape = in_openai_shape
         response: web.StreamResponse
         try:
             self._gate.check_origin(headers)
-            more |= _cors(headers)
+            if "origin" in headers:
+                more |= _cors(headers["origin"])
             if request.method == "OPTIONS" and "access-control-request-method" in headers:
                 return web.Response(status=204, headers=more | _preflight(headers))
-            route, parameters = self._routes.find(request.method, request.path)
-            label, shape = request.path if not parameters else request.path.rpartition("/")[0], route.shape
-            call = Call(
-                caller=self._gate.nobody if route.free else self._gate.caller(headers),
-                id=request_id,
-                traceparent=incoming.traceparent_of({"traceparent": headers.get("traceparent", "")}),
-                parameters=parameters,
-                headers=more,
-            )
-            response = await self._handled(request, route, call, label)
+            path = request.path
+            route, parameters = self._routes.find(request.method, path)
+            label, shape = path if not parameters else path.rpartition("/")[0], route.shape
+            caller = self._gate.nobody if route.free else self._gate.caller(headers)
+            if route.works:
+                self._gate.admit()
+            span = self._begin(request, route, label)
+            call = Call(caller=caller, id=request_id, traceparent=span.traceparent, parameters=parameters, headers=more)
+            response = await self._handled(request, route, call, span)
         except Problem as problem:
             response = refusal(problem, shape)
         except (ConnectionError, asyncio.CancelledError):
@@ -115,7 +114,15 @@ class Site:
         self._telemetry.record(label, time.monotonic() - begin)
         return response
 
-    def _hand_over(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
+    def _begin(self, request: web.BaseRequest, route: Route, label: str) -> CallSpan:
+        """Begin the span of a call, in the trace that the client has sent. Probes get none: they would be the most."""
+        given = request.headers.get("traceparent")
+        parent = None if given is None else incoming.traceparent_of({"traceparent": given})
+        if route.free:
+            return CallSpan(None, parent)
+        return self._telemetry.begin(f"{request.method} {label}", parent)
+
+    def _hand_over(self, request: web.BaseRequest) -> web.StreamResponse:
         """Open a WebSocket on a connection that has served requests before, as proxies use theirs again."""
         protocol, transport = request.protocol, request.transport
         if transport is None or not isinstance(protocol, web.RequestHandler):
@@ -125,21 +132,17 @@ class Site:
         protocol.transport = None
         protocol.force_close()
         self._server.connection_lost(protocol, None)
+        headers = {name.lower(): value for name, value in request.headers.items()}
         socket = self.upgrade(Head(request.method, request.raw_path, "HTTP/1.1", headers), transport)
         if socket is not None and tail:
             socket.data_received(tail)
         return _Nothing()
 
-    async def _handled(self, request: web.BaseRequest, route: Route, call: Call, label: str) -> web.StreamResponse:
+    async def _handled(self, request: web.BaseRequest, route: Route, call: Call, span: CallSpan) -> web.StreamResponse:
         """Call the handler within a span. Raises `Problem`."""
-        if route.works:
-            self._gate.admit()
-        if route.free:  # probes would be most of all spans
-            return await route.handler(request, call)
-        span = self._telemetry.begin(f"{request.method} {label}", call.traceparent)
         status = 499  # the client is gone
         try:
-            response = await route.handler(request, replace(call, traceparent=span.traceparent))
+            response = await route.handler(request, call)
             status = response.status
         except RequestError as error:
             status = error.code
@@ -165,11 +168,13 @@ class _Nothing(web.StreamResponse):
         """Write nothing."""
 
 
-def _cors(headers: Mapping[str, str]) -> dict[str, str]:
+def new_request_id() -> str:
+    """Return an id that no other request has: 128 bits, and no secret."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def _cors(origin: str) -> dict[str, str]:
     """What lets the page read the answer; its origin is allowed."""
-    origin = headers.get("origin")
-    if origin is None:
-        return {}
     return {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": _EXPOSED}
 
 

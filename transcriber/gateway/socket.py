@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket as sockets
+import time
 from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import ProtocolError
@@ -20,11 +23,21 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 256 * 1024  # that a client has not read: from here on it gets no optional messages
 LARGEST_BUFFER_BYTES = 1024 * 1024  # from here on it is too slow
+# What the system holds of a client that is not read, doubled by Linux. The client's pings wait until this and what its
+# own system holds are read, and clients give up after 20 s. 128 KiB are 4 s of 16 kHz s16. Such a window lets 192 kB/s,
+# which is stereo at 48 kHz, through a network with half a second between question and answer.
+_RECEIVE_BYTES = 64 * 1024
+# So much of all clients' messages may be in memory, whole or not. Those up to _LONG_BYTES do not count.
+# It is twice what 10,000 idle connections take.
+HELD_BYTES = 256 * 1024 * 1024
+_LONG_BYTES = 64 * 1024  # 2 s of 16 kHz s16
 _BLOCKED_SECS = 10.0  # or after so long above BUFFER_BYTES
 _PING_SECS = 20.0  # without a byte from the client. Proxies close a connection after 60 s
 _DEAD_SECS = 60.0  # without a byte, although three pings asked for one
 _CLOSE_SECS = 5.0  # for the client's half of the closing handshake
+_TCP_CLOSE = 7  # a connection's state in Linux's tcp_info, after a reset
 _LONGEST_REASON = 123  # bytes: what a close frame has room for
+_FULL = 1013, "overloaded: too many long messages at a time; send shorter ones"
 _SLOW = 1008, "slow_consumer: you read more slowly than text is made"
 
 
@@ -38,6 +51,7 @@ class Socket(asyncio.Protocol):
         "_codec",
         "_figures",
         "_heard_at",
+        "_held",
         "_left",
         "_parts",
         "_pinged_at",
@@ -55,12 +69,15 @@ class Socket(asyncio.Protocol):
         self._left = left
         self._bridge: Bridge | None = None
         self._parts: list[bytes] | None = None  # of a message that comes in fragments
+        self._held = 0  # bytes of a long message that count
         self._text = False  # whether that is text
         self._closing: asyncio.TimerHandle | None = None
         self.close_code = 1006  # with which it ended
         self._blocked_since: float | None = None
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        with contextlib.suppress(OSError):  # it may be closed already
+            transport.get_extra_info("socket").setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, _RECEIVE_BYTES)
 
     @property
     def bridge(self) -> Bridge | None:
@@ -76,14 +93,24 @@ class Socket(asyncio.Protocol):
     # From the client
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()
+        self._heard_at = self._pinged_at = time.monotonic()
         codec = self._codec
+        told = codec.state is not State.OPEN  # that it is closed, and perhaps why
         codec.receive_data(data)
         for event in codec.events_received():
             frame = cast("Frame", event)
             self._take(frame)
             frame.data = b""  # the codec holds its last frame, which for an idle client is most of its memory
+        if (size := len(codec.reader.buffer) + (codec.current_size or 0)) > _LONG_BYTES:
+            self._hold(size)
+        elif self._held and self._transport.is_reading():
+            self._hold(0)
         self._flush()
+        if self._transport.get_write_buffer_size() > LARGEST_BUFFER_BYTES:  # of pongs: it asks and does not read
+            if told:
+                self._transport.abort()
+            else:
+                self._give_up()
 
     def eof_received(self) -> None:
         self._codec.receive_eof()
@@ -98,6 +125,7 @@ class Socket(asyncio.Protocol):
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             bridge.closed()
+        self._hold(0)
         self._left(self)
 
     def _take(self, frame: Frame) -> None:
@@ -112,15 +140,22 @@ class Socket(asyncio.Protocol):
         if data is None:
             return
         self._figures.messages_in += 1
-        if not self._text:
-            bridge.received(data)
-            return
         try:
-            text = data.decode()
+            message = data.decode() if self._text else data
         except UnicodeDecodeError:
             bridge.close(1007, "text that is not UTF-8")
             return
-        bridge.received(text)
+        bridge.received(message)
+        if len(data) > _LONG_BYTES and not self._transport.is_reading():  # most of it waits
+            self._hold(len(data))
+
+    def _hold(self, size: int) -> None:
+        """Count what is in memory of this client's message, and close if that is too much for all clients together."""
+        size = size if size > _LONG_BYTES else 0
+        self._figures.held += size - self._held
+        self._held = size
+        if size and self._figures.held > HELD_BYTES and self._bridge is not None:
+            self._bridge.close(*_FULL)
 
     def _joined(self, frame: Frame) -> bytes | None:
         """The message that a frame completes; None when more frames of it must come."""
@@ -175,11 +210,12 @@ class Socket(asyncio.Protocol):
 
     def resume(self) -> None:
         """Read on."""
+        self._hold(0)
         self._transport.resume_reading()
-        self._heard_at = self._pinged_at = asyncio.get_running_loop().time()  # it may have been pinging unheard
+        self._heard_at = self._pinged_at = time.monotonic()  # it may have been pinging unheard
 
     def pause_writing(self) -> None:
-        self._blocked_since = asyncio.get_running_loop().time()
+        self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
         self._blocked_since = None
@@ -198,6 +234,9 @@ class Socket(asyncio.Protocol):
             if now - self._pinged_at > _PING_SECS:
                 self._pinged_at = now
                 self._codec.send_ping(b"")
+        elif _was_reset(self._transport):
+            self._transport.abort()
+            return
         self._bridge.tick(now)
         self._flush()
 
@@ -221,6 +260,14 @@ class Socket(asyncio.Protocol):
                 self._transport.close()
         if self._closing is None and self._codec.close_expected():
             self._closing = asyncio.get_running_loop().call_later(_CLOSE_SECS, self._transport.abort)
+
+
+def _was_reset(transport: asyncio.Transport) -> bool:
+    """Whether the client is gone; asyncio does not notice while it does not read. Linux alone tells."""
+    with contextlib.suppress(AttributeError, OSError):
+        info: bytes = transport.get_extra_info("socket").getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 1)
+        return info[0] == _TCP_CLOSE
+    return False
 
 
 def _short(reason: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket as sockets
+import time
 from typing import TYPE_CHECKING, cast
 
 import transcriber
@@ -32,7 +33,7 @@ class WyomingSocket(asyncio.Protocol):
         self._door = door
         self._dialect = Wyoming(door.program)
         self._close_code = _LOST
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = time.monotonic()
         self.bridge: Bridge | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,7 +45,7 @@ class WyomingSocket(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = time.monotonic()
         if self.bridge is not None:
             self.bridge.received(data)
 

@@ -21,7 +21,7 @@ POSITIONS = 1500  # 30 s, what Whisper was trained on
 # the bundled model's word error rate. So either flash attention is off, or the context is such a multiple.
 FLASH_STEP = 256
 _SPARE = 64  # positions, 1.28 s of silence at least: with none of them tiny.en runs away; with 128 it is no better
-_SPARE_OF_ANY = 250  # positions, 5 s, for an engine that takes any context: with less, official models run away
+_SPARE_OF_ANY = 200  # positions, 4 s, for an engine that takes any context: with 250 it is no better
 # Positions, 1 s: oneDNN, inside CTranslate2, keeps compiled code for each length that it has seen.
 # With a length for each window a daemon would grow by 300 MB in 600 windows.
 _STEP_OF_ANY = 50

@@ -12,13 +12,15 @@ class PassCosts:
 
     - `weigh`: the work of a window, from its length in samples. A pass over it alone has a cost proportional to that.
     - `most`: the most windows in a pass.
+    - `partials`: the most partials in a pass. Windows that come meanwhile wait for it.
     - `full`: what a pass over `most` equal windows costs, over what a pass over one of them costs. On a CPU this is
-      close to `most`, and batches gain nothing. On a GPU it is much less.
+      two thirds of `most` for each core. On a GPU it is much less.
     - `beam`: what a pass with beam search costs, over what a greedy one costs; 1.0 without beam search.
     """
 
     weigh: Callable[[int], float] = float
     most: int = 1
+    partials: int = 1
     full: float = 1.0
     beam: float = 1.0
 

@@ -84,6 +84,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def workers(self) -> int:
+        """How many windows of a pass it decodes at the same time. One takes as long alone as next to the others."""
+        ...
+
+    @property
     def batch_sizes(self) -> Sequence[int]:
         """Numbers of windows to decode in a pass, the least first. Each is worth it only if a window costs less."""
         ...

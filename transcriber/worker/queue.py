@@ -217,7 +217,7 @@ class JobQueue:
         if expired is not None:
             return Batch([expired])
         if not self._turns:
-            return Batch([self._next_partial() for _ in range(min(self._costs.most, len(self._partials)))])
+            return Batch([self._next_partial() for _ in range(min(self._costs.partials, len(self._partials)))])
         jobs = [self._turns.take() for _ in range(min(self._costs.most, len(self._turns)))]
         return Batch(jobs, beam=self._time_for_beam(jobs))
 
@@ -226,8 +226,9 @@ class JobQueue:
         if self._costs.beam <= 1.0:
             return False
         admission = self._admission
-        work = self._costs.together([self._costs.weigh(job.samples) for job in jobs])
-        waiting = self._costs.beam * self._costs.in_full_passes(self._turns.work)
+        works = [self._costs.weigh(job.samples) for job in jobs]
+        work = self._costs.together(works)
+        waiting = self._costs.beam * (work - max(works) + self._costs.in_full_passes(self._turns.work))
         short = admission.speed.expected(waiting) <= _BEAM_SHARE * admission.max_latency
         waited = self._since - min(job.enqueued for job in jobs)
         return short and admission.in_time(waited, self._costs.beam * work)

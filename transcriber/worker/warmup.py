@@ -12,7 +12,7 @@ from transcriber.domain.errors import EngineError
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.worker.admission import EngineSpeed
 from transcriber.worker.costs import PassCosts
-from transcriber.worker.engine import Speech
+from transcriber.worker.engine import Device, Speech
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,8 @@ def measured(  # noqa: PLR0913 - what the two callers do differently
     alone = max(_LEAST_SECS, choose(_passes(lambda: run(1, True), 0 if plain else PASSES)))
     most, full = _batch(engine, run, alone, _PASS_SHARE * max_latency)
     beam = max(1.0, choose(_passes(lambda: run(1, False), 1)) / alone) if engine.beams else 1.0
-    costs = PassCosts(weigh=engine.work, most=most, full=min(full / alone, most), beam=beam)
+    partials = min(most, engine.workers) if _on_cpu(engine) else most  # on a CPU, those that take as long as one
+    costs = PassCosts(weigh=engine.work, most=most, partials=partials, full=min(full / alone, most), beam=beam)
     rtf = rtf or max(full / (most * seconds), _LEAST_RTF)
     work = costs.together([engine.work(len(speech))] * most)
     return MeasuredEngine(engine, rtf, EngineSpeed(rtf * seconds * most, work, seconds * most), costs)
@@ -97,11 +98,9 @@ def _passes(run: Callable[[], float], count: int = PASSES) -> list[float]:
 def _batch(engine: Engine, run: RunPass, alone: float, longest: float) -> tuple[int, float]:
     """The most windows to decode in a pass, and the seconds of such a pass: not over `longest`, unless it is of one."""
     most, full = 1, alone
-    for size in engine.batch_sizes:
-        if size == 1:
-            continue
+    for size in _sizes(engine, alone, longest):
         try:
-            took = min(_passes(lambda size=size: run(size, True), 1))  # type: ignore[misc]
+            took = min(_passes(lambda size=size: run(size, True), 0 if _on_cpu(engine) else 1))  # type: ignore[misc]
         except EngineError as error:
             log.warning("no passes over %d windows: %s", size, error)
             break
@@ -112,3 +111,18 @@ def _batch(engine: Engine, run: RunPass, alone: float, longest: float) -> tuple[
             break
         most, full = size, took
     return most, full
+
+
+def _sizes(engine: Engine, alone: float, longest: float) -> list[int]:
+    """The batches to measure. On a CPU, where that takes long, it is the largest that surely takes no longer.
+
+    There windows take at most as long together as one after another.
+    """
+    sizes = [size for size in engine.batch_sizes if size > 1]
+    if _on_cpu(engine):
+        return [size for size in sizes if size * alone <= longest * engine.workers][-1:]
+    return sizes
+
+
+def _on_cpu(engine: Engine) -> bool:
+    return engine.device is Device.CPU

@@ -14,7 +14,7 @@ from transcriber.domain.errors import EngineError
 from transcriber.domain.timeline import GapReason
 from transcriber.worker import warmup
 from transcriber.worker.cancellation import Stop
-from transcriber.worker.engine import Decoded, Speech
+from transcriber.worker.engine import Decoded, Device, Speech
 from transcriber.worker.jobs import Job
 from transcriber.worker.queue import JobQueue
 from transcriber.worker.thread import WhisperThread
@@ -23,6 +23,7 @@ from transcriber.worker.thread import WhisperThread
 class Batching(Scripted):
     """Decodes up to four windows in a pass. One of `bad` samples fails its whole pass; `unsure` ones are in doubt."""
 
+    device = Device.CUDA
     batch_sizes: tuple[int, ...] = (4,)
 
     def __init__(self, *script: float | Exception, bad: int = 0, unsure: int = 0) -> None:
@@ -168,6 +169,33 @@ def test_a_pass_takes_a_quarter_of_the_promise_at_most() -> None:
 def test_a_batch_that_does_not_fit_into_memory_is_not_used() -> None:
     """The largest one that worked is."""
     assert measured((1, 2, 4, 8, 16), (0.1, 0.001), fails=8).costs.most == 4
+
+
+@pytest.mark.parametrize(
+    ("workers", "each", "max_latency", "most"),
+    [
+        (1, 0.6, 20.0, 8),
+        (1, 0.95, 20.0, 1),  # nothing is gained
+        (2, 0.3, 20.0, 8),
+        (1, 0.6, 10.0, 4),  # eight take up to 4 s, and a quarter of L_max is 2.5 s
+        (2, 0.3, 1.0, 1),
+    ],
+)
+def test_a_cpu_tries_the_largest_batch_that_surely_fits(
+    workers: int, each: float, max_latency: float, most: int
+) -> None:
+    """One pass is measured, as each takes seconds. Windows take no longer together than one after another."""
+    engine, tried = Batching(), []
+    engine.device, engine.workers, engine.batch_sizes = Device.CPU, workers, (1, 2, 4, 8)
+
+    def run(count: int, _quick: bool) -> float:
+        tried.append(count)
+        return 0.5 if count == 1 else 0.5 * each * count
+
+    found = warmup.measured(engine, SPEECH, run, max_latency)
+    assert found.costs.most == most
+    assert found.costs.partials == min(workers, most)
+    assert len([count for count in tried if count > 1]) <= 1
 
 
 def test_a_given_size_is_taken_without_a_gain() -> None:

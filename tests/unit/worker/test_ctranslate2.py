@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from transcriber.domain.errors import SettingError
 from transcriber.worker.engine import Device, WhisperOptions
+from transcriber.worker.engine import Speech as Heard
+from transcriber.worker.engines import ct2_device
 from transcriber.worker.engines import ctranslate2 as engine_module
 from transcriber.worker.engines.ctranslate2 import CTranslate2Engine
 from transcriber.worker.engines.cuda import load_cublas
@@ -27,7 +29,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def with_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "load_cublas", lambda: None)
+    monkeypatch.setattr(ct2_device, "load_cublas", lambda: None)
 
 
 def options(folder: Path, device: Device, **named: object) -> WhisperOptions:
@@ -38,7 +40,7 @@ def test_auto_without_a_gpu_is_the_cpu(bundled_folder: Path, caplog: pytest.LogC
     """The log says where it computes and in what. That is no warning."""
     with caplog.at_level(logging.INFO):
         engine = CTranslate2Engine(options(bundled_folder, Device.AUTO))
-    assert (engine.device, engine.batch_sizes) == (Device.CPU, (1,))
+    assert (engine.device, engine.batch_sizes) == (Device.CPU, (1, 2, 3, 4))
     assert [r.levelname for r in caplog.records if r.name.startswith("transcriber")] == ["INFO"]
     assert "computes on cpu in int8" in caplog.text
 
@@ -48,6 +50,27 @@ def test_engine_leaves_numpy_one_thread(bundled_folder: Path) -> None:
     with threadpool_limits(2, user_api="blas"):
         CTranslate2Engine(options(bundled_folder, Device.CPU))
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
+@pytest.mark.parametrize(("threads", "batch", "workers"), [(1, None, 1), (2, None, 2), (4, 2, 2), (4, 1, 1)])
+def test_a_narrow_model_has_a_worker_for_each_thread(
+    bundled_folder: Path, threads: int, batch: int | None, workers: int
+) -> None:
+    """But no more than windows in a pass: where there is one at a time, it has all threads."""
+    engine = CTranslate2Engine(
+        WhisperOptions(path=bundled_folder, threads=threads, device=Device.CPU, batch_size=batch)
+    )
+    assert engine.workers == workers
+
+
+def test_workers_decode_windows_as_one_by_one(bundled_folder: Path, heldout: Speech) -> None:
+    """Alike windows share a pass, in which all have the longest one's context. Here are two pairs."""
+    engine = CTranslate2Engine(WhisperOptions(path=bundled_folder, threads=2, device=Device.CPU))
+    windows = [Heard(heldout.cut(begin, begin + n).samples, None) for begin, n in ((1, 2), (3, 1), (0, 2), (4, 1))]
+    together = engine.transcribe_many(windows, quick=True)
+    alone = [engine.transcribe(samples, None, quick=True) for samples, *_ in windows]
+    assert [[s.text for s in one.segments] for one in together] == [[s.text for s in one.segments] for one in alone]
+    assert any(one.segments for one in alone)
 
 
 def test_cuda_without_a_gpu_is_refused(bundled_folder: Path) -> None:

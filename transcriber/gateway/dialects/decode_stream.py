@@ -5,7 +5,6 @@ Parameters are in the address: `/v2/decode/stream/{model}?sample_rate=16000&enco
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.gateway.dialects.channel import Channel, words
 from transcriber.gateway.dialects.dialect import Close, Command, Hearing, Keepalive, Send
+from transcriber.gateway.native import json_dumps, json_loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -159,12 +159,12 @@ class DecodeStream:
 
 
 def _send(body: Mapping[str, Any], *, optional: bool = False) -> Send:
-    return Send(json.dumps(body, ensure_ascii=False, separators=(",", ":")), optional)
+    return Send(json_dumps(body), optional)
 
 
 def _kind(message: str) -> object:
     try:
-        body = json.loads(message)
+        body = json_loads(message)
     except (ValueError, RecursionError):
         return None
     return body.get("type") if isinstance(body, dict) else None

@@ -7,7 +7,6 @@ there, every Finalize is answered by exactly one result with `from_finalize`, fo
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain.chunks import AudioFormat
@@ -18,6 +17,7 @@ from transcriber.gateway.dialects.channel import Channel, words
 from transcriber.gateway.dialects.deepgram_line import Line, Utterance
 from transcriber.gateway.dialects.deepgram_query import ENCODINGS, RATES, most_channels
 from transcriber.gateway.dialects.dialect import Close, Command, Keepalive, Send
+from transcriber.gateway.native import json_loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -261,6 +261,6 @@ def _shifted(message: Mapping[str, Any], by: float) -> dict[str, Any]:
 
 def _parsed(message: str) -> object:
     try:
-        return json.loads(message)
+        return json_loads(message)
     except (ValueError, RecursionError):
         return None

@@ -5,7 +5,6 @@ Source: deepgram-sdk 7.17.0, `deepgram/listen/v1/types`. The SDK keeps fields th
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from transcriber.gateway.dialects.channel import words
+from transcriber.gateway.native import json_dumps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,4 +136,4 @@ def _about(model: str) -> Mapping[str, Any]:
 
 
 def _json(**fields: object) -> str:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return json_dumps(fields)

@@ -6,10 +6,7 @@ text that will not change. `error` is only for broken input, because LiveKit's c
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from transcriber.gateway.dialects.dialect import Close, Command, Send
 from transcriber.gateway.dialects.pace import Pace
 from transcriber.gateway.dialects.realtime_items import Items, speech_started, speech_stopped
 from transcriber.gateway.dialects.realtime_session import Invalid, SessionOptions, is_flat
+from transcriber.gateway.native import base64_decode, json_dumps, json_loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +49,9 @@ class _Session:
 class Realtime:
     """One connection. `beta`: the client speaks the beta's shape from the beginning."""
 
-    max_message = 2**22  # bytes: 65 s of 24 kHz audio in base64, where clients send a tenth of a second
+    max_message = (
+        15 * 2**20 // 3 * 4 + 2**16
+    )  # bytes: OpenAI allows appends of 15 MiB of audio, which is base64 in JSON
 
     def __init__(self, request_id: str, *, model: str | None = None, beta: bool = False) -> None:
         self._options = SessionOptions(model=model)
@@ -140,8 +140,8 @@ class Realtime:
 
     def _append(self, audio: object) -> Iterator[Command]:
         try:
-            pcm = base64.b64decode(audio if isinstance(audio, str) else b"?", validate=True)
-        except (binascii.Error, ValueError):
+            pcm = base64_decode(audio if isinstance(audio, str) else b"?")
+        except ValueError:
             raise Invalid("audio is not base64 as in RFC 4648, section 4", param="audio") from None
         if self._items.open is None and not self._options.vad and pcm:
             self._items.begin(self._head)
@@ -267,13 +267,13 @@ class Realtime:
 
     def _send(self, event: Event) -> Send:
         numbered = {"event_id": f"event_{self._id}_{next(self._numbers)}", **event}
-        return Send(json.dumps(numbered, ensure_ascii=False, separators=(",", ":")))
+        return Send(json_dumps(numbered))
 
 
 def _parsed(message: str | bytes) -> Mapping[str, Any]:
     """The client's event; an empty one if it is no JSON object."""
     try:
-        event = json.loads(message) if isinstance(message, str) else None
+        event = json_loads(message) if isinstance(message, str) else None
     except (ValueError, RecursionError):
         event = None
     return event if isinstance(event, dict) else {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any
 
 from transcriber.domain import languages
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.gateway.dialects.recording import Wish, gap_fields
+from transcriber.gateway.native import base64_decode
 from transcriber.gateway.problems import Problem
 from transcriber.protocol import incoming
 
@@ -62,9 +61,10 @@ def wish(body: Mapping[str, Any], model: str = "") -> Wish:
     language = body.get("language")
     if language is None or language == "":
         return Wish(model=model)
-    if not isinstance(language, str) or languages.code(language) is None:
+    code = languages.code(language) if isinstance(language, str) else None
+    if code is None:
         raise _bad("language", str(language), languages.ALLOWED)
-    return Wish(model=model, language=languages.code(language))
+    return Wish(model=model, language=code)
 
 
 def transcribed(job: str, text: RecordingText, seconds: float) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _base64(param: str, value: object) -> bytes:
     if not isinstance(value, str):
         raise _bad(param, type(value).__name__, "a string of base64")
     try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64_decode(value)
+    except ValueError as error:
         raise _bad(param, value, f"base64 ({error})") from None
 
 

@@ -6,19 +6,21 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from transcriber.domain.timeline import GapReason
 from transcriber.gateway.dialects.recording import RecordingText, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from transcriber.domain.errors import RequestError
     from transcriber.gateway.rest.reading import Part
     from transcriber.gateway.routes import Call
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _REASONS = {413: "too_large", 500: "engine_error", 503: "unavailable", 504: "timeout"}
 
@@ -34,7 +36,7 @@ class Progress:
     begin: float = field(default_factory=time.monotonic)
     processing: float = 0.0  # seconds of the workers' time
     error: RequestError | None = None  # why the last part was lost
-    waits: set[asyncio.Timeout] = field(default_factory=set)  # of the parts that wait for their answers
+    _waits: set[asyncio.Timeout] = field(default_factory=set)  # of the parts that wait for their answers
     _answered: bool = False
     _deadline: float = 0.0
 
@@ -64,9 +66,18 @@ class Progress:
         self.processing += text.processing
         self._deadline = time.monotonic() + self.patience
 
+    async def until_hurried(self, asking: Coroutine[Any, Any, T]) -> T:
+        """Wait for an answer. Raises `TimeoutError` when `hurry` is called."""
+        async with asyncio.timeout(None) as wait:
+            self._waits.add(wait)
+            try:
+                return await asking
+            finally:
+                self._waits.discard(wait)
+
     def hurry(self) -> None:
         """End every wait for an answer now: it may never come."""
-        for wait in self.waits:
+        for wait in self._waits:
             wait.reschedule(asyncio.get_running_loop().time())
 
     def lost(self, part: Part, error: RequestError) -> RecordingText:

@@ -74,6 +74,7 @@ class Recordings:
         self._pool = ThreadPoolExecutor(_THREADS, "recordings")
         writers, options = ThreadPoolExecutor(_WRITERS, "uploads"), parts.options
         self.storage = Storage(writers, options.max_upload, disk=options.uploads)
+        self._last_limits = Limits(max_payload=0, max_audio=options.max_audio)
         self.tally = Tally()
 
     async def text(self, audio: bytes, raw: AudioFormat | None, wish: Wish, call: Call) -> RecordingText:
@@ -106,7 +107,10 @@ class Recordings:
 
     @property
     def _limits(self) -> Limits:
-        return Limits(max_payload=self._parts.requests.max_payload, max_audio=self._parts.options.max_audio)
+        size = self._parts.requests.max_payload
+        if size != self._last_limits.max_payload:  # another server may have another
+            self._last_limits = Limits(max_payload=size, max_audio=self._parts.options.max_audio)
+        return self._last_limits
 
     def _begin(self, wish: Wish, call: Call) -> Progress:
         return Progress(
@@ -124,7 +128,7 @@ class Recordings:
 
     async def _only(self, part: Part, progress: Progress) -> RecordingText:
         progress.charge(part)
-        text = await self._heard(part, progress)
+        text = await self._heard(part, progress, watched=False)
         self._complete(progress)
         return text
 
@@ -158,7 +162,7 @@ class Recordings:
             if part is None:
                 return None
             progress.charge(part)
-            task = asyncio.create_task(self._heard(part, progress))
+            task = asyncio.create_task(self._heard(part, progress, watched=True))
             task.add_done_callback(lambda _: self._under_way.release())  # also if it is cancelled before it begins
         except RecordingError as error:
             raise Problem(400, str(error), code="invalid_audio", param="file") from error
@@ -167,8 +171,8 @@ class Recordings:
                 self._under_way.release()
         return part, task
 
-    async def _heard(self, part: Part, progress: Progress) -> RecordingText:
-        """Ask until there is an answer, or no time left."""
+    async def _heard(self, part: Part, progress: Progress, *, watched: bool) -> RecordingText:
+        """Ask until there is an answer, or no time left. `watched`: `progress.hurry` ends the first wait."""
         headers = {
             **progress.headers,
             names.ENCODING: part.format.encoding.value,
@@ -180,12 +184,11 @@ class Recordings:
         while True:
             attempts += 1
             try:
-                async with asyncio.timeout(None) as wait:
-                    if attempts == 1:  # once, or workers that seem to come and go would never be waited for
-                        progress.waits.add(wait)
-                    answer = await self._parts.requests.transcribe(
-                        name, headers, part.pcm, patience, model=progress.model
-                    )
+                asking = self._parts.requests.transcribe(name, headers, part.pcm, patience, model=progress.model)
+                if watched and attempts == 1:  # once, or workers that seem to come and go would never be waited for
+                    answer = await progress.until_hurried(asking)
+                else:
+                    answer = await asking
                 text = heard(answer, part.start, part.end)
             except RequestError as error:
                 lost = error
@@ -197,8 +200,6 @@ class Recordings:
                 progress.heard(text)
                 self._parts.figures.audio += part.seconds
                 return text
-            finally:
-                progress.waits.discard(wait)
             pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**attempts) * random.uniform(0.5, 1)  # noqa: S311 - no secret
             hopeless = lost.code in _REFUSED or (lost.code == 500 and attempts >= _ENGINE_ATTEMPTS)  # noqa: PLR2004
             if hopeless or progress.left < pause:

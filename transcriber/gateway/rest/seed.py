@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from transcriber.gateway.answer import JsonAnswer
 from transcriber.gateway.dialects import seed
 from transcriber.gateway.rest import receiving
 from transcriber.gateway.routes import Call, Route
@@ -38,24 +39,27 @@ class Seed:
     async def _transcribe(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         begin = time.monotonic()
         body = await receiving.json_body(request, self._recordings.storage)
-        audio = await self._bytes(seed.audio, body)
-        text = await self._recordings.text(audio, seed.raw(body), seed.wish(body), call)
-        return web.json_response(seed.transcribed(call.id, text, time.monotonic() - begin))
+        raw, wish = seed.raw(body), seed.wish(body)
+        text = await self._recordings.text(await self._bytes(seed.audio, body, "audio_data"), raw, wish, call)
+        return JsonAnswer(seed.transcribed(call.id, text, time.monotonic() - begin))
 
     async def _decode(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         begin = time.monotonic()
         body = await receiving.json_body(request, self._recordings.storage)
-        audio = await self._bytes(seed.buffer, body)
-        wish = seed.wish(body, call.parameters["model"])
-        text = await self._recordings.text(audio, seed.raw(body, default=True), wish, call)
-        return web.json_response(seed.decoded(body, text, time.monotonic() - begin))
+        raw, wish = seed.raw(body, default=True), seed.wish(body, call.parameters["model"])
+        text = await self._recordings.text(await self._bytes(seed.buffer, body, "audio_buffer"), raw, wish, call)
+        return JsonAnswer(seed.decoded(body, text, time.monotonic() - begin))
 
     async def _stats(self, _request: web.BaseRequest, _call: Call) -> web.StreamResponse:
         tally = self._recordings.tally
         return web.json_response(seed.stats(tally.recordings, tally.processing, tally.latency, tally.elapsed))
 
-    async def _bytes(self, read: Callable[[Mapping[str, Any]], bytes], body: Mapping[str, Any]) -> bytes:
-        """Read the audio out of JSON."""
-        if max((len(value) for value in body.values() if isinstance(value, str | list)), default=0) <= _QUICK:
-            return read(body)
-        return await asyncio.get_running_loop().run_in_executor(self._recordings.storage.pool, read, body)
+    async def _bytes(self, read: Callable[[Mapping[str, Any]], bytes], body: dict[str, Any], field: str) -> bytes:
+        """Take the audio out of a field, which nobody needs while the workers are waited for."""
+        value = body.get(field)
+        if not isinstance(value, str | list) or len(value) <= _QUICK:
+            found = read(body)
+        else:
+            found = await asyncio.get_running_loop().run_in_executor(self._recordings.storage.pool, read, body)
+        del body[field]
+        return found

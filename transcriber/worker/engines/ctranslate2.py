@@ -4,19 +4,23 @@ It is an extra: `pip install 'transcriber[ctranslate2]'`, or `'transcriber[cuda]
 
 A pass cannot be stopped in the middle. A stop request is checked after the encoder and at the end. The number of
 tokens is bounded, so a pass that is no longer needed soon ends by itself. Its text is discarded if it is late.
+
+On a CPU each token of a text reads all of the decoder's weights. Windows whose texts are written together share that.
+The encoder gains nothing that way: it works on one window at a time.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import ctranslate2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from transcriber.domain.errors import EngineError, ModelError, SettingError, Stopped
+from transcriber.domain.errors import EngineError, Stopped
 from transcriber.domain.languages import AUTO
 from transcriber.domain.timeline import SAMPLE_RATE, UNGUIDED, Guidance
 from transcriber.models.ct2_folder import check_model_folder
@@ -32,9 +36,10 @@ from transcriber.worker.engine import (
     Speech,
     most_tokens,
 )
-from transcriber.worker.engines.cuda import load_cublas
+from transcriber.worker.engines.ct2_device import open_model
 from transcriber.worker.engines.features import FRAMES_A_POSITION, log_mel
 from transcriber.worker.engines.starts import Starts
+from transcriber.worker.sharing import shares
 from transcriber.worker.tokens import TICK, Token, segments
 
 if TYPE_CHECKING:
@@ -51,6 +56,10 @@ _TICKS_A_POSITION = POSITION // TICK
 _LEAST_PROBABILITY = 1e-9  # of a token; keeps its logarithm finite
 # Powers of two up to the largest: the search for the best one has few steps.
 _GPU_BATCHES = tuple(2**n for n in range(LARGEST_BATCH.bit_length()))
+# Windows on a CPU whose contexts differ by more than a quarter do not share a pass. All get the context of the longest,
+# and the encoder would lose on the short ones what the decoder gains.
+_ALIKE = 0.75
+_TOGETHER = 4  # windows of one thread: eight would save a tenth more, and the first text would come twice as late
 
 
 class CTranslate2Engine:
@@ -64,7 +73,9 @@ class CTranslate2Engine:
         self._vocabulary, self._bands = folder.vocabulary, folder.header.n_mels
         self._least = options.audio_ctx if isinstance(options.audio_ctx, int) else 0
         self._fit = options.audio_ctx if isinstance(options.audio_ctx, Fit) else fit_for(folder.header)
-        self._model: Any = _open(options, self._bands)
+        self._model: Any = open_model(options, folder.header)
+        self.workers: int = self._model.num_workers
+        self._pool = ThreadPoolExecutor(self.workers, "ctranslate2")
         log.info("CTranslate2 computes on %s in %s", self._model.device, self._model.compute_type)
         self._languages = frozenset({"en"})
         if folder.header.multilingual:
@@ -91,7 +102,10 @@ class CTranslate2Engine:
     def batch_sizes(self) -> tuple[int, ...]:
         if self._options.batch_size is not None:
             return (self._options.batch_size,)
-        return _GPU_BATCHES if self.device is Device.CUDA else (1,)
+        if self.device is Device.CUDA:
+            return _GPU_BATCHES
+        largest = min(LARGEST_BATCH, _TOGETHER * self.workers)
+        return tuple(sorted({1, *range(self.workers, largest + 1, self.workers)}))
 
     def transcribe(  # noqa: PLR0913 - see `Engine`
         self,
@@ -108,32 +122,41 @@ class CTranslate2Engine:
     def transcribe_many(
         self, speech: Sequence[Speech], stop: Stop | None = None, *, attempt: int = 0, quick: bool = False
     ) -> list[Decoded]:
-        """Windows whose prompts have another length get a pass of their own, as the library demands."""
-        lengths = [len(self._starts.prompt(window.guidance.prompt)) for window in speech]
+        """Windows whose prompts have another length are decoded by themselves, as the library demands.
+
+        On a CPU, so are windows of much other lengths, and each worker gets a share of them.
+        """
+        prompts = [self._starts.prompt(window.guidance.prompt) for window in speech]
+        positions = [self._positions(len(window.samples), attempt) for window in speech]
+        alike = 0.0 if self.device is Device.CUDA else _ALIKE
+        sharing = shares(positions, [len(prompt) for prompt in prompts], self.workers, alike)
+
+        def decoded(places: list[int]) -> list[Decoded]:
+            theirs = [speech[place] for place in places], [prompts[place] for place in places]
+            return self._pass(*theirs, stop, attempt, quick=quick)
+
         found: dict[int, Decoded] = {}
-        for length in dict.fromkeys(lengths):
-            places = [place for place, own in enumerate(lengths) if own == length]
-            decoded = self._pass([speech[place] for place in places], stop, attempt, quick=quick)
-            found |= dict(zip(places, decoded, strict=True))
+        each = map if len(sharing) == 1 else self._pool.map
+        for places, texts in zip(sharing, each(decoded, sharing), strict=True):
+            found |= dict(zip(places, texts, strict=True))
         return [found[place] for place in range(len(speech))]
 
-    def _pass(self, speech: Sequence[Speech], stop: Stop | None, attempt: int, *, quick: bool) -> list[Decoded]:
+    def _pass(
+        self, speech: Sequence[Speech], prompts: Sequence[list[int]], stop: Stop | None, attempt: int, *, quick: bool
+    ) -> list[Decoded]:
         """All windows get the context of the longest, and the pass may last as long as it needs tokens."""
         lengths = [len(window.samples) for window in speech]
         longest = max(lengths)
         positions = self._positions(longest, attempt)
-        frames = positions * FRAMES_A_POSITION
-        features = np.concatenate([log_mel(window.samples, self._bands, frames) for window in speech])
         last = self._is_last(longest, attempt)
         try:
-            encoded = self._model.encode(ctranslate2.StorageView.from_array(features))
-            _check(stop)
+            encoded = self._encoded(speech, positions * FRAMES_A_POSITION, stop)
             spoken = self._spoken([window.language for window in speech], encoded)
             tasks = [self._starts.task(code, window.guidance) for code, window in zip(spoken, speech, strict=True)]
             written = [self._written(code, window) for code, window in zip(spoken, speech, strict=True)]
             most = [most_tokens(n / SAMPLE_RATE, code) for n, code in zip(lengths, written, strict=True)]
             beam = 1 if last or quick else self._options.beam_size
-            starts = [[*self._starts.prompt(w.guidance.prompt), *task] for w, task in zip(speech, tasks, strict=True)]
+            starts = [[*prompt, *task] for prompt, task in zip(prompts, tasks, strict=True)]
             said = self._decode(encoded, starts, max(most), beam=beam, retried=attempt > 0, sampled=last)
             tokens = self._timed(encoded, tasks, said, positions)
         except RuntimeError as error:
@@ -144,6 +167,19 @@ class CTranslate2Engine:
             for n in range(len(speech))
         ]
 
+    def _encoded(self, speech: Sequence[Speech], frames: int, stop: Stop | None) -> Any:  # noqa: ANN401 - the library has no types
+        """The encoder's output for all windows: on a GPU from one pass, on a CPU from one for each."""
+        features = [log_mel(window.samples, self._bands, frames) for window in speech]
+        if self.device is Device.CUDA:
+            features = [np.concatenate(features)]
+        encoded = []
+        for one in features:
+            encoded.append(self._model.encode(ctranslate2.StorageView.from_array(one)))
+            _check(stop)
+        if len(encoded) == 1:
+            return encoded[0]
+        return ctranslate2.StorageView.from_array(np.concatenate([np.asarray(one) for one in encoded]))
+
     def work(self, samples: int, *, attempt: int = 0) -> float:
         """The encoder works on the context and the decoder on the window, at much the same cost per second."""
         positions = self._positions(samples)
@@ -151,6 +187,7 @@ class CTranslate2Engine:
         return work * self._positions(samples, attempt) / positions
 
     def close(self) -> None:
+        self._pool.shutdown()
         self._model.unload_model()
         del self._model
         memory.trim_heap()
@@ -241,56 +278,6 @@ class CTranslate2Engine:
                 tick = round(seconds * SAMPLE_RATE / TICK)
                 tokens.append(Token(text=b"", start=tick, end=tick, log=0.0, time=tick))
         return tokens
-
-
-def _open(options: WhisperOptions, bands: int) -> Any:  # noqa: ANN401 - the library has no types
-    """Load the model on the device that was asked for. With `auto`, a GPU that cannot be used is a warning.
-
-    Raises `SettingError` if `cuda` cannot be used, and `ModelError` if the model cannot be loaded on the CPU.
-    """
-    asked = options.device
-    if asked is Device.CPU or not _gpus(asked):
-        return _load(options, Device.CPU)
-    try:
-        load_cublas()
-        model = _load(options, Device.CUDA)
-        model.encode(ctranslate2.StorageView.from_array(log_mel(np.zeros(0, np.float32), bands, FRAMES_A_POSITION)))
-    except (OSError, RuntimeError, ModelError) as error:
-        if asked is Device.CUDA:
-            raise SettingError("WHISPER_DEVICE", str(asked), f"cpu or auto here, as the GPU fails: {error}") from error
-        log.warning("the GPU cannot be used, so CTranslate2 computes on the CPU, which is much slower: %s", error)
-        return _load(options, Device.CPU)
-    return model
-
-
-def _gpus(asked: Device) -> int:
-    """How many GPUs there are. Raises `SettingError` if `cuda` was asked for and there is none."""
-    try:
-        found, why = ctranslate2.get_cuda_device_count(), ""
-    except RuntimeError as error:  # the driver is too old, or fails
-        found, why = 0, f": {error}"
-        log.warning("GPUs cannot be counted, so CTranslate2 computes on the CPU%s", why)
-    if asked is Device.CUDA and not found:
-        raise SettingError("WHISPER_DEVICE", str(asked), f"cpu or auto here, as CTranslate2 finds no GPU{why}")
-    return int(found)
-
-
-def _load(options: WhisperOptions, device: Device) -> Any:  # noqa: ANN401
-    try:
-        return ctranslate2.models.Whisper(
-            str(options.path),
-            device=str(device),
-            compute_type=options.compute_type or _compute_type(device),
-            intra_threads=options.threads,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(str(options.path), f"cannot be loaded by CTranslate2: {error}") from error
-
-
-def _compute_type(device: Device) -> str:
-    """The cheapest type that keeps the words right, where the device has it."""
-    wanted = "float16" if device is Device.CUDA else "int8"
-    return wanted if wanted in ctranslate2.get_supported_compute_types(str(device)) else "float32"
 
 
 def _check(stop: Stop | None) -> None:

@@ -54,6 +54,7 @@ class WhisperCppEngine:
     device = Device.CPU  # a GPU, if it was built for one: the bindings do not say
     beams = False
     batch_sizes = (1,)
+    workers = 1
 
     def __init__(self, options: WhisperOptions) -> None:
         self._options = options
