@@ -230,9 +230,8 @@ class Bridge:
     def _begin(self, command: Begin) -> None:
         number = command.channel
         if (channel := self._channel(number)) is None:
-            identity = self._identity
-            if number:
-                identity = replace(identity, stream=f"{identity.stream}-{number}")
+            stream = f"{self.stream}-{number}" if number else self.stream
+            identity = replace(self._identity, stream=stream)
             channel = Channel(self._shared.line, identity, self._shared.owners)
             self._channels.append(channel)
             self._shared.results.listen(channel, self, number)
@@ -284,8 +283,7 @@ class Bridge:
         if not waits or (shared.line.up and shared.workers.serving):
             self._away_since = None
             return False
-        if self._away_since is None:
-            self._away_since = now
+        self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since < AWAY_SECS:
             return False
         self._leave("no_workers" if shared.line.up else "nats_away")
