@@ -77,6 +77,9 @@ class CallSpan:
         self._span.end()
 
 
+_NO_SPAN = CallSpan(None, None)  # one for all: thousands of clients hold one
+
+
 class GatewayMetrics:
     """Registers every instrument on `meter`."""
 
@@ -108,7 +111,7 @@ class GatewayTelemetry:
     def begin(self, name: str, traceparent: str | None) -> CallSpan:
         """Begin the span of a call, such as `POST /transcribe`; `traceparent` is what the client sent."""
         if not self._traces:
-            return CallSpan(None, traceparent)
+            return _NO_SPAN if traceparent is None else CallSpan(None, traceparent)
         span = self._tracer.start_span(name, context=context_of(traceparent), kind=SpanKind.SERVER)
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
