@@ -129,8 +129,8 @@ def reset(client: ClientConnection) -> None:
     client.transport.abort()
 
 
-async def test_ping_waits_behind_little_audio(serving: Gateway) -> None:
-    """A client that is slowed is not read, so its pings wait behind its audio: less than the 20 s that clients wait."""
+async def test_ping_waits_for_little_audio(serving: Gateway) -> None:
+    """A client that is slowed is not read, so its pings wait for its audio: less than the 20 s that clients wait."""
     with socket.socket() as ours:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NETWORK_BYTES)
         ours.connect(("127.0.0.1", serving.port))
@@ -267,6 +267,24 @@ async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -
     assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.75, 1.25, {"lost_upstream": 1.0})
 
 
+async def test_text_after_its_gap_is_told_and_counts_once(serving: Gateway, heard: Bus) -> None:
+    """A member that hands over late speaks of what the next one has taken for lost. The account still adds up."""
+    async with plain(serving) as client:
+        for _ in range(3):
+            await client.send(SECOND)
+            chunk = await heard.next()
+        said = {"v": 1, **of(chunk)}
+        await heard.tell(said | {"type": "gap", "start": 0.5, "end": 2.0, "reason": "lost_upstream"})
+        await heard.tell(said | {"type": "final", "start": 1.0, "end": 2.5, "text": "on"})
+        final = await told(client, "final")
+        await client.send("end")
+        await heard.next()
+        await heard.tell(said | {"type": "ended", **ACCOUNT, "received": 3.0, "transcribed": 1.5, "silent": 1.5})
+        ended = await told(client, "ended")
+    assert (final["start"], final["end"], final["text"]) == (1.0, 2.5, "on")
+    assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.5, 1.0, {"lost_upstream": 1.5})
+
+
 async def test_session_that_a_worker_had_ended_is_still_heard(serving: Gateway, heard: Bus) -> None:
     """It heard nothing for too long, as while NATS is away, and gives what comes later an id of its own."""
     async with plain(serving) as client:
@@ -294,6 +312,18 @@ async def test_client_hears_that_no_worker_is_left(
         assert (lost["reason"], lost["start"], lost["end"]) == ("no_workers", 0.0, 1.0)
         await client.wait_closed()
     assert (client.close_code, client.close_reason) == (1013, "no_workers")
+
+
+async def test_client_too_many_is_told_to_come_back(serving: Gateway, heard: Bus) -> None:
+    """A worker or a fleet is full by the time the first audio comes: what was sent is lost, and that is told."""
+    async with plain(serving) as client:
+        await client.send(SECOND)
+        chunk = await heard.next()
+        await heard.tell({"v": 1, "type": "rejected", **of(chunk), "reason": "streams", "detail": "MAX_STREAMS=1"})
+        lost = await told(client, "refused")
+        await client.wait_closed()
+    assert (lost["reason"], lost["start"], lost["end"]) == ("overloaded", 0.0, 1.0)
+    assert (client.close_code, client.close_reason) == (1013, "overloaded")
 
 
 async def test_nats_that_comes_back_costs_nothing(nats_server: NatsServer, serving: Gateway) -> None:

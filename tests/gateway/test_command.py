@@ -138,6 +138,20 @@ def test_made_key_has_the_line_of_its_hash(capsys: pytest.CaptureFixture[str], m
     assert key not in made.out
 
 
+async def test_client_that_never_begins_tls_is_cut(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_HANDSHAKE_SECS", 0.5)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text(CERTIFICATE)
+    key.write_text(KEY)
+    async with running(nats_server.url, tls_cert=cert, tls_key=key) as serving:
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_tls_is_spoken_where_a_certificate_is_given(nats_server: NatsServer, tmp_path: Path) -> None:
     """For clients that insist on wss."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

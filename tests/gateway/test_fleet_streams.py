@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from difflib import SequenceMatcher
 from typing import Any
 
+import nats
 import pytest
 from fleets import FLEET, member, set_up_fleet, status, transcriber
-from gateways import gateway
-from harness import Daemon, NatsServer, Speech, s16
+from gateways import gateway, worker
+from harness import PATIENCE, Daemon, NatsServer, Speech, s16
+from nats.aio.msg import Msg
 from websockets.asyncio.client import connect
 
 from transcriber.gateway.service import Gateway
+from transcriber.protocol.partitions import subject_of_partition
 
 CLIENTS = 8  # so many that both daemons have some: the chance that one has none is 1 in 128
 
@@ -28,6 +34,52 @@ async def talk(serving: Gateway, speech: Speech) -> list[dict[str, Any]]:
             await client.send(pcm[start : start + step])
         await client.send("end")
         return [json.loads(text) async for text in client]
+
+
+@asynccontextmanager
+async def owner(url: str, partitions: range) -> AsyncIterator[asyncio.Queue[Msg]]:
+    """Hears the audio of these partitions, as a member of the fleet does."""
+    async with await nats.connect(url) as client:
+        heard: asyncio.Queue[Msg] = asyncio.Queue()
+        for partition in partitions:
+            await client.subscribe(subject_of_partition(partition), cb=heard.put)
+        await client.flush()
+        yield heard
+
+
+async def streams(heard: asyncio.Queue[Msg]) -> set[str]:
+    """The streams that are heard before each has come twice."""
+    seen: Counter[str] = Counter()
+    async with asyncio.timeout(PATIENCE):
+        while len(seen) < CLIENTS or min(seen.values()) < 2:
+            seen[(await heard.get()).subject] += 1
+    return set(seen)
+
+
+async def test_stream_of_a_dead_owner_goes_to_another(nats_server: NatsServer) -> None:
+    """At once, under another name; what the dead one had is told as lost. Nobody waits until its lease has run out."""
+    url, half = nats_server.url, FLEET.partitions // 2
+    async with worker(url), gateway(url, fleet=FLEET) as serving, AsyncExitStack() as clients:
+        path = f"ws://127.0.0.1:{serving.port}/plain?eager"
+        talking = [await clients.enter_async_context(connect(path)) for _ in range(CLIENTS)]
+        stop = asyncio.Event()
+
+        async def talk() -> None:
+            while not stop.is_set():
+                for client in talking:
+                    await client.send(bytes(3200))
+                await asyncio.sleep(0.1)
+
+        chatter = asyncio.create_task(talk())
+        async with owner(url, range(half)) as living:
+            first = await streams(living)
+        async with owner(url, range(half, FLEET.partitions)) as living:
+            second = await streams(living)
+        stop.set()
+        await chatter
+        told = [json.loads(await client.recv()) for client in talking]
+    assert len(first) == len(second) == CLIENTS
+    assert {(message["type"], message["reason"]) for message in told} == {("refused", "worker_lost")}
 
 
 async def test_fleet_shares_a_gateways_clients(server: NatsServer, heldout: Speech) -> None:

@@ -21,6 +21,7 @@ from harness import STUB, Daemon, NatsServer, Speech, s16
 
 PATIENCE = 180.0  # seconds for a start or a stop: the machine may be busy
 CHUNK_SECS = 0.5  # longer ones than usual: the load generator shares the cores
+LAST_SECS = 15.0  # without a fault: longer than a dead owner's partitions have none
 REST_SECS = 5.0  # after which a plan without moves counts as one at rest
 
 Publish = Callable[[nats.NATS, str, bytes, dict[str, str]], Awaitable[object]]
@@ -102,8 +103,11 @@ class Fleet:
         return daemon
 
     async def disturb(self, seconds: float, every: float) -> None:
-        """Something happens every so often, in turn. There are three or four members."""
-        until = time.monotonic() + seconds
+        """Something happens every so often, in turn. There are three or four members.
+
+        Not shortly before the end: a live stream whose `end` nobody hears is open until SESSION_TIMEOUT_SECS.
+        """
+        until = time.monotonic() + seconds - LAST_SECS
         for fault in itertools.cycle(("kill", "join", "drain", "join")):
             await asyncio.sleep(every)
             if time.monotonic() >= until:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from typing import Any, cast
 
 RATE = 8000  # Hz: hundreds of streams share two cores with everything else
 _HEAD = (
-    f"GET /v2/decode/stream/any?sample_rate={RATE} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    "GET /v2/decode/stream/any?sample_rate=%d HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-).encode()
+)
 _ANSWERS = {"final", "partial"}
 
 
@@ -24,7 +25,6 @@ class Told:
     gaps: dict[str, float] = field(default_factory=dict)
     transcribed: float = 0.0
     ended: dict[str, Any] | None = None
-    overlaps: int = 0  # stretches that were told twice
     at: float = 0.0  # up to where anything was told
 
     def take(self, message: dict[str, Any]) -> None:
@@ -33,7 +33,6 @@ class Told:
             self.ended = message
         elif kind in {"final", "gap"}:
             seconds = message["end"] - message["start"]
-            self.overlaps += message["start"] < self.at - 1e-6
             self.at = max(self.at, message["end"])
             if kind == "final":
                 self.transcribed += seconds
@@ -44,19 +43,21 @@ class Told:
 class LiveClient(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int = RATE) -> None:
+        self.rate = rate
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[int] = loop.create_future()  # gets the code
         self.told = Told()
         self.sent = 0.0  # seconds
+        self.pings = self.pongs = 0  # that came
         self.mark: tuple[float, float] | None = None  # since when, and for which audio, an answer is waited for
         self.waits: list[float] = []  # until that was answered
         self._data = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(_HEAD)
+        self.transport.write((_HEAD % self.rate).encode())
 
     def connection_lost(self, _error: Exception | None) -> None:
         if not self.closed.done():
@@ -96,7 +97,10 @@ class LiveClient(asyncio.Protocol):
             self.closed.set_result(int.from_bytes(payload[:2], "big"))
             self.send(payload, 8)
         elif opcode == 9:
+            self.pings += 1
             self.send(payload, 10)
+        elif opcode == 10:
+            self.pongs += 1
         elif opcode == 1:
             message = json.loads(payload)
             self.told.take(message)
@@ -117,16 +121,19 @@ class LiveClient(asyncio.Protocol):
 
     def speak(self, pcm: bytes) -> None:
         self.send(pcm)
-        self.sent += len(pcm) / 2 / RATE
+        self.sent += len(pcm) / 2 / self.rate
 
     def end(self) -> None:
         self.send(b'{"type":"end"}', 1)
 
 
-async def connected(port: int, number: int) -> list[LiveClient]:
+async def connected(port: int, number: int, tls: ssl.SSLContext | None = None, rate: int = RATE) -> list[LiveClient]:
     """Connect so many."""
     loop = asyncio.get_running_loop()
-    clients = [(await loop.create_connection(LiveClient, "127.0.0.1", port))[1] for _ in range(number)]
+    clients = []
+    for _ in range(number):
+        _, client = await loop.create_connection(lambda: LiveClient(rate), "127.0.0.1", port, ssl=tls)
+        clients.append(client)
     await asyncio.gather(*(client.opened for client in clients))
     return clients
 
@@ -136,7 +143,7 @@ async def speaking(clients: list[LiveClient], pcm: bytes, stop: asyncio.Event, c
 
     Returns by how many seconds the sender itself was late at most.
     """
-    size = 2 * int(RATE * chunk_secs)
+    size = 2 * int(clients[0].rate * chunk_secs)
     chunks = [pcm[at : at + size] for at in range(0, len(pcm) - size, size)]
     begin, number, late, count = time.monotonic(), 0, 0.0, len(clients)
     while not stop.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ _BUFFER_BYTES = 4 * 1024 * 1024  # 44 s of 48 kHz s16 mono: a hand-over takes a 
 _UNSUBSCRIBE_SECS = 1.0  # a round trip takes milliseconds
 _RECENT_SECS = 10.0  # many times what a hand-over takes
 _POSITION_SECS = 1.0  # between two positions of a partition
-_LOOK_SECS = 0.1  # after a text at most, for its position: what a dead owner has published since is told as a gap
+_AFTER_SECS = 0.1  # from a text to its position: it is sent by then, and others that come with it share the position
 
 
 class Subscribed:
@@ -93,11 +94,6 @@ class _Share:
     revision: int  # of the positions that we have read or written last
     ingesting: asyncio.Task[None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @property
-    def transcribed(self) -> int:
-        """Samples whose text was published, over all current sessions."""
-        return sum(account.transcribed for _, account in self.sessions.accounts())
 
 
 class LiveShares:
@@ -181,12 +177,13 @@ class LiveShares:
 
     async def _tell(self, partition: int, share: _Share) -> None:
         """Write the positions after each text, and once a second as long as they change: we may die."""
-        told, texts, due = Positions(0.0), 0, 0.0
+        told, published = Positions(0.0), share.pipeline.published
         while True:
-            await asyncio.sleep(_LOOK_SECS)
-            if time.monotonic() < due and share.transcribed == texts:
-                continue
-            now, texts, due = self._now(share), share.transcribed, time.monotonic() + _POSITION_SECS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(published.wait(), _POSITION_SECS)
+                await asyncio.sleep(_AFTER_SECS)
+            published.clear()
+            now = self._now(share)
             if (now.sessions, now.last) == (told.sessions, told.last):
                 continue
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ _QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the 
 
 RESTARTING = 1012, "the gateway restarts; connect again"
 _AWAY = 1013
+_NO_ROOM = "streams"  # why a worker rejects a stream that is one too many (P-4)
 
 
 class Bridge:
@@ -50,8 +50,7 @@ class Bridge:
     def __init__(
         self, dialect: Dialect, outlet: Outlet, shared: Surroundings, caller: Caller, traceparent: str | None
     ) -> None:
-        stream = f"{caller.tenant}-{shared.gateway}-{secrets.token_hex(6)}"
-        self._identity = Identity(stream=stream, tenant=caller.tenant, traceparent=traceparent)
+        self._identity = Identity(stream=shared.new_name(caller.tenant), tenant=caller.tenant, traceparent=traceparent)
         self._dialect = dialect
         self._outlet = outlet
         self._shared = shared
@@ -82,7 +81,9 @@ class Bridge:
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
-        if (channel := self._channel(number)) is not None:
+        if message["type"] == "rejected" and message.get("reason") == _NO_ROOM:
+            self._leave("overloaded")
+        elif (channel := self._channel(number)) is not None:
             self._tell(number, channel.hear(message))
             self._carry_out(tuple)
             self.go_on()
@@ -229,10 +230,9 @@ class Bridge:
     def _begin(self, command: Begin) -> None:
         number = command.channel
         if (channel := self._channel(number)) is None:
-            identity = self._identity
-            if number:
-                identity = replace(identity, stream=f"{identity.stream}-{number}")
-            channel = Channel(self._shared.line, identity, self._shared.fleet)
+            stream = f"{self.stream}-{number}" if number else self.stream
+            identity = replace(self._identity, stream=stream)
+            channel = Channel(self._shared.line, identity, self._shared.owners)
             self._channels.append(channel)
             self._shared.results.listen(channel, self, number)
         else:
@@ -263,11 +263,17 @@ class Bridge:
         for channel in self._channels:
             channel.suspect()
 
+    def deserted(self, number: int) -> None:
+        """Nobody hears a channel: its owner in the fleet is gone. Under another name it has another owner, at once."""
+        channel, name = self._channel(number), self._shared.another_name(self._caller.tenant, number)
+        if channel is not None and name is not None:
+            self._tell(number, self._shared.results.move(channel, name))
+            self.go_on()
+
     def renew(self) -> None:
         """Workers are back, none of which knows this client's sessions."""
         for number, channel in enumerate(self._channels):
             self._tell(number, channel.renew())
-        self._carry_out(tuple)
         self.go_on()
 
     def _gave_up(self, now: float) -> bool:
@@ -277,18 +283,17 @@ class Bridge:
         if not waits or (shared.line.up and shared.workers.serving):
             self._away_since = None
             return False
-        if self._away_since is None:
-            self._away_since = now
+        self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since < AWAY_SECS:
             return False
-        reason = "no_workers" if shared.line.up else "nats_away"
+        self._leave("no_workers" if shared.line.up else "nats_away")
+        return True
+
+    def _leave(self, reason: str) -> None:
+        """Tell the client that nobody transcribes what it has sent, and that it may come back later."""
         for number, channel in enumerate(self._channels):
-            rest = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
-            for session in channel.sessions:
-                held = rest / session.hearing.format.frame_bytes / session.hearing.format.rate
-                bounds = {"start": session.settled, "end": session.seconds + held}
-                self._tell(number, [{"type": LOST, "reason": reason, **bounds}] if any(bounds.values()) else [])
+            held = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
+            self._tell(number, channel.abandon(held, reason))
         self._held.clear()
         self._carry_out(tuple)
         self.close(_AWAY, reason)
-        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from transcriber.gateway.sessions import WORKER_LOST, Session
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.dialects.dialect import Hearing
+    from transcriber.gateway.owners import Owners
     from transcriber.gateway.sessions import Identity
-    from transcriber.protocol.partitions import FleetOptions
 
     Heard = Mapping[str, Any]
 
@@ -32,18 +33,33 @@ class Channel:
     What is to be told to the client comes back as messages in the workers' words, and in those of `LOST`.
     """
 
-    __slots__ = ("_count", "_identity", "_line", "_sessions", "_subject", "_suspicion", "subscription")
+    __slots__ = (
+        "_ask",
+        "_count",
+        "_identity",
+        "_line",
+        "_owners",
+        "_sessions",
+        "_subject",
+        "_suspicion",
+        "subscription",
+    )
 
-    def __init__(self, line: DirectLine, identity: Identity, fleet: FleetOptions | None = None) -> None:
-        """With a `fleet`, the subject names the stream's partition."""
+    def __init__(self, line: DirectLine, identity: Identity, owners: Owners | None = None) -> None:
+        """With the `owners` of a fleet, the subject names the stream's partition."""
         self._line = line
-        self._identity = identity
-        plain = f"{incoming.AUDIO}.{identity.stream}"
-        self._subject = (plain if fleet is None else fleet.subject_of(identity.stream)).encode()
+        self._owners = owners
         self._sessions: list[Session] = []
         self._count = 0
         self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected
         self.subscription = 0
+        self._name(identity)
+
+    def _name(self, identity: Identity) -> None:
+        self._identity = identity
+        plain = f"{incoming.AUDIO}.{identity.stream}".encode()
+        self._subject = plain if self._owners is None else self._owners.subject(identity.stream)
+        self._ask = self._owners is not None  # whether the next chunk asks if anybody is there
 
     @property
     def stream(self) -> str:
@@ -96,7 +112,10 @@ class Channel:
         """Publish a chunk. Returns its seconds."""
         if (session := self.session) is None:
             return 0.0
-        self._line.send(self._subject, session.block(), pcm)
+        subject = self._subject
+        if self._ask and self._owners is not None:
+            self._ask, subject = False, self._owners.asking(self.stream)
+        self._line.send(subject, session.block(), pcm)
         session.add(len(pcm))
         return session.seconds - session.chunk_start
 
@@ -134,6 +153,7 @@ class Channel:
 
     def tick(self) -> list[Heard]:
         """About a second has passed. Returns what to tell when nothing was heard of a suspected worker."""
+        self._ask = self._owners is not None
         if not self._suspicion:
             return []
         self._suspicion -= 1
@@ -146,6 +166,22 @@ class Channel:
         for session in list(self._sessions):
             if session.sent:
                 said += self._restart(session)
+        return said
+
+    def move(self, stream: str) -> list[Heard]:
+        """Go on under another name, as nobody hears this one. Returns what to tell."""
+        said = self.renew()
+        self._name(replace(self._identity, stream=stream))
+        return said
+
+    def abandon(self, held: int, reason: str) -> list[Heard]:
+        """Give everything up, and `held` bytes that were not published. Returns what to tell."""
+        said: list[Heard] = []
+        for session in self._sessions:
+            pcm = session.hearing.format
+            bounds = {"start": session.settled, "end": session.seconds + held / pcm.frame_bytes / pcm.rate}
+            if any(bounds.values()):
+                said.append({"type": LOST, "reason": reason, **bounds})
         return said
 
     def _restart(self, session: Session) -> list[Heard]:

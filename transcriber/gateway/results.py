@@ -22,6 +22,7 @@ class Hearer(Protocol):
     """Gets what is said about a channel, and must not raise: all clients share the connection to NATS."""
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None: ...
+    def deserted(self, number: int) -> None: ...
 
 
 class Results:
@@ -40,6 +41,20 @@ class Results:
         """Pass on nothing more."""
         self._line.ignore(channel.subscription)
         self._hearers.pop(channel.stream.encode(), None)
+
+    def move(self, channel: Channel, stream: str) -> list[Mapping[str, Any]]:
+        """Have a channel go on as another stream. Returns what to tell."""
+        hearer, number = self._hearers[channel.stream.encode()]
+        self.ignore(channel)
+        said = channel.move(stream)
+        self.listen(channel, hearer, number)
+        return said
+
+    def deserted(self, stream: bytes) -> None:
+        """Tell that nobody hears a stream."""
+        if (found := self._hearers.get(stream)) is not None:
+            hearer, number = found
+            hearer.deserted(number)
 
     def _take(self, subject: bytes, _block: bytes, payload: bytes) -> None:
         found = self._hearers.get(subject.split(b".", 2)[1])

@@ -22,6 +22,7 @@ from transcriber.gateway.front import Entrance, Front
 from transcriber.gateway.gate import Gate
 from transcriber.gateway.keys import Keys
 from transcriber.gateway.own import add_own_paths
+from transcriber.gateway.owners import Owners
 from transcriber.gateway.parts import Parts
 from transcriber.gateway.requests import Requests
 from transcriber.gateway.results import Results
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 _TICKS = 50
 _SPARE_FILES = 64  # descriptors besides those of the clients
 _BACKLOG = 2048  # connections that wait to be accepted: all of a larger gateway's clients may come back at once
+_HANDSHAKE_SECS = 10.0  # of TLS: two round trips and some computing, and twice what a head may take
 _CLOSE_SECS = 1.0  # for the closing handshakes at the end
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -89,13 +91,17 @@ class Gateway:
         return next((task for task in (connection.lost, *self._tasks) if task.done() and not task.cancelled()), None)
 
     def _shared(self, line: DirectLine, workers: Workers) -> Surroundings:
+        results, fleet = Results(line), self._options.fleet
+        owners = None if fleet is None else Owners(fleet, line, results.deserted)
+        if owners is not None:
+            owners.start()
         return Surroundings(
             line=line,
-            results=Results(line),
+            results=results,
             workers=workers,
             figures=self.figures,
             gateway=secrets.token_hex(3),
-            fleet=self._options.fleet,
+            owners=owners,
         )
 
     async def _start(self, connection: Connection) -> None:
@@ -142,7 +148,12 @@ class Gateway:
         try:
             context = _tls(options)
             server = await asyncio.get_running_loop().create_server(
-                lambda: Front(self._entrance), options.host, options.port, ssl=context, backlog=_BACKLOG
+                lambda: Front(self._entrance),
+                options.host,
+                options.port,
+                ssl=context,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=None if context is None else _HANDSHAKE_SECS,
             )
         except (OSError, UnicodeError) as error:
             where = f"GATEWAY_HOST={options.host} GATEWAY_PORT={options.port}"

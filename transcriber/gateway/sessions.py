@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from transcriber.gateway.dialects.dialect import Hearing
 
-_FINALS = 3  # of which the bounds are known: a worker that died has told of a second at most that its position lacks
+_TOLD = 8  # finals and gaps of which the bounds are known: the next worker may not know those of some seconds
 # So long a worker keeps a session of which it hears nothing. It hears of each one in a third of that.
 TIMEOUT_SECS = 30
 WORKER_LOST = "worker_lost"  # why audio is lost that was with a worker that is gone
@@ -35,11 +35,11 @@ class Session:
     __slots__ = (
         "_base",
         "_block",
-        "_finals",
         "_gaps",
         "_identity",
         "_moved",
         "_rate",
+        "_told",
         "_transcribed",
         "begun",
         "chunk_start",
@@ -64,7 +64,7 @@ class Session:
         self._rate = hearing.format.rate
         self._transcribed = 0.0  # seconds
         self._gaps: dict[str, float] | None = None  # seconds by reason
-        self._finals: list[tuple[float, float]] = []  # bounds of the last ones, in seconds
+        self._told: list[tuple[float, float]] = []  # bounds of the last finals and gaps, in seconds
         self._base = 0.0  # seconds: where the present worker began
         self._moved = False  # whether more than one worker has had it
         self._name(name)
@@ -123,13 +123,8 @@ class Session:
         kind, known, news = message["type"], 0.0, [message]
         if kind in {"final", "gap", "flushed"}:
             known = _number(message, "end")
-            if kind == "final":
-                self._transcribed += known - _number(message, "start")
-                self._finals = [*self._finals[1 - _FINALS :], (_number(message, "start"), known)]
-            elif kind == "gap":
-                news = self._untold(message)
-                for gap in news:
-                    self._gap(str(message.get("reason")), _number(gap, "end") - _number(gap, "start"))
+            if kind != "flushed":
+                news = self._tell(message, _number(message, "start"), known)
             else:
                 self.flushes = max(0, self.flushes - 1)
         elif kind in {"status", "ended"}:
@@ -137,20 +132,27 @@ class Session:
         self.settled = max(self.settled, known)
         return news
 
-    def _untold(self, gap: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """A gap without the text that is known: the worker that died has told it, and the next one cannot know."""
-        pieces = [(_number(gap, "start"), _number(gap, "end"))]
-        for start, end in self._finals:
+    def _tell(self, message: Mapping[str, Any], start: float, end: float) -> list[Mapping[str, Any]]:
+        """Count what is told of [start, end) for the first time. Returns a final as it is, and a gap without the rest.
+
+        A worker that died may have told more than its last position says, which the next one cannot know.
+        """
+        pieces = [(start, end)]
+        for first, last in self._told:
             pieces = [
                 piece
                 for low, high in pieces
-                for piece in ((low, min(high, start)), (max(low, end), high))
+                for piece in ((low, min(high, first)), (max(low, last), high))
                 if piece[0] < piece[1]
             ]
-        if pieces == [(_number(gap, "start"), _number(gap, "end"))]:
-            return [gap]
-        self._moved = True
-        return [{**gap, "start": start, "end": end} for start, end in pieces]
+        self._moved |= pieces != [(start, end)]
+        self._told = [*self._told[1 - _TOLD :], (start, end)]
+        seconds = sum(high - low for low, high in pieces)
+        if message["type"] == "final":
+            self._transcribed += seconds
+            return [message]
+        self._gap(str(message.get("reason")), seconds)
+        return [{**message, "start": low, "end": high} for low, high in pieces]
 
     def account(self, ended: Mapping[str, Any]) -> Mapping[str, Any]:
         """What `ended` says, for the whole session even if several workers have had it."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.figures import Figures
+    from transcriber.gateway.owners import Owners
     from transcriber.gateway.results import Results
-    from transcriber.protocol.partitions import FleetOptions
 
 
 class Outlet(Protocol):
@@ -37,4 +38,12 @@ class Surroundings:
     workers: Serving
     figures: Figures
     gateway: str
-    fleet: FleetOptions | None = None  # whose daemons hear the streams
+    owners: Owners | None = None  # of a fleet's partitions
+
+    def new_name(self, tenant: str, number: int = 0) -> str:
+        """A new name for the stream of a client's channel."""
+        return f"{tenant}-{self.gateway}-{secrets.token_hex(6)}{f'-{number}' if number else ''}"
+
+    def another_name(self, tenant: str, number: int) -> str | None:
+        """The same, whose partition may have an owner; None if none is known that may."""
+        return None if self.owners is None else self.owners.name(lambda: self.new_name(tenant, number))

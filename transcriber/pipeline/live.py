@@ -42,6 +42,7 @@ class LivePipeline:
             multilingual=parts.multilingual,
         )
         self._in_work = InWork()
+        self.published = asyncio.Event()  # set with each text
 
     async def ingest(self, source: Source) -> None:
         """Take everything that arrives, until the source ends."""
@@ -147,6 +148,7 @@ class LivePipeline:
             gap, *ended = encode_outputs(outputs, time.time_ns(), traceparent)
             return [gap], ended
         parts.observer.record(window.origin.stream, verdict.result.latency, traceparent)
+        self.published.set()
         final = encode_final(verdict.result, traceparent, parts.max_payload())
         suppressed = encode_outputs(verdict.suppressed, time.time_ns(), traceparent)
         ended = encode_outputs(parts.sessions.transcribed(window), time.time_ns(), traceparent)

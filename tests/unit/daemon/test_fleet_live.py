@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,10 @@ async def test_positions_follow_a_text_at_once(monkeypatch: pytest.MonkeyPatch) 
     chunk = Chunk("s1", AudioFormat(Encoding("pcm_s16le"), SAMPLE_RATE, 1), noise.tobytes(), "x", 0, ChunkEvent.FLUSH)
     (window,) = [output for output in sessions.receive(chunk, 0.0) if isinstance(output, Window)]
     shares = LiveShares(None, None, bucket, None)  # type: ignore[arg-type]
+    pipeline = SimpleNamespace(published=asyncio.Event())
     share = _Share(
         sessions=sessions,
-        pipeline=None,  # type: ignore[arg-type]
+        pipeline=pipeline,  # type: ignore[arg-type]
         subscribed=Silent(),  # type: ignore[arg-type]
         load=None,  # type: ignore[arg-type]
         revision=0,
@@ -54,8 +56,10 @@ async def test_positions_follow_a_text_at_once(monkeypatch: pytest.MonkeyPatch) 
     )
     telling = asyncio.create_task(shares._tell(3, share))
     async with asyncio.timeout(30):
+        pipeline.published.set()
         begun = decode_positions(await bucket.written.get())
         sessions.transcribed(window)
+        pipeline.published.set()
         after = decode_positions(await bucket.written.get())
     telling.cancel()
     assert begun.sessions[0].position == window.start

@@ -140,3 +140,14 @@ async def test_flush_does_not_wait_for_other_sessions(
     assert published(outbox) == ["started", "flushed"]
     decide(take(made))
     assert published(outbox) == ["started", "flushed", "final", "ended"]
+
+
+async def test_pipeline_notes_each_text_when_it_is_published(
+    heldout: Speech, outbox: Outbox, made: Parts, pipeline: LivePipeline
+) -> None:
+    """Not when it is decided: a place that is written before its text would leave the text out."""
+    pipeline.receive(chunk(heldout.cut(0, 1), FLUSH), 0.0)
+    decide(take(made))
+    assert not pipeline.published.is_set()
+    published(outbox)
+    assert pipeline.published.is_set()
