@@ -17,7 +17,6 @@ from transcriber.gateway import live_speech, pages, raw_pcm, rest
 from transcriber.gateway.head import Head
 from transcriber.gateway.problems import Problem, body_of, in_openai_shape, problem_of
 from transcriber.gateway.routes import Call
-from transcriber.gateway.short import ShortConnection
 from transcriber.gateway.socket import Socket
 from transcriber.protocol import incoming
 from transcriber.telemetry.gateway import CallSpan
@@ -55,7 +54,6 @@ class Site:
         self._routes = routes
         self._gate = gate
         self._figures = figures
-        self.shorts: set[ShortConnection] = set()
         self._server = web.Server(
             self.handle,
             access_log=None,
@@ -65,29 +63,17 @@ class Site:
 
     def protocol(self) -> asyncio.Protocol:
         """The protocol of a connection."""
-        return ShortConnection(self, _KEEPALIVE_SECS)
-
-    def full_protocol(self) -> asyncio.Protocol:
-        """That of a connection whose requests are not all short."""
         return self._server()
 
     @property
     def count(self) -> int:
         """Connections that are open."""
-        return len(self._server.connections) + len(self.shorts)
+        return len(self._server.connections)
 
     async def shut_down(self, seconds: float) -> None:
         """Finish the answers that have begun, and close every connection."""
         self._server.pre_shutdown()
-        for connection in list(self.shorts):
-            connection.leave()
-        answering = {connection.answering for connection in self.shorts if connection.answering is not None}
-        waiting = asyncio.wait(answering, timeout=seconds) if answering else asyncio.sleep(0)
-        await asyncio.gather(self._server.shutdown(seconds), waiting)
-        for task in answering:
-            task.cancel()
-        for connection in list(self.shorts):
-            connection.leave()
+        await self._server.shutdown(seconds)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
