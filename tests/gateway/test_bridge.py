@@ -248,21 +248,31 @@ async def test_another_worker_that_begins_tells_what_the_first_lost(serving: Gat
     assert (lost["start"], lost["end"]) == (0.0, 1.0)
 
 
+async def three_seconds(client: ClientConnection, heard: Bus) -> dict[str, Any]:
+    """Send three chunks. Returns the fields of every result of their session."""
+    for _ in range(3):
+        await client.send(SECOND)
+        chunk = await heard.next()
+    return {"v": 1, **of(chunk)}
+
+
+async def end(client: ClientConnection, heard: Bus, account: dict[str, Any]) -> dict[str, Any]:
+    """End the session with an account. Returns what the client was told."""
+    await client.send("end")
+    await heard.next()
+    await heard.tell(account | {"type": "ended"})
+    return await told(client, "ended")
+
+
 async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -> None:
     """A member of a fleet dies after a text that its last position lacks. The next one takes it for lost."""
     async with plain(serving) as client:
-        for _ in range(3):
-            await client.send(SECOND)
-            chunk = await heard.next()
-        said = {"v": 1, **of(chunk)}
+        said = await three_seconds(client, heard)
         await heard.tell(said | {"type": "final", "start": 0.5, "end": 1.25, "text": "on"})
         await heard.tell(said | {"type": "gap", "start": 0.25, "end": 2.0, "reason": "lost_upstream"})
         gaps = [await told(client, "gap"), await told(client, "gap")]
-        await client.send("end")
-        await heard.next()
         account = ACCOUNT | {"received": 3.0, "silent": 1.25, "gap": {"lost_upstream": 1.75}}
-        await heard.tell(said | {"type": "ended", **account})
-        ended = await told(client, "ended")
+        ended = await end(client, heard, said | account)
     assert [(gap["start"], gap["end"]) for gap in gaps] == [(0.25, 0.5), (1.25, 2.0)]
     assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.75, 1.25, {"lost_upstream": 1.0})
 
@@ -270,17 +280,12 @@ async def test_gap_leaves_out_text_that_was_told(serving: Gateway, heard: Bus) -
 async def test_text_after_its_gap_is_told_and_counts_once(serving: Gateway, heard: Bus) -> None:
     """A member that hands over late speaks of what the next one has taken for lost. The account still adds up."""
     async with plain(serving) as client:
-        for _ in range(3):
-            await client.send(SECOND)
-            chunk = await heard.next()
-        said = {"v": 1, **of(chunk)}
+        said = await three_seconds(client, heard)
         await heard.tell(said | {"type": "gap", "start": 0.5, "end": 2.0, "reason": "lost_upstream"})
         await heard.tell(said | {"type": "final", "start": 1.0, "end": 2.5, "text": "on"})
         final = await told(client, "final")
-        await client.send("end")
-        await heard.next()
-        await heard.tell(said | {"type": "ended", **ACCOUNT, "received": 3.0, "transcribed": 1.5, "silent": 1.5})
-        ended = await told(client, "ended")
+        account = ACCOUNT | {"received": 3.0, "transcribed": 1.5, "silent": 1.5}
+        ended = await end(client, heard, said | account)
     assert (final["start"], final["end"], final["text"]) == (1.0, 2.5, "on")
     assert (ended["transcribed"], ended["silent"], ended["gap"]) == (0.5, 1.0, {"lost_upstream": 1.5})
 

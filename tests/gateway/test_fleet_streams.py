@@ -12,7 +12,7 @@ from typing import Any
 
 import nats
 import pytest
-from fleets import FLEET, member, set_up_fleet, status, transcriber
+from fleets import FLEET, member, set_up_fleet, status, transcriber, until_seen
 from gateways import gateway, worker
 from harness import PATIENCE, Daemon, NatsServer, Speech, s16
 from nats.aio.msg import Msg
@@ -34,6 +34,16 @@ async def talk(serving: Gateway, speech: Speech) -> list[dict[str, Any]]:
             await client.send(pcm[start : start + step])
         await client.send("end")
         return [json.loads(text) async for text in client]
+
+
+async def all_carried(serving: Gateway) -> list[int]:
+    """Wait until daemons carry all clients' streams. Returns how many each of them has."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            carried = [daemon.streams for daemon in await serving.workers.ask()]
+            if sum(carried) == CLIENTS:
+                return carried
+            await asyncio.sleep(0.1)  # a daemon says it when it is asked
 
 
 @asynccontextmanager
@@ -88,14 +98,11 @@ async def test_fleet_shares_a_gateways_clients(server: NatsServer, heldout: Spee
     await set_up_fleet(server.url, live=True)
     async with Daemon(server.url, **member()) as first, Daemon(server.url, **member()) as second:
         await second.logged("joined the fleet")
+        await until_seen(server.url, lambda view: [bool(m["partitions"]) for m in view["members"]] == [True] * 2)
         members = (await status(server.url))["members"]
-        while not all(m["partitions"] for m in members):
-            await asyncio.sleep(0.5)
-            members = (await status(server.url))["members"]
         async with gateway(server.url, fleet=FLEET) as serving:
             talking = [asyncio.create_task(talk(serving, speech)) for _ in range(CLIENTS)]
-            await asyncio.sleep(2)
-            carried = [daemon.streams for daemon in await serving.workers.ask()]
+            carried = await all_carried(serving)
             assert (await transcriber(server.url, "fleet", "drain", members[0]["name"]))[0] == 0
             heard = await asyncio.gather(*talking)
         assert [await daemon.stop() for daemon in (first, second)] == [0, 0]
