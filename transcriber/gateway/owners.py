@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transcriber.protocol.partitions import FleetOptions
 
 _FRESH_SECS = 10.0  # for so long a partition may be without owner: a member's lease, and as much again to take over
-_TRIES = 64  # names, of which each belongs to any partition
+_TRIES = 64  # names: with nine of ten partitions alone, all of them fail once in 800 times
 _NOBODY = b"NATS/1.0 503"  # what the server answers when nobody is subscribed
 
 
