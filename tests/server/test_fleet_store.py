@@ -43,6 +43,26 @@ async def store(url: str) -> AsyncIterator[FleetStore]:
         await connection.close()
 
 
+@contextlib.asynccontextmanager
+async def member_of(found: FleetStore, name: str) -> AsyncIterator[Membership]:
+    """A member that stops without leaving."""
+    membership = Membership(found, name, FLEET.partitions, Idle())
+    await membership.join()
+    running = asyncio.create_task(membership.run())
+    try:
+        yield membership
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def owners(membership: Membership, wanted: set[str]) -> None:
+    """Wait until these members own all partitions."""
+    async with asyncio.timeout(PATIENCE):
+        while {entry.owner for entry in membership.plan.partitions} != wanted:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.05)
+
+
 async def test_member_that_hears_nothing_loses_its_entry(server: NatsServer) -> None:
     """What it sends still arrives. It must not go on renewing a lease that it cannot know to hold."""
     await set_up_fleet(server.url)
@@ -87,3 +107,37 @@ async def test_positions_replace_only_those_that_were_read(server: NatsServer) -
         assert await old.write_position(3, b"late", first) is None
         assert await new.position(3) == (b"2", second)
         assert await new.write_position(3, b"3", second) is not None
+
+
+async def test_only_a_member_without_connection_is_removed(server: NatsServer) -> None:
+    """One that is connected keeps its entry until its lease runs out."""
+    await set_up_fleet(server.url)
+    async with store(server.url) as seen:
+        async with store(server.url) as there:
+            await there.renew("a=1", b"{}")
+            await there.be_present("a=1")
+            assert not await seen.remove_if_disconnected("a=1")
+            assert await seen.member("a=1") == b"{}"
+        assert await seen.remove_if_disconnected("a=1")
+        assert await seen.member("a=1") is None
+        assert await seen.remove_if_disconnected("a=1")  # it is gone already
+
+
+async def test_next_member_does_not_wait_for_a_dead_ones_lease(server: NatsServer) -> None:
+    """It removes the entry, also that of the member that made the plans."""
+    await set_up_fleet(server.url)
+    removed = asyncio.Event()
+    listener = await nats.connect(server.url)
+
+    async def hear(message: Msg) -> None:
+        if (message.headers or {}).get("KV-Operation") == "DEL":
+            removed.set()
+
+    await listener.subscribe(f"$KV.{MEMBERS}.{FLEET.name}.a=1", cb=hear)
+    async with store(server.url) as seen, member_of(seen, "b=1") as left:
+        async with store(server.url) as dying, member_of(dying, "a=1"):
+            await owners(left, {"a=1", "b=1"})
+        async with asyncio.timeout(PATIENCE):
+            await removed.wait()
+        await owners(left, {"b=1"})
+    await listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -11,10 +12,18 @@ import nats.js.errors
 from transcriber.broker.patience import persist
 from transcriber.domain.errors import BrokerError
 from transcriber.protocol import incoming
-from transcriber.protocol.partitions import FLEETS, MEMBERS, drain_subject, member_key, plan_key, position_key
+from transcriber.protocol.partitions import (
+    FLEETS,
+    MEMBERS,
+    drain_subject,
+    member_key,
+    plan_key,
+    position_key,
+    presence_subject,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from transcriber.broker.connection import Connection
 
 ANSWER_SECS = 1.0  # a working server answers within milliseconds; a lease must be renewed five times in a row
+_PRESENCE_SECS = 0.2  # a member that does not answer meanwhile may be busy; the server tells within milliseconds
 _AT_A_TIME = 32  # entries that are read at a time
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST = {10071, 10164}  # somebody else has written since
@@ -37,6 +47,11 @@ class FleetStore:
         self._fleet = fleet
         self._jetstream: JetStreamContext = connection.client.jetstream(timeout=ANSWER_SECS)
         self._subscriptions: list[Subscription] = []
+
+    @property
+    def connection(self) -> int:
+        """The number of the present connection to the server: each reconnect counts one more."""
+        return self._connection.reconnects
 
     async def check(self) -> None:
         """Raise `BrokerError` if the buckets are not there."""
@@ -80,6 +95,16 @@ class FleetStore:
         for name in (member, member.partition("=")[0]):
             self._subscriptions.append(await self._connection.subscribe(drain_subject(self._fleet, name), asked))
 
+    async def be_present(self, member: str) -> None:
+        """Answer those who ask whether this member is connected."""
+
+        async def asked(message: Msg) -> None:
+            if message.reply:
+                await message.respond(b"{}")
+
+        subscription = await self._connection.subscribe(presence_subject(self._fleet, member), asked)
+        self._subscriptions.append(subscription)
+
     async def ask_to_drain(self, member: str) -> bool:
         """Ask a member, by id or name, to give up its partitions. Return whether it has answered."""
         try:
@@ -102,6 +127,23 @@ class FleetStore:
         """Delete a member's entry."""
         subject = f"$KV.{MEMBERS}.{member_key(self._fleet, member)}"
         await self._jetstream.publish(subject, b"", headers=dict(_DELETED))
+
+    async def remove_if_disconnected(self, member: str) -> bool:
+        """Delete a member's entry if its connection is gone, as the server knows. Return whether the entry is gone.
+
+        An entry that is renewed meanwhile stays.
+        """
+        key = member_key(self._fleet, member)
+        data, revision = await self._last(MEMBERS, key)
+        if not data:
+            return True
+        try:
+            await self._connection.client.request(presence_subject(self._fleet, member), b"", timeout=_PRESENCE_SECS)
+        except nats.errors.NoRespondersError:
+            return await self._replace(MEMBERS, key, b"", revision, _DELETED) is not None
+        except nats.errors.TimeoutError:  # it may be frozen; its lease decides
+            return False
+        return False
 
     async def members(self) -> dict[str, bytes]:
         """All entries of members."""
@@ -127,7 +169,7 @@ class FleetStore:
 
     async def write_plan(self, payload: bytes, revision: int) -> int | None:
         """Replace the plan of this revision; returns the new one, None if it has been replaced before."""
-        return await self._replace(plan_key(self._fleet), payload, revision)
+        return await self._replace(FLEETS, plan_key(self._fleet), payload, revision)
 
     async def position(self, partition: int) -> tuple[bytes | None, int]:
         """Up to where the streams of a partition are settled, and its revision; None and 0 if nobody has said so."""
@@ -135,11 +177,14 @@ class FleetStore:
 
     async def write_position(self, partition: int, payload: bytes, revision: int) -> int | None:
         """Replace the positions of this revision; returns the new one, None if they have been replaced before."""
-        return await self._replace(position_key(self._fleet, partition), payload, revision)
+        return await self._replace(FLEETS, position_key(self._fleet, partition), payload, revision)
 
-    async def _replace(self, key: str, payload: bytes, revision: int) -> int | None:
+    async def _replace(
+        self, bucket: str, key: str, payload: bytes, revision: int, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> int | None:
+        expected = {_EXPECTED: str(revision), **headers}
         try:
-            written = await self._jetstream.publish(f"$KV.{FLEETS}.{key}", payload, headers={_EXPECTED: str(revision)})
+            written = await self._jetstream.publish(f"$KV.{bucket}.{key}", payload, headers=expected)
         except nats.js.errors.APIError as error:
             if error.err_code in _WRONG_LAST:
                 return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from transcriber.protocol import incoming
-from transcriber.protocol.partitions import FLEETS, MEMBERS, drain_subject
+from transcriber.protocol.partitions import FLEETS, MEMBERS, drain_subject, presence_subject
 
 if TYPE_CHECKING:
     from transcriber.protocol.partitions import FleetOptions
@@ -98,8 +98,13 @@ def _of_fleet(fleet: FleetOptions) -> list[Permissions]:
                 f"{_API}.CONSUMER.CREATE.{audio}.*",
                 f"{_API}.CONSUMER.CREATE.{audio}.*.>",
                 *(f"{_API}.CONSUMER.{verb}.{audio}.*" for verb in ("DELETE", "INFO", "MSG.NEXT")),
+                presence_subject(fleet.name, "*"),
             ),
-            (*entries, f"{incoming.AUDIO}.*.*", drain_subject(fleet.name, "*")),
+            (
+                *entries,
+                f"{incoming.AUDIO}.*.*",
+                *(subject(fleet.name, "*") for subject in (drain_subject, presence_subject)),
+            ),
         ),
         Permissions("producer", (f"{incoming.AUDIO}.*.*",), ()),
         Permissions("reader", (), ()),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from transcriber.broker.patience import AWAY, Backoff
 from transcriber.domain.errors import BrokerError, Fenced
+from transcriber.fleet.absence import note_absent
 from transcriber.fleet.handover import Holding, Phase, Step, steps
 from transcriber.fleet.holder import describe
 from transcriber.fleet.lease import OwnLease
@@ -45,14 +46,14 @@ class Membership:
         self._held: dict[int, Holding] = {}
         self._draining: dict[int, asyncio.Task[None]] = {}
         self._waiting: dict[int, float] = {}  # since when a partition waits for its next owner to listen
-        self._lease = OwnLease(time.monotonic())
+        self._lease = OwnLease(time.monotonic(), store.connection)
         self._news, self._due, self._moved, self._acted = (asyncio.Event() for _ in range(4))
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets a drain's error
 
     @property
     def valid(self) -> bool:
         """Whether our lease holds, by our own clock, and nobody got what we work on while it may not have held."""
-        return self._lease.holds(time.monotonic())
+        return self._lease.holds(time.monotonic(), self._store.connection)
 
     @property
     def working(self) -> int:
@@ -64,6 +65,7 @@ class Membership:
         await self._store.check()
         await self._store.listen(self._on_member, self._news.set)
         await self._store.on_drain(self.me.id, self.drain)
+        await self._store.be_present(self.me.id)
         await self._list()
         await self._read_plan()
         await self._renew()
@@ -126,12 +128,12 @@ class Membership:
         if self._lease.doubtful:
             await self._read_plan()
         self.me = describe(self.me, self._holder.figures(), self._held)
-        asked = time.monotonic()
-        if self._lease.lapsed(asked):
+        asked, connection = time.monotonic(), self._store.connection
+        if self._lease.lapsed(asked, connection) or connection != self._lease.connection:
             self.roster.troubled(asked)
-        self._lease.ask(asked)
+        self._lease.ask(asked, connection)
         await self._store.renew(self.me.id, encode_member(self.me))
-        self._lease.answered(asked)
+        self._lease.answered(asked, connection)
         self.roster.heard(self.me, time.monotonic())
         if not self._lease.verified:
             log.warning("the fleet's lease was not renewed in time; reading the plan")
@@ -158,19 +160,12 @@ class Membership:
                 if time.monotonic() - listed >= _LIST_SECS:
                     await self._list()
                     listed = time.monotonic()
-                await self._miss()
+                await note_absent(self.roster, self._store, self.me.id, valid=self.valid)
                 if coordinator(self.roster.members) == self.me.id and self.valid:
                     await self._advance()
                 backoff.worked()
             except AWAY as error:
                 await backoff.failed(error)
-
-    async def _miss(self) -> None:
-        """Ask the server for members that are overdue."""
-        for one in self.roster.overdue(time.monotonic()):
-            if one != self.me.id and await self._store.member(one) is None:
-                log.warning("a member of the fleet is gone", extra={"member": one})
-                self.roster.gone(one, time.monotonic())
 
     async def _advance(self) -> None:
         """Make the next plan and write it; if somebody else has written one, read that."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from transcriber.fleet.plan import Member, Plan
 
 RENEW_SECS = LEASE_SECS / 5  # three renewals may fail
+# After which others ask the server whether a member is connected: two renewals are missing. One may be a bit late.
+SILENCE_SECS = 2 * RENEW_SECS
 PLAN_SECS = 0.25  # between two looks at who is missing
 # What a lease loses to clocks that are not equally fast, and to the way of an answer: its holder stops so much earlier.
 MARGIN_SECS = 0.5
@@ -24,7 +26,8 @@ class Roster:
     """What one member knows of all. `now` is its own monotonic clock, in seconds.
 
     A member is gone when the server says that its entry is. The roster says when to ask: a lease after it was last
-    heard of. After trouble with the server, nobody counts as gone for a lease: the others could not renew theirs.
+    heard of, or earlier whether its connection is gone. After trouble with the server, nobody counts as gone for a
+    lease: the others could not renew theirs.
     """
 
     def __init__(self, now: float) -> None:
@@ -66,9 +69,16 @@ class Roster:
 
     def overdue(self, now: float) -> list[str]:
         """The members whose leases have run out, if ours has been renewed all the time."""
+        return self._unheard(LEASE_SECS, now)
+
+    def silent(self, now: float) -> list[str]:
+        """The members whose last two renewals are missing, if ours have worked for a lease."""
+        return self._unheard(SILENCE_SECS, now)
+
+    def _unheard(self, seconds: float, now: float) -> list[str]:
         if now - self._sound_since < LEASE_SECS:
             return []
-        return [one for one, heard in self._heard.items() if now - heard >= LEASE_SECS]
+        return [one for one, heard in self._heard.items() if now - heard >= seconds]
 
     def next_plan(self, plan: Plan, now: float) -> Plan:
         """Return the next plan; moves that only even out wait until the fleet has been at rest."""

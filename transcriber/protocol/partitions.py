@@ -75,6 +75,11 @@ def drain_subject(fleet: str, member: str) -> str:
     return f"transcriber.fleet.{fleet}.drain.{member}"
 
 
+def presence_subject(fleet: str, member: str) -> str:
+    """Where a member answers, and the server tells that nobody does once the member's connection is gone."""
+    return f"transcriber.fleet.{fleet}.presence.{member}"
+
+
 def member_name(host: str, port: int) -> str:
     """A member's name: the same after a restart, and without characters that a key cannot have."""
     return _NOT_ALLOWED.sub("_", f"{host}-{port}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transcriber.fleet.lease import OwnLease
-from transcriber.fleet.roster import MARGIN_SECS
+from transcriber.fleet.roster import MARGIN_SECS, SILENCE_SECS
 from transcriber.protocol.partitions import LEASE_SECS
 
 HELD = LEASE_SECS - MARGIN_SECS
@@ -44,3 +44,17 @@ def test_void_lease_holds_no_more() -> None:
     lease = OwnLease(0.0)
     lease.void()
     assert not lease.holds(0.1)
+
+
+def test_lease_from_before_a_reconnect_is_short() -> None:
+    """Others may have removed the entry while there was no connection. A renewal on the new one lasts as ever."""
+    lease = OwnLease(0.0, connection=3)
+    short = SILENCE_SECS - MARGIN_SECS
+    assert lease.holds(short, connection=3)
+    assert lease.holds(short - 0.1, connection=4)
+    assert not lease.holds(short, connection=4)
+    lease.ask(short, connection=4)
+    lease.answered(short, connection=4)
+    assert not lease.holds(short, connection=4)  # before the plan is read
+    lease.verify()
+    assert lease.holds(short + HELD - 0.1, connection=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transcriber.fleet.plan import Member, Plan
-from transcriber.fleet.roster import Roster, without_owner
+from transcriber.fleet.roster import SILENCE_SECS, Roster, without_owner
 from transcriber.protocol.partitions import LEASE_SECS
 
 A, B = Member(id="a=1", since=1.0), Member(id="b=1", since=2.0, loads={3: 2.0})
@@ -32,6 +32,17 @@ def test_member_is_overdue_a_lease_after_its_last_word() -> None:
     r.gone("b=1", LEASE_SECS)
     assert set(r.members) == {"a=1"}
     assert r.loads[3] == 2.0  # whoever gets the partition gets its streams
+
+
+def test_member_is_silent_when_two_renewals_are_missing() -> None:
+    """Not for a lease after trouble: the others could not renew theirs."""
+    r = roster()
+    r.heard(A, 10.0)
+    r.heard(B, 10.0 + SILENCE_SECS)
+    assert r.silent(10.0 + SILENCE_SECS - 0.1) == []
+    assert r.silent(10.0 + SILENCE_SECS) == ["a=1"]
+    r.troubled(11.0)
+    assert r.silent(10.0 + LEASE_SECS) == []
 
 
 def test_nobody_is_overdue_for_a_lease_after_trouble() -> None:
