@@ -31,8 +31,8 @@ _LOOK_SECS = 0.1  # between two checks whether a server is ready
 _PATIENCE = 600.0  # seconds for one reply of a large model on a slow machine
 
 MEASURED = {
-    "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, cuts of "
-    "five seconds, and the daemon's windows; CPU of this process",
+    "faster_whisper": "int8, the daemon's threads, beams of 5 (its default) and of 1; whole recordings, and the "
+    "daemon's windows; CPU of this process",
     "whisper_server": "whisper.cpp's server with the daemon's threads and its own defaults; a request for every five "
     "seconds; CPU of the server's process",
 }
@@ -93,7 +93,7 @@ def faster_whisper(folder: Path, threads: int) -> dict[str, Way]:
     text = load_faster_whisper(folder, threads)
     return {
         f"faster_whisper_{name}_beam_{beam}": Calls(partial(text, beam, "en"), parts)
-        for name, parts in (("whole", Piece.whole), ("cuts", Piece.cuts), ("windows", Piece.spoken))
+        for name, parts in (("whole", Piece.whole), ("windows", Piece.spoken))
         for beam in _BEAMS
     }
 
