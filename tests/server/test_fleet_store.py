@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 
 import nats
+import pytest
 from fleets import FLEET, set_up_fleet
 from harness import PATIENCE, NatsServer
 from nats.aio.msg import Msg
@@ -15,6 +17,7 @@ from proxy import Proxy, Way
 from transcriber.broker.connection import Connection
 from transcriber.broker.fleet import FleetStore
 from transcriber.broker.options import BrokerOptions
+from transcriber.fleet import membership
 from transcriber.fleet.holder import Figures
 from transcriber.fleet.membership import Membership
 from transcriber.protocol.partitions import MEMBERS
@@ -46,20 +49,20 @@ async def store(url: str) -> AsyncIterator[FleetStore]:
 @contextlib.asynccontextmanager
 async def member_of(found: FleetStore, name: str) -> AsyncIterator[Membership]:
     """A member that stops without leaving."""
-    membership = Membership(found, name, FLEET.partitions, Idle())
-    await membership.join()
-    running = asyncio.create_task(membership.run())
+    member = Membership(found, name, FLEET.partitions, Idle())
+    await member.join()
+    running = asyncio.create_task(member.run())
     try:
-        yield membership
+        yield member
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def owners(membership: Membership, wanted: set[str]) -> None:
+async def owners(member: Membership, wanted: set[str]) -> None:
     """Wait until these members own all partitions."""
     async with asyncio.timeout(PATIENCE):
-        while {entry.owner for entry in membership.plan.partitions} != wanted:  # noqa: ASYNC110 - no event tells
+        while {entry.owner for entry in member.plan.partitions} != wanted:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
 
 
@@ -76,22 +79,45 @@ async def test_member_that_hears_nothing_loses_its_entry(server: NatsServer) -> 
 
     await listener.subscribe(f"$KV.{MEMBERS}.>", cb=hear)
     async with store(network.url) as cut, store(server.url) as seen:
-        membership = Membership(cut, "a=1", FLEET.partitions, Idle())
-        await membership.join()
-        running = asyncio.create_task(membership.run())
+        member = Membership(cut, "a=1", FLEET.partitions, Idle())
+        await member.join()
+        running = asyncio.create_task(member.run())
         async with asyncio.timeout(PATIENCE):
-            await membership.settled_in()
+            await member.settled_in()
             network.hold(Way.DOWN)
             before = len(renewals)
             while await seen.member("a=1") is not None:
                 assert len(renewals) - before <= 2  # one on its way, and one that gets no answer
                 await asyncio.sleep(0.1)
-        assert not membership.valid
+        assert not member.valid
         network.release()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     await listener.close()
     await network.cut()
+
+
+async def test_change_during_a_renewal_is_told_without_waiting(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not in that renewal, so the next one comes at once."""
+    monkeypatch.setattr(membership, "RENEW_SECS", 10 * PATIENCE)
+    await set_up_fleet(server.url)
+    renewed: list[bytes] = []
+    async with store(server.url) as found:
+        renew = found.renew
+
+        async def slow(one: str, payload: bytes) -> None:
+            await renew(one, payload)
+            renewed.append(payload)
+            if len(renewed) == 2:  # the first is that of `join`
+                member.drain()
+
+        monkeypatch.setattr(found, "renew", slow)
+        async with member_of(found, "a=1") as member, asyncio.timeout(PATIENCE):
+            while len(renewed) < 3:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.05)
+    assert [json.loads(payload)["draining"] for payload in renewed] == [False, False, True]
 
 
 async def test_positions_replace_only_those_that_were_read(server: NatsServer) -> None:

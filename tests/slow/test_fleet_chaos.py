@@ -153,7 +153,7 @@ def live_figures(heard: dict[str, list[dict[str, Any]]], fleet: Fleet, began: fl
     for gap in gaps:
         for died in deaths:
             at = died - began
-            if gap["start"] <= at <= gap["end"]:
+            if gap["start"] - CHUNK_SECS <= at <= gap["end"]:  # it sends a little ahead of the audio's own time
                 before.append(at - gap["start"])
                 after.append(gap["end"] - at)
     text_twice = text_in_gaps = 0.0

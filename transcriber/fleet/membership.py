@@ -114,6 +114,7 @@ class Membership:
     async def _keep_lease(self) -> None:
         backoff = Backoff("the fleet's lease")
         while True:
+            self._due.clear()  # before, as what changes during a renewal is not in it
             try:
                 await self._renew()
                 backoff.worked()
@@ -121,7 +122,6 @@ class Membership:
                 self.roster.troubled(time.monotonic())
                 await backoff.failed(error)
                 continue
-            self._due.clear()
             await _within(RENEW_SECS, self._due)
 
     async def _renew(self) -> None:
@@ -217,6 +217,7 @@ class Membership:
     async def _follow(self) -> None:
         backoff = Backoff("the fleet's plan")
         while True:
+            self._news.clear()  # before, as what is told while we act may have come too late for it
             try:
                 await self._read_plan()
                 await self._act()
@@ -224,7 +225,6 @@ class Membership:
             except AWAY as error:
                 await backoff.failed(error)
                 continue
-            self._news.clear()
             await _within(_LOOK_SECS, self._news)
 
     async def _act(self) -> None:
