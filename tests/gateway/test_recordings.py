@@ -174,22 +174,24 @@ async def test_silent_worker_is_asked_again(workers, site, http, flac, monkeypat
 
 async def test_parts_of_a_dead_worker_go_to_another(workers, site, http, flac) -> None:
     """Long before their time is up: a part of half a minute may take a minute and more."""
-    began = asyncio.Event()
+    first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def hold(_asked: Asked) -> str:
-        began.set()
-        await asyncio.Event().wait()
-        return ""
+    def script(number: int) -> Script:
+        """The worker that is asked first answers nothing. The server chooses it by chance."""
 
-    async def answer_later(_asked: Asked) -> str:
-        await began.wait()
-        return "yes"
+        async def answer(_asked: Asked) -> str:
+            if not first.done():
+                first.set_result(number)
+            if await first == number:
+                await asyncio.Event().wait()
+            return "yes"
 
-    holding, _ = await workers(hold, answer_later)
+        return answer
+
+    crew = await workers(script(0), script(1))
     asking = asyncio.create_task(transcribed(http, await site(), flac))
     async with asyncio.timeout(PATIENCE):
-        await began.wait()
-        await holding.die()
+        await crew[await first].die()
         answer, body = await asking
     assert (answer.status, body["text"]) == (200, "yes yes yes yes yes yes")
 
