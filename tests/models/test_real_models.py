@@ -101,9 +101,10 @@ def test_the_language_is_detected_and_leaves_no_trace(model_format: Format) -> N
 
 
 def test_a_batch_holds_windows_of_several_languages() -> None:
-    """Each window has the language that was asked for it, or the detected one, and the text that it has alone."""
+    """And of several lengths: each has the language asked for, or the detected one, and the text that it has alone."""
     samples, base = talk()[0], engine("base", Format.CTRANSLATE2)
-    windows = [Speech(samples[start * 16_000 : (start + 5) * 16_000], code) for start, code in PARTS]
+    parts = zip((8, 3, 5), PARTS, strict=True)
+    windows = [Speech(samples[start * 16_000 : (start + seconds) * 16_000], code) for seconds, (start, code) in parts]
     found = base.transcribe_many(windows)
     assert [decoded.language for decoded in found] == ["en", "de", "en"]
     for window, decoded in zip(windows, found, strict=True):

@@ -8,12 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def shares(works: Sequence[int], kinds: Sequence[int], workers: int, alike: float) -> list[list[int]]:
+def shares(works: Sequence[int], kinds: Sequence[int], workers: int) -> list[list[int]]:
     """Return the places of the windows that are decoded together, the share with the most work first.
 
-    `works`: the work of each window. `kinds`: only windows of one kind are decoded together. `alike`: the least ratio
-    of two windows' works in a share, from 0 to 1. A share has about one part in `workers` of all the work. So all
-    workers are busy, and are done at about the same time.
+    `works`: the work of each window. `kinds`: only windows of one kind are decoded together. A share has about one part
+    in `workers` of all the work. So all workers are busy, and are done at about the same time.
     """
     part = sum(works) / workers
     found: list[list[int]] = []
@@ -23,7 +22,6 @@ def shares(works: Sequence[int], kinds: Sequence[int], workers: int, alike: floa
         if (
             found
             and kinds[place] == kinds[first]
-            and work >= alike * works[first]
             and held + work / 2 <= part  # the nearest to its part, whether a little more or less
         ):
             found[-1].append(place)

@@ -64,7 +64,7 @@ def test_a_narrow_model_has_a_worker_for_each_thread(
 
 
 def test_workers_decode_windows_as_one_by_one(bundled_folder: Path, heldout: Speech) -> None:
-    """Alike windows share a pass, in which all have the longest one's context. Here are two pairs."""
+    """Also where a long and a short one share a pass."""
     engine = CTranslate2Engine(WhisperOptions(path=bundled_folder, threads=2, device=Device.CPU))
     windows = [Heard(heldout.cut(begin, begin + n).samples, None) for begin, n in ((1, 2), (3, 1), (0, 2), (4, 1))]
     together = engine.transcribe_many(windows, quick=True)

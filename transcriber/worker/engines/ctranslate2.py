@@ -6,7 +6,7 @@ A pass cannot be stopped in the middle. A stop request is checked after the enco
 tokens is bounded, so a pass that is no longer needed soon ends by itself. Its text is discarded if it is late.
 
 On a CPU each token of a text reads all of the decoder's weights. Windows whose texts are written together share that.
-The encoder gains nothing that way: it works on one window at a time.
+The encoder gains nothing that way: it works on one window at a time, with the positions that this one needs.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from transcriber.worker.engine import (
 )
 from transcriber.worker.engines.ct2_device import open_model
 from transcriber.worker.engines.features import FRAMES_A_POSITION, log_mel
+from transcriber.worker.engines.joining import joined
 from transcriber.worker.engines.starts import Starts
 from transcriber.worker.sharing import shares
 from transcriber.worker.tokens import TICK, Token, segments
@@ -56,9 +57,6 @@ _TICKS_A_POSITION = POSITION // TICK
 _LEAST_PROBABILITY = 1e-9  # of a token; keeps its logarithm finite
 # Powers of two up to the largest: the search for the best one has few steps.
 _GPU_BATCHES = tuple(2**n for n in range(LARGEST_BATCH.bit_length()))
-# Windows on a CPU whose contexts differ by more than a quarter do not share a pass. All get the context of the longest,
-# and the encoder would lose on the short ones what the decoder gains.
-_ALIKE = 0.75
 _TOGETHER = 4  # windows of one thread: eight would save a tenth more, and the first text would come twice as late
 
 
@@ -124,12 +122,11 @@ class CTranslate2Engine:
     ) -> list[Decoded]:
         """Windows whose prompts have another length are decoded by themselves, as the library demands.
 
-        On a CPU, so are windows of much other lengths, and each worker gets a share of them.
+        Each worker gets a share of the windows.
         """
         prompts = [self._starts.prompt(window.guidance.prompt) for window in speech]
         positions = [self._positions(len(window.samples), attempt) for window in speech]
-        alike = 0.0 if self.device is Device.CUDA else _ALIKE
-        sharing = shares(positions, [len(prompt) for prompt in prompts], self.workers, alike)
+        sharing = shares(positions, [len(prompt) for prompt in prompts], self.workers)
 
         def decoded(places: list[int]) -> list[Decoded]:
             theirs = [speech[place] for place in places], [prompts[place] for place in places]
@@ -144,13 +141,13 @@ class CTranslate2Engine:
     def _pass(
         self, speech: Sequence[Speech], prompts: Sequence[list[int]], stop: Stop | None, attempt: int, *, quick: bool
     ) -> list[Decoded]:
-        """All windows get the context of the longest, and the pass may last as long as it needs tokens."""
+        """The pass may last as long as the longest window needs tokens."""
         lengths = [len(window.samples) for window in speech]
         longest = max(lengths)
         positions = self._positions(longest, attempt)
         last = self._is_last(longest, attempt)
         try:
-            encoded = self._encoded(speech, positions * FRAMES_A_POSITION, stop)
+            encoded = self._encoded(speech, [self._positions(n, attempt) for n in lengths], stop)
             spoken = self._spoken([window.language for window in speech], encoded)
             tasks = [self._starts.task(code, window.guidance) for code, window in zip(spoken, speech, strict=True)]
             written = [self._written(code, window) for code, window in zip(spoken, speech, strict=True)]
@@ -167,18 +164,25 @@ class CTranslate2Engine:
             for n in range(len(speech))
         ]
 
-    def _encoded(self, speech: Sequence[Speech], frames: int, stop: Stop | None) -> Any:  # noqa: ANN401 - the library has no types
-        """The encoder's output for all windows: on a GPU from one pass, on a CPU from one for each."""
-        features = [log_mel(window.samples, self._bands, frames) for window in speech]
+    def _encoded(self, speech: Sequence[Speech], positions: Sequence[int], stop: Stop | None) -> Any:  # noqa: ANN401 - the library has no types
+        """The encoder's output for all windows, each as long as the longest context.
+
+        On a GPU it is from one pass over that context. On a CPU each window is encoded with its own positions.
+        """
+        longest = max(positions)
         if self.device is Device.CUDA:
-            features = [np.concatenate(features)]
+            return self._model.encode(_view(np.concatenate([self._features(one, longest) for one in speech])))
         encoded = []
-        for one in features:
-            encoded.append(self._model.encode(ctranslate2.StorageView.from_array(one)))
+        for window, own in zip(speech, positions, strict=True):
+            encoded.append(self._model.encode(_view(self._features(window, own))))
             _check(stop)
         if len(encoded) == 1:
             return encoded[0]
-        return ctranslate2.StorageView.from_array(np.concatenate([np.asarray(one) for one in encoded]))
+        silent = [own - len(window.samples) // POSITION for window, own in zip(speech, positions, strict=True)]
+        return _view(joined([np.asarray(one) for one in encoded], silent))
+
+    def _features(self, window: Speech, positions: int) -> NDArray[np.float32]:
+        return log_mel(window.samples, self._bands, positions * FRAMES_A_POSITION)
 
     def work(self, samples: int, *, attempt: int = 0) -> float:
         """The encoder works on the context and the decoder on the window, at much the same cost per second."""
@@ -278,6 +282,10 @@ class CTranslate2Engine:
                 tick = round(seconds * SAMPLE_RATE / TICK)
                 tokens.append(Token(text=b"", start=tick, end=tick, log=0.0, time=tick))
         return tokens
+
+
+def _view(array: NDArray[np.float32]) -> Any:  # noqa: ANN401
+    return ctranslate2.StorageView.from_array(array)
 
 
 def _check(stop: Stop | None) -> None:
