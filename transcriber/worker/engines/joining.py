@@ -18,9 +18,9 @@ _TAIL = 50
 def joined(encoded: Sequence[NDArray[np.float32]], silent: Sequence[int]) -> NDArray[np.float32]:
     """Return the windows' encoder outputs as one array, shape (windows, longest, width).
 
-    `encoded`: for each window, shape (1, positions, width). `silent`: how many of its last positions are behind its
-    samples. The silence of the shorter ones is repeated. The decoder attends to all positions alike, so that changes a
-    text as little as a longer context does (docs/real-models.md), and the encoder need not compute it.
+    `encoded`: for each window, shape (1, positions, width). `silent`: how many of its last positions come after its
+    samples. The silence of the shorter ones is repeated, which the encoder need not compute. The decoder attends to all
+    positions alike. So that changes a text as little as a longer context does (docs/real-models.md).
     """
     longest = max(one.shape[1] for one in encoded)
     return np.concatenate([_lengthened(one, longest, tail) for one, tail in zip(encoded, silent, strict=True)])
