@@ -13,7 +13,7 @@ from harness import PATIENCE, QUICK, Client, Daemon, NatsServer, Speech, s16
 
 from transcriber.broker.permissions import configuration
 from transcriber.daemon.shutdown import ExitCode
-from transcriber.protocol.partitions import FleetOptions
+from transcriber.protocol.partitions import FleetOptions, audio_subject
 
 LARGE = {"AUDIO_SUBJECT": "audio.large.*"}
 FLEET = FleetOptions("f", group="large")
@@ -41,22 +41,24 @@ def as_user(server: NatsServer, user: str) -> str:
 
 
 async def test_group_hears_its_own_streams(guarded: NatsServer, fleet: FleetOptions | None, heldout: Speech) -> None:
-    """With the printed permissions. Its operator reaches it under the group's name."""
+    """With the printed permissions, of a producer and of a gateway. Its operator reaches it under the group's name."""
     speech, user = heldout.cut(0, 2), {"NATS_USER": "daemon", "NATS_PASSWORD": "daemon"}
     settings = QUICK | LARGE | user
     if fleet is not None:
         await set_up_fleet(as_user(guarded, "setup"), fleet, live=True)
         settings |= member(**settings)
-    subject = "audio.large.s1" if fleet is None else fleet.subject_of("s1")
     async with (
         Client(as_user(guarded, "reader"), hears="transcript.*.*") as listener,
-        connected(as_user(guarded, "producer")) as producer,
         Daemon(guarded.url, **settings) as daemon,
     ):
         headers = {"Audio-Sample-Rate": str(speech.rate), "Audio-Event": "end"}
-        await producer.publish(subject, s16(speech.samples), headers=headers)
-        await listener.until_type("ended", stream="s1")
-        assert listener.text("s1") == speech.words
+        for sender in ("producer", "gateway"):
+            subject = audio_subject(sender, "large", None if fleet is None else fleet.partitions)
+            async with connected(as_user(guarded, sender)) as client:
+                await client.publish(subject, s16(speech.samples), headers=headers)
+                await client.flush()
+            await listener.until_type("ended", stream=sender)
+            assert listener.text(sender) == speech.words
         async with connected(as_user(guarded, "operator")) as operator:
             answer = await operator.request("transcriber.control.model.=all-large", b"", timeout=PATIENCE)
         assert json.loads(answer.data)["model"] == "ggml-dispatch-mini"
