@@ -48,6 +48,7 @@ async def test_worker_tells_its_state(nats_server: NatsServer, client: Client, h
             "multilingual": True,
             "device": "cpu",
             "subject": "audio.*",
+            "partitions": None,
             "depth": 0,
             "capacity": 3,
             "estimated_wait": 0.0,

@@ -53,14 +53,26 @@ async def test_publish_sends_a_file_to_the_last_sample(nats_server: NatsServer, 
     assert command.err == ["transcriber: sent 1.23 s of audio to audio.s1, session run 1"]
 
 
-@pytest.mark.parametrize(("partitions", "subject"), [("64", "audio.9.s1"), ("7", "audio.1.s1")])
-async def test_publish_puts_the_partition_in_with_a_fleet(
-    nats_server: NatsServer, tmp_path: Path, partitions: str, subject: str
+BIG = {"AUDIO_SUBJECT": "audio.big.*"}
+
+
+@pytest.mark.parametrize(
+    ("where", "subject"),
+    [
+        ({"FLEET": "radio"}, "audio.9.s1"),
+        ({"FLEET": "radio", "FLEET_PARTITIONS": "7"}, "audio.1.s1"),
+        (BIG, "audio.big.s1"),
+        (BIG | {"FLEET": "radio"}, "audio.big.9.s1"),
+        ({"AUDIO_SUBJECT": "audio.other"}, "audio.s1"),  # that is the daemon's, and the stream is on the command line
+    ],
+)
+async def test_publish_finds_the_fleet_and_the_group(
+    nats_server: NatsServer, tmp_path: Path, where: dict[str, str], subject: str
 ) -> None:
     """Then live audio comes to the daemon that owns the stream, without a mapping in the server."""
     path = tmp_path / "talk.wav"
     path.write_bytes(recording(noise(0.3), "WAV"))
-    fleet = {"FLEET": "radio", "FLEET_PARTITIONS": partitions, "NATS_URL": nats_server.url}
+    fleet = where | {"NATS_URL": nats_server.url}
     async with (
         bus(nats_server.url) as listener,
         Command("publish", str(path), "--speed", "0", "--stream", "s1", "--session", "x", **fleet) as command,

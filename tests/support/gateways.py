@@ -35,7 +35,9 @@ class Plain:
     def __init__(self, opening: Opening) -> None:
         self.eager = "eager" in opening.query
         rate = int(opening.query.get("rate", ["16000"])[0])
-        self.hearing = Hearing(format=AudioFormat(Encoding.S16LE, rate, 1), speech="speech" in opening.query)
+        (model,) = opening.query.get("model", [None])
+        shape = AudioFormat(Encoding.S16LE, rate, 1)
+        self.hearing = Hearing(format=shape, model=model, speech="speech" in opening.query)
         self.ticks = 0
 
     def opened(self) -> Iterable[Command]:

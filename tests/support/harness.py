@@ -222,12 +222,13 @@ def _get(url: str) -> int:
 class Client:
     """A producer and a listener. Every message heard is checked against the JSON Schema.
 
-    `pinned`: to this server alone, whatever others its cluster tells of.
+    `pinned`: to this server alone, whatever others its cluster tells of. `hears`: what it may subscribe to.
     """
 
-    def __init__(self, url: str, *, pinned: bool = False, **identity: str) -> None:
+    def __init__(self, url: str, *, pinned: bool = False, hears: str = "transcript.>", **identity: str) -> None:
         self.url = url
         self._identity = identity or IDENTITY
+        self._hears = hears
         self._choose = self._same_server if pinned else None
         self.heard: list[dict[str, Any]] = []
         self.raw: list[Msg] = []
@@ -242,7 +243,7 @@ class Client:
             reconnect_to_server_handler=self._choose,
             **self._identity,
         )
-        await self.nats.subscribe("transcript.>", cb=self._on_message)
+        await self.nats.subscribe(self._hears, cb=self._on_message)
         await self.flush()
         return self
 

@@ -14,6 +14,7 @@ from transcriber import settings
 from transcriber.audio.segmenter import Segmentation
 from transcriber.domain.chunks import AudioFormat, Encoding
 from transcriber.domain.errors import SettingError
+from transcriber.protocol.partitions import FleetOptions
 from transcriber.settings import Settings
 from transcriber.telemetry.logs import LogFormat
 from transcriber.worker import scheduling
@@ -23,6 +24,8 @@ BAD = [
     ("AUDIO_SOURCE", "kafka", "nats"),
     ("AUDIO_SUBJECT", "audio.>", "audio.*"),
     ("AUDIO_SUBJECT", "audio.a.b", "audio.<stream>"),
+    ("AUDIO_SUBJECT", "audio.7.*", "audio.<group>.*"),
+    ("AUDIO_SUBJECT", "audio.*.*", "audio.<group>.*"),
     ("FLEET", "a.b", "1 to 32 of A-Z"),
     ("FLEET_PARTITIONS", "0", "1 to 4096"),
     ("AUDIO_ENCODING", "mp3", "pcm_s16le"),
@@ -219,3 +222,12 @@ def test_fleet_has_all_streams_and_its_partitions() -> None:
     assert (fleet.name, fleet.partitions) == ("radio", 128)
     with pytest.raises(SettingError, match="as FLEET shares all streams"):
         settings.load({"FLEET": "radio", "AUDIO_SUBJECT": "audio.one"})
+
+
+def test_group_hears_live_audio_alone() -> None:
+    """It may be a fleet (P-40)."""
+    group = {"AUDIO_SUBJECT": "audio.large.*"}
+    assert settings.load(group).subject == "audio.large.*"
+    assert settings.load(group | {"FLEET": "radio"}).fleet == FleetOptions("radio", group="large")
+    with pytest.raises(SettingError, match="stores no audio of groups"):
+        settings.load(group | {"AUDIO_SOURCE": "jetstream"})

@@ -15,7 +15,7 @@ from transcriber.broker.whereabouts import REPLACED, Whereabouts
 from transcriber.domain.errors import BrokerError, Fenced
 from transcriber.protocol import incoming
 from transcriber.protocol.checkpoints import decode_checkpoint
-from transcriber.protocol.partitions import partition_of, subject_of_partition
+from transcriber.protocol.partitions import is_for_group, partition_of, subject_of_partition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -92,6 +92,8 @@ class Transcripts:
             for name in await self._with_records("*"):
                 streams.get(partition_of(name, fleet.partitions), {})[name] = []
             for subject in audio.state.subjects or ():
+                if is_for_group(subject):  # live audio, which the fleet's stream keeps too, and is not ours
+                    continue
                 name = incoming.name_in(subject)
                 streams.get(partition_of(name, fleet.partitions), {}).setdefault(name, []).append(subject)
             end = (audio.state.last_seq or 0) + 1

@@ -63,12 +63,14 @@ class _Source:
     speed: float = 1.0
 
 
-async def publish(options: argparse.Namespace, broker: BrokerOptions, fleet: FleetOptions | None = None) -> None:
+async def publish(
+    options: argparse.Namespace, broker: BrokerOptions, fleet: FleetOptions | None = None, group: str = ""
+) -> None:
     """Send a recording or raw PCM, as a producer would. Ctrl-C ends the session too, so its last words count."""
     source = await _source(options)
     async with connected(broker, "transcriber publish") as connection:
         speed = options.speed * source.speed
-        delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language, fleet)
+        delivery = Delivery(options.stream, options.session or uuid4().hex, speed, options.language, fleet, group)
         producer = Producer(connection, delivery, source.format)
         bar = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s" if source.seconds else "{desc}: {n:.1f} s"
         whole = False

@@ -57,9 +57,10 @@ def _demo(options: argparse.Namespace) -> int:
 def _publish(options: argparse.Namespace) -> int:
     from transcriber import settings
     from transcriber.cli import commands
+    from transcriber.protocol.partitions import group_of
 
     chosen = settings.load()
-    return interruptible(commands.publish(options, chosen.broker, chosen.fleet))
+    return interruptible(commands.publish(options, chosen.broker, chosen.fleet, group_of(chosen.subject) or ""))
 
 
 def _listen(options: argparse.Namespace) -> int:

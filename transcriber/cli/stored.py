@@ -14,6 +14,7 @@ from transcriber.cli.commands import connected, note
 from transcriber.cli.subtitles import Formatter, Style
 from transcriber.models import store
 from transcriber.pipeline.replay import Part, Replay, ReplayOptions
+from transcriber.protocol.partitions import group_of
 
 if TYPE_CHECKING:
     from transcriber.settings import Settings
@@ -26,9 +27,9 @@ async def setup(options: argparse.Namespace, settings: Settings) -> None:
     storage = Storage(
         options.audio_hours * _HOUR, options.audio_bytes, options.transcript_hours * _HOUR, options.replicas
     )
-    fleet = settings.fleet
+    fleet, live = settings.fleet, options.live or bool(group_of(settings.subject))
     async with connected(settings.broker, "transcriber setup") as connection:
-        for line in await set_up(connection, storage, fleet, live=options.live):
+        for line in await set_up(connection, storage, fleet, live=live):
             sys.stdout.write(f"# {line}\n")
     if fleet is not None:
         sys.stdout.write("# Puts the partition into the subjects of live producers that do not know it:\n")

@@ -15,6 +15,7 @@ import nats.errors
 from transcriber.domain.errors import RecordingError
 from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import header_bytes
+from transcriber.protocol.partitions import audio_subject
 from transcriber.threads import post
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ _RETRY_SECS = 0.05  # between two attempts to publish a chunk, while nats-py not
 class Delivery:
     """Where the audio goes. `speed`: times real time, 0 for as fast as possible; `language` as in P-3.
 
-    With a `fleet`, the subject names the stream's partition, so that live audio finds its daemon.
+    With a `group`, the subject names it (P-40). With a `fleet`, which may be a group, it names the stream's partition.
+    So live audio finds its daemon.
     """
 
     stream: str
@@ -39,6 +41,7 @@ class Delivery:
     speed: float = 1.0
     language: str | None = None
     fleet: FleetOptions | None = None
+    group: str = ""
 
 
 def check_range(name: str, rate: int, channels: int) -> None:
@@ -57,7 +60,7 @@ class Producer:
         self._format = audio_format
         self._offset = 0
         fleet, stream = delivery.fleet, delivery.stream
-        self.subject = f"{incoming.AUDIO}.{stream}" if fleet is None else fleet.subject_of(stream)
+        self.subject = audio_subject(stream, delivery.group) if fleet is None else fleet.subject_of(stream)
         self._headers = {
             incoming.ENCODING: audio_format.encoding.value,
             incoming.RATE: str(audio_format.rate),

@@ -123,7 +123,8 @@ class LiveShares:
 
     async def prepare(self, partition: int) -> None:
         """Subscribe, and keep what comes."""
-        subject, options = subject_of_partition(partition), self._settings.input
+        fleet, options = self._settings.fleet, self._settings.input
+        subject = subject_of_partition(partition, "" if fleet is None else fleet.group)
         subscribed = Subscribed(LiveSource(self._running.connection, subject, options, _BUFFER_BYTES))
         await subscribed.source.start()
         self._prepared[partition] = subscribed

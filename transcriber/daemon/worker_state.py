@@ -34,6 +34,7 @@ class WorkerState:
             "multilingual": worker.multilingual,
             "device": str(worker.device),
             "subject": settings.subject,
+            "partitions": None if settings.fleet is None else settings.fleet.partitions,
             "depth": queue.depth if queue is not None else 0,
             "capacity": queue.capacity if queue is not None else 0,
             "estimated_wait": queue.expected_wait(_NEW_STREAM) if queue is not None else 0.0,

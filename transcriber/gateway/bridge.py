@@ -11,9 +11,10 @@ from transcriber.gateway.dialects.dialect import Audio, Begin, Close, End, Flush
 from transcriber.gateway.sessions import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
-    from transcriber.gateway.dialects.dialect import Command, Dialect
+    from transcriber.gateway.dialects.dialect import Command, Dialect, ForWorkers
+    from transcriber.gateway.lanes import Lane
     from transcriber.gateway.routes import Caller
     from transcriber.gateway.surroundings import Outlet, Surroundings
 
@@ -24,7 +25,7 @@ AWAY_SECS = 10.0  # without NATS or a worker, until a client that waits for one 
 _QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
 
 RESTARTING = 1012, "the gateway restarts; connect again"
-_AWAY = 1013
+_AWAY, _OVERLOADED = 1013, "overloaded"
 _NO_ROOM = "streams"  # why a worker rejects a stream that is one too many (P-4)
 
 
@@ -57,11 +58,9 @@ class Bridge:
         self._caller = caller
         self._channels: list[Channel] = []  # those of a client have numbers from 0 on
         # Lists, although they are taken from the front: an empty deque holds as much memory as all the rest here.
-        self._held: list[Command] = []  # commands that wait, in order
+        self._held: list[ForWorkers] = []  # commands that wait, in order
         self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
-        self._paused = False
-        self._finishing = False
-        self._over = False
+        self._paused = self._finishing = self._over = False
         self._quiet = 0  # ticks since the last chunk
         self._away_since: float | None = None
 
@@ -82,7 +81,7 @@ class Bridge:
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
         """A worker has said something about a channel's session."""
         if message["type"] == "rejected" and message.get("reason") == _NO_ROOM:
-            self._leave("overloaded")
+            self._leave(_OVERLOADED)
         elif (channel := self._channel(number)) is not None:
             self._tell(number, channel.hear(message))
             self._carry_out(tuple)
@@ -171,7 +170,7 @@ class Bridge:
                 case _:
                     self._hand_on(command)
 
-    def _hand_on(self, command: Command) -> None:
+    def _hand_on(self, command: ForWorkers) -> None:
         """Publish now, or hold."""
         if not self._held and self._may_publish(command):
             self._publish(command)
@@ -196,20 +195,20 @@ class Bridge:
         if self._news:
             self._carry_out(tuple)
 
-    def _may_publish(self, command: Command) -> bool:
-        shared = self._shared
-        if not shared.line.open or not shared.workers.serving:
+    def _may_publish(self, command: ForWorkers) -> bool:
+        """Whether it may go out. A lane without workers takes no audio; what is asked there is answered at once."""
+        if not self._shared.line.open:
             return False
-        if isinstance(command, Audio):
-            channel = self._channel(command.channel)
-            return channel is None or (channel.unsettled < CREDIT_SECS and self._caller.may_send)
+        if isinstance(command, Begin):
+            return self._shared.lanes.of(command.hearing.model).serving
+        if isinstance(command, Audio) and (channel := self._channel(command.channel)) is not None:
+            return channel.lane.serving and channel.unsettled < CREDIT_SECS and self._caller.may_send
         return True
 
-    def _publish(self, command: Command) -> None:
+    def _publish(self, command: ForWorkers) -> None:
         if isinstance(command, Begin):
             self._begin(command)
             return
-        assert not isinstance(command, Send | Close)  # noqa: S101 - those are no business of the workers
         number = command.channel
         if (channel := self._channel(number)) is None:
             return
@@ -228,16 +227,18 @@ class Bridge:
                 channel.keep_alive()
 
     def _begin(self, command: Begin) -> None:
-        number = command.channel
+        number, lane = command.channel, self._shared.lanes.of(command.hearing.model)
+        if not self._channels and lane.group and not lane.room:
+            self._leave(_OVERLOADED)
+            return
         if (channel := self._channel(number)) is None:
             stream = f"{self.stream}-{number}" if number else self.stream
-            identity = replace(self._identity, stream=stream)
-            channel = Channel(self._shared.line, identity, self._shared.owners)
+            channel = Channel(self._shared.line, replace(self._identity, stream=stream), lane)
             self._channels.append(channel)
             self._shared.results.listen(channel, self, number)
         else:
             self._tell(number, channel.end())
-        channel.begin(command.hearing)
+        channel.begin(command.hearing, lane)
 
     # From the workers to the client
 
@@ -250,10 +251,7 @@ class Bridge:
         if message["type"] != LOST:
             return self._dialect.heard(number, message)
         start, end, reason = message["start"], message["end"], message["reason"]
-        self._shared.figures.lost += end - start
-        # `stream` would be a limit for each: when a worker dies, thousands may lose something.
-        extra = {"name_of_stream": self.stream, "start": start, "end": end, "reason": reason, "limited": True}
-        log.warning("audio was lost", extra=extra)
+        self._shared.note_loss(self.stream, reason, start, end)
         return self._dialect.refused(number, reason, start, end)
 
     # What goes wrong
@@ -265,22 +263,24 @@ class Bridge:
 
     def deserted(self, number: int) -> None:
         """Nobody hears a channel: its owner in the fleet is gone. Under another name it has another owner, at once."""
-        channel, name = self._channel(number), self._shared.another_name(self._caller.tenant, number)
-        if channel is not None and name is not None:
+        if (channel := self._channel(number)) is None:
+            return
+        if (name := self._shared.another_name(channel.lane, self._caller.tenant, number)) is not None:
             self._tell(number, self._shared.results.move(channel, name))
             self.go_on()
 
-    def renew(self) -> None:
-        """Workers are back, none of which knows this client's sessions."""
+    def renew(self, back: Container[Lane]) -> None:
+        """Workers are back in these lanes, none of which knows this client's sessions."""
         for number, channel in enumerate(self._channels):
-            self._tell(number, channel.renew())
+            self._tell(number, channel.renew() if channel.lane in back else ())
         self.go_on()
 
     def _gave_up(self, now: float) -> bool:
         """Close the connection if it waits for NATS or a worker and none comes."""
         shared = self._shared
-        waits = bool(self._held) or any(channel.expects for channel in self._channels)
-        if not waits or (shared.line.up and shared.workers.serving):
+        waits = [channel.lane for channel in self._channels if self._held or channel.expects]
+        waits += [shared.lanes.of(first.hearing.model) for first in self._held[:1] if isinstance(first, Begin)]
+        if not waits or (shared.line.up and all(lane.serving for lane in waits)):
             self._away_since = None
             return False
         self._away_since = now if self._away_since is None else self._away_since
@@ -290,10 +290,10 @@ class Bridge:
         return True
 
     def _leave(self, reason: str) -> None:
-        """Tell the client that nobody transcribes what it has sent, and that it may come back later."""
+        """Tell the client that nobody transcribes what it has sent, answer it, and tell that it may come back later."""
         for number, channel in enumerate(self._channels):
-            held = sum(len(c.pcm) for c in self._held if isinstance(c, Audio) and c.channel == number)
-            self._tell(number, channel.abandon(held, reason))
+            held = [command for command in self._held if command.channel == number]
+            self._tell(number, channel.abandon(held, reason, answer=reason != _OVERLOADED))
         self._held.clear()
         self._carry_out(tuple)
         self.close(_AWAY, reason)

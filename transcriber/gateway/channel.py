@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from transcriber.gateway.dialects.dialect import Audio, End, Flush
 from transcriber.gateway.sessions import WORKER_LOST, Session
-from transcriber.protocol import incoming
 from transcriber.protocol.outgoing import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from transcriber.broker.direct import DirectLine
-    from transcriber.gateway.dialects.dialect import Hearing
-    from transcriber.gateway.owners import Owners
+    from transcriber.gateway.dialects.dialect import ForWorkers, Hearing
+    from transcriber.gateway.lanes import Lane
     from transcriber.gateway.sessions import Identity
 
     Heard = Mapping[str, Any]
@@ -38,28 +38,25 @@ class Channel:
         "_count",
         "_identity",
         "_line",
-        "_owners",
         "_sessions",
         "_subject",
-        "_suspicion",
+        "lane",
         "subscription",
     )
 
-    def __init__(self, line: DirectLine, identity: Identity, owners: Owners | None = None) -> None:
-        """With the `owners` of a fleet, the subject names the stream's partition."""
+    def __init__(self, line: DirectLine, identity: Identity, lane: Lane) -> None:
+        """`lane`: where its next session goes."""
         self._line = line
-        self._owners = owners
         self._sessions: list[Session] = []
         self._count = 0
-        self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected
+        self.lane = lane
         self.subscription = 0
         self._name(identity)
 
     def _name(self, identity: Identity) -> None:
         self._identity = identity
-        plain = f"{incoming.AUDIO}.{identity.stream}".encode()
-        self._subject = plain if self._owners is None else self._owners.subject(identity.stream)
-        self._ask = self._owners is not None  # whether the next chunk asks if anybody is there
+        self._subject = self.lane.subject(identity.stream)
+        self._ask = self.lane.partitions is not None  # whether the next chunk asks if anybody is there
 
     @property
     def stream(self) -> str:
@@ -90,8 +87,11 @@ class Channel:
 
     # From the client
 
-    def begin(self, hearing: Hearing) -> None:
-        """Open a session. Nothing is published before its first audio."""
+    def begin(self, hearing: Hearing, lane: Lane) -> None:
+        """Open a session in a lane. Nothing is published before its first audio."""
+        if lane is not self.lane:
+            self.lane = lane
+            self._name(self._identity)
         session = Session(self._next_id(), hearing, self._identity)
         if self._sessions:
             session.waiting = []
@@ -113,29 +113,33 @@ class Channel:
         if (session := self.session) is None:
             return 0.0
         subject = self._subject
-        if self._ask and self._owners is not None:
-            self._ask, subject = False, self._owners.asking(self.stream)
+        if self._ask:
+            self._ask, subject = False, self.lane.asking(self.stream)
         self._line.send(subject, session.block(), pcm)
         session.add(len(pcm))
         return session.seconds - session.chunk_start
 
     def flush(self) -> list[Heard]:
-        """Publish a flush. Returns its answer if there was nothing to flush."""
+        """Publish a flush. Returns its answer if there was nothing to flush, or nobody is there who could."""
         if (session := self.session) is None:
             return []
         if not session.sent:
             return self.hear(self._said(session, "flushed", {"end": 0.0}))
         session.flushes += 1
+        if not self.lane.serving:
+            return self._restart(session)
         self._line.send(self._subject, session.block("flush"), b"")
         return []
 
     def end(self) -> list[Heard]:
-        """Publish the session's end. Returns its answer if no worker knows the session."""
+        """Publish the session's end. Returns its answer if no worker knows the session, or none is there."""
         if (session := self.session) is None:
             return []
         session.ending = True
         if not session.sent:
             return self.hear(self._said(session, "ended", _NOTHING))
+        if not self.lane.serving:
+            return self._restart(session)
         self._line.send(self._subject, session.block("end"), b"")
         return []
 
@@ -148,21 +152,22 @@ class Channel:
 
     def suspect(self) -> None:
         """A worker is gone, and nobody knows whose it was."""
-        if self.expects:
-            self._suspicion = _SUSPECT_TICKS
+        for session in self._sessions:
+            session.suspicion = _SUSPECT_TICKS if session.expects else 0
 
     def tick(self) -> list[Heard]:
         """About a second has passed. Returns what to tell when nothing was heard of a suspected worker."""
-        self._ask = self._owners is not None
-        if not self._suspicion:
-            return []
-        self._suspicion -= 1
-        return [] if self._suspicion else self.renew()
+        self._ask = self.lane.partitions is not None
+        said: list[Heard] = []
+        for session in list(self._sessions):
+            if session.suspicion:
+                session.suspicion -= 1
+                said += [] if session.suspicion else self._restart(session)
+        return said
 
     def renew(self) -> list[Heard]:
         """No worker knows the sessions any more: give up what was with one, and go on under other ids."""
         said: list[Heard] = []
-        self._suspicion = 0
         for session in list(self._sessions):
             if session.sent:
                 said += self._restart(session)
@@ -174,24 +179,34 @@ class Channel:
         self._name(replace(self._identity, stream=stream))
         return said
 
-    def abandon(self, held: int, reason: str) -> list[Heard]:
-        """Give everything up, and `held` bytes that were not published. Returns what to tell."""
+    def abandon(self, held: Iterable[ForWorkers], reason: str, *, answer: bool) -> list[Heard]:
+        """Give everything up, and what is `held` back. Returns what to tell; with `answer`, also what was asked for."""
+        if (last := self.session) is not None:
+            for command in held:
+                last.add(len(command.pcm) if isinstance(command, Audio) else 0)
+                last.flushes += isinstance(command, Flush)
+                last.ending |= isinstance(command, End)
         said: list[Heard] = []
-        for session in self._sessions:
-            pcm = session.hearing.format
-            bounds = {"start": session.settled, "end": session.seconds + held / pcm.frame_bytes / pcm.rate}
-            if any(bounds.values()):
-                said.append({"type": LOST, "reason": reason, **bounds})
+        for session in list(self._sessions):
+            said += self._lost(session, session.seconds, reason)
+            said += self._answers(session) if answer else ()
         return said
 
     def _restart(self, session: Session) -> list[Heard]:
         """Give up what is not settled, answer what no worker will answer, and go on under another id."""
-        said = self._lost(session, session.seconds)
+        session.suspicion = 0
+        said = self._lost(session, session.seconds) + self._answers(session)
+        if not session.ending:
+            session.move(self._next_id())
+        return said
+
+    def _answers(self, session: Session) -> list[Heard]:
+        """What a worker would say to the session's flushes and its end."""
+        said: list[Heard] = []
         for _ in range(session.flushes):
             said += self.hear(self._said(session, "flushed", {"end": session.seconds}))
         if session.ending:
-            return said + self.hear(self._said(session, "ended", _NOTHING))
-        session.move(self._next_id())
+            said += self.hear(self._said(session, "ended", _NOTHING))
         return said
 
     def hear(self, message: Heard) -> list[Heard]:
@@ -199,7 +214,7 @@ class Channel:
         session = self._of(message)
         if session is None:
             return []
-        self._suspicion = 0
+        session.suspicion = 0
         kind = message["type"]
         if kind == "started" and session.begun:  # another worker has taken over, at the last chunk
             return self._lost(session, session.chunk_start)
@@ -238,11 +253,11 @@ class Channel:
             return self._sessions[0]
         return None
 
-    def _lost(self, session: Session, end: float) -> list[Heard]:
-        bounds = session.lose(end)
+    def _lost(self, session: Session, end: float, reason: str = WORKER_LOST) -> list[Heard]:
+        bounds = session.lose(end, reason)
         if bounds is None:
             return []
-        return [self._said(session, LOST, {"start": bounds[0], "end": bounds[1], "reason": WORKER_LOST})]
+        return [self._said(session, LOST, {"start": bounds[0], "end": bounds[1], "reason": reason})]
 
     def _said(self, session: Session, kind: str, fields: Mapping[str, Any]) -> Heard:
         """What a worker would say."""

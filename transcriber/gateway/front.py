@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 from transcriber.gateway import head as heads
 from transcriber.gateway.bridge import Bridge
+from transcriber.gateway.gate import check_room
 from transcriber.gateway.problems import Problem, body_of, in_openai_shape
 from transcriber.gateway.routes import Accepted, Opening
 from transcriber.gateway.socket import Socket
@@ -106,6 +107,7 @@ class Entrance:
                     parameters=parameters,
                 )
             )
+            check_room(self._shared.lanes.may_take(accepted.model))
         except Problem as problem:
             self._refuse(transport, problem, shape, request_id)
             return None

@@ -82,25 +82,32 @@ class Gate:
         return key
 
     def admit(self) -> None:
-        """Check that a worker can take work. Raises `Problem` 503."""
+        """Check that a worker can take a recording. Raises `Problem` 503."""
+        self._check_open()
+        check_room(self._workforce.all)
+
+    def _check_open(self) -> None:
         if self.closing:
             raise Problem(503, "the gateway is stopping", code="stopping", retry_after=_SOON)
         if not self._workforce.connected:
             raise Problem(503, "NATS is away", code="nats_away", retry_after=_SOON)
-        workers = self._workforce.all
-        if not workers:
-            raise Problem(503, "no worker is there", code="no_workers", retry_after=_SOON)
-        if not any(worker.room for worker in workers):
-            wait = min(worker.estimated_wait for worker in workers)
-            raise Problem(503, "every worker is busy", code="overloaded", retry_after=max(_SOON, math.ceil(wait)))
 
     def admit_socket(self, key: Key) -> None:
-        """Check that there is room for another WebSocket. Raises `Problem` 429 or 503."""
+        """Check that another WebSocket may be opened. Raises `Problem` 429 or 503."""
         if self._figures.connections >= self._options.max_connections:
             text = f"GATEWAY_MAX_CONNECTIONS={self._options.max_connections} are open"
             raise Problem(503, text, code="too_many_connections", retry_after=_SOON)
         key.check_place()
-        self.admit()
+        self._check_open()
+
+
+def check_room(workers: Sequence[Worker]) -> None:
+    """Check that one of these workers can take work. Raises `Problem` 503."""
+    if not workers:
+        raise Problem(503, "no worker is there", code="no_workers", retry_after=_SOON)
+    if not any(worker.room for worker in workers):
+        wait = min(worker.estimated_wait for worker in workers)
+        raise Problem(503, "every worker is busy", code="overloaded", retry_after=max(_SOON, math.ceil(wait)))
 
 
 def _secret(headers: Mapping[str, str], subprotocols: Sequence[str]) -> str | None:

@@ -28,8 +28,10 @@ def register(parts: Parts) -> None:
 def open_deepgram(opening: Opening) -> Accepted:
     """Open a connection of a Deepgram client. Raises `Problem` 400."""
     created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    asked = listening(opening.query)
     return Accepted(
-        dialect=Deepgram(listening(opening.query), opening.request_id, created),
+        dialect=Deepgram(asked, opening.request_id, created),
+        model=asked.model or "",
         subprotocol=next((name for name in _TOKENS if name in opening.subprotocols), None),
         headers={"dg-request-id": opening.request_id},
     )
@@ -46,6 +48,7 @@ def open_realtime(opening: Opening) -> Accepted:
     model = opening.query.get("model", [""])[-1] or None
     return Accepted(
         dialect=Realtime(opening.request_id, model=model, beta=beta),
+        model=model,
         subprotocol=_REALTIME if _REALTIME in opening.subprotocols else None,
     )
 

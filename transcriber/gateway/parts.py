@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transcriber.gateway.figures import Figures
+    from transcriber.gateway.lanes import Lanes
     from transcriber.gateway.options import GatewayOptions
     from transcriber.gateway.requests import Requests
     from transcriber.gateway.routes import Routes
@@ -21,4 +22,5 @@ class Parts:
     routes: Routes
     requests: Requests
     workers: WorkersView
+    lanes: Lanes
     figures: Figures

@@ -33,10 +33,11 @@ def register(parts: Parts) -> None:
             wishes = read_wishes(opening.query)
         except ParameterError as error:
             raise Problem(400, str(error), code="invalid_value", param=error.name) from error
-        hearing = _hearing(wishes.hearing, opening.parameters["model"])
-        queue = (lambda: queue_status(parts.workers.all)) if wishes.queue_status else None
+        model = opening.parameters["model"]
+        hearing = _hearing(wishes.hearing, model)
+        queue = (lambda: queue_status(parts.lanes.of(model).workers)) if wishes.queue_status else None
         subprotocol = _KEY_FOLLOWS if _KEY_FOLLOWS in opening.subprotocols else None
-        return Accepted(dialect=DecodeStream(hearing, queue), subprotocol=subprotocol)
+        return Accepted(dialect=DecodeStream(hearing, queue), model=model, subprotocol=subprotocol)
 
     parts.routes.add_socket(vosk.PATH, SocketRoute(open=open_vosk))
     parts.routes.add_socket("/v2/decode/stream/{model}", SocketRoute(open=open_stream))

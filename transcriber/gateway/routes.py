@@ -85,9 +85,13 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A dialect for this connection, the subprotocol to accept, and more headers of the answer."""
+    """A dialect for this connection, the subprotocol to accept, and more headers of the answer.
+
+    `model`: what the client asks for, empty if any will do. None: it may say so later.
+    """
 
     dialect: Dialect
+    model: str | None = None
     subprotocol: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 

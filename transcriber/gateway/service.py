@@ -21,8 +21,8 @@ from transcriber.gateway.figures import Figures
 from transcriber.gateway.front import Entrance, Front
 from transcriber.gateway.gate import Gate
 from transcriber.gateway.keys import Keys
+from transcriber.gateway.lanes import Lanes
 from transcriber.gateway.own import add_own_paths
-from transcriber.gateway.owners import Owners
 from transcriber.gateway.parts import Parts
 from transcriber.gateway.requests import Requests
 from transcriber.gateway.results import Results
@@ -90,25 +90,13 @@ class Gateway:
                 await self._telemetry.shutdown()
         return next((task for task in (connection.lost, *self._tasks) if task.done() and not task.cancelled()), None)
 
-    def _shared(self, line: DirectLine, workers: Workers) -> Surroundings:
-        results, fleet = Results(line), self._options.fleet
-        owners = None if fleet is None else Owners(fleet, line, results.deserted)
-        if owners is not None:
-            owners.start()
-        return Surroundings(
-            line=line,
-            results=results,
-            workers=workers,
-            figures=self.figures,
-            gateway=secrets.token_hex(3),
-            owners=owners,
-        )
-
     async def _start(self, connection: Connection) -> None:
         asking = Asking(connection)
         await asking.start()
-        self.workers = workers = Workers(connection, asking, lambda: bool(self.figures.connections), self._on_change)
+        self.workers = workers = Workers(connection, asking, lambda: bool(self.figures.connections), self._on_answers)
         line = DirectLine(connection)
+        results = Results(line)
+        self._lanes = lanes = Lanes(self._options.fleet, line, results.deserted)
         gate = Gate(self._options, self.keys, self._tokens, workers, self.figures)
         self._telemetry = telemetry = GatewayTelemetry(self._options.telemetry, self.figures, workers)
         routes = Routes()
@@ -117,13 +105,16 @@ class Gateway:
             routes=routes,
             requests=Requests(asking, workers),
             workers=workers,
+            lanes=lanes,
             figures=self.figures,
         )
         add_own_paths(parts, gate, self._tokens, connection, telemetry.scrape)
         for register in self._registers:
             register(parts)
         self._gate, self._site = gate, Site(routes, gate, self.figures, telemetry)
-        shared = self._shared(line, workers)
+        shared = Surroundings(
+            line=line, results=results, lanes=lanes, figures=self.figures, gateway=secrets.token_hex(3)
+        )
         self._entrance = Entrance(gate, routes, shared, telemetry, self._site)
         self._site.upgrade = self._entrance.upgrade
         self._door = WyomingDoor(parts, self._entrance, shared, gate.nobody)
@@ -170,13 +161,14 @@ class Gateway:
                     socket.tick(time.monotonic())
                 await asyncio.sleep(1 / _TICKS)
 
-    def _on_change(self, back: bool) -> None:
-        """A worker is gone, or workers are back after none was there."""
-        for bridge in self._bridges:
-            if back:
-                bridge.renew()
-            else:
+    def _on_answers(self, gone: bool) -> None:
+        """The workers have been asked, and perhaps one of them is gone."""
+        back = self._lanes.update(self.workers.all)
+        for bridge in self._bridges if gone or back else ():
+            if gone:
                 bridge.suspect()
+            if back:
+                bridge.renew(back)
 
     @property
     def _bridges(self) -> list[Bridge]:

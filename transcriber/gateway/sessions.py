@@ -49,6 +49,7 @@ class Session:
         "id",
         "sent",
         "settled",
+        "suspicion",
         "waiting",
     )
 
@@ -60,6 +61,7 @@ class Session:
         self.flushes = 0  # flushes without an answer
         self.ending = False  # whether its end was published, or there was nothing to end
         self.waiting: list[Mapping[str, Any]] | None = None  # what was heard while an earlier session goes on
+        self.suspicion = 0  # ticks until its worker counts as gone; 0: it is not suspected
         self._identity = identity
         self._rate = hearing.format.rate
         self._transcribed = 0.0  # seconds
@@ -108,13 +110,13 @@ class Session:
         """The header block of the next message."""
         return b"%b%d%b\r\n\r\n" % (self._block, self.sent, b"" if event is None else _EVENTS[event])
 
-    def lose(self, end: float) -> tuple[float, float] | None:
+    def lose(self, end: float, reason: str) -> tuple[float, float] | None:
         """Give up what is not settled up to `end`. Returns its bounds; None if there is nothing."""
         start = self.settled
         if end <= start:
             return None
         self.settled = end
-        self._gap(WORKER_LOST, end - start)
+        self._gap(reason, end - start)
         self._base, self._moved = end, True
         return start, end
 

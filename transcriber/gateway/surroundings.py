@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from transcriber.broker.direct import DirectLine
     from transcriber.gateway.figures import Figures
-    from transcriber.gateway.owners import Owners
+    from transcriber.gateway.lanes import Lane, Lanes
     from transcriber.gateway.results import Results
+
+
+log = logging.getLogger(__name__)
 
 
 class Outlet(Protocol):
@@ -22,28 +26,27 @@ class Outlet(Protocol):
     def resume(self) -> None: ...
 
 
-class Serving(Protocol):
-    """Whether any worker is there."""
-
-    @property
-    def serving(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What all bridges share. `gateway` is a part of every stream's name."""
 
     line: DirectLine
     results: Results
-    workers: Serving
+    lanes: Lanes
     figures: Figures
     gateway: str
-    owners: Owners | None = None  # of a fleet's partitions
 
     def new_name(self, tenant: str, number: int = 0) -> str:
         """A new name for the stream of a client's channel."""
         return f"{tenant}-{self.gateway}-{secrets.token_hex(6)}{f'-{number}' if number else ''}"
 
-    def another_name(self, tenant: str, number: int) -> str | None:
-        """The same, whose partition may have an owner; None if none is known that may."""
-        return None if self.owners is None else self.owners.name(lambda: self.new_name(tenant, number))
+    def note_loss(self, stream: str, reason: str, start: float, end: float) -> None:
+        """Count audio that will not be transcribed, and log it."""
+        self.figures.lost += end - start
+        # `stream` would be a limit for each: when a worker dies, thousands may lose something.
+        extra = {"name_of_stream": stream, "start": start, "end": end, "reason": reason, "limited": True}
+        log.warning("audio was lost", extra=extra)
+
+    def another_name(self, lane: Lane, tenant: str, number: int) -> str | None:
+        """The same, whose partition in a lane may have an owner; None if none is known that may."""
+        return lane.name(lambda: self.new_name(tenant, number))

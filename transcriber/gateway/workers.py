@@ -34,6 +34,8 @@ class Worker:
     model: str = ""
     multilingual: bool = True  # whether the model knows more languages than English
     model_subject: str | None = None  # where it takes requests for its model (P-39)
+    subject: str = "audio.*"  # where it takes audio
+    partitions: int | None = None  # of its fleet
     depth: int = 0  # jobs that wait or run
     capacity: int = 0
     estimated_wait: float = 0.0
@@ -66,23 +68,20 @@ class WorkersView(Protocol):
 
 
 class Workers:
-    """Asks all workers again and again.
-
-    `on_change` is called when one is gone, and, with True, when some are there again after none was.
-    """
+    """Asks all workers again and again. `on_answers` is called after each question, and learns whether one is gone."""
 
     def __init__(
         self,
         connection: Connection,
         asking: Asking,
         busy: Callable[[], bool],
-        on_change: Callable[[bool], None],
+        on_answers: Callable[[bool], None],
     ) -> None:
         """`busy`: whether any client is connected."""
         self._connection = connection
         self._asking = asking
         self._busy = busy
-        self._on_change = on_change
+        self._on_answers = on_answers
         self._known: dict[str, tuple[Worker, int]] = {}  # by id, with the number of the last answered question
         self._number = 0
         self._asked_at = 0.0
@@ -92,11 +91,6 @@ class Workers:
     def all(self) -> Sequence[Worker]:
         """The workers that answer."""
         return [worker for worker, _ in self._known.values()]
-
-    @property
-    def serving(self) -> bool:
-        """Whether there is any."""
-        return bool(self._known)
 
     @property
     def count(self) -> int:
@@ -151,8 +145,7 @@ class Workers:
         self._known = {id_: seen for id_, seen in self._known.items() if self._number - seen[1] < _MISSED}
         if before != set(self._known):
             log.log(logging.INFO if self._known else logging.WARNING, "workers: %d", len(self._known))
-        if before - set(self._known) or (self._known and not before):
-            self._on_change(not before)
+        self._on_answers(bool(before - set(self._known)))
 
 
 def _worker(answer: bytes) -> Worker | None:
@@ -165,6 +158,8 @@ def _worker(answer: bytes) -> Worker | None:
             model=str(data.get("model", "")),
             multilingual=data.get("multilingual") is not False,
             model_subject=data.get("model_subject"),
+            subject=str(data.get("subject") or "audio.*"),
+            partitions=_whole(data.get("partitions")),
             depth=int(data.get("depth", 0)),
             capacity=int(data.get("capacity", 0)),
             estimated_wait=float(data.get("estimated_wait", 0.0)),

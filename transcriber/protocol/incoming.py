@@ -42,6 +42,7 @@ CHANNEL_COUNTS = range(1, 9)
 _SHOWN = 160  # characters of a bad value that a rejection repeats; the longest good value has 128
 _STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PARTITION = re.compile(r"[0-9]{1,4}")
+_BEFORE_STREAM = re.compile(r"[A-Za-z0-9_-]{1,32}(\.[0-9]{1,4})?")  # a partition, a group, or both
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 _DIGITS = 15  # of an offset: 4,000 years at 8 kHz, and still exact as a float of seconds
 _NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
@@ -63,10 +64,10 @@ def is_stream(name: str) -> bool:
 
 
 def key_of(subject: str) -> str:
-    """The name of the lease and the consumer of `audio.<stream>`, `audio.*`, or a partition's `audio.<p>.*`."""
+    """A name for `audio.<stream>`, `audio.*`, a group's `audio.<group>.*` or a partition's `audio.<p>.*`."""
     name, _, rest = subject.partition(".")[2].partition(".")
     if rest:
-        return f"=p{name}"
+        return f"=p{name}" if _PARTITION.fullmatch(name) else f"=all-{name}"
     return "=all" if name == "*" else name  # "=" is allowed there, but not in a stream's name
 
 
@@ -76,7 +77,7 @@ def consumer_of(subject: str) -> str:
 
 
 def model_control_of(subject: str) -> str:
-    """The subject on which the daemon of `audio.<stream>` or `audio.*` takes requests for another model."""
+    """The subject on which the daemon of an audio subject takes requests for another model."""
     return f"{CONTROL_MODEL}.{key_of(subject)}"
 
 
@@ -89,10 +90,10 @@ def stream_of(subject: str) -> str:
 
 
 def name_in(subject: str) -> str:
-    """What stands for the stream in an audio or request subject, after the partition if there is one."""
+    """What stands for the stream in an audio or request subject, after its group and its partition if it has them."""
     name = subject.partition(".")[2]
-    partition, _, rest = name.partition(".")
-    return rest if rest and _PARTITION.fullmatch(partition) else name
+    before, _, last = name.rpartition(".")
+    return last if _BEFORE_STREAM.fullmatch(before) else name
 
 
 def session_of(headers: Mapping[str, str] | None) -> str | None:

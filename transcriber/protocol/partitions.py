@@ -1,4 +1,4 @@
-"""Names of a fleet on the wire: partitions, their subjects, and the keys of members and plans. Pure."""
+"""Names of groups and fleets on the wire: partitions, their subjects, and the keys of members and plans. Pure."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ MOST_PARTITIONS = 4096  # a plan of so many still fits into a message of 128 kB
 LEASE_SECS = 5.0
 NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # of a fleet: a token of a subject
 
+GROUP = r"(?![0-9]+\.)[A-Za-z0-9_-]{1,32}"  # in `audio.<group>.*`; what is all digits there is a partition
+_ALL_OF_GROUP = re.compile(rf"{incoming.AUDIO}\.(?:({GROUP})\.)?\*")
+_IN_GROUP = re.compile(rf"{incoming.AUDIO}\.{GROUP}\..*")
 _OFFSET_BASIS, _PRIME = 2166136261, 16777619  # FNV-1a with 32 bits, the hash of partition() in nats-server
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """The fleet that a process belongs to: its name and its number of partitions."""
+    """The fleet that a process belongs to: its name, its number of partitions, and its group (empty: the default)."""
 
     name: str
     partitions: int = PARTITIONS
+    group: str = ""
 
     def subject_of(self, stream: str) -> str:
         """The subject of a stream's live audio, with its partition."""
-        return f"{incoming.AUDIO}.{partition_of(stream, self.partitions)}.{stream}"
+        return audio_subject(stream, self.group, self.partitions)
 
     @property
     def source(self) -> str:
         """The subjects to which producers publish that do not know of partitions."""
-        return f"{incoming.AUDIO}.*"
+        return audio_subject("*", self.group)
 
     @property
     def mapped(self) -> str:
         """What the server makes of those subjects, in its own notation."""
-        return f"{incoming.AUDIO}.{{{{partition({self.partitions},1)}}}}.{{{{wildcard(1)}}}}"
+        return audio_subject(f"{{{{partition({self.partitions},1)}}}}.{{{{wildcard(1)}}}}", self.group)
 
 
 def partition_of(stream: str, partitions: int) -> int:
@@ -50,9 +54,26 @@ def partition_of(stream: str, partitions: int) -> int:
     return value % partitions
 
 
-def subject_of_partition(partition: int) -> str:
+def audio_subject(stream: str, group: str = "", partitions: int | None = None) -> str:
+    """The subject of a stream's audio for a group (P-40), and with its partition if the group is a fleet."""
+    name = stream if partitions is None else f"{partition_of(stream, partitions)}.{stream}"
+    return f"{incoming.AUDIO}.{group}.{name}" if group else f"{incoming.AUDIO}.{name}"
+
+
+def group_of(subject: str) -> str | None:
+    """The group of daemons with this subject: empty for `audio.*`, the default; None for `audio.<stream>`."""
+    found = _ALL_OF_GROUP.fullmatch(subject)
+    return None if found is None else found[1] or ""
+
+
+def is_for_group(subject: str) -> bool:
+    """Whether the subject of a message is that of a group's audio."""
+    return _IN_GROUP.fullmatch(subject) is not None
+
+
+def subject_of_partition(partition: int, group: str = "") -> str:
     """The subjects of one partition's audio."""
-    return f"{incoming.AUDIO}.{partition}.*"
+    return audio_subject(f"{partition}.*", group)
 
 
 def member_key(fleet: str, member: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from transcriber.domain.timeline import SAMPLE_RATE
 from transcriber.http.acceptor import HOSTS, HealthOptions
 from transcriber.models import store
 from transcriber.protocol import incoming
+from transcriber.protocol.partitions import GROUP, group_of
 from transcriber.settings import shared
 from transcriber.settings.reader import Reader
 from transcriber.worker.context import POSITIONS, Cutting, Fit, cutting_for, fit_for
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SUBJECT = re.compile(r"audio\.(\*|[A-Za-z0-9_-]{1,64})")
+_SUBJECT = re.compile(rf"audio\.(\*|[A-Za-z0-9_-]{{1,64}}|{GROUP}\.\*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_WINDOW = 30.0  # seconds: the most that Whisper's encoder takes
 _SHORTEST_WINDOW = 1.0  # seconds: one word with its pre-roll and pause
@@ -121,14 +122,12 @@ def _read(r: Reader) -> Settings:
     )
     sha256 = r.matching("WHISPER_MODEL_SHA256", "", _SHA256, "64 hexadecimal digits in lower case")
     r.choice("VAD", "webrtc", "webrtc")
-    if (fleet := shared.fleet(r)) is not None and (subject := r.text("AUDIO_SUBJECT", "audio.*")) != "audio.*":
-        raise SettingError("AUDIO_SUBJECT", subject, "audio.* or nothing, as FLEET shares all streams")
+    durable = r.choice("AUDIO_SOURCE", "nats", "nats", "jetstream") == "jetstream"
+    subject, fleet = _heard(r, durable=durable)
     return Settings(
-        durable=r.choice("AUDIO_SOURCE", "nats", "nats", "jetstream") == "jetstream",
+        durable=durable,
         max_lag=r.number("DURABLE_MAX_LAG_SECS", 0.0, 1, 10**9) or None,
-        subject=r.matching(
-            "AUDIO_SUBJECT", "audio.*", _SUBJECT, "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}"
-        ),
+        subject=subject,
         fleet=fleet,
         input=_input(r),
         sessions=_sessions(r, cutting_for(_fit(whisper), max_latency)),
@@ -150,6 +149,22 @@ def _read(r: Reader) -> Settings:
         log_level=shared.log_level(r),
         log_format=shared.log_format(r),
     )
+
+
+def _heard(r: Reader, *, durable: bool) -> tuple[str, FleetOptions | None]:
+    """Where the audio comes from, and with whom it is shared."""
+    allowed = "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}; or audio.<group>.*, a group [A-Za-z0-9_-]{1,32}"
+    subject = r.matching("AUDIO_SUBJECT", "audio.*", _SUBJECT, allowed)
+    fleet, group = shared.fleet(r), group_of(subject)
+    if group and durable:
+        allowed = "audio.* or audio.<stream>, as AUDIO_SOURCE=jetstream stores no audio of groups"
+        raise SettingError("AUDIO_SUBJECT", subject, allowed)
+    if fleet is None:
+        return subject, None
+    if group is None:
+        allowed = "audio.*, audio.<group>.* or nothing, as FLEET shares all streams"
+        raise SettingError("AUDIO_SUBJECT", subject, allowed)
+    return subject, replace(fleet, group=group)
 
 
 def _input(r: Reader) -> incoming.InputOptions:

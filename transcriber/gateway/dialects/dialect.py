@@ -81,7 +81,8 @@ class Close:
     reason: str = ""
 
 
-Command = Begin | Audio | Flush | End | Keepalive | Send | Close
+ForWorkers = Begin | Audio | Flush | End | Keepalive
+Command = ForWorkers | Send | Close
 
 
 class Dialect(Protocol):
