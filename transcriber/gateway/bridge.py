@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 CREDIT_SECS = 20.0  # of unsettled audio in a channel: the default L_max, within which a worker settles what it has
 AWAY_SECS = 10.0  # without NATS or a worker, until a client that waits for one is told
-_QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
 
 RESTARTING = 1012, "the gateway restarts; connect again"
 _AWAY = 1013
@@ -43,7 +42,6 @@ class Bridge:
         "_outlet",
         "_over",
         "_paused",
-        "_quiet",
         "_shared",
     )
 
@@ -62,7 +60,6 @@ class Bridge:
         self._paused = False
         self._finishing = False
         self._over = False
-        self._quiet = 0  # ticks since the last chunk
         self._away_since: float | None = None
 
     @property
@@ -76,7 +73,7 @@ class Bridge:
 
     def received(self, message: str | bytes) -> None:
         """The client has sent a message."""
-        if not self._finishing:
+        if not self._finishing and not (isinstance(message, bytes) and self._passed(message)):
             self._carry_out(self._dialect.received, message)
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
@@ -120,11 +117,6 @@ class Bridge:
         """About a second has passed."""
         if self._over:
             return
-        self._quiet += 1
-        if self._quiet >= _QUIET_TICKS and self._shared.line.open:
-            self._quiet = 0
-            for channel in self._channels:
-                channel.keep_alive()
         for number, channel in enumerate(self._channels):
             self._tell(number, channel.tick())
         self.go_on()
@@ -171,6 +163,16 @@ class Bridge:
                 case _:
                     self._hand_on(command)
 
+    def _passed(self, pcm: bytes) -> bool:
+        """Publish a chunk that needs nothing else, as most do. Commands would cost as much as the rest of its way."""
+        if self._over or self._held or len(self._channels) != 1:
+            return False
+        channel = self._channels[0]
+        passes = channel.takes(len(pcm)) and self._may_send(channel) and self._dialect.passes(pcm)
+        if passes:
+            self._send(channel, pcm)
+        return passes
+
     def _hand_on(self, command: Command) -> None:
         """Publish now, or hold."""
         if not self._held and self._may_publish(command):
@@ -197,13 +199,11 @@ class Bridge:
             self._carry_out(tuple)
 
     def _may_publish(self, command: Command) -> bool:
-        shared = self._shared
-        if not shared.line.open or not shared.workers.serving:
-            return False
-        if isinstance(command, Audio):
-            channel = self._channel(command.channel)
-            return channel is None or (channel.unsettled < CREDIT_SECS and self._caller.may_send)
-        return True
+        channel = self._channel(command.channel) if isinstance(command, Audio) else None
+        return self._shared.open if channel is None else self._may_send(channel)
+
+    def _may_send(self, channel: Channel) -> bool:
+        return self._shared.open and channel.unsettled < CREDIT_SECS and self._caller.may_send
 
     def _publish(self, command: Command) -> None:
         if isinstance(command, Begin):
@@ -215,17 +215,19 @@ class Bridge:
             return
         match command:
             case Audio(pcm):
-                self._quiet = 0
                 for piece in channel.pieces(pcm):  # one, unless it was held before its session began
-                    seconds = channel.send(piece)
-                    self._caller.sent(seconds)
-                    self._shared.figures.audio += seconds
+                    self._send(channel, piece)
             case Flush():
                 self._tell(number, channel.flush())
             case End():
                 self._tell(number, channel.end())
             case Keepalive():
                 channel.keep_alive()
+
+    def _send(self, channel: Channel, pcm: bytes) -> None:
+        seconds = channel.send(pcm)
+        self._caller.sent(seconds)
+        self._shared.figures.audio += seconds
 
     def _begin(self, command: Begin) -> None:
         number = command.channel
@@ -278,15 +280,14 @@ class Bridge:
 
     def _gave_up(self, now: float) -> bool:
         """Close the connection if it waits for NATS or a worker and none comes."""
-        shared = self._shared
         waits = bool(self._held) or any(channel.expects for channel in self._channels)
-        if not waits or (shared.line.up and shared.workers.serving):
+        if not waits or (self._shared.line.up and self._shared.workers.serving):
             self._away_since = None
             return False
         self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since < AWAY_SECS:
             return False
-        self._leave("no_workers" if shared.line.up else "nats_away")
+        self._leave("no_workers" if self._shared.line.up else "nats_away")
         return True
 
     def _leave(self, reason: str) -> None:

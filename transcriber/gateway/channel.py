@@ -24,6 +24,7 @@ _NOTHING = {"received": 0.0, "transcribed": 0.0, "silent": 0.0, "gap": {}, "pend
 _PIECE_SECS = 1.0  # the longest chunk that is published; a client may send minutes in one message
 _PIECE_BYTES = 256 * 1024  # and a quarter of the default of AUDIO_MAX_CHUNK_BYTES
 _HEADERS_BYTES = 8192  # of a message, left to its header block
+_QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
 _SUSPECT_TICKS = 7  # seconds: more than the default of STATUS_INTERVAL_SECS, so that a worker that lives has spoken
 
 
@@ -39,6 +40,7 @@ class Channel:
         "_identity",
         "_line",
         "_owners",
+        "_quiet",
         "_sessions",
         "_subject",
         "_suspicion",
@@ -52,6 +54,7 @@ class Channel:
         self._sessions: list[Session] = []
         self._count = 0
         self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected
+        self._quiet = 0  # ticks since the last chunk
         self.subscription = 0
         self._name(identity)
 
@@ -97,13 +100,21 @@ class Channel:
             session.waiting = []
         self._sessions.append(session)
 
+    def takes(self, size: int) -> bool:
+        """Whether a session is open, and so many bytes are one chunk of it."""
+        return (session := self.session) is not None and size <= self._step(session)
+
+    def _step(self, session: Session) -> int:
+        """Bytes of the longest chunk."""
+        frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
+        most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
+        return frame * max(1, min(int(rate * _PIECE_SECS), most))
+
     def pieces(self, pcm: bytes) -> Sequence[bytes]:
         """Cut what is too long for one chunk."""
         if (session := self.session) is None:
             return ()
-        frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
-        most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
-        step = frame * max(1, min(int(rate * _PIECE_SECS), most))
+        step = self._step(session)
         if len(pcm) <= step:
             return (pcm,)
         return [pcm[start : start + step] for start in range(0, len(pcm), step)]
@@ -112,6 +123,7 @@ class Channel:
         """Publish a chunk. Returns its seconds."""
         if (session := self.session) is None:
             return 0.0
+        self._quiet = 0
         subject = self._subject
         if self._ask and self._owners is not None:
             self._ask, subject = False, self._owners.asking(self.stream)
@@ -154,6 +166,10 @@ class Channel:
     def tick(self) -> list[Heard]:
         """About a second has passed. Returns what to tell when nothing was heard of a suspected worker."""
         self._ask = self._owners is not None
+        self._quiet += 1
+        if self._quiet >= _QUIET_TICKS and self._line.open:
+            self._quiet = 0
+            self.keep_alive()
         if not self._suspicion:
             return []
         self._suspicion -= 1

@@ -12,6 +12,8 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Opcode
 from websockets.protocol import State
 
+from transcriber.gateway.frames import lone_binary
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -95,6 +97,11 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._pinged_at = time.monotonic()
         codec = self._codec
+        if not self._held and (payload := lone_binary(codec, data)) is not None:
+            if self._bridge is not None:
+                self._figures.messages_in += 1
+                self._bridge.received(payload)
+            return
         told = codec.state is not State.OPEN  # that it is closed, and perhaps why
         codec.receive_data(data)
         for event in codec.events_received():

@@ -40,6 +40,11 @@ class Surroundings:
     gateway: str
     owners: Owners | None = None  # of a fleet's partitions
 
+    @property
+    def open(self) -> bool:
+        """Whether a message goes out at once, and a worker may hear it."""
+        return self.line.open and self.workers.serving
+
     def new_name(self, tenant: str, number: int = 0) -> str:
         """A new name for the stream of a client's channel."""
         return f"{tenant}-{self.gateway}-{secrets.token_hex(6)}{f'-{number}' if number else ''}"
