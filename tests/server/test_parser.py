@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from transcriber.broker.connection import Connection
 from transcriber.broker.options import BrokerOptions
 
+_OFFSET = b"NATS/1.0\r\nAudio-Offset: 7\r\n\r\n"
 _LARGEST = 2**20 - 100  # bytes: the server's max_payload, less the headers
 
 
@@ -45,7 +46,7 @@ async def test_parser_hears_all_sizes_and_ways_in_order(nats_server: NatsServer)
     await connection.confirm()
     assert [await own.get() for _ in sent["own"]] == sent.pop("own")
     assert heard == sent
-    assert set(headed) == {b"", b"NATS/1.0\r\nAudio-Offset: 7\r\n\r\n"}
+    assert set(headed) == {b"", _OFFSET}
     assert connection.reconnects == 0
     await other.close()
     await connection.close()

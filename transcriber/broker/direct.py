@@ -49,7 +49,7 @@ class DirectLine:
     def send(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """Publish with a whole header block, as `header_block` begins one. While NATS is away, nothing may be sent."""
         size = len(block)
-        self._client.put(b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, size, size + len(payload), block, payload))
+        self._client.collect(b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, size, size + len(payload), block, payload))
 
     def wait(self, waiter: Waiter) -> None:
         """Call its `go_on` once the line is open, those that wait for longer first."""
