@@ -39,6 +39,7 @@ class Channel:
         "_count",
         "_identity",
         "_line",
+        "_most",
         "_owners",
         "_quiet",
         "_sessions",
@@ -55,6 +56,7 @@ class Channel:
         self._count = 0
         self._suspicion = 0  # ticks until the worker counts as gone; 0: it is not suspected
         self._quiet = 0  # ticks since the last chunk
+        self._most = 0  # bytes of the longest chunk, as far as the server takes it
         self.subscription = 0
         self._name(identity)
 
@@ -96,25 +98,21 @@ class Channel:
     def begin(self, hearing: Hearing) -> None:
         """Open a session. Nothing is published before its first audio."""
         session = Session(self._next_id(), hearing, self._identity)
+        self._most = min(_PIECE_BYTES, int(hearing.format.rate * _PIECE_SECS) * hearing.format.frame_bytes)
         if self._sessions:
             session.waiting = []
         self._sessions.append(session)
 
     def takes(self, size: int) -> bool:
         """Whether a session is open, and so many bytes are one chunk of it."""
-        return (session := self.session) is not None and size <= self._step(session)
-
-    def _step(self, session: Session) -> int:
-        """Bytes of the longest chunk."""
-        frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
-        most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
-        return frame * max(1, min(int(rate * _PIECE_SECS), most))
+        return self.session is not None and size <= self._most and size <= self._line.max_payload - _HEADERS_BYTES
 
     def pieces(self, pcm: bytes) -> Sequence[bytes]:
         """Cut what is too long for one chunk."""
         if (session := self.session) is None:
             return ()
-        step = self._step(session)
+        frame = session.hearing.format.frame_bytes
+        step = frame * max(1, min(self._most, self._line.max_payload - _HEADERS_BYTES) // frame)
         if len(pcm) <= step:
             return (pcm,)
         return [pcm[start : start + step] for start in range(0, len(pcm), step)]

@@ -17,28 +17,29 @@ if TYPE_CHECKING:
 
 _WHOLE_BINARY = 0x82  # the first byte of a binary message in one frame, as it is without extensions (RFC 6455, 5.2)
 _MASKED = 0x80
-_MEDIUM, _LONG = _MASKED | 126, _MASKED | 127  # two or eight bytes of length follow
+_MEDIUM, _LONG = 126, 127  # in place of a size: two or eight bytes of it follow
 _SHORT_HEAD, _MEDIUM_HEAD = 2 + 4, 2 + 2 + 4  # bytes: with the mask
 _BETWEEN_FRAMES = StreamReader.at_eof.__code__  # where the codec waits when it holds nothing of a frame
 
 
-def lone_binary(codec: ServerProtocol, data: bytes) -> bytes | None:
-    """The payload, if the data is one binary message of less than 64 KiB and nothing else; None: ask the codec.
+def next_binary(codec: ServerProtocol, data: bytes, start: int = 0) -> tuple[bytes, int] | None:
+    """Read a whole binary message of less than 64 KiB. Returns its payload and its end; None: ask the codec.
 
     The codec needs not know of such a message, as it changes nothing in it. With the codec it costs ten times as much.
     """
-    if data[0] != _WHOLE_BINARY or len(data) < _MEDIUM_HEAD or codec.state is not State.OPEN:
+    if len(data) - start < _MEDIUM_HEAD or data[start] != _WHOLE_BINARY or codec.state is not State.OPEN:
         return None
-    size, head = data[1] - _MASKED, _SHORT_HEAD
-    if data[1] == _LONG:
+    size, begin = data[start + 1] - _MASKED, start + _SHORT_HEAD
+    if size < 0 or size == _LONG:
         return None
-    if data[1] == _MEDIUM:
-        size, head = data[2] << 8 | data[3], _MEDIUM_HEAD
-    if len(data) != head + size or codec.current_size is not None or not _is_between_frames(codec):
+    if size == _MEDIUM:
+        size, begin = data[start + 2] << 8 | data[start + 3], start + _MEDIUM_HEAD
+    end = begin + size
+    if end > len(data) or codec.current_size is not None or not _is_between_frames(codec):
         return None
     if codec.max_message_size is not None and size > codec.max_message_size:
         return None
-    return apply_mask(data[head:], data[head - 4 : head])
+    return apply_mask(data[begin:end], data[begin - 4 : begin]), end
 
 
 def _is_between_frames(codec: ServerProtocol) -> bool:
