@@ -21,10 +21,10 @@ _H = ord("H")
 
 
 class Receiver(Protocol):
-    """Who gets what is read, besides what nats-py's parser calls."""
+    """Gets what is read, besides what nats-py's parser calls."""
 
     def taker(self, sid: int) -> Taker | None:
-        """Who takes a subscription's messages at once; None: nats-py does."""
+        """Return what takes a subscription's messages at once; None: nats-py does."""
         ...
 
     async def gather(self) -> None:

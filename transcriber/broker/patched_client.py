@@ -216,7 +216,7 @@ class MendedClient(Client):
             take(bytes(subject), headers or b"", data)
 
     def taker(self, sid: int) -> Taker | None:
-        """Who takes a subscription's messages at once; None: nats-py does, or nobody any more."""
+        """Return what takes a subscription's messages at once; None: nats-py does, or nobody any more."""
         interest: object = self._subs.get(sid)
         if isinstance(interest, _Interest):
             return interest.take
