@@ -47,47 +47,48 @@ class ShortParser(Parser):
 
     async def parse(self, data: bytes = b"") -> None:
         """Read what has arrived, and then let more collect."""
-        if self._whole(data) and not self._short():
-            await super().parse()
+        if self.buf or self.state == AWAITING_MSG_PAYLOAD:
+            self.buf += data
+            if self.state == AWAITING_CONTROL_LINE or len(self.buf) >= self.needed + len(_END):
+                await self._read(bytes(self.buf))  # a long message is not looked at before all of it is there
+        else:
+            await self._read(data)
         if len(data) < DEFAULT_BUFFER_SIZE:  # otherwise more data is waiting already
             await self._gather()
 
-    def _whole(self, data: bytes) -> bool:
-        """Add to what waits. Returns whether that may be read now; a long message is not looked at in between."""
-        self.buf += data
-        return self.state == AWAITING_CONTROL_LINE or len(self.buf) >= self.needed + len(_END)
+    async def _read(self, data: bytes) -> None:
+        place = self._split(data) if self.state == AWAITING_MSG_PAYLOAD else 0
+        place, known = self._short(data, place)
+        self.buf = bytearray(data[place:])
+        if not known:
+            await super().parse()
 
-    def _short(self) -> bool:
-        """Read messages for takers. Returns False where nats-py's parser must go on."""
-        data, position = bytes(self.buf), 0
-        try:
-            if self.state == AWAITING_MSG_PAYLOAD:
-                if (take := self._taker(self.msg_arg["sid"])) is None:
-                    return False
-                self.state = AWAITING_CONTROL_LINE
-                head, self.header_needed = self.header_needed, 0
-                position = self.needed + len(_END)
-                take(bytes(self.msg_arg["subject"]), data[:head], data[head : self.needed])
-            while True:
-                pattern = _LINE_WITH_HEADERS if data[position : position + 1] == b"H" else _LINE
-                if (found := pattern.match(data, position)) is None:
-                    return data.find(_END, position) < 0  # the rest of the line has not come yet
-                head, size = (int(found[4]), int(found[5])) if pattern is _LINE_WITH_HEADERS else (0, int(found[4]))
-                begin = found.end()
-                end = begin + size
-                if (take := self._taker(int(found[2]))) is None:
-                    return False
-                if end + len(_END) > len(data):
-                    self._await(found, head, size)
-                    position = begin
-                    return True
-                position = end + len(_END)
-                take(found[1], data[begin : begin + head], data[begin + head : end])
-        finally:
-            del self.buf[:position]
+    def _split(self, data: bytes) -> int:
+        """Read the rest of a message of which the line was read before. Returns its end; 0 if nats-py must go on."""
+        if (take := self._taker(self.msg_arg["sid"])) is None:
+            return 0
+        self.state = AWAITING_CONTROL_LINE
+        head, self.header_needed = self.header_needed, 0
+        take(bytes(self.msg_arg["subject"]), data[:head], data[head : self.needed])
+        return self.needed + len(_END)
 
-    def _await(self, found: re.Match[bytes], head: int, size: int) -> None:
-        """A message's line was read, and the rest of it has not come yet."""
-        self.msg_arg = {"subject": found[1], "sid": int(found[2]), "reply": found[3] or b""}
-        self.header_needed, self.needed = head, size
-        self.state = AWAITING_MSG_PAYLOAD
+    def _short(self, data: bytes, place: int) -> tuple[int, bool]:
+        """Read messages for takers. Returns up to where, and False if nats-py must go on there."""
+        total = len(data)
+        while self.state == AWAITING_CONTROL_LINE and place < total:
+            headed = data[place] == _H
+            found = (_LINE_WITH_HEADERS if headed else _LINE).match(data, place)
+            if found is None:
+                return place, data.find(_END, place) < 0  # the rest of the line has not come yet
+            subject, sid, reply, *head, size = found.groups()
+            if (take := self._taker(int(sid))) is None:
+                return place, False
+            start = found.end()
+            begin, end = start + int(head[0]) if headed else start, start + int(size)
+            if end + len(_END) > total:
+                self.msg_arg = {"subject": subject, "sid": int(sid), "reply": reply or b""}
+                self.header_needed, self.needed, self.state = begin - start, end - start, AWAITING_MSG_PAYLOAD
+                return start, True
+            place = end + len(_END)
+            take(subject, data[start:begin], data[begin:end])
+        return place, self.state == AWAITING_CONTROL_LINE
