@@ -24,7 +24,7 @@ from benchmarks.stub_worker import DELAY_SECS
 from transcriber.cli.programs import Program, find_server, run_program, run_server, unless_ended, until_ready
 from transcriber.domain.errors import CannotStart
 
-_THREADS = 4  # of wrk
+_THREADS = 4  # of wrk, at most
 _RATE = 16_000  # Hz
 _WARM_SECS = 2  # before a measurement: connections open, caches fill
 _MEAN_DELAY = sum(DELAY_SECS) / 2
@@ -57,7 +57,7 @@ async def run(options: argparse.Namespace) -> Report:
         raise CannotStart("no wrk found: apt install wrk")
     report = Report(
         benchmark="requests",
-        settings={"seconds": options.seconds, "audio_ms": options.audio_ms, "threads_of_wrk": _THREADS},
+        settings={"seconds": options.seconds, "audio_ms": options.audio_ms, "most_threads_of_wrk": _THREADS},
         measured=MEASURED,
     )
     rows = []
@@ -153,12 +153,17 @@ async def _site(folder: Path) -> AsyncIterator[tuple[str, Program, list[Program]
 async def _load(wrk: str, script: Path, url: str, connections: int, seconds: int) -> dict[str, float]:
     """Run wrk. Returns what its script printed."""
     lines: list[str] = []
-    threads = min(_THREADS, connections)
+    threads = _threads(connections)
     command = (wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url)
     async with run_program("wrk", *command, on_line=lines.append, env=dict(os.environ)) as program:
         await program.finished()
     found: dict[str, float] = json.loads(next(line for line in lines if line.startswith("{")))
     return found
+
+
+def _threads(connections: int) -> int:
+    """The most threads among which wrk can share its connections. With four of them it opens 48, where 50 are asked."""
+    return next(threads for threads in range(_THREADS, 0, -1) if connections % threads == 0)
 
 
 def _cpu(program: Program) -> float:

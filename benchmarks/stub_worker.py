@@ -10,14 +10,10 @@ import json
 import random
 import sys
 import time
-from typing import TYPE_CHECKING
 
+from benchmarks import bare_nats
 from transcriber import settings
-from transcriber.broker.connection import Connection
 from transcriber.gateway.native import runner
-
-if TYPE_CHECKING:
-    from nats.aio.msg import Msg
 
 DELAY_SECS = 0.01, 0.05  # evenly spread between them
 _WEIGHT = 0.01  # of each answer in what is known of the timers: the last hundred count
@@ -39,29 +35,26 @@ _STATS = json.dumps({"name": "transcriber", "id": "stub", "endpoints": [{"data":
 
 async def main() -> None:
     """Answer until the process is ended."""
-    connection = Connection(settings.load().broker, name="stub worker")
-    await connection.open()
-    loop, client = asyncio.get_running_loop(), connection.client
+    loop = asyncio.get_running_loop()
     late = 0.0  # seconds, by which timers fire after their time; the mean delay must be what is told
 
-    async def on_request(message: Msg) -> None:
+    def on_request(_subject: bytes, reply: bytes, _payload: bytes) -> None:
         delay = random.uniform(*DELAY_SECS)  # noqa: S311 - no secret
-        loop.call_later(delay - late, answer, message.reply, time.monotonic() + delay)
+        loop.call_later(delay - late, answer, reply, time.monotonic() + delay)
 
-    def answer(reply: str, due: float) -> None:
+    def answer(reply: bytes, due: float) -> None:
         nonlocal late
         late += (time.monotonic() - due) * _WEIGHT
-        client.put(b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(_ANSWER), _ANSWER))
+        client.publish(reply, _ANSWER)
 
-    async def on_stats(message: Msg) -> None:
-        await connection.publish(message.reply, _STATS)
+    def on_stats(_subject: bytes, reply: bytes, _payload: bytes) -> None:
+        client.publish(reply, _STATS)
 
-    await connection.subscribe("transcribe.*", on_request)
-    await connection.subscribe("$SRV.STATS.transcriber", on_stats)
-    await connection.confirm()
+    takes = (("transcribe.*", on_request), ("$SRV.STATS.transcriber", on_stats))
+    client = await bare_nats.connect(settings.load().broker.url, takes)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    await connection.lost
+    await client.lost
 
 
 if __name__ == "__main__":

@@ -33,6 +33,18 @@ def test_share_is_of_what_waiting_allows() -> None:
     assert requests._cells(50, row) == ["50", "1500", "1667", "0.900", "31.0", "52.0", "100"]
 
 
+def test_wrk_opens_all_connections_that_it_is_asked_for() -> None:
+    """It gives each of its threads as many, and leaves the rest away."""
+    assert {number: requests._threads(number) for number in (1, 2, 7, 50, 51, 400)} == {
+        1: 1,
+        2: 2,
+        7: 1,
+        50: 2,
+        51: 3,
+        400: 4,
+    }
+
+
 async def test_missing_wrk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is started."""
     monkeypatch.setenv("PATH", "")

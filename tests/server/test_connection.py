@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from transcriber.broker.connection import Connection
 from transcriber.broker.credentials import Credentials
+from transcriber.broker.direct import DirectLine
 from transcriber.broker.options import BrokerOptions
 from transcriber.domain.errors import BrokerError, BrokerLost
 from transcriber.protocol.incoming import UNREADABLE
@@ -259,3 +260,25 @@ async def test_giving_up_the_start_leaves_nothing_running(nats_server: NatsServe
     left = asyncio.all_tasks() - before
     await asyncio.wait(left, timeout=5) if left else None
     assert not asyncio.all_tasks() - before
+
+
+async def test_audio_that_collects_keeps_its_order(connection: Connection) -> None:
+    """What is collected goes out with the next command, or by itself in a moment, and never twice."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    line, client = DirectLine(connection), connection.client
+    client.listen("audio.*", lambda _subject, _headers, payload: heard.put_nowait(payload))
+    await connection.confirm()
+    for number in range(60):
+        line.send(b"audio.s1", b"NATS/1.0\r\n\r\n", b"%d" % number)
+        if number % 3 == 0:
+            await asyncio.sleep(0)  # a turn of the event loop, in which the first is written
+        if number % 20 == 0:
+            client.put(b"PUB audio.s1 3\r\nput\r\n")
+            await connection.confirm()
+    async with asyncio.timeout(10):
+        got = [await heard.get() for _ in range(63)]
+    assert [payload for payload in got if payload != b"put"] == [b"%d" % number for number in range(60)]
+    assert [place for place, payload in enumerate(got) if payload == b"put"] == [1, 22, 43]
+    await connection.confirm()
+    assert heard.empty()
+    assert client.backlog == 0

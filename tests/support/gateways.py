@@ -59,6 +59,9 @@ class Plain:
         }
         return commands.get(message, [Close(4000, message)])
 
+    def passes(self, _pcm: bytes) -> bool:
+        return True
+
     def heard(self, _channel: int, message: Mapping[str, Any]) -> Iterable[Command]:
         yield Send(json.dumps(message), optional=message["type"] == "partial")
         if message["type"] == "ended" and self.eager:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transcriber.broker.connection import Connection
-    from transcriber.broker.patched_client import Taker
+    from transcriber.broker.parser import Taker
 
 # What nats-py lets wait: what 2,000 streams of 16 kHz s16 mono send in 30 ms, so that a shorter stall stops nobody.
 _BACKLOG = 2 * 1024 * 1024
@@ -49,7 +49,7 @@ class DirectLine:
     def send(self, subject: bytes, block: bytes, payload: bytes) -> None:
         """Publish with a whole header block, as `header_block` begins one. While NATS is away, nothing may be sent."""
         size = len(block)
-        self._client.put(b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, size, size + len(payload), block, payload))
+        self._client.collect(b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, size, size + len(payload), block, payload))
 
     def wait(self, waiter: Waiter) -> None:
         """Call its `go_on` once the line is open, those that wait for longer first."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 import nkeys
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
+from nats.aio.client import Client, Srv
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import Parser
 
+from transcriber.broker.parser import ShortParser
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.credentials import Credentials
-
-    Taker = Callable[[bytes, bytes, bytes], None]  # subject, header block or nothing, payload
+    from transcriber.broker.parser import Taker
 
 _PING = b"PING\r\n"
 _NO_GREETING = "expecting INFO message"  # nats-py's words when the server hangs up first
@@ -35,6 +34,9 @@ _HARMLESS = ("permissions violation", "invalid subject", "invalid publish subjec
 # For so long the socket may collect data. When messages come faster, waking up for each one costs more than reading it.
 # It is a tenth of the 50 ms that a final may take besides its pause and its decoding.
 _GATHER_SECS = 0.005
+# For so long audio may collect before it is written, if it comes faster. Each write costs a call of the system here,
+# and wakes the server and a worker. It is a fifth of the 5 ms that a chunk may take through the gateway.
+_COLLECT_SECS = 0.001
 
 
 class MendedClient(Client):
@@ -53,9 +55,11 @@ class MendedClient(Client):
         self._nobody: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._writing = False  # whether `_write` is about to be called
+        self._collecting = False  # the same, in a while
+        self._written = 0.0  # when it was called
         self._taken = False  # whether a taker got a message since the last `gather`
         self._last_taken = 0.0  # when reading went on after the last `gather`
-        self._ps = _GatheringParser(self)
+        self._ps = ShortParser(self)
 
     @property
     def clustered(self) -> bool:
@@ -129,14 +133,28 @@ class MendedClient(Client):
             self._writing = True
             self._loop.call_soon(self._write)
 
+    def collect(self, command: bytes) -> None:
+        """Queue a command as `put` does. If another one was written just before, more of them may collect first."""
+        if self._loop.time() - self._written >= _COLLECT_SECS:
+            self.put(command)
+            return
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if not self._writing and not self._collecting:
+            self._collecting = True
+            self._loop.call_later(_COLLECT_SECS, self._write)
+
     def _write(self) -> None:
         """Write what the present turn of the event loop has queued, at once: to wake nats-py's flusher costs more.
 
         The flusher is left what needs it: a socket that takes no more, and a connection that is not there.
         """
-        self._writing = False
+        self._writing = self._collecting = False
+        if not self._pending:  # an earlier call has written it
+            return
+        self._written = self._loop.time()
         transport = self._transport
-        if isinstance(transport, TcpTransport) and self.is_connected and self._pending:
+        if isinstance(transport, TcpTransport) and self.is_connected:
             writer: Any = transport._io_writer  # noqa: SLF001 - connected
             if not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
                 writer.writelines(self._pending)
@@ -191,16 +209,21 @@ class MendedClient(Client):
         return await self.subscribe(subject, cb=_never)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        interest: object = self._subs.get(sid)
-        if isinstance(interest, _Interest):
-            interest.take(bytes(subject), headers or b"", data)
-            return
-        take = self._takers.get(sid)
-        if take is None or sid not in self._subs:
+        take = self.taker(sid)
+        if take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
-            self._taken = True
             take(bytes(subject), headers or b"", data)
+
+    def taker(self, sid: int) -> Taker | None:
+        """Return what takes a subscription's messages at once; None: nats-py does, or nobody any more."""
+        interest: object = self._subs.get(sid)
+        if isinstance(interest, _Interest):
+            return interest.take
+        if interest is None or (take := self._takers.get(sid)) is None:
+            return None
+        self._taken = True
+        return take
 
     async def gather(self) -> None:
         """Let audio collect in the socket if it comes in quick succession."""
@@ -259,15 +282,6 @@ class _Interest:
     def __init__(self, subject: str, take: Taker) -> None:
         self._subject = subject
         self.take = take
-
-
-class _GatheringParser(Parser):
-    """nats-py's parser, which parses what has arrived and then lets more data collect."""
-
-    async def parse(self, data: bytes = b"") -> None:
-        await super().parse(data)
-        if len(data) < DEFAULT_BUFFER_SIZE:  # otherwise more data is waiting already
-            await self.nc.gather()
 
 
 def _place(server: Srv) -> str:

@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 CREDIT_SECS = 20.0  # of unsettled audio in a channel: the default L_max, within which a worker settles what it has
 AWAY_SECS = 10.0  # without NATS or a worker, until a client that waits for one is told
-_QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
-
 RESTARTING = 1012, "the gateway restarts; connect again"
 _AWAY, _OVERLOADED = 1013, "overloaded"
 _NO_ROOM = "streams"  # why a worker rejects a stream that is one too many (P-4)
@@ -44,7 +42,6 @@ class Bridge:
         "_outlet",
         "_over",
         "_paused",
-        "_quiet",
         "_shared",
     )
 
@@ -61,7 +58,6 @@ class Bridge:
         self._held: list[ForWorkers] = []  # commands that wait, in order
         self._news: list[tuple[int, Mapping[str, Any]]] = []  # what is to be told to the dialect next
         self._paused = self._finishing = self._over = False
-        self._quiet = 0  # ticks since the last chunk
         self._away_since: float | None = None
 
     @property
@@ -75,7 +71,7 @@ class Bridge:
 
     def received(self, message: str | bytes) -> None:
         """The client has sent a message."""
-        if not self._finishing:
+        if not self._finishing and not (isinstance(message, bytes) and self._passed(message)):
             self._carry_out(self._dialect.received, message)
 
     def hear(self, number: int, message: Mapping[str, Any]) -> None:
@@ -119,11 +115,6 @@ class Bridge:
         """About a second has passed."""
         if self._over:
             return
-        self._quiet += 1
-        if self._quiet >= _QUIET_TICKS and self._shared.line.open:
-            self._quiet = 0
-            for channel in self._channels:
-                channel.keep_alive()
         for number, channel in enumerate(self._channels):
             self._tell(number, channel.tick())
         self.go_on()
@@ -170,6 +161,16 @@ class Bridge:
                 case _:
                     self._hand_on(command)
 
+    def _passed(self, pcm: bytes) -> bool:
+        """Publish a chunk that needs nothing else, as most do. Commands would cost as much as the rest of its way."""
+        if self._over or self._held or len(self._channels) != 1:
+            return False
+        channel = self._channels[0]
+        passes = channel.takes(len(pcm)) and self._may_send(channel) and self._dialect.passes(pcm)
+        if passes:
+            self._send(channel, pcm)
+        return passes
+
     def _hand_on(self, command: ForWorkers) -> None:
         """Publish now, or hold."""
         if not self._held and self._may_publish(command):
@@ -197,34 +198,34 @@ class Bridge:
 
     def _may_publish(self, command: ForWorkers) -> bool:
         """Whether it may go out. A lane without workers takes no audio; what is asked there is answered at once."""
-        if not self._shared.line.open:
-            return False
-        if isinstance(command, Begin):
-            return self._shared.lanes.of(command.hearing.model).serving
         if isinstance(command, Audio) and (channel := self._channel(command.channel)) is not None:
-            return channel.lane.serving and channel.unsettled < CREDIT_SECS and self._caller.may_send
-        return True
+            return self._may_send(channel)
+        if isinstance(command, Begin) and not self._shared.lanes.of(command.hearing.model).serving:
+            return False
+        return self._shared.line.open
+
+    def _may_send(self, channel: Channel) -> bool:
+        return channel.open and channel.unsettled < CREDIT_SECS and self._caller.may_send
 
     def _publish(self, command: ForWorkers) -> None:
         if isinstance(command, Begin):
             self._begin(command)
-            return
-        number = command.channel
-        if (channel := self._channel(number)) is None:
-            return
-        match command:
-            case Audio(pcm):
-                self._quiet = 0
-                for piece in channel.pieces(pcm):  # one, unless it was held before its session began
-                    seconds = channel.send(piece)
-                    self._caller.sent(seconds)
-                    self._shared.figures.audio += seconds
-            case Flush():
-                self._tell(number, channel.flush())
-            case End():
-                self._tell(number, channel.end())
-            case Keepalive():
-                channel.keep_alive()
+        elif (channel := self._channel(command.channel)) is not None:
+            match command:
+                case Audio(pcm):
+                    for piece in channel.pieces(pcm):  # one, unless it was held before its session began
+                        self._send(channel, piece)
+                case Flush(number):
+                    self._tell(number, channel.flush())
+                case End(number):
+                    self._tell(number, channel.end())
+                case Keepalive():
+                    channel.keep_alive()
+
+    def _send(self, channel: Channel, pcm: bytes) -> None:
+        seconds = channel.send(pcm)
+        self._caller.sent(seconds)
+        self._shared.figures.audio += seconds
 
     def _begin(self, command: Begin) -> None:
         number, lane = command.channel, self._shared.lanes.of(command.hearing.model)
@@ -286,7 +287,7 @@ class Bridge:
         self._away_since = now if self._away_since is None else self._away_since
         if now - self._away_since < AWAY_SECS:
             return False
-        self._leave("no_workers" if shared.line.up else "nats_away")
+        self._leave("no_workers" if self._shared.line.up else "nats_away")
         return True
 
     def _leave(self, reason: str) -> None:

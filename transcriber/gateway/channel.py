@@ -24,6 +24,7 @@ _NOTHING = {"received": 0.0, "transcribed": 0.0, "silent": 0.0, "gap": {}, "pend
 _PIECE_SECS = 1.0  # the longest chunk that is published; a client may send minutes in one message
 _PIECE_BYTES = 256 * 1024  # and a quarter of the default of AUDIO_MAX_CHUNK_BYTES
 _HEADERS_BYTES = 8192  # of a message, left to its header block
+_QUIET_TICKS = 10  # seconds without audio, after which a worker hears that the client is there: a third of its patience
 _SUSPECT_TICKS = 7  # seconds: more than the default of STATUS_INTERVAL_SECS, so that a worker that lives has spoken
 
 
@@ -38,6 +39,8 @@ class Channel:
         "_count",
         "_identity",
         "_line",
+        "_most",
+        "_quiet",
         "_sessions",
         "_subject",
         "lane",
@@ -49,6 +52,8 @@ class Channel:
         self._line = line
         self._sessions: list[Session] = []
         self._count = 0
+        self._quiet = 0  # ticks since the last chunk
+        self._most = 0  # bytes of the longest chunk, as far as the server takes it
         self.lane = lane
         self.subscription = 0
         self._name(identity)
@@ -93,17 +98,26 @@ class Channel:
             self.lane = lane
             self._name(self._identity)
         session = Session(self._next_id(), hearing, self._identity)
+        self._most = min(_PIECE_BYTES, int(hearing.format.rate * _PIECE_SECS) * hearing.format.frame_bytes)
         if self._sessions:
             session.waiting = []
         self._sessions.append(session)
+
+    @property
+    def open(self) -> bool:
+        """Whether a message goes out at once, and a worker may hear it."""
+        return self._line.open and self.lane.serving
+
+    def takes(self, size: int) -> bool:
+        """Whether a session is open, and so many bytes are one chunk of it."""
+        return self.session is not None and size <= self._most and size <= self._line.max_payload - _HEADERS_BYTES
 
     def pieces(self, pcm: bytes) -> Sequence[bytes]:
         """Cut what is too long for one chunk."""
         if (session := self.session) is None:
             return ()
-        frame, rate = session.hearing.format.frame_bytes, session.hearing.format.rate
-        most = min(_PIECE_BYTES, self._line.max_payload - _HEADERS_BYTES) // frame
-        step = frame * max(1, min(int(rate * _PIECE_SECS), most))
+        frame = session.hearing.format.frame_bytes
+        step = frame * max(1, min(self._most, self._line.max_payload - _HEADERS_BYTES) // frame)
         if len(pcm) <= step:
             return (pcm,)
         return [pcm[start : start + step] for start in range(0, len(pcm), step)]
@@ -112,6 +126,7 @@ class Channel:
         """Publish a chunk. Returns its seconds."""
         if (session := self.session) is None:
             return 0.0
+        self._quiet = 0
         subject = self._subject
         if self._ask:
             self._ask, subject = False, self.lane.asking(self.stream)
@@ -158,6 +173,10 @@ class Channel:
     def tick(self) -> list[Heard]:
         """About a second has passed. Returns what to tell when nothing was heard of a suspected worker."""
         self._ask = self.lane.partitions is not None
+        self._quiet += 1
+        if self._quiet >= _QUIET_TICKS and self._line.open:
+            self._quiet = 0
+            self.keep_alive()
         said: list[Heard] = []
         for session in list(self._sessions):
             if session.suspicion:

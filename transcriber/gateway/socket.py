@@ -12,6 +12,8 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Opcode
 from websockets.protocol import State
 
+from transcriber.gateway.frames import next_binary
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -95,8 +97,16 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._pinged_at = time.monotonic()
         codec = self._codec
+        place = 0
+        while not self._held and (found := next_binary(codec, data, place)) is not None:
+            payload, place = found
+            if self._bridge is not None:
+                self._figures.messages_in += 1
+                self._bridge.received(payload)
+        if place == len(data):
+            return
         told = codec.state is not State.OPEN  # that it is closed, and perhaps why
-        codec.receive_data(data)
+        codec.receive_data(data[place:])
         for event in codec.events_received():
             frame = cast("Frame", event)
             self._take(frame)

@@ -106,6 +106,9 @@ class DecodeStream:
             case _:
                 yield _send({"type": "error", "message": 'a text message is {"type": "flush"}, "keepalive" or "end"'})
 
+    def passes(self, pcm: bytes) -> bool:
+        return not self._leaving and self._channel.passes(pcm)
+
     def heard(self, channel: int, message: Mapping[str, Any]) -> Iterator[Command]:  # noqa: ARG002 - there is one
         match message["type"]:
             case "partial":

@@ -75,6 +75,15 @@ class Deepgram:
                 description = f"a text message is a JSON object with one of these types: {_TYPES}"
                 yield Send(messages.error("SchemaError", description, message[:_SHOWN]))
 
+    def passes(self, pcm: bytes) -> bool:
+        if self._leaving or len(self._lines) != 1 or self._lines[0].utterance is not None:
+            return False
+        if not self._lines[0].channel.passes(pcm):
+            return False
+        self._stirred = True
+        self._sha256.update(pcm)
+        return True
+
     def heard(self, channel: int, message: Mapping[str, Any]) -> Iterator[Command]:
         line = self._lines[channel]
         match message["type"]:

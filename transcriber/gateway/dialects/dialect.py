@@ -101,6 +101,13 @@ class Dialect(Protocol):
         """The client has sent one message: text, or bytes if it was binary."""
         ...
 
+    def passes(self, pcm: bytes) -> bool:
+        """Whether all that `received` would ask for is to publish this on the channel 0, which has an open session.
+
+        If so, it counts as received, and `received` is not called. That is the short way of nearly all chunks.
+        """
+        ...
+
     def heard(self, channel: int, message: Mapping[str, Any]) -> Iterable[Command]:
         """The daemon has published a result or an event of this channel's session, as in docs/protocol.md.
 
