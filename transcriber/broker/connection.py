@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.options import BrokerOptions
-    from transcriber.broker.parser import Taker
+    from transcriber.broker.patched_client import Taker
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transcriber.broker.connection import Connection
-    from transcriber.broker.parser import Taker
+    from transcriber.broker.patched_client import Taker
 
 # What nats-py lets wait: what 2,000 streams of 16 kHz s16 mono send in 30 ms, so that a shorter stall stops nobody.
 _BACKLOG = 2 * 1024 * 1024

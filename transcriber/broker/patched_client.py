@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 import nkeys
-from nats.aio.client import Client, Srv
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
+from nats.protocol.parser import Parser
 
-from transcriber.broker.parser import ShortParser
 from transcriber.protocol import incoming
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from transcriber.broker.credentials import Credentials
-    from transcriber.broker.parser import Taker
+
+    Taker = Callable[[bytes, bytes, bytes], None]  # subject, header block or nothing, payload
 
 _PING = b"PING\r\n"
 _NO_GREETING = "expecting INFO message"  # nats-py's words when the server hangs up first
@@ -59,7 +60,7 @@ class MendedClient(Client):
         self._written = 0.0  # when it was called
         self._taken = False  # whether a taker got a message since the last `gather`
         self._last_taken = 0.0  # when reading went on after the last `gather`
-        self._ps = ShortParser(self)
+        self._ps = _GatheringParser(self)
 
     @property
     def clustered(self) -> bool:
@@ -209,21 +210,16 @@ class MendedClient(Client):
         return await self.subscribe(subject, cb=_never)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take = self.taker(sid)
-        if take is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            take(bytes(subject), headers or b"", data)
-
-    def taker(self, sid: int) -> Taker | None:
-        """Return what takes a subscription's messages at once; None: nats-py does, or nobody any more."""
         interest: object = self._subs.get(sid)
         if isinstance(interest, _Interest):
-            return interest.take
-        if interest is None or (take := self._takers.get(sid)) is None:
-            return None
-        self._taken = True
-        return take
+            interest.take(bytes(subject), headers or b"", data)
+            return
+        take = self._takers.get(sid)
+        if take is None or sid not in self._subs:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            self._taken = True
+            take(bytes(subject), headers or b"", data)
 
     async def gather(self) -> None:
         """Let audio collect in the socket if it comes in quick succession."""
@@ -282,6 +278,15 @@ class _Interest:
     def __init__(self, subject: str, take: Taker) -> None:
         self._subject = subject
         self.take = take
+
+
+class _GatheringParser(Parser):
+    """nats-py's parser, which parses what has arrived and then lets more data collect."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        if len(data) < DEFAULT_BUFFER_SIZE:  # otherwise more data is waiting already
+            await self.nc.gather()
 
 
 def _place(server: Srv) -> str:
