@@ -35,9 +35,8 @@ _HARMLESS = ("permissions violation", "invalid subject", "invalid publish subjec
 # For so long the socket may collect data. When messages come faster, waking up for each one costs more than reading it.
 # It is a tenth of the 50 ms that a final may take besides its pause and its decoding.
 _GATHER_SECS = 0.005
-# For so long audio may collect before it is written, if it comes faster. Each write costs a call of the system here,
-# and wakes the server and a worker. It is a fifth of the 5 ms that a chunk may take through the gateway.
-_COLLECT_SECS = 0.001
+# For so long audio may collect before it is written, if it comes faster: each write wakes the server and a worker.
+_COLLECT_SECS = 0.001  # a fifth of the 5 ms that a chunk may take through the gateway
 
 
 class MendedClient(Client):
