@@ -75,9 +75,10 @@ async def test_dashboard_shows_workers_and_connections(browser: Browser, address
     assert figures["Connections"].isdecimal()
     row = await browser.value("[...document.querySelectorAll('#workers tbody td')].map((cell) => cell.textContent)")
     assert row[1] == "ggml-dispatch-mini"
-    assert row[5].endswith(" of 1000")  # streams; one of another test may be about to end
-    assert row[8].endswith(" MB")  # of memory
-    assert row[9] == "\N{EN DASH}"  # no GPU
+    assert row[2] == "audio.*"
+    assert row[6].endswith(" of 1000")  # streams; one of another test may be about to end
+    assert row[9].endswith(" MB")  # of memory
+    assert row[10] == "\N{EN DASH}"  # no GPU
     await browser.until("document.querySelectorAll('.figure polyline')[0].getAttribute('points').split(' ').length > 2")
     assert browser.complaints == []
 
