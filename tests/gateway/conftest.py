@@ -1,11 +1,12 @@
-"""One server, daemon and gateway for all tests that only ask them for texts."""
+"""One server, daemon and gateway for all tests that only ask them for texts, and a listener for the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from harness import free_port
+from command import Bus, bus
+from harness import NatsServer, free_port
 from served import served
 
 
@@ -26,3 +27,10 @@ def address(tmp_path_factory: pytest.TempPathFactory, wyoming_port: int) -> Iter
 def sockets(address: str) -> str:
     """Its address for WebSockets."""
     return address.replace("http", "ws", 1)
+
+
+@pytest.fixture
+async def heard(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """What is published on a server without a daemon."""
+    async with bus(nats_server.url) as listening:
+        yield listening

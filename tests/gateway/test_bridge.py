@@ -29,12 +29,6 @@ NETWORK_BYTES = 46_080  # what Linux holds of a sender in a network with packets
 
 
 @pytest.fixture
-async def heard(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    async with bus(nats_server.url) as listening:
-        yield listening
-
-
-@pytest.fixture
 async def serving(nats_server: NatsServer) -> AsyncIterator[Gateway]:
     async with worker(nats_server.url), gateway(nats_server.url) as running:
         yield running

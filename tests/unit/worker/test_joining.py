@@ -13,7 +13,7 @@ def encoded(*positions: float) -> np.ndarray:
 
 
 def test_shorter_windows_get_their_own_silence_again() -> None:
-    """Only what lies behind their samples; the longest one stays as it is."""
+    """Only what comes after their samples; the longest one stays as it is."""
     short, long = encoded(1, 2, 8, 9), encoded(*range(10))
     both = joined([short, long], [2, 3])
     assert both.shape == (2, 10, 2)
@@ -27,6 +27,6 @@ def test_window_without_silence_repeats_its_last_position() -> None:
 
 
 def test_no_more_than_a_second_of_silence_is_repeated() -> None:
-    """What lies directly behind the words is not repeated."""
+    """What comes directly after the words is not repeated."""
     short = encoded(*range(200))
     assert joined([short, encoded(*range(300))], [150, 0])[0, 200:, 0].tolist() == [*range(150, 200)] * 2
