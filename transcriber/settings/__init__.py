@@ -153,7 +153,10 @@ def _read(r: Reader) -> Settings:
 
 def _heard(r: Reader, *, durable: bool) -> tuple[str, FleetOptions | None]:
     """Where the audio comes from, and with whom it is shared."""
-    allowed = "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}; or audio.<group>.*, a group [A-Za-z0-9_-]{1,32}"
+    allowed = (
+        "audio.* or audio.<stream>, a stream [A-Za-z0-9_-]{1,64}; "
+        "or audio.<group>.*, a group [A-Za-z0-9_-]{1,32} with more than digits"
+    )
     subject = r.matching("AUDIO_SUBJECT", "audio.*", _SUBJECT, allowed)
     fleet, group = shared.fleet(r), group_of(subject)
     if group and durable:
